@@ -1,0 +1,48 @@
+# Each target prepares `.venv` itself; a second call installs nothing until setup.py or constraints.txt change.
+# Another interpreter: make clean test PYTHON=/path/to/python3.12
+
+SHELL := /bin/bash
+VENV := .venv
+STAMP := $(VENV)/.installed
+DEMO_DIR := runs/demo
+NO_DEVICE_TESTS := No tests in the devices tier yet: timing on this host is tested by `make test`.
+
+# Version managers put names on PATH that fail when called, so every candidate is run. One inside `.venv` cannot make `.venv`.
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for python in $$(type -ap python3.11 python3.12 python3.10 python3); do \
+	[[ $$python != "$(CURDIR)/$(VENV)/"* ]] && "$$python" -c "$(SUITABLE)" 2>/dev/null && echo "$$python" && break; done)
+NO_PYTHON := Found no Python 3.10, 3.11 or 3.12 that runs and has venv: install one (on Debian: apt-get install python3 \
+	python3-venv) or name it with PYTHON=/path/to/python3.11.
+
+.PHONY: demo test test-slow test-devices test-all lint clean
+
+demo: $(STAMP)  ## The whole job on scikit-learn's handwritten digits; called again it resumes.
+	$(VENV)/bin/daqu-run --dataset=digits --space=digits --budget_minutes=4 --output_dir=$(DEMO_DIR)
+	@echo "The report: $(CURDIR)/$(DEMO_DIR)/report.html"
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest -m "not slow and not devices"
+
+test-slow: $(STAMP)
+	$(VENV)/bin/python -m pytest -m "slow and not devices"
+
+# pytest exits with 5 when it collected nothing.
+test-devices: $(STAMP)
+	@$(VENV)/bin/python -m pytest -m devices || { [[ $$? == 5 ]] && echo '$(NO_DEVICE_TESTS)'; }
+
+test-all: test test-slow test-devices
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# The stamp goes first and comes last: whatever kills an installation, the next call starts from an empty `.venv`.
+$(STAMP): setup.py constraints.txt
+	@"$(PYTHON)" -c "$(SUITABLE)" 2>/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; }
+	@if [[ -e $@ ]]; then rm $@; else "$(PYTHON)" -m venv --clear $(VENV); fi
+	@echo "Installing daqu_tf and its requirements into $(VENV) (the first time: a few minutes, about 3 GB) ..."
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@

@@ -1,0 +1,237 @@
+"""What a practitioner ships without a search: a hand-scaled MobileNetV2, trained, then 8-bit QAT by TFMOT.
+
+  python benchmarks/practitioner.py --dataset=fashion_mnist.npz --widths=0.35,1.0 --minutes=5,7 --output_dir=baselines
+
+Stock tf_keras on one core, for images of 28x28; each width gets its minutes of wall-clock time, in which it is built,
+traced and trained. Writes `width_W.tflite` and `width_W.json` for each; a width that is already there with the same
+settings is not trained again. The test images are scored once, at the end, and decide nothing.
+"""
+
+import os
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+from absl import app, flags, logging
+from ai_edge_litert.interpreter import Interpreter
+
+_DATASET = flags.DEFINE_string("dataset", None, "A .npz with x_train, y_train, x_test and y_test.", required=True)
+_WIDTHS = flags.DEFINE_list("widths", ["0.35", "1.0"], "Width multipliers.")
+_MINUTES = flags.DEFINE_list("minutes", ["5", "7"], "Minutes of training for each width.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 8e-3, "Peak of the cosine schedule before QAT.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seeds weights, batches and augmentation.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the files go.", required=True)
+_QUICK = flags.DEFINE_bool(
+    "quick", False, "A coarse form of about a minute: the first of --widths, trained for 15 seconds."
+)
+
+BATCH = 128
+WEIGHT_DECAY = 0.02
+STAGES = ((16, 2, 1), (24, 2, 2), (40, 1, 2), (64, 2, 1))  # channels, blocks, stride: 14 -> 14 -> 7 -> 4 -> 4
+EXPANSION = 6
+MAX_SHIFT = 2
+QAT_SHARE = 0.25  # of the minutes
+MIN_STEPS = 30  # however short the minutes: the ranges of QAT have to see some batches
+QAT_LEARNING_RATE = 0.1  # of the peak before QAT
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def scaled(channels: int, width: float) -> int:
+    """Returns `channels * width` as MobileNetV2 rounds it: a multiple of 8, never more than 10% below the product."""
+    rounded = max(8, int(channels * width + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels * width else rounded
+
+
+def _normalised(x: tf.Tensor, layer: keras.layers.Layer, relu: bool = True) -> tf.Tensor:
+    # Keras' momentum of 0.99 would leave statistics behind that a run of a few thousand steps has not caught up with.
+    x = keras.layers.BatchNormalization(momentum=0.9)(layer(x))
+    return keras.layers.ReLU(6.0)(x) if relu else x
+
+
+def _inverted_residual(x: tf.Tensor, channels: int, expansion: int, stride: int) -> tf.Tensor:
+    shortcut = x
+    if expansion > 1:
+        x = _normalised(x, keras.layers.Conv2D(expansion * x.shape[-1], 1, use_bias=False))
+    x = _normalised(x, keras.layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False))
+    x = _normalised(x, keras.layers.Conv2D(channels, 1, use_bias=False), relu=False)
+    return keras.layers.Add()([shortcut, x]) if shortcut.shape == x.shape else x
+
+
+def mobilenet_v2(shape: tuple[int, int, int], classes: int, width: float) -> keras.Model:
+    """Returns a MobileNetV2 for small images, which takes pixels in [0, 1] and gives logits."""
+    inputs = keras.Input(shape)
+    stem = keras.layers.Conv2D(scaled(16, width), 3, 2, padding="same", use_bias=False)
+    x = _normalised(inputs, stem)
+    for index, (channels, blocks, stride) in enumerate(STAGES):
+        for block in range(blocks):
+            x = _inverted_residual(x, scaled(channels, width), EXPANSION if index else 1, 1 if block else stride)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(classes)(x))
+
+
+def load(path: str) -> tuple[Arrays, Arrays]:
+    """Returns (images, labels) of train and of test; images are (n, rows, columns, channels) in [0, 1]."""
+    with np.load(path) as data:
+        return tuple((_images(data[f"x_{part}"]), data[f"y_{part}"].ravel()) for part in ("train", "test"))
+
+
+def _images(pixels: np.ndarray) -> np.ndarray:
+    scale = 255 if pixels.dtype == np.uint8 else 1
+    return (pixels if pixels.ndim == 4 else pixels[..., None]).astype(np.float32) / scale
+
+
+def augmented(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns `images`, each shifted by up to two pixels and half of them mirrored, in one gather."""
+    count, rows, columns, _ = images.shape
+    row = np.arange(rows) + rng.integers(0, 2 * MAX_SHIFT + 1, (count, 1))
+    column = np.arange(columns) + rng.integers(0, 2 * MAX_SHIFT + 1, (count, 1))
+    column = np.where(rng.random((count, 1)) < 0.5, column, column[:, ::-1])
+    border = (MAX_SHIFT, MAX_SHIFT)
+    padded = np.pad(images, ((0, 0), border, border, (0, 0)))
+    return padded[np.arange(count)[:, None, None], row[:, :, None], column[:, None, :]]
+
+
+def _batches(train: Arrays, rng: np.random.Generator) -> Iterator[Arrays]:
+    images, labels = train
+    while True:
+        order = rng.permutation(len(labels))
+        for start in range(0, len(order) - BATCH + 1, BATCH):
+            index = order[start : start + BATCH]
+            yield augmented(images[index], rng), labels[index]
+
+
+def _optimizer() -> keras.optimizers.Optimizer:
+    optimizer = keras.optimizers.AdamW(weight_decay=WEIGHT_DECAY)
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
+
+
+def _step(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Callable[[np.ndarray, np.ndarray], None]:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function(input_signature=[tf.TensorSpec([BATCH, *model.input_shape[1:]]), tf.TensorSpec([BATCH], tf.int32)])
+    def step(images: tf.Tensor, labels: tf.Tensor) -> None:
+        with tf.GradientTape() as tape:
+            value = loss(labels, model(images, training=True))
+        variables = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(value, variables), variables))
+
+    return step
+
+
+def fit(model: keras.Model, batches: Iterator[Arrays], peak: float, begin: float, end: float) -> int:
+    """Trains until the monotonic clock shows `end`, but `MIN_STEPS` at least; the cosine runs over time, down to zero.
+
+    Returns:
+      The number of steps.
+    """
+    optimizer = _optimizer()
+    step = _step(model, optimizer)
+    for count, (images, labels) in enumerate(batches):
+        progress = min(1.0, (time.monotonic() - begin) / (end - begin))
+        if progress == 1 and count >= MIN_STEPS:
+            return count
+        optimizer.learning_rate.assign(peak * (1 + math.cos(math.pi * progress)) / 2)
+        step(images, labels.astype(np.int32))
+
+
+def accuracy(model: keras.Model, test: Arrays) -> float:
+    """Returns the share of `test` that `model` labels rightly."""
+    images, labels = test
+    return float(np.mean(model.predict(images, batch_size=500, verbose=0).argmax(-1) == labels))
+
+
+def tflite_accuracy(content: bytes, test: Arrays) -> float:
+    """Returns the share of `test` that the .tflite `content` labels rightly, image by image as on a device."""
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    source, sink = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    right = 0
+    for image, label in zip(*test):
+        interpreter.set_tensor(source, image[None])
+        interpreter.invoke()
+        right += int(interpreter.get_tensor(sink).argmax() == label)
+    return right / len(test[1])
+
+
+def converted(model: keras.Model) -> bytes:
+    """Returns the int8 .tflite of a QAT `model`."""
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    return converter.convert()
+
+
+def baseline(settings: dict, train: Arrays, test: Arrays) -> tuple[bytes, dict]:
+    """Trains, quantizes and converts one network.
+
+    Returns:
+      The .tflite and the figures that belong to it.
+    """
+    begin = time.monotonic()
+    end = begin + 60 * settings["minutes"]
+    qat_begin = end - QAT_SHARE * (end - begin)
+    keras.utils.set_random_seed(settings["seed"])
+    batches = _batches(train, np.random.default_rng(settings["seed"]))
+    model = mobilenet_v2(train[0].shape[1:], int(train[1].max()) + 1, settings["width"])
+    steps = fit(model, batches, settings["learning_rate"], begin, qat_begin)
+    qat = tfmot.quantization.keras.quantize_model(model)
+    qat_steps = fit(qat, batches, settings["learning_rate"] * QAT_LEARNING_RATE, qat_begin, end)
+    content = converted(qat)
+    return content, {
+        "minutes_taken": (time.monotonic() - begin) / 60,
+        "float_steps": steps,
+        "qat_steps": qat_steps,
+        "float_accuracy": accuracy(model, test),
+        "qat_accuracy": accuracy(qat, test),
+        "tflite_accuracy": tflite_accuracy(content, test),
+        "file_bytes": len(content),
+        "parameters": model.count_params(),
+    }
+
+
+def _settings() -> list[dict]:
+    """Returns the settings of each network, as the flags ask for them."""
+    widths, minutes = (_WIDTHS.value[:1], ["0.25"]) if _QUICK.value else (_WIDTHS.value, _MINUTES.value)
+    if len(minutes) != len(widths):
+        raise app.UsageError(f"--minutes must have one entry for each of --widths={','.join(widths)}.")
+    common = {"dataset": os.path.basename(_DATASET.value), "seed": _SEED.value, "learning_rate": _LEARNING_RATE.value}
+    return [{**common, "width": float(w), "minutes": float(m)} for w, m in zip(widths, minutes)]
+
+
+def _done(path: pathlib.Path, settings: dict) -> bool:
+    return path.exists() and json.loads(path.read_text())["settings"] == settings
+
+
+def main(argv: list[str]) -> None:
+    """Makes the baselines that `--output_dir` does not hold yet."""
+    del argv
+    logging.set_verbosity(logging.WARNING)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    folder = pathlib.Path(_OUTPUT_DIR.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    train, test = load(_DATASET.value)
+    for settings in _settings():
+        path = folder / f"width_{settings['width']:g}.json"
+        if not _done(path, settings):
+            content, figures = baseline(settings, train, test)
+            path.with_suffix(".tflite").write_bytes(content)
+            # Written last: a width counts as done when its figures are there.
+            path.write_text(json.dumps({"settings": settings, "figures": figures}, indent=1) + "\n")
+        print(path, path.read_text(), flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

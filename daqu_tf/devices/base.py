@@ -1,0 +1,128 @@
+"""What all devices share: the measured latency, the error, and fair timing of many models."""
+
+import abc
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from daqu_tf.errors import DaquError
+
+_JSON_SAMPLES = 1000
+
+
+class DeviceError(DaquError):
+    """A model that a device cannot run, or a device that does not answer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """The latency of one model on one device, with all that is needed to judge it.
+
+    Attributes:
+        samples_us: Every timed call after the warm-up, in microseconds, in the order taken.
+        run_medians_us: The median of each fresh process; their spread shows drift, which samples of one process hide.
+        warmup_runs: Calls made before the first sample, over all processes.
+        threads: Threads that the runtime was given.
+        delegate: `xnnpack` or `none`.
+        runtime: The Python package of the runtime.
+        runtime_version: Its version.
+        device: The device's fingerprint: kind, cpu, cores, memory_bytes, os, and the cpus the process was pinned to.
+        sha256: Hash of the very bytes that were timed, in hex.
+    """
+
+    samples_us: tuple[float, ...]
+    run_medians_us: tuple[float, ...]
+    warmup_runs: int
+    threads: int
+    delegate: str
+    runtime: str
+    runtime_version: str
+    device: dict[str, Any]
+    sha256: str
+
+    @property
+    def median_us(self) -> float:
+        """The median of the samples, in microseconds."""
+        return float(np.median(self.samples_us))
+
+    @property
+    def p90_us(self) -> float:
+        """The 90th percentile of the samples, in microseconds."""
+        return float(np.percentile(self.samples_us, 90))
+
+    @property
+    def relative_spread(self) -> float:
+        """The interquartile range of the samples over their median."""
+        low, high = np.percentile(self.samples_us, (25, 75))
+        return float((high - low) / self.median_us)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields and the figures drawn from them, ready for `json.dump`.
+
+        Of very many samples 1,000, evenly spread over the run, are kept; the figures are those of all of them.
+        """
+        count = len(self.samples_us)
+        kept = np.linspace(0, count - 1, min(count, _JSON_SAMPLES)).astype(int)
+        figures = {"median_us": self.median_us, "p90_us": self.p90_us, "relative_spread": self.relative_spread}
+        samples = {"sample_count": count, "samples_us": [self.samples_us[index] for index in kept]}
+        return figures | dataclasses.asdict(self) | samples
+
+
+def merge(runs: Sequence[Latency]) -> Latency:
+    """Joins measurements of one model on one device, taken at several moments."""
+    return dataclasses.replace(
+        runs[0],
+        samples_us=tuple(sample for run in runs for sample in run.samples_us),
+        run_medians_us=tuple(median for run in runs for median in run.run_medians_us),
+        warmup_runs=sum(run.warmup_runs for run in runs),
+    )
+
+
+class Device(abc.ABC):
+    """Something that can time a `.tflite` file."""
+
+    @abc.abstractmethod
+    def measure(
+        self,
+        model_path: str | os.PathLike,
+        min_runs: int = 50,
+        min_seconds: float = 0.2,
+        max_warmup_seconds: float = 1.0,
+    ) -> Latency:
+        """Times a model: warm-up until the calls are steady, then raw samples.
+
+        Args:
+            model_path: The `.tflite` file.
+            min_runs: Samples to take at least.
+            min_seconds: Seconds to sample for at least.
+            max_warmup_seconds: When to start sampling even if the calls are not steady yet.
+
+        Raises:
+            DeviceError: The model does not run, or the device does not answer.
+        """
+
+    def measure_many(
+        self, model_paths: Sequence[str | os.PathLike], repeats: int = 3, seed: int = 0, **settings: Any
+    ) -> list[Latency]:
+        """Times several models fairly: in turns, in a new random order each turn, so that drift hits all alike.
+
+        Args:
+            model_paths: The `.tflite` files.
+            repeats: Fresh processes for each model; their samples are joined.
+            seed: Seed of the orders.
+            **settings: Passed on to `measure`.
+
+        Returns:
+            One latency for each model, in the order given.
+        """
+        if repeats < 1:
+            raise DeviceError(f"`repeats` must be at least 1, but received {repeats}.")
+        rng = np.random.default_rng(seed)
+        runs: list[list[Latency]] = [[] for _ in model_paths]
+        for _ in range(repeats):
+            for index in rng.permutation(len(runs)):
+                runs[index].append(self.measure(model_paths[index], **settings))
+        return [merge(each) for each in runs]

@@ -1,0 +1,175 @@
+"""Runs one `.tflite` file in a process of its own: a JSON request in, a JSON answer out as the last line.
+
+It imports the standard library, numpy and the runtime and nothing else, so that it starts fast and can be copied to a
+board that has no more than these. Requests hold paths as JSON text, so that no name ever passes through a shell.
+
+    {"task": "measure", "model": PATH, "threads": 1, "cpus": [1],
+     "min_runs": 50, "min_seconds": 0.2, "max_warmup_seconds": 1}
+    {"task": "predict", "model": PATH, "threads": 1, "cpus": [1], "images": IN.npy, "outputs": OUT.npy}
+"""
+
+import gc
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+
+_WARMUP_BLOCK_NS = 15_000_000
+_WARMUP_BLOCK_RUNS = 10
+_STEADY = 0.02
+
+
+def main() -> None:
+    """Answers one request. A failure is answered as {"error": TEXT} and exit status 1."""
+    request = json.load(sys.stdin)
+    # Before numpy and the runtime are imported, since they size their thread pools by the cpus they may use.
+    if request["cpus"] and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, request["cpus"])
+    try:
+        answer = {"measure": measure, "predict": predict}[request["task"]](request)
+    except Exception as error:
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    print("\n" + json.dumps(answer), flush=True)
+    sys.exit("error" in answer)
+
+
+def measure(request: dict) -> dict:
+    """Times the model's calls on random input."""
+    interpreter, answer = open_model(request)
+    fill_inputs(interpreter)
+    gc.disable()
+    warmup_runs = warm_up(interpreter.invoke, int(request["max_warmup_seconds"] * 1e9))
+    samples = sample(interpreter.invoke, request["min_runs"], int(request["min_seconds"] * 1e9))
+    return answer | {"warmup_runs": warmup_runs, "samples_us": [ns / 1000 for ns in samples]}
+
+
+def predict(request: dict) -> dict:
+    """Runs the model on every image, one at a time as on a device, and saves its raw outputs, shape (N, classes)."""
+    import numpy as np
+
+    interpreter, answer = open_model(request)
+    (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
+    images = np.load(request["images"], mmap_mode="r", allow_pickle=False)
+    shape = tuple(source["shape"].tolist())
+    if (1, *images.shape[1:]) != shape:
+        raise ValueError(f"it takes a batch of shape {shape}, but an image has {images.shape[1:]}")
+    outputs = np.empty((len(images), *sink["shape"][1:]), sink["dtype"])
+    for index, image in enumerate(images):
+        interpreter.set_tensor(source["index"], quantized(image[None], source))
+        interpreter.invoke()
+        outputs[index] = interpreter.get_tensor(sink["index"])[0]
+    np.save(request["outputs"], outputs)
+    scale, zero_point = sink["quantization"]
+    return answer | {"scale": scale, "zero_point": zero_point}
+
+
+def open_model(request: dict) -> tuple:
+    """Returns a ready interpreter, and what there is to say about it and this machine."""
+    module, runtime, version = import_runtime()
+    with open(request["model"], "rb") as file:
+        content = file.read()
+    interpreter = module.Interpreter(model_content=content, num_threads=request["threads"])
+    interpreter.allocate_tensors()
+    return interpreter, {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "threads": request["threads"],
+        "delegate": "xnnpack" if is_delegated(interpreter) else "none",
+        "runtime": runtime,
+        "runtime_version": version,
+        "device": fingerprint(),
+    }
+
+
+def import_runtime() -> tuple:
+    """Returns the interpreter module, the name and the version of the runtime this Python has."""
+    try:
+        import ai_edge_litert
+        from ai_edge_litert import interpreter
+
+        return interpreter, "ai-edge-litert", ai_edge_litert.__version__
+    except ImportError as error:
+        reason = error
+    try:
+        import tflite_runtime
+        from tflite_runtime import interpreter
+
+        return interpreter, "tflite-runtime", tflite_runtime.__version__
+    except ImportError:
+        raise ImportError(
+            f"this Python has no runtime for .tflite files; pip install ai-edge-litert; {reason}"
+        ) from None
+
+
+def is_delegated(interpreter) -> bool:
+    """Whether XNNPACK, the one delegate these runtimes apply by themselves, took part of the graph."""
+    return any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())
+
+
+def fingerprint() -> dict:
+    """Describes this machine."""
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    return {"cpu": cpu_model(), "cores": os.cpu_count(), "memory_bytes": memory, "os": system, "pinned_to": cpus}
+
+
+def cpu_model() -> str:
+    """The processor's name, or its instruction set where the system does not tell."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            fields = [line.partition(":") for line in file]
+    except OSError:
+        fields = []
+    names = [value.strip() for key, _, value in fields if key.strip() in ("model name", "Model")]
+    return names[0] if names else platform.machine()
+
+
+def fill_inputs(interpreter) -> None:
+    """Gives every input random values in [0, 1), as images have."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for source in interpreter.get_input_details():
+        values = rng.random(tuple(source["shape"]), np.float32)
+        interpreter.set_tensor(source["index"], quantized(values, source))
+
+
+def quantized(values, tensor: dict):
+    """Brings float values to the tensor's type, by its scale and zero point, rounding half to even and saturating."""
+    import numpy as np
+
+    dtype = np.dtype(tensor["dtype"])
+    scale, zero_point = tensor["quantization"]
+    if dtype.kind == "f" or not scale:
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(values / np.float32(scale)) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def warm_up(call, max_ns: int) -> int:
+    """Calls until the medians of two blocks in a row agree; returns the number of calls."""
+    runs, before, end = 0, 0, time.perf_counter_ns() + max_ns
+    while True:
+        block = sorted(sample(call, _WARMUP_BLOCK_RUNS, _WARMUP_BLOCK_NS))
+        median = block[len(block) // 2]
+        runs += len(block)
+        if abs(median - before) <= _STEADY * median or time.perf_counter_ns() >= end:
+            return runs
+        before = median
+
+
+def sample(call, min_runs: int, min_ns: int) -> list:
+    """Times calls, in nanoseconds each, until there are enough of them and they took long enough."""
+    times, clock = [], time.perf_counter_ns
+    end = clock() + min_ns
+    while len(times) < min_runs or clock() < end:
+        start = clock()
+        call()
+        times.append(clock() - start)
+    return times
+
+
+if __name__ == "__main__":
+    main()

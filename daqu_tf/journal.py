@@ -1,0 +1,102 @@
+"""An append-only file of JSON lines that survives a kill at any moment.
+
+The first line says what the file is of; every other line is one record. A line without its line feed was cut off by a
+kill: it is ignored, and overwritten by the next record.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from daqu_tf import atomic
+from daqu_tf.errors import DaquError
+
+FORMAT = 1
+
+
+def _line(value: Any) -> bytes:
+    return (json.dumps(value, separators=(",", ":"), allow_nan=False) + "\n").encode()
+
+
+def _difference(old: Any, new: Any, name: str = "") -> str:
+    """The first place where two JSON values differ, in words."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *new]:
+            if key not in old or key not in new or old[key] != new[key]:
+                return _difference(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    return f"`{name}` is {json.dumps(old)} there and {json.dumps(new)} here"
+
+
+class Journal:
+    """Records on disk, in the order they were appended.
+
+    Opening creates the file if there is none. One process may write at a time.
+
+    Args:
+        path: The file; its directory must exist.
+        identity: What the records belong to, as JSON. A file with another identity is refused.
+
+    Raises:
+        DaquError: The file is no journal, is damaged, or is of another format or identity.
+    """
+
+    def __init__(self, path: str | os.PathLike, identity: Mapping[str, Any]):
+        self.path = pathlib.Path(path)
+        header = json.loads(_line({"format": FORMAT, "identity": identity}))
+        if not self.path.exists() or not self.path.stat().st_size:
+            atomic.write_bytes(self.path, _line(header))
+        data = self.path.read_bytes()
+        self._size = len(data)
+        self._end = data.rfind(b"\n") + 1
+        self._check(self._parsed(data[: data.find(b"\n") + 1], 1), header)
+
+    def _check(self, found: Any, header: dict[str, Any]) -> None:
+        if not isinstance(found, dict) or "format" not in found or "identity" not in found:
+            raise DaquError(f"{self.path} is not a journal: name another directory.")
+        if found["format"] != FORMAT:
+            raise DaquError(
+                f"{self.path} has format {found['format']}, but this version reads {FORMAT}: start in a new directory."
+            )
+        if found != header:
+            difference = _difference(found["identity"], header["identity"])
+            raise DaquError(f"{self.path} is of another search: {difference}; start in a new directory.")
+
+    def _parsed(self, line: bytes, number: int) -> Any:
+        try:
+            return json.loads(line)
+        except ValueError:
+            raise DaquError(
+                f"{self.path} is damaged in line {number}: delete that line, or start in a new directory."
+            ) from None
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every whole record.
+
+        Raises:
+            DaquError: A line that is not the last is no JSON (its number is named).
+        """
+        with open(self.path, "rb") as file:
+            lines = file.read(self._end).splitlines()
+        return [self._parsed(line, number) for number, line in enumerate(lines[1:], 2)]
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Writes one record; it is on disk when this returns.
+
+        Args:
+            record: JSON, finite numbers only.
+
+        Raises:
+            DaquError: Another process has written to the file, or removed it, since this one opened it.
+        """
+        line = _line(record)
+        if not self.path.exists() or self.path.stat().st_size != self._size:
+            raise DaquError(f"{self.path} was changed by another process: end that process, then start this one again.")
+        with open(self.path, "r+b") as file:
+            file.truncate(self._end)
+            file.seek(self._end)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._end = self._size = self._end + len(line)

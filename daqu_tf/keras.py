@@ -1,0 +1,10 @@
+"""The one place that imports tf_keras and TFMOT, so that no module meets Keras 3 by accident."""
+
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+
+QuantizeConfig = tfmot.quantization.keras.QuantizeConfig
+Quantizer = tfmot.quantization.keras.quantizers.Quantizer
+QuantizeWrapper = tfmot.quantization.keras.QuantizeWrapperV2
+
+__all__ = ["QuantizeConfig", "QuantizeWrapper", "Quantizer", "keras"]

@@ -1,0 +1,246 @@
+"""Reads an output folder into frozen records. What is missing or not a finite number becomes None, never an error."""
+
+import csv
+import dataclasses
+import json
+import math
+import pathlib
+from typing import Any
+
+from daqu_tf.errors import DaquError
+
+_COSTS = ("latency_us", "file_bytes", "deflated_bytes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer with weights: its name, bits, the container the file stores it in, and its number of weights."""
+
+    name: str
+    weight_bits: int
+    activation_bits: int | None
+    container: str
+    weights: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A model of the Pareto set.
+
+    Attributes:
+        name: Its name, such as `m00`.
+        file: Its file's name.
+        on_front: Whether nothing else in the set dominates it.
+        subnet_text: The subnet in one line.
+        genome: The genome, its numbers parted by spaces.
+        sha256: Hash of the file.
+        search_inherited: Accuracy on the search split with inherited weights, in [0, 1]; the next five alike.
+        search_fine_tuned: The same after fine-tuning.
+        test_inherited: On the test split, inherited weights.
+        test_fine_tuned: On the test split, fine-tuned, simulated.
+        test_file: On the test split, computed by the file.
+        top1_agreement: Part of the test images on which file and simulation name the same class.
+        costs: latency_us, file_bytes, deflated_bytes and whatever else has a price, by name.
+        latency_p90_us: 90th percentile of the latency.
+        latency_spread_us: Half the interquartile range of the latency samples.
+        runtime: Runtime, version and threads, in one line.
+        device: Fingerprint of the device that timed it.
+        layers: The layers with weights, in order.
+    """
+
+    name: str
+    file: str
+    on_front: bool
+    subnet_text: str
+    genome: str
+    sha256: str
+    search_inherited: float | None
+    search_fine_tuned: float | None
+    test_inherited: float | None
+    test_fine_tuned: float | None
+    test_file: float | None
+    top1_agreement: float | None
+    costs: dict[str, float]
+    latency_p90_us: float | None
+    latency_spread_us: float | None
+    runtime: str
+    device: dict[str, Any]
+    layers: tuple[Layer, ...]
+
+    @property
+    def search(self) -> float | None:
+        """The accuracy on the search split of the weights that ship."""
+        return self.search_inherited if self.search_fine_tuned is None else self.search_fine_tuned
+
+    @property
+    def test(self) -> float | None:
+        """The accuracy on the test split of what ships, as near to the file as is known."""
+        known = (self.test_file, self.test_fine_tuned, self.test_inherited)
+        return next((value for value in known if value is not None), None)
+
+    @property
+    def int4_layers(self) -> int:
+        """How many layers the file stores as packed INT4."""
+        return sum(layer.container == "INT4" for layer in self.layers)
+
+    @property
+    def mean_weight_bits(self) -> float | None:
+        """Bits of the average weight."""
+        weights = sum(layer.weights for layer in self.layers)
+        return sum(layer.weight_bits * layer.weights for layer in self.layers) / weights if weights else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything the report shows.
+
+    Attributes:
+        config: config.json.
+        costs: The objectives besides accuracy.
+        members: The Pareto set, the most accurate first.
+        trials: The metrics of each completed trial.
+        failed_trials: How many trials failed.
+        training: The rows of training.csv, numbers as floats.
+        timeline: (stage, seconds).
+    """
+
+    config: dict[str, Any]
+    costs: tuple[str, ...]
+    members: tuple[Member, ...]
+    trials: tuple[dict[str, float], ...]
+    failed_trials: int
+    training: tuple[dict[str, Any], ...]
+    timeline: tuple[tuple[str, float], ...]
+
+    @property
+    def front(self) -> tuple[Member, ...]:
+        """The members that no other one dominates."""
+        return tuple(member for member in self.members if member.on_front)
+
+
+def read(folder: pathlib.Path) -> Run:
+    """Reads the output folder of a run; config.json and pareto.json must be there.
+
+    Raises:
+        DaquError: They are not there, or a file is damaged.
+    """
+    config, pareto = _json(folder / "config.json", dict), _json(folder / "pareto.json", dict)
+    try:
+        costs = tuple(each["name"] for each in pareto["objectives"] if each["name"] != "accuracy")
+        members = sorted((_member(each, costs) for each in pareto["members"]), key=lambda member: -(member.test or 0))
+        trials, failed = _trials(folder / "search")
+        timeline = _json(folder / "timeline.json", list) if (folder / "timeline.json").exists() else []
+        stages = tuple((str(each["stage"]), number(each["seconds"]) or 0.0) for each in timeline)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DaquError(
+            f"The files in {folder} are not those of a run ({type(error).__name__}: {error}): "
+            "run daqu-run with this output folder again."
+        ) from error
+    return Run(config, costs, tuple(members), trials, failed, _training(folder / "training.csv"), stages)
+
+
+def number(value: Any) -> float | None:
+    """Returns a finite number as float, and None for all else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _json(path: pathlib.Path, kind: type) -> Any:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, kind):
+            raise ValueError(f"it holds a {type(value).__name__}")
+        return value
+    except OSError as error:
+        raise DaquError(
+            f"{path} cannot be read ({error.strerror}): give the output folder of a run that reached its front."
+        ) from error
+    except ValueError as error:
+        raise DaquError(f"{path} is damaged ({error}): run daqu-run with this output folder again.") from error
+
+
+def _at(value: Any, *keys: str) -> float | None:
+    """The number under nested keys, or None."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return number(value)
+
+
+def _member(manifest: dict[str, Any], objectives: tuple[str, ...]) -> Member:
+    latency = manifest.get("latency") or {}
+    names = dict.fromkeys((*_COSTS, *objectives, "macs", "parameters"))
+    costs = {name: _at(manifest, name) for name in names} | {"latency_us": _at(latency, "median_us")}
+    return Member(
+        name=str(manifest["name"]),
+        file=str(manifest.get("file", "")),
+        on_front=bool(manifest.get("on_front", True)),
+        subnet_text=str(manifest.get("subnet_text", "")),
+        genome=" ".join(map(str, manifest.get("genome", ()))),
+        sha256=str(manifest.get("sha256", "")),
+        **{
+            f"{split}_{state}": _at(manifest, "accuracy", state, split)
+            for split in ("search", "test")
+            for state in ("inherited", "fine_tuned")
+        },
+        test_file=_at(manifest, "accuracy", "file", "test"),
+        top1_agreement=_at(manifest, "top1_agreement"),
+        costs={name: value for name, value in costs.items() if value is not None},
+        latency_p90_us=_at(latency, "p90_us"),
+        latency_spread_us=_spread(latency.get("samples_us") or ()),
+        runtime=_runtime(latency),
+        device=latency["device"] if isinstance(latency.get("device"), dict) else {},
+        layers=tuple(_layer(layer) for layer in manifest.get("layers", ())),
+    )
+
+
+def _runtime(latency: dict[str, Any]) -> str:
+    words = [str(latency[key]) for key in ("runtime", "runtime_version") if key in latency]
+    threads = latency.get("threads")
+    return " ".join(words) + (f", {threads} thread{'' if threads == 1 else 's'}" if threads else "")
+
+
+def _layer(layer: dict[str, Any]) -> Layer:
+    return Layer(
+        str(layer["name"]),
+        int(layer["weight_bits"]),
+        layer.get("input_activation_bits"),
+        str(layer.get("container", "")),
+        int(layer.get("weights", 0)),
+    )
+
+
+def _spread(samples: list[float]) -> float | None:
+    """Half the interquartile range."""
+    ordered = sorted(samples)
+    return (ordered[len(ordered) * 3 // 4] - ordered[len(ordered) // 4]) / 2 if ordered else None
+
+
+def _trials(folder: pathlib.Path) -> tuple[tuple[dict[str, float], ...], int]:
+    """The metrics of completed trials, and the number of failed ones; a trial's last record counts."""
+    records = {}
+    for path in sorted(folder.rglob("trials.jsonl")):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # A line that a kill cut short; its trial was run again.
+            if isinstance(record, dict) and "trial_id" in record:
+                records[record["trial_id"]] = record
+    done = [record["metrics"] for record in records.values() if record.get("status") == "COMPLETED"]
+    failed = sum(record.get("status") in ("FAILED", "INVALID") for record in records.values())
+    return tuple(done), failed
+
+
+def _training(path: pathlib.Path) -> tuple[dict[str, Any], ...]:
+    if not path.exists():
+        return ()
+    with open(path, encoding="utf-8", newline="") as file:
+        return tuple({key: _cell(value) for key, value in row.items() if key} for row in csv.DictReader(file))
+
+
+def _cell(text: str | None) -> Any:
+    try:
+        return number(float(text or "nan"))
+    except ValueError:
+        return text

@@ -1,0 +1,319 @@
+"""Writes a `Graph` to .tflite bytes and reads it back: the integers given are the file's integers.
+
+The bytes are kept few without asking anything unusual of a runtime: equal vectors are stored once, and only activation
+tensors have names. Runtimes insist on a zero point for every scale, and XNNPACK on a scale per channel for biases too:
+not stored once, the zero points alone, all of them 0, would take 16 bytes a channel.
+"""
+
+import functools
+from types import ModuleType
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+from daqu_tf.errors import DaquError
+from daqu_tf.tflite_graph import (
+    Add,
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    GlobalAveragePool,
+    Graph,
+    Operator,
+    QuantizedTensor,
+)
+
+SIGNATURE = "serving_default"
+
+_SCHEMA_VERSION = 3
+_BUFFER_ALIGNMENT = 16  # what the schema promises to kernels that read weights in place
+_SPATIAL_AXES = np.array([1, 2], np.int32)
+
+
+def write(graph: Graph) -> bytes:
+    """Returns the .tflite file of `graph`, with the signature `SIGNATURE` over its input and output names.
+
+    Raises:
+        DaquError: If the tensors and operators disagree or do not fit the file; the message names the tensor.
+    """
+    graph.check()
+    builder = _SharingBuilder()
+    builder.Finish(_Encoder(graph).model().Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def read(data: bytes) -> Graph:
+    """Returns the graph for which `write` gives `data`.
+
+    Raises:
+        DaquError: If the file holds anything that a `Graph` cannot say.
+    """
+    if data[4:8] != b"TFL3":
+        raise DaquError("the data must be a .tflite file, but received other bytes; read it again from its source")
+    return _Decoder(_schema().ModelT.InitFromPackedBuf(data)).graph()
+
+
+@functools.cache
+def _schema() -> ModuleType:
+    """The generated classes of the file format, imported late because they load the runtime."""
+    from ai_edge_litert import schema_py_generated
+
+    return schema_py_generated
+
+
+class _SharingBuilder(flatbuffers.Builder):
+    """Refers to a vector or string that was written before instead of writing it again."""
+
+    def __init__(self):
+        super().__init__(1 << 20)
+        self._written = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        """Returns the offset of the vector `x`; byte vectors, which are the buffers, are aligned."""
+        key = x.dtype.str, x.tobytes()
+        if key not in self._written:
+            if x.dtype == np.uint8:
+                self.Prep(_BUFFER_ALIGNMENT, x.size)
+            self._written[key] = super().CreateNumpyVector(x)
+        return self._written[key]
+
+    def CreateString(self, s: str, *args: Any) -> int:
+        """Returns the offset of the string `s`."""
+        if s not in self._written:
+            self._written[s] = super().CreateString(s, *args)
+        return self._written[s]
+
+
+class _Encoder:
+    """Gathers the tables of one file; the methods that add something return its index."""
+
+    def __init__(self, graph: Graph):
+        self.schema = _schema()
+        self.tensors_by_name = {tensor.name: tensor for tensor in graph.tensors}
+        self._graph = graph
+        self._buffers = [self.schema.BufferT()]  # buffer 0 is by convention empty
+        self._tensors = [self._activation(tensor) for tensor in graph.tensors]
+        self._indices = {tensor.name: index for index, tensor in enumerate(graph.tensors)}
+        self._codes = {}
+
+    def model(self) -> Any:
+        """Returns the root table."""
+        operators = [_ENCODERS[type(operator)](operator, self) for operator in self._graph.operators]
+        names = self._graph.input, self._graph.output
+        ends = [self._indices[name] for name in names]
+        subgraph = self.schema.SubGraphT(self._tensors, *map(_int32, ends), operators)
+        maps = ([self.schema.TensorMapT(name, end)] for name, end in zip(names, ends))
+        signature = self.schema.SignatureDefT(*maps, SIGNATURE)
+        codes = [self._operator_code(*code) for code in self._codes]
+        return self.schema.ModelT(_SCHEMA_VERSION, codes, [subgraph], None, self._buffers, signatureDefs=[signature])
+
+    def node(self, code: str, version: int, operator: Operator, options: Any, constants: tuple[int, ...] = ()) -> Any:
+        """Returns the table of one operator that reads its activations and then `constants`."""
+        return self.schema.OperatorT(
+            opcodeIndex=self._codes.setdefault((code, version), len(self._codes)),
+            inputs=_int32(*(self._indices[name] for name in operator.inputs), *constants),
+            outputs=_int32(self._indices[operator.output]),
+            builtinOptionsType=getattr(self.schema.BuiltinOptions, type(options).__name__.removesuffix("T")),
+            builtinOptions=options,
+        )
+
+    def kernel(self, operator: Conv2D | DepthwiseConv2D | FullyConnected) -> tuple[int, int]:
+        """Adds weights and bias; XNNPACK insists on a scale and a zero point per output channel for both."""
+        weights, scales = operator.weights, operator.weight_scales
+        quantization = self._quantization(scales, np.zeros(len(scales), np.int64), operator.channels_axis)
+        data = pack_int4(weights) if operator.container == "INT4" else weights.astype(np.int8)
+        bias_scales = operator.bias_scales(self.tensors_by_name[operator.input].scale)
+        bias_quantization = self._quantization(bias_scales, np.zeros(len(scales), np.int64))
+        return (
+            self.constant(operator.container, weights.shape, data, quantization),
+            self.constant("INT32", operator.bias.shape, operator.bias.astype("<i4"), bias_quantization),
+        )
+
+    def constant(self, type_name: str, shape: tuple[int, ...], data: np.ndarray, quantization: Any = None) -> int:
+        """Adds a nameless tensor that holds `data`."""
+        self._buffers.append(self.schema.BufferT(np.frombuffer(data.tobytes(), np.uint8)))
+        kind, buffer = getattr(self.schema.TensorType, type_name), len(self._buffers) - 1
+        self._tensors.append(self.schema.TensorT(_int32(*shape), kind, buffer, quantization=quantization))
+        return len(self._tensors) - 1
+
+    def _activation(self, tensor: QuantizedTensor) -> Any:
+        quantization = self._quantization(np.array([tensor.scale], np.float32), np.array([tensor.zero_point], np.int64))
+        return self.schema.TensorT(_int32(*tensor.shape), self.schema.TensorType.INT8, 0, tensor.name, quantization)
+
+    def _quantization(self, scales: np.ndarray, zero_points: np.ndarray, axis: int = 0) -> Any:
+        return self.schema.QuantizationParametersT(scale=scales, zeroPoint=zero_points, quantizedDimension=axis)
+
+    def _operator_code(self, code: str, version: int) -> Any:
+        # Every operator here predates the 32-bit code field, so old readers find it in the 8-bit one.
+        number = getattr(self.schema.BuiltinOperator, code)
+        return self.schema.OperatorCodeT(number, None, version, number)
+
+
+class _Decoder:
+    """Turns the tables of one file back into a graph."""
+
+    def __init__(self, model: Any):
+        self._model = model
+        self._subgraph = model.subgraphs[0]
+        schema = _schema()
+        self._code_names = {number: name for name, number in vars(schema.BuiltinOperator).items() if name[0] != "_"}
+        self._type_names = {number: name for name, number in vars(schema.TensorType).items() if name[0] != "_"}
+
+    def graph(self) -> Graph:
+        """Returns the graph."""
+        tensors = tuple(self._activation(tensor) for tensor in self._subgraph.tensors if not self._is_constant(tensor))
+        operators = tuple(self._operator(node) for node in self._subgraph.operators)
+        return Graph(tensors, operators, self.name(self._subgraph.inputs[0]), self.name(self._subgraph.outputs[0]))
+
+    def name(self, index: int) -> str:
+        """Name of the activation tensor with this index."""
+        return self._subgraph.tensors[index].name.decode()
+
+    def ends(self, node: Any) -> dict[str, str]:
+        """The `input` and `output` of an operator that reads one activation tensor."""
+        return {"input": self.name(node.inputs[0]), "output": self.name(node.outputs[0])}
+
+    def container(self, index: int) -> str:
+        """Name of the type in which the tensor with this index is stored."""
+        return self._type_names[self._subgraph.tensors[index].type]
+
+    def values(self, index: int) -> np.ndarray:
+        """The integers of a constant tensor, in its shape."""
+        tensor = self._subgraph.tensors[index]
+        data = self._model.buffers[tensor.buffer].data
+        match self.container(index):
+            case "INT4":
+                flat = unpack_int4(data, int(np.prod(tensor.shape)))
+            case "INT8":
+                flat = data.view(np.int8)
+            case _:
+                flat = np.frombuffer(data.tobytes(), "<i4")
+        return flat.reshape(tensor.shape)
+
+    def kernel(self, node: Any) -> dict[str, np.ndarray]:
+        """The constants of an operator with weights."""
+        scales = self._subgraph.tensors[node.inputs[1]].quantization.scale
+        return {"weights": self.values(node.inputs[1]), "weight_scales": scales, "bias": self.values(node.inputs[2])}
+
+    def _is_constant(self, tensor: Any) -> bool:
+        return self._model.buffers[tensor.buffer].data is not None
+
+    def _activation(self, tensor: Any) -> QuantizedTensor:
+        if self._type_names[tensor.type] != "INT8":
+            raise DaquError(f"tensor {tensor.name!r}: its type must be INT8, but is {self._type_names[tensor.type]}")
+        scale, zero_point = tensor.quantization.scale.item(), tensor.quantization.zeroPoint.item()
+        return QuantizedTensor(tensor.name.decode(), tuple(tensor.shape.tolist()), scale, zero_point)
+
+    def _operator(self, node: Any) -> Operator:
+        code = self._code_names[self._model.operatorCodes[node.opcodeIndex].builtinCode]
+        if code not in _DECODERS:
+            raise DaquError(f"tensor {self.name(node.outputs[0])!r}: operator {code} is not one of {sorted(_DECODERS)}")
+        return _DECODERS[code](node, self)
+
+
+def pack_int4(values: np.ndarray) -> np.ndarray:
+    """Packs integers in [-8, 7] two a byte, the earlier one in the low half; returns (ceil(size / 2),) uint8."""
+    nibbles = values.astype(np.int8).ravel().view(np.uint8) & 0xF
+    nibbles = np.append(nibbles, np.zeros(nibbles.size % 2, np.uint8))
+    return nibbles[0::2] | nibbles[1::2] << 4
+
+
+def unpack_int4(packed: np.ndarray, size: int) -> np.ndarray:
+    """Inverse of `pack_int4` for `size` integers; returns (size,) int8."""
+    nibbles = np.stack([packed & 0xF, packed >> 4], axis=1).ravel()[:size]
+    return ((nibbles ^ 8).astype(np.int8) - 8).astype(np.int8)
+
+
+# One encoder and one decoder per operator. The version is the lowest that stands for the types used, as old runtimes
+# refuse higher ones.
+
+
+def _encode_conv(operator: Conv2D, encoder: _Encoder) -> Any:
+    stride = operator.stride
+    options = encoder.schema.Conv2DOptionsT(0, stride, stride, int(operator.relu))
+    return encoder.node("CONV_2D", 3, operator, options, encoder.kernel(operator))
+
+
+def _decode_conv(node: Any, decoder: _Decoder) -> Conv2D:
+    return Conv2D(**decoder.ends(node), **decoder.kernel(node), **_window(node), relu=_relu(node))
+
+
+def _encode_depthwise(operator: DepthwiseConv2D, encoder: _Encoder) -> Any:
+    stride = operator.stride
+    options = encoder.schema.DepthwiseConv2DOptionsT(0, stride, stride, 1, int(operator.relu))
+    return encoder.node("DEPTHWISE_CONV_2D", 3, operator, options, encoder.kernel(operator))
+
+
+def _decode_depthwise(node: Any, decoder: _Decoder) -> DepthwiseConv2D:
+    return DepthwiseConv2D(**decoder.ends(node), **decoder.kernel(node), **_window(node), relu=_relu(node))
+
+
+def _encode_fully_connected(operator: FullyConnected, encoder: _Encoder) -> Any:
+    keep_num_dims = len(encoder.tensors_by_name[operator.input].shape) == 4
+    options = encoder.schema.FullyConnectedOptionsT(int(operator.relu), keepNumDims=keep_num_dims)
+    version = 10 if operator.container == "INT4" else 5 if keep_num_dims else 4
+    return encoder.node("FULLY_CONNECTED", version, operator, options, encoder.kernel(operator))
+
+
+def _decode_fully_connected(node: Any, decoder: _Decoder) -> FullyConnected:
+    container = decoder.container(node.inputs[1])
+    return FullyConnected(**decoder.ends(node), **decoder.kernel(node), container=container, relu=_relu(node))
+
+
+def _encode_add(operator: Add, encoder: _Encoder) -> Any:
+    return encoder.node("ADD", 2, operator, encoder.schema.AddOptionsT(int(operator.relu)))
+
+
+def _decode_add(node: Any, decoder: _Decoder) -> Add:
+    return Add(*(decoder.name(index) for index in (*node.inputs, *node.outputs)), relu=_relu(node))
+
+
+def _encode_pool(operator: GlobalAveragePool, encoder: _Encoder) -> Any:
+    axes = encoder.constant("INT32", _SPATIAL_AXES.shape, _SPATIAL_AXES.astype("<i4"))
+    return encoder.node("MEAN", 2, operator, encoder.schema.ReducerOptionsT(), (axes,))
+
+
+def _decode_pool(node: Any, decoder: _Decoder) -> GlobalAveragePool:
+    axes = decoder.values(node.inputs[1])
+    _require_plain(node, np.array_equal(axes, _SPATIAL_AXES), not node.builtinOptions.keepDims)
+    return GlobalAveragePool(**decoder.ends(node))
+
+
+_ENCODERS = {
+    Conv2D: _encode_conv,
+    DepthwiseConv2D: _encode_depthwise,
+    FullyConnected: _encode_fully_connected,
+    Add: _encode_add,
+    GlobalAveragePool: _encode_pool,
+}
+_DECODERS = {
+    "CONV_2D": _decode_conv,
+    "DEPTHWISE_CONV_2D": _decode_depthwise,
+    "FULLY_CONNECTED": _decode_fully_connected,
+    "ADD": _decode_add,
+    "MEAN": _decode_pool,
+}
+
+
+def _relu(node: Any) -> bool:
+    activation = node.builtinOptions.fusedActivationFunction
+    _require_plain(node, activation in (0, 1))
+    return bool(activation)
+
+
+def _window(node: Any) -> dict[str, int]:
+    options = node.builtinOptions
+    dilations = options.dilationHFactor, options.dilationWFactor
+    _require_plain(node, options.padding == 0, dilations == (1, 1), options.strideH == options.strideW)
+    return {"stride": options.strideH}
+
+
+def _require_plain(node: Any, *conditions: bool) -> None:
+    if not all(conditions):
+        kind = type(node.builtinOptions).__name__
+        raise DaquError(f"the file must hold operators of daqu_tf, but {kind} is {vars(node.builtinOptions)}")
+
+
+def _int32(*values: int) -> np.ndarray:
+    return np.array(values, "<i4")

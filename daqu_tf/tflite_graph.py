@@ -1,0 +1,354 @@
+"""What a .tflite file holds, as plain values: int8 tensors, and operators that carry the integers they compute with.
+
+A real number r is stored as the integer q = round(r / scale) + zero_point. Weights are symmetric (zero point 0) with
+one scale per output channel, and a bias counts in steps of input scale * weight scale. Padding is SAME everywhere.
+
+To add an operator, write its dataclass here and its two codec functions in `daqu_tf.tflite_file`.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from daqu_tf.errors import DaquError
+
+Shape = tuple[int, ...]
+
+# The file format keeps weights symmetric: -128 and -8 are not used.
+CONTAINER_LIMITS = {"INT8": 127, "INT4": 7}
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedTensor:
+    """An int8 activation tensor.
+
+    Args:
+        name: Unique in its graph.
+        shape: (1, height, width, channels) or (1, channels).
+        scale: Real size of one integer step; rounded to the float32 that the file stores.
+        zero_point: The integer that stands for 0.0, in [-128, 127].
+    """
+
+    name: str
+    shape: Shape
+    scale: float
+    zero_point: int
+
+    def __post_init__(self):
+        with np.errstate(over="ignore"):
+            object.__setattr__(self, "scale", float(np.float32(self.scale)))
+        object.__setattr__(self, "shape", tuple(map(int, self.shape)))
+        object.__setattr__(self, "zero_point", int(self.zero_point))
+
+    def check(self) -> None:
+        """Raises `DaquError` if the tensor cannot be stored."""
+        _require(
+            len(self.shape) in (2, 4) and self.shape[0] == 1 and min(self.shape) > 0,
+            self.name,
+            f"shape must be (1, height, width, channels) or (1, channels), but received {self.shape}",
+        )
+        _check_scales(np.float32(self.scale), self.name, "scale")
+        _require(
+            -128 <= self.zero_point <= 127,
+            self.name,
+            f"zero_point must be in [-128, 127], but received {self.zero_point}",
+        )
+
+
+class _Operator:
+    """An operator is named by its output; two are equal if all their fields are, element by element."""
+
+    output: str
+    # A file in which one `step` is this many output scales or more does not run, or runs wrongly, on some kernels.
+    max_steps = math.inf
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(np.array_equal(value, vars(other)[name]) for name, value in vars(self).items())
+
+    __hash__ = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the activation tensors it reads."""
+        return (self.input,)
+
+    def check(self) -> None:
+        """Raises `DaquError` if its constants cannot be stored."""
+
+    def step(self, *input_scales: float) -> float:
+        """Largest real change of the output when one integer that goes into it changes by 1."""
+        return max(input_scales)
+
+    def check_scales(self, output_scale: float, *input_scales: float) -> None:
+        """Raises `DaquError` if kernels could not compute with these scales of its tensors."""
+        steps = self.step(*input_scales) / output_scale
+        message = f"one step of its operands must be less than {self.max_steps} output scales, but is {steps:.4g}"
+        _require(steps < self.max_steps, self.output, f"{message}; raise its scale")
+
+
+class _Weighted(_Operator):
+    """An operator with a kernel; `channels_axis` is the axis of `weights` that counts output channels."""
+
+    max_steps = 256  # else XNNPACK does not load the file
+    channels_axis = 0
+    weights_ndim = 4
+    container = "INT8"
+    stride = 1
+
+    def __post_init__(self):
+        with np.errstate(over="ignore"):
+            object.__setattr__(self, "weight_scales", np.asarray(self.weight_scales, np.float32))
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of the narrowest symmetric width that holds every weight, at least 2."""
+        return max(2, int(np.abs(self.weights.astype(np.int64)).max(initial=0)).bit_length() + 1)
+
+    def step(self, input_scale: float) -> float:
+        """Largest real change of the output when one integer product changes by 1."""
+        return input_scale * float(self.weight_scales.max())
+
+    def check(self) -> None:
+        """Raises `DaquError` if its constants cannot be stored."""
+        _require(
+            self.container in CONTAINER_LIMITS,
+            self.output,
+            f"container must be one of {sorted(CONTAINER_LIMITS)}, but received {self.container!r}",
+        )
+        _require(self.stride >= 1, self.output, f"stride must be at least 1, but received {self.stride}")
+        _check_integers(self.weights, CONTAINER_LIMITS[self.container], self.output, "weights")
+        _check_integers(self.bias, np.iinfo(np.int32).max, self.output, "bias")
+        _require(
+            self.weights.ndim == self.weights_ndim and self.weights.size > 0,
+            self.output,
+            f"weights must have {self.weights_ndim} axes, but received shape {self.weights.shape}",
+        )
+        channels = (self.weights.shape[self.channels_axis],)
+        _require(
+            self.bias.shape == self.weight_scales.shape == channels,
+            self.output,
+            f"bias and weight_scales must have shape {channels}, but received {self.bias.shape} "
+            f"and {self.weight_scales.shape}",
+        )
+        _check_scales(self.weight_scales, self.output, "weight_scales")
+
+    def bias_scales(self, input_scale: float) -> np.ndarray:
+        """Returns the (out channels,) float32 real sizes of one step of the bias."""
+        return np.float32(input_scale) * self.weight_scales
+
+    def check_scales(self, output_scale: float, input_scale: float) -> None:
+        """Raises `DaquError` if kernels could not compute with these scales of its tensors."""
+        super().check_scales(output_scale, input_scale)
+        _check_scales(self.bias_scales(input_scale), self.output, "weight_scales times the input's scale")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Conv2D(_Weighted):
+    """A convolution; `input` and `output` are tensor names.
+
+    Args:
+        weights: (out channels, kernel height, kernel width, in channels) integers in [-127, 127].
+        weight_scales: (out channels,) float32.
+        bias: (out channels,) integers that fit int32.
+        stride: At least 1, the same along height and width.
+        relu: Whether outputs below 0.0 become 0.0.
+    """
+
+    input: str
+    output: str
+    weights: np.ndarray
+    weight_scales: np.ndarray
+    bias: np.ndarray
+    stride: int = 1
+    relu: bool = False
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        _require_input(len(shape) == 4 and shape[3] == self.weights.shape[3], self, shape)
+        return (1, *_strided(shape, self.stride), self.weights.shape[0])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DepthwiseConv2D(_Weighted):
+    """As `Conv2D`, one kernel per channel.
+
+    Args:
+        weights: (1, kernel height, kernel width, channels) integers in [-127, 127].
+    """
+
+    input: str
+    output: str
+    weights: np.ndarray
+    weight_scales: np.ndarray
+    bias: np.ndarray
+    stride: int = 1
+    relu: bool = False
+
+    channels_axis = 3
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        _require_input(len(shape) == 4 and self.weights.shape[::3] == (1, shape[3]), self, shape)
+        return (1, *_strided(shape, self.stride), shape[3])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FullyConnected(_Weighted):
+    """A dense layer over the last axis; on a 4-D input this is a pointwise convolution.
+
+    XNNPACK takes INT4 weights only with an even number of input channels; else the slower built-in kernel runs.
+
+    Args:
+        weights: (out channels, in channels) integers in [-127, 127], or [-7, 7] in the INT4 container.
+        container: "INT8", or "INT4" for two weights a byte.
+    """
+
+    input: str
+    output: str
+    weights: np.ndarray
+    weight_scales: np.ndarray
+    bias: np.ndarray
+    container: str = "INT8"
+    relu: bool = False
+
+    weights_ndim = 2
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        _require_input(shape[-1] == self.weights.shape[1], self, shape)
+        return (*shape[:-1], self.weights.shape[0])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Add(_Operator):
+    """The sum of two tensors of one shape."""
+
+    a: str
+    b: str
+    output: str
+    relu: bool = False
+
+    max_steps = 64  # else the 16-bit sums of the built-in kernel overflow
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the activation tensors it reads."""
+        return (self.a, self.b)
+
+    def output_shape(self, a: Shape, b: Shape) -> Shape:
+        """Shape of the output for inputs of these shapes."""
+        _require_input(a == b, self, a, b)
+        return a
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GlobalAveragePool(_Operator):
+    """The mean over height and width: (1, height, width, channels) to (1, channels)."""
+
+    input: str
+    output: str
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        _require_input(len(shape) == 4, self, shape)
+        return (1, shape[3])
+
+
+Operator = Conv2D | DepthwiseConv2D | FullyConnected | Add | GlobalAveragePool
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A network: its activation tensors, its operators in the order they run, and the names of its two ends."""
+
+    tensors: tuple[QuantizedTensor, ...]
+    operators: tuple[Operator, ...]
+    input: str
+    output: str
+
+    def check(self) -> None:
+        """Raises `DaquError` naming the first tensor that the file could not hold or the operators disagree on."""
+        tensors = {tensor.name: tensor for tensor in self.tensors}
+        _require(len(tensors) == len(self.tensors), self.input, "tensor names must be unique; rename the repeated ones")
+        for tensor in self.tensors:
+            tensor.check()
+        computed = {self.input} & tensors.keys()
+        for operator in self.operators:
+            _check_operator(operator, tensors, computed)
+            computed.add(operator.output)
+        missing = sorted((tensors.keys() | {self.output}) - computed)
+        _require(not missing, ", ".join(missing), "no operator computes it; add the operator or drop the tensor")
+
+
+def share_scales(graph: Graph) -> Graph:
+    """Returns a graph that means the same integers in a file up to 4 bytes smaller per output channel.
+
+    A tensor that only weighted operators write and read may have any scale, as their weight scales can make up for it.
+    At scale 1.0 the bias scales of its readers equal their weight scales, and the file holds both once. Inner tensors
+    then no longer have the real values that they had in training. The weight scales are rounded anew to float32, so a
+    value that lay on the edge between two integers may round to the other one.
+    """
+    scales = {tensor.name: tensor.scale for tensor in graph.tensors}
+    pinned = {graph.input, graph.output}
+    for operator in graph.operators:
+        if not isinstance(operator, _Weighted):
+            pinned.update(operator.inputs, (operator.output,))
+    factors = {name: 1.0 if name in pinned else scale for name, scale in scales.items()}
+    tensors = (dataclasses.replace(tensor, scale=tensor.scale / factors[tensor.name]) for tensor in graph.tensors)
+    operators = (_rescaled(operator, factors) for operator in graph.operators)
+    return dataclasses.replace(graph, tensors=tuple(tensors), operators=tuple(operators))
+
+
+def _rescaled(operator: Operator, factors: dict[str, float]) -> Operator:
+    if not isinstance(operator, _Weighted):
+        return operator
+    factor = factors[operator.input] / factors[operator.output]
+    return dataclasses.replace(operator, weight_scales=operator.weight_scales.astype(np.float64) * factor)
+
+
+def _check_operator(operator: Operator, tensors: dict[str, QuantizedTensor], computed: set[str]) -> None:
+    """Checks one operator, given all tensors by name and the names of those computed before it."""
+    operator.check()
+    for name in operator.inputs:
+        _require(name in computed, name, f"it is read to compute {operator.output!r} before it is computed")
+    _require(operator.output in tensors, operator.output, "it is computed but not among the graph's tensors")
+    _require(operator.output not in computed, operator.output, "it is computed twice; give each its own name")
+    inputs, output = [tensors[name] for name in operator.inputs], tensors[operator.output]
+    expected = operator.output_shape(*(tensor.shape for tensor in inputs))
+    _require(output.shape == expected, output.name, f"shape must be {expected}, but received {output.shape}")
+    operator.check_scales(output.scale, *(tensor.scale for tensor in inputs))
+
+
+def _strided(shape: Shape, stride: int) -> tuple[int, int]:
+    """Height and width under SAME padding."""
+    return -(-shape[1] // stride), -(-shape[2] // stride)
+
+
+def _check_integers(values: np.ndarray, limit: int, name: str, what: str) -> None:
+    _require(np.issubdtype(values.dtype, np.integer), name, f"{what} must be integers, but received {values.dtype}")
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    _require(
+        -limit <= low and high <= limit, name, f"{what} must be in [{-limit}, {limit}], but received [{low}, {high}]"
+    )
+
+
+def _check_scales(scales: np.ndarray, name: str, what: str) -> None:
+    # XNNPACK leaves operators with subnormal scales to slower kernels.
+    good = np.all((scales >= np.finfo(np.float32).tiny) & np.isfinite(scales))
+    received = f"{np.min(scales)} to {np.max(scales)}"
+    _require(bool(good), name, f"{what} must be normal float32 numbers above 0, but received {received}")
+
+
+def _require_input(condition: bool, operator: Operator, *shapes: Shape) -> None:
+    given = " and ".join(map(str, shapes))
+    _require(
+        condition, operator.output, f"{type(operator).__name__} cannot take input of shape {given}; change one of them"
+    )
+
+
+def _require(condition: bool, tensor: str, message: str) -> None:
+    if not condition:
+        raise DaquError(f"tensor {tensor!r}: {message}")

@@ -1,0 +1,147 @@
+"""Runs a search: asks an oracle for subnets, evaluates them, and shows the Pareto front."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras_tuner
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import Trial, TrialStatus
+
+from daqu_tf.errors import DaquError
+from daqu_tf.oracle import best_trials, objective_point
+
+
+class MissingObjectiveError(DaquError, keras_tuner.errors.FatalError):
+    """An objective that `evaluate` does not report; at a `FatalError` KerasTuner ends the search."""
+
+
+class _DeadlineReached(Exception):
+    """Leaves KerasTuner's search loop, which has no other way out between trials."""
+
+
+def _number(value: float) -> str:
+    """Whole numbers in groups of three digits, shares with four digits, all else with one."""
+    if value == int(value) and abs(value) > 1:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if abs(value) <= 1 else f"{value:,.1f}"
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
+
+
+class DaquTuner(BaseTuner):
+    """Evaluates what `oracle` proposes, and goes on where an earlier search in the same directory ended.
+
+    It knows nothing of models: whatever building, scoring and timing a trial takes is in `evaluate`. Any KerasTuner
+    oracle will do; `ParetoOracle` is the one that searches for a front.
+
+    Args:
+        oracle: Proposes values and keeps the trials.
+        evaluate: Hyperparameter values to metrics, each objective among them. An exception fails the trial alone.
+        directory: Where projects are.
+        project_name: The folder of this search in `directory`.
+        on_progress: Called after every trial that ended.
+        deadline: No new trial starts once it returns True.
+        overwrite: Whether to delete an earlier search in the same folder first.
+
+    Raises:
+        DaquError: The folder holds a search of something else.
+    """
+
+    def __init__(
+        self,
+        oracle: keras_tuner.Oracle,
+        evaluate: Callable[[dict[str, Any]], dict[str, float]],
+        directory: str | os.PathLike,
+        project_name: str = "search",
+        on_progress: Callable[["DaquTuner", Trial], None] | None = None,
+        deadline: Callable[[], bool] | None = None,
+        overwrite: bool = False,
+    ):
+        self._evaluate = evaluate
+        self._on_progress = on_progress
+        self._deadline = deadline
+        super().__init__(oracle, directory=os.fspath(directory), project_name=project_name, overwrite=overwrite)
+        self.reload()
+
+    # The oracle holds all there is to save. Without a file of the tuner's own, the base class finds none to announce
+    # and reload, and a kill between writing the two cannot part them.
+
+    def save(self) -> None:
+        """Saves the oracle."""
+        if not self._is_worker():
+            self.oracle.save()
+
+    def reload(self) -> None:
+        """Reloads the oracle, if it was saved."""
+        if not self._is_worker() and os.path.exists(self.oracle._get_oracle_fname()):
+            self.oracle.reload()
+
+    def search(self, verbose: int | None = None) -> None:
+        """Runs trials until the oracle stops or the deadline has come.
+
+        Args:
+            verbose: How much KerasTuner prints; None leaves it to the oracle.
+        """
+        if verbose is not None and not self._is_worker():
+            self.oracle.verbose = verbose
+        try:
+            super().search()
+        except _DeadlineReached:
+            self.on_search_end()
+
+    def pre_create_trial(self) -> None:
+        """Ends the search at the deadline."""
+        if self._deadline is not None and self._deadline():
+            raise _DeadlineReached
+
+    def run_trial(self, trial: Trial) -> dict[str, float]:
+        """Evaluates one trial.
+
+        Returns:
+            The metrics, and KerasTuner's sum of the objectives under the name it wants it by.
+
+        Raises:
+            MissingObjectiveError: `evaluate` returned no value for an objective.
+        """
+        metrics = {name: float(value) for name, value in self._evaluate(dict(trial.hyperparameters.values)).items()}
+        for objective in self._objectives:
+            if objective.name not in metrics:
+                raise MissingObjectiveError(
+                    f"`objective` must name reported metrics, but `{objective.name}` is not among {sorted(metrics)}."
+                )
+        total = self.oracle.objective
+        return {**metrics, total.name: total.get_value(metrics)}
+
+    def on_trial_end(self, trial: Trial) -> None:
+        """Hands the trial to the oracle, then to `on_progress`."""
+        super().on_trial_end(trial)
+        if self._on_progress is not None:
+            self._on_progress(self, trial)
+
+    @property
+    def _objectives(self) -> list[keras_tuner.Objective]:
+        return getattr(self.oracle.objective, "objectives", [self.oracle.objective])
+
+    def pareto_trials(self) -> list[Trial]:
+        """The Pareto front: the best trial by the first objective, then by falling crowding distance."""
+        return best_trials(list(self.oracle.trials.values()), self._objectives)
+
+    def results_summary(self, num_trials: int = 20) -> None:
+        """Prints the front, best first objective first.
+
+        Args:
+            num_trials: How many of its trials to show at most: those that lie farthest apart.
+        """
+        trials, front = list(self.oracle.trials.values()), self.pareto_trials()
+        failed = sum(trial.status == TrialStatus.FAILED for trial in trials)
+        shown = sorted(front[:num_trials], key=lambda trial: tuple(objective_point(trial, self._objectives)))
+        print(f"{len(trials)} trials, {failed} failed; {len(front)} on the Pareto front, {len(shown)} shown")
+        rows = [["trial", *(f"{objective.name} ({objective.direction})" for objective in self._objectives)]]
+        for trial in shown:
+            values = [trial.metrics.get_last_value(objective.name) for objective in self._objectives]
+            rows.append([trial.trial_id, *map(_number, values)])
+        print(_table(rows))

@@ -1,0 +1,43 @@
+"""Packaging. `constraints.txt` pins the versions known to work together; here are ranges."""
+
+from setuptools import find_packages, setup
+
+INSTALL = [
+    # The export relies on what this converter does with fake-quant ops, so a new minor version is tested first.
+    "tensorflow>=2.21,<2.22",
+    "tf_keras>=2.21,<2.22",
+    "tensorflow-model-optimization>=0.8.1,<0.9",
+    # `ParetoOracle` and `DaquTuner` override KerasTuner's internals.
+    "keras-tuner>=1.4.8,<1.5",
+    "ai-edge-litert>=2.3,<3",
+    "flatbuffers>=24.3",
+    "numpy>=1.26",
+    "absl-py>=1.4",
+    "scikit-learn>=1.5",
+    "matplotlib>=3.8",
+    "pymoo>=0.6.1,<0.7",
+    "tensorboard>=2.21,<2.22",
+]
+EXTRAS = {
+    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12"],
+    # The last release was built for NumPy 1 and for Python up to 3.11.
+    "tflite_runtime": ["tflite-runtime==2.14.0; python_version<'3.12'", "numpy<2; python_version<'3.12'"],
+}
+TOOLS = ["run", "train", "search", "export", "benchmark", "report", "space"]
+
+setup(
+    name="daqu_tf",
+    version="0.1.0",
+    description="Searches network architecture and per-layer precision together; gives a Pareto set of .tflite files.",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.13",
+    packages=[*find_packages(include=["daqu_tf", "daqu_tf.*"]), "daqu_tf.tools"],
+    # `tools/` lies beside the library and installs inside it: no top-level `tools` in site-packages.
+    package_dir={"daqu_tf": "daqu_tf", "daqu_tf.tools": "tools"},
+    package_data={"daqu_tf": ["py.typed"]},
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": [f"daqu-{tool} = daqu_tf.tools.{tool}:main" for tool in TOOLS]},
+    zip_safe=False,
+)

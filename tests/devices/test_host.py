@@ -1,0 +1,213 @@
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from daqu_tf.devices import Device, DeviceError, HostDevice, base, host
+from daqu_tf.errors import DaquError
+
+FAST = {"min_runs": 20, "min_seconds": 0.0, "max_warmup_seconds": 0.05}
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """A dense layer on 4x4 grey images as a float file and as an int8 one, and its weights, shape (16, 3)."""
+    tf = pytest.importorskip("tensorflow")
+    weights = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 4, 4, 1))])
+    def network(image):
+        return tf.matmul(tf.reshape(image, (1, 16)), weights)
+
+    def convert(**settings):
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([network.get_concrete_function()])
+        for key, value in settings.items():
+            setattr(converter, key, value)
+        return converter.convert()
+
+    samples = np.r_[np.random.default_rng(1).random((100, 4, 4, 1), np.float32), np.ones((1, 4, 4, 1), np.float32)]
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "float.tflite").write_bytes(convert())
+    (folder / "int8.tflite").write_bytes(
+        convert(
+            optimizations=[tf.lite.Optimize.DEFAULT],
+            representative_dataset=lambda: ([image[None]] for image in samples),
+            inference_input_type=tf.int8,
+            inference_output_type=tf.int8,
+        )
+    )
+    return folder / "float.tflite", folder / "int8.tflite", weights
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(1).random((7, 4, 4, 1), np.float32)
+
+
+def refused(call, *words):
+    with pytest.raises(DeviceError) as caught:
+        call()
+    message = str(caught.value)
+    assert isinstance(caught.value, DaquError) and "\n" not in message and message.endswith(".")
+    for word in words:
+        assert word in message
+
+
+def test_measure_gives_samples_and_where_they_come_from(models):
+    latency = HostDevice().measure(models[1])
+    assert len(latency.samples_us) >= 50 and sum(latency.samples_us) > 50_000 and latency.warmup_runs >= 10
+    assert 0 < latency.median_us <= latency.p90_us and latency.relative_spread >= 0
+    assert latency.sha256 == hashlib.sha256(models[1].read_bytes()).hexdigest()
+    assert (
+        (latency.threads, latency.delegate) == (1, "xnnpack")
+        and latency.runtime
+        and latency.runtime_version[0].isdigit()
+    )
+    assert latency.device["kind"] == "host" and latency.device["cores"] == os.cpu_count() and latency.device["cpu"]
+    assert json.loads(json.dumps(latency.to_json()))["median_us"] == latency.median_us
+    assert len(latency.to_json()["samples_us"]) <= 1000 and latency.to_json()["sample_count"] == len(latency.samples_us)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        latency.threads = 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin a process")
+def test_the_process_is_pinned_and_this_one_is_not(models):
+    mine = os.sched_getaffinity(0)
+    first = min(mine)
+    assert HostDevice(cpu=first).measure(models[0], **FAST).device["pinned_to"] == [first]
+    assert HostDevice().measure(models[0], **FAST).device["pinned_to"] == [max(mine)]
+    assert os.sched_getaffinity(0) == mine
+
+
+def test_predict_runs_a_float_file(models, images):
+    logits = HostDevice().predict(models[0], images)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, images.reshape(7, 16) @ models[2], rtol=1e-5, atol=1e-5)
+
+
+def test_predict_quantizes_by_the_files_own_scales(models, images):
+    logits = HostDevice().predict(models[1], images)
+    raw, scale, zero_point = HostDevice().outputs(models[1], images)
+    assert raw.dtype == np.int8 and raw.shape == (7, 3) and scale > 0
+    np.testing.assert_array_equal(logits, (raw.astype(np.float32) - zero_point) * np.float32(scale))
+    np.testing.assert_allclose(logits, images.reshape(7, 16) @ models[2], atol=4 * scale)
+
+
+def test_predict_saturates_images_beyond_the_range(models):
+    white, brighter = np.ones((1, 4, 4, 1), np.float32), np.full((1, 4, 4, 1), 9, np.float32)
+    device = HostDevice()
+    np.testing.assert_array_equal(device.predict(models[1], white), device.predict(models[1], brighter))
+
+
+def test_measure_many_takes_turns_and_keeps_the_order(models):
+    seen = []
+
+    class Recorder(HostDevice):
+        def measure(self, model_path, **settings):
+            seen.append(model_path)
+            return super().measure(model_path, **settings)
+
+    first, second = Recorder().measure_many(models[:2], repeats=3, seed=5, **FAST)
+    assert [first.sha256, second.sha256] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in models[:2]]
+    assert all(set(seen[turn : turn + 2]) == set(models[:2]) for turn in (0, 2, 4))
+    assert len(first.run_medians_us) == 3 and len(first.samples_us) >= 60
+
+
+def test_orders_change_between_turns_and_follow_the_seed():
+    class Fake(Device):
+        def measure(self, model_path):
+            self.seen.append(model_path)
+            return base.Latency((1.0,), (1.0,), 1, 1, "none", "r", "1", {}, model_path)
+
+        def order(self, seed):
+            self.seen = []
+            assert [latency.sha256 for latency in self.measure_many("abcdef", repeats=2, seed=seed)] == list("abcdef")
+            return self.seen
+
+    order = Fake().order(1)
+    assert order[:6] != order[6:] and order == Fake().order(1) != Fake().order(2)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "is empty"),
+        (b"garbage that is long enough", "is not a .tflite"),
+        (b"\0\0\0\0TFL3" + b"\xff" * 64, "could not be run"),
+    ],
+)
+def test_a_file_that_is_no_model(tmp_path, content, words):
+    path = tmp_path / "m; touch $(x) '.tflite"
+    path.write_bytes(content)
+    refused(lambda: HostDevice().measure(path), words, str(path))
+    refused(lambda: HostDevice().predict(path, np.zeros((1, 4, 4, 1))), words)
+
+
+def test_a_model_cut_short(models, tmp_path):
+    path = tmp_path / "cut.tflite"
+    path.write_bytes(models[0].read_bytes()[:200])
+    refused(lambda: HostDevice().measure(path), "could not be run")
+
+
+def test_a_missing_model_and_a_folder(tmp_path):
+    refused(lambda: HostDevice().measure(tmp_path / "gone.tflite"), "cannot be read")
+    refused(lambda: HostDevice().measure(tmp_path), "cannot be read")
+
+
+def test_hostile_names_reach_no_shell(models, tmp_path):
+    path = tmp_path / "-x; touch sprung $(touch sprung) `id` '\".tflite"
+    path.write_bytes(models[0].read_bytes())
+    assert HostDevice().measure(path, **FAST).median_us > 0
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_images_of_another_shape(models):
+    refused(lambda: HostDevice().predict(models[0], np.zeros((2, 5, 5, 1))), "(1, 4, 4, 1)", "(5, 5, 1)")
+
+
+def test_a_timeout_ends_the_process(models):
+    refused(lambda: HostDevice(timeout_seconds=0.01).measure(models[0]), "0.01 s")
+    refused(lambda: HostDevice(timeout_seconds=2).measure(models[0], min_seconds=60), "2 s")
+
+
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("print('no json')", "status 0"),
+        ("print('[1, 2]')", "status 0"),
+        ("import sys; sys.exit('INFO: noise\\nout of memory')", "out of memory"),
+        ('print(\'{"error": "two\\\\nlines"}\')', "two lines"),
+    ],
+)
+def test_a_process_that_crashes_or_babbles(models, tmp_path, monkeypatch, code, words):
+    runner = tmp_path / "runner.py"
+    runner.write_text(code)
+    monkeypatch.setattr(host, "_RUNNER", runner)
+    refused(lambda: HostDevice().measure(models[0]), words)
+
+
+def test_a_python_without_a_runtime(models, tmp_path, monkeypatch):
+    for name in ("ai_edge_litert", "tflite_runtime"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    refused(lambda: HostDevice().measure(models[0]), "pip install ai-edge-litert", "not here")
+
+
+def test_arguments_are_checked(models):
+    refused(lambda: HostDevice(threads=0), "`threads`")
+    refused(lambda: HostDevice(threads=10_000), "`threads`")
+    refused(lambda: HostDevice().measure(models[0], min_runs=0), "`min_runs`")
+    refused(lambda: HostDevice().measure_many([models[0]], repeats=0), "`repeats`")
+    if hasattr(os, "sched_setaffinity"):
+        refused(lambda: HostDevice(cpu=10_000), "`cpu`")
+
+
+def test_importing_devices_does_not_import_tensorflow():
+    code = "import sys, daqu_tf.devices; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,85 @@
+"""What each operator of a `Graph` must compute, in float64 from the integers; independent of any runtime."""
+
+import numpy as np
+
+from daqu_tf.tflite_graph import (
+    Add,
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    GlobalAveragePool,
+    Graph,
+    Operator,
+    QuantizedTensor,
+)
+
+
+def run(graph: Graph, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the int8 values of every activation tensor, by name, for int8 input `values`."""
+    results = {graph.input: values}
+    for operator in graph.operators:
+        results[operator.output] = compute(graph, operator, *(results[name] for name in operator.inputs))
+    return results
+
+
+def compute(graph: Graph, operator: Operator, *inputs: np.ndarray) -> np.ndarray:
+    """Returns the int8 output of one operator for int8 `inputs`."""
+    output = reals(graph, operator, *inputs)
+    return quantize(_tensor(graph, operator.output), np.maximum(output, 0) if _has_relu(operator) else output)
+
+
+def reals(graph: Graph, operator: Operator, *inputs: np.ndarray) -> np.ndarray:
+    """Returns the real output of one operator for int8 `inputs`, before ReLU and rounding."""
+    sources = [_tensor(graph, name) for name in operator.inputs]
+    output = _FUNCTIONS[type(operator)](operator, *map(dequantize, sources, inputs))
+    if hasattr(operator, "bias"):
+        output = output + operator.bias * (sources[0].scale * operator.weight_scales.astype(np.float64))
+    return output
+
+
+def _tensor(graph: Graph, name: str) -> QuantizedTensor:
+    return next(tensor for tensor in graph.tensors if tensor.name == name)
+
+
+def _has_relu(operator: Operator) -> bool:
+    return getattr(operator, "relu", False)
+
+
+def dequantize(tensor: QuantizedTensor, values: np.ndarray) -> np.ndarray:
+    return (values.astype(np.float64) - tensor.zero_point) * tensor.scale
+
+
+def quantize(tensor: QuantizedTensor, reals: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(reals / tensor.scale) + tensor.zero_point, -128, 127).astype(np.int8)
+
+
+def patches(values: np.ndarray, height: int, width: int, stride: int) -> np.ndarray:
+    """(1, H, W, C) to (1, rows, columns, C, height, width) under SAME padding; real zeros pad, as 0.0 is exact."""
+    pads = [(0, 0), _pads(values.shape[1], height, stride), _pads(values.shape[2], width, stride), (0, 0)]
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, pads), (height, width), axis=(1, 2))
+    return windows[:, ::stride, ::stride]
+
+
+def _pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _conv(operator: Conv2D | DepthwiseConv2D, values: np.ndarray, equation: str) -> np.ndarray:
+    height, width = operator.weights.shape[1:3]
+    return np.einsum(equation, patches(values, height, width, operator.stride), _weights(operator))
+
+
+def _weights(operator: Operator) -> np.ndarray:
+    """Real weights."""
+    last = np.moveaxis(operator.weights, operator.channels_axis, -1) * operator.weight_scales.astype(np.float64)
+    return np.moveaxis(last, -1, operator.channels_axis)
+
+
+_FUNCTIONS = {
+    Conv2D: lambda operator, values: _conv(operator, values, "nxychw,ohwc->nxyo"),
+    DepthwiseConv2D: lambda operator, values: _conv(operator, values, "nxychw,ohwc->nxyc"),
+    FullyConnected: lambda operator, values: values @ _weights(operator).T,
+    Add: lambda operator, a, b: a + b,
+    GlobalAveragePool: lambda operator, values: values.mean((1, 2)),
+}

@@ -1,0 +1,233 @@
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from daqu_tf import data
+from daqu_tf.errors import DaquError
+
+
+def arrays(n=120, classes=3, shape=(6, 5), dtype=np.uint8, test=True, seed=0):
+    """Random images with every class equally often."""
+    rng = np.random.default_rng(seed)
+    sizes = {"train": n, "test": n // 4} if test else {"train": n}
+    images = {f"x_{key}": rng.integers(0, 256, (size, *shape)).astype(dtype) for key, size in sizes.items()}
+    return images | {f"y_{key}": np.arange(size) % classes for key, size in sizes.items()}
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(**content):
+        path = tmp_path / "set.npz"
+        np.savez(path, **content)
+        return path
+
+    return write
+
+
+def refused(path, *words):
+    with pytest.raises(DaquError) as caught:
+        data.load(path)
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(".")
+    for word in words:
+        assert word in message
+    return message
+
+
+def test_digits_are_cut_in_three_and_say_so():
+    digits = data.load("digits", seed=3)
+    sizes = [len(digits.y_train), len(digits.y_search), len(digits.y_test)]
+    assert sum(sizes) == 1797 and sizes[2] == 359 and sizes[1] == 144
+    assert digits.test_was_cut and digits.num_classes == 10 and digits.image_shape == (8, 8, 1)
+    assert (digits.input_offset, digits.input_scale) == (0.0, 16.0)
+    assert digits.x_train.dtype == np.float32 and digits.x_train.min() == 0 and digits.x_train.max() == 1
+
+
+def test_the_splits_are_stratified_disjoint_and_complete(save):
+    content = arrays(n=300, test=False)
+    content["x_train"] = np.arange(300 * 30, dtype=np.int64).reshape(300, 6, 5)  # No two images alike.
+    loaded = data.load(save(**content))
+    firsts = np.concatenate([x[:, 0, 0, 0] for x in (loaded.x_train, loaded.x_search, loaded.x_test)])
+    assert len(np.unique(firsts)) == 300
+    for labels in (loaded.y_train, loaded.y_search, loaded.y_test):
+        counts = np.bincount(labels)
+        assert len(counts) == 3 and counts.max() - counts.min() <= 1
+
+
+def test_a_given_test_split_is_kept_in_order(save):
+    content = arrays()
+    loaded = data.load(save(**content))
+    np.testing.assert_array_equal(loaded.x_test[..., 0], content["x_test"].astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(loaded.y_test, content["y_test"])
+    assert not loaded.test_was_cut and loaded.name == "set"
+    assert len(loaded.y_train) + len(loaded.y_search) == 120
+
+
+def test_same_seed_same_splits_other_seed_others(save):
+    path = save(**arrays())
+    one, two, other = data.load(path, seed=1), data.load(path, seed=1), data.load(path, seed=2)
+    assert one.fingerprint == two.fingerprint != other.fingerprint
+    np.testing.assert_array_equal(one.x_search, two.x_search)
+    assert data.load(path, seed=1, search_fraction=0.4).fingerprint != one.fingerprint
+
+
+def test_small_sets_hold_out_ten_images_a_class_or_a_third(save):
+    assert len(data.load(save(**arrays(n=120))).y_search) == 30
+    assert len(data.load(save(**arrays(n=60))).y_search) == 20
+    assert len(data.load(save(**arrays(n=60)), search_fraction=0.5).y_search) == 30
+
+
+@pytest.mark.parametrize("shape, expected", [((6, 5), (6, 5, 1)), ((6, 5, 1), (6, 5, 1)), ((6, 5, 3), (6, 5, 3))])
+def test_grey_and_colour_become_nhwc(save, shape, expected):
+    assert data.load(save(**arrays(shape=shape))).image_shape == expected
+
+
+def test_floats_within_unit_range_are_untouched(save):
+    content = arrays(dtype=np.float32)
+    for key in ("x_train", "x_test"):
+        content[key] = content[key] / 510 + 0.1
+    loaded = data.load(save(**content))
+    np.testing.assert_array_equal(loaded.x_test[..., 0], content["x_test"])
+    assert (loaded.input_offset, loaded.input_scale) == (0.0, 1.0)
+
+
+def test_other_floats_are_mapped_by_the_training_range_and_clipped(save):
+    content = arrays(dtype=np.float64)
+    content["x_train"] = content["x_train"] / 127.5 - 1
+    content["x_test"] = content["x_test"] / 127.5 - 1
+    content["x_train"].flat[:2] = -1, 1
+    content["x_test"].flat[:2] = -1.2, 1.2
+    loaded = data.load(save(**content))
+    assert (loaded.input_offset, loaded.input_scale) == (-1.0, 2.0)
+    np.testing.assert_allclose(loaded.x_test.flat[2:], (content["x_test"].flat[2:] + 1) / 2, atol=1e-6)
+    assert list(loaded.x_test.flat[:2]) == [0, 1]
+
+
+def test_labels_as_a_column_or_as_whole_floats(save):
+    content = arrays()
+    content["y_train"] = content["y_train"][:, None]
+    content["y_test"] = content["y_test"].astype(np.float32)
+    loaded = data.load(save(**content))
+    assert loaded.y_train.shape == (90,) and loaded.y_test.dtype == np.int32
+
+
+def test_unknown_names_and_missing_files(tmp_path):
+    refused("cifar11", "cifar11", *data.NAMES)
+    refused(tmp_path / "gone.npz", "does not exist")
+    refused(tmp_path, "is a folder")
+    refused("")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 broken"])
+def test_not_an_npz(tmp_path, content):
+    path = tmp_path / "set.npz"
+    path.write_bytes(content)
+    refused(path, "not a whole .npz")
+
+
+def test_cut_short_or_damaged(save):
+    path = save(**arrays())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-200])
+    refused(path, "not a whole .npz")
+    path.write_bytes(whole[:500] + b"x" * 100 + whole[600:])
+    refused(path, "not a whole .npz")
+
+
+def test_a_lone_array_is_not_an_npz(tmp_path):
+    path = tmp_path / "set.npy"
+    np.save(path, np.zeros(3))
+    refused(path, "not a whole .npz")
+
+
+class Trap:
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
+def test_nothing_is_ever_unpickled(save, tmp_path):
+    content = arrays()
+    content["y_train"] = np.array([Trap(tmp_path / "sprung")] * 120, dtype=object)
+    refused(save(**content), "not a whole .npz")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_wrong_keys(save):
+    content = arrays()
+    refused(save(images=content["x_train"], labels=content["y_train"]), "images, labels", "x_train")
+    refused(save(**{key: content[key] for key in ("x_train", "y_train", "x_test")}), "neither")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"y_train": np.arange(119) % 3}, ["120 images", "(119,)"]),
+        ({"y_train": np.eye(3)[np.arange(120) % 3]}, ["one-hot"]),
+        ({"y_train": np.arange(120) % 3 - 1}, ["-1 to 1"]),
+        ({"y_train": np.arange(120) % 3 + 1}, ["none of class 0"]),
+        ({"y_train": np.arange(120) % 3 * 0.5}, ["whole class numbers"]),
+        ({"y_train": np.full(120, np.nan)}, ["whole class numbers"]),
+        ({"y_train": np.full(120, np.inf)}, ["inf"]),
+        ({"y_train": np.array(["cat"] * 120)}, ["whole class numbers"]),
+        ({"y_train": np.zeros(120, int)}, ["one class"]),
+        ({"y_train": np.r_[np.zeros(60, int), np.ones(58, int), 2, 2]}, ["Class 2", "too few"]),
+        ({"y_test": np.arange(30) % 4}, ["label 3"]),
+        ({"x_train": np.zeros((120, 30), np.uint8)}, ["(120, 30)", "reshape"]),
+        ({"x_train": np.zeros((120, 3, 6, 5), np.uint8)}, ["(120, 3, 6, 5)"]),
+        ({"x_train": np.zeros((0, 6, 5), np.uint8)}, ["(0, 6, 5)"]),
+        ({"x_train": np.full((120, 6, 5), "a")}, ["numbers"]),
+        ({"x_test": np.zeros((30, 5, 5), np.uint8)}, ["(5, 5, 1)", "alike"]),
+        ({"x_test": np.zeros((30, 6, 5), np.float32)}, ["float32", "alike"]),
+        ({"x_test": np.full((30, 6, 5), np.nan)}, ["NaN"]),
+    ],
+)
+def test_bad_content_is_refused_in_one_sentence(save, change, words):
+    refused(save(**(arrays() | change)), *words)
+
+
+def test_nan_and_infinite_training_images(save):
+    for bad in (np.nan, np.inf):
+        content = arrays(dtype=np.float32)
+        content["x_train"][7, 2, 2] = bad
+        refused(save(**content), "x_train", "NaN")
+
+
+def test_splits_on_different_scales_and_flat_images(save):
+    content = arrays(dtype=np.float32)
+    refused(save(**(content | {"x_train": content["x_train"] / 255})), "scale both")
+    refused(save(**(content | {"x_train": np.full((120, 6, 5), 7.0, np.float32)})), "All pixels")
+
+
+def test_too_few_images_to_cut_a_test_split(save):
+    refused(save(**arrays(n=9, test=False)), "too few")
+    loaded = data.load(save(**arrays(n=15, test=False)))
+    assert [len(loaded.y_train), len(loaded.y_search), len(loaded.y_test)] == [8, 4, 3]
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 0.6, float("nan")])
+def test_search_fraction_is_checked(fraction):
+    with pytest.raises(DaquError, match="search_fraction"):
+        data.load("digits", search_fraction=fraction)
+
+
+def test_a_download_that_fails_says_what_to_do(monkeypatch):
+    tf_keras = pytest.importorskip("tf_keras")
+
+    def fail():
+        raise Exception("URL fetch failure on https://example.org: None -- [Errno -2] Name or service not known\nmore")
+
+    monkeypatch.setattr(tf_keras.datasets.cifar10, "load_data", fail)
+    refused("cifar10", "could not be downloaded", ".npz")
+
+
+def test_importing_data_does_not_import_tensorflow():
+    code = (
+        "import sys, daqu_tf.data; sys.exit(any(name in sys.modules for name in ('tensorflow', 'tf_keras', 'sklearn')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

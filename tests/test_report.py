@@ -1,0 +1,282 @@
+import csv
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+
+from daqu_tf.errors import DaquError
+from daqu_tf.report import write_report
+
+HOSTILE = "<script>alert('x')</script>$\\bad{"
+
+
+def manifest(index, name=None):
+    rng = np.random.default_rng(index)
+    size, latency, accuracy = 45_000 + 9_000 * index, 40.0 + 12 * index, 0.945 + 0.025 * (index / 7) ** 0.5
+    stages = [f"stage{1 + block // 3}.block{1 + block % 3}" for block in range(8)]
+    names = [
+        "stem",
+        *(f"{stage}.{part}" for stage in stages for part in ("expand", "depthwise", "project")),
+        "classifier",
+    ]
+    bits = [8, *rng.choice([2, 3, 4, 6, 8], len(names) - 2).tolist(), 8]
+    return {
+        "name": name or f"m{7 - index:02d}",
+        "file": f"m{7 - index:02d}.tflite",
+        "sha256": "ab" * 32,
+        "file_bytes": size,
+        "deflated_bytes": int(size * 0.7),
+        "subnet": {"depth": [2, 3, 3]},
+        "subnet_text": f"{index + 1}, 3, 3 blocks; kernels 3 5 3; expansion 2 4 6",
+        "genome": rng.integers(0, 4, 12).tolist(),
+        "layers": [
+            {
+                "name": layer,
+                "weight_bits": width,
+                "container": "INT4" if width <= 4 and "depthwise" not in layer else "INT8",
+                "input_activation_bits": 8,
+                "weights": int(rng.integers(100, 5000)),
+            }
+            for layer, width in zip(names, bits)
+        ],
+        "accuracy": {
+            "inherited": {"search": accuracy - 0.02 - rng.random() * 0.02, "test": accuracy - 0.03},
+            "fine_tuned": {"search": accuracy, "test": accuracy - 0.002},
+            "file": {"test": accuracy - 0.003},
+        },
+        "top1_agreement": 0.998,
+        "latency": {
+            "median_us": latency,
+            "p90_us": latency * 1.05,
+            "samples_us": (latency * rng.normal(1, 0.02, 200)).tolist(),
+            "device": {"kind": "host", "cpu": "AMD EPYC", "os": "Linux 6.1 x86_64"},
+            "runtime": "ai-edge-litert",
+            "runtime_version": "2.3.0",
+            "threads": 1,
+        },
+        "macs": 1_000_000,
+        "parameters": 50_000,
+        "on_front": index != 3,
+    }
+
+
+def trial(index, rng):
+    latency, broken = rng.uniform(35, 330), index % 25 == 0
+    accuracy = 0.1 if broken else 0.96 - 3 / latency - rng.exponential(0.02)
+    metrics = {
+        "accuracy": accuracy,
+        "latency_us": latency,
+        "file_bytes": 40_000 + latency * 700,
+        "deflated_bytes": 30_000,
+    }
+    return {"trial_id": f"{index:04d}", "status": "COMPLETED", "values": {}, "metrics": metrics, "seconds": 1.0}
+
+
+def dump(path, value):
+    path.write_text(json.dumps(value))
+
+
+def make(tmp_path):
+    """Makes up an output folder with everything in it."""
+    dump(
+        tmp_path / "config.json",
+        {
+            "flags": {"dataset": "digits", "space": "digits", "budget_minutes": 4},
+            "versions": {"tensorflow": "2.21.0", "ai-edge-litert": "2.3.0"},
+            "seed": 0,
+            "target": "litert_cpu",
+            "space": "digits",
+            "dataset": {
+                "name": "digits", "train": 1294, "search": 144, "test": 359, "test_was_cut": True, "num_classes": 10,
+            },
+            "cardinality": {"nominal": "1.2e+15", "effective": "3.4e+12"},
+        },
+    )  # fmt: skip
+    names = {"accuracy": "max", "latency_us": "min", "file_bytes": "min", "deflated_bytes": "min"}
+    pareto = {
+        "space": "digits",
+        "target": "litert_cpu",
+        "objectives": [{"name": name, "direction": direction} for name, direction in names.items()],
+        "members": [manifest(index) for index in range(8)],
+    }
+    dump(tmp_path / "pareto.json", pareto)
+    (tmp_path / "search").mkdir()
+    rng = np.random.default_rng(0)
+    lines = [{"format": 1, "identity": {}}, *(trial(index, rng) for index in range(150))]
+    failed = {"trial_id": "x", "status": "FAILED", "values": {}, "metrics": {}, "seconds": 1}
+    text = "".join(json.dumps(line) + "\n" for line in [*lines, failed])
+    (tmp_path / "search" / "trials.jsonl").write_text(text + '{"trial_id": "cut sho')
+    rows = ["phase,epoch,step,minutes,loss,learning_rate,accuracy_largest,accuracy_smallest,accuracy_mean"]
+    for epoch in range(30):
+        phase = "warm_up" if epoch < 12 else "precision_transfer"
+        gain = 1 - np.exp(-epoch / 6)
+        scores = f"{0.3 + 0.66 * gain},{0.2 + 0.7 * gain},{0.25 + 0.69 * gain}" if epoch % 3 == 0 else ",,"
+        rows.append(f"{phase},{epoch},{epoch * 20},{epoch * 0.1},{2.3 - 2 * gain},0.01,{scores}")
+    (tmp_path / "training.csv").write_text("\n".join(rows) + "\n")
+    stages = {"data": 1.2, "warm_up": 70.1, "precision_transfer": 81.0, "search": 66.5, "fine_tuning": 30.0}
+    dump(tmp_path / "timeline.json", [{"stage": stage, "seconds": seconds} for stage, seconds in stages.items()])
+    return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An output folder to change."""
+    return make(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """An output folder with its report, to read."""
+    folder = make(tmp_path_factory.mktemp("output"))
+    assert write_report(folder) == folder / "report.html"
+    return folder
+
+
+def change(path, edit):
+    value = json.loads(path.read_text())
+    edit(value)
+    dump(path, value)
+
+
+class Tags(html.parser.HTMLParser):
+    """Collects tags and attributes, and insists that what opens is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.seen, self.open, self.attributes = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "img", "source"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def rewritten(folder):
+    write_report(folder)
+    return page_of(folder)
+
+
+def page_of(folder):
+    text = (folder / "report.html").read_text()
+    tags = Tags(text)
+    assert not tags.open
+    return text, tags
+
+
+def test_the_page_tells_the_result_first(reported):
+    text, _ = page_of(reported)
+    lead = re.search("<p class=lead>(.*?)</p>", text).group(1)
+    assert lead.startswith("7 models are on the front: m00 gets 96.7% of the test images right in 124 µs")
+    assert "m07, the fastest, 94.2% in 40.0 µs with a file of 45.0 kB." in lead
+
+
+def test_the_page_shows_everything_it_was_given(reported):
+    text, _ = page_of(reported)
+    words = [
+        "150 trials (1 more failed)",
+        "1,294 train, 144 search, 359 test",
+        "no test split",
+        "standard error",
+        "4.1 min",
+    ]
+    words += ["digits has 1.2e+15 subnets, of which 3.4e+12 differ on litert_cpu", "(m04)", "budget_minutes", "2.21.0"]
+    words += ["ai-edge-litert 2.3.0, 1 thread, on AMD EPYC", "stage1.block1.expand", "precision transfer", "Seed 0"]
+    for word in words:
+        assert word in text, word
+
+
+def test_the_page_needs_no_other_file(reported):
+    text, tags = page_of(reported)
+    for key, value in tags.attributes:
+        assert key not in ("src", "srcset", "href") or value.startswith("data:image/png;base64,")
+    assert "http" not in text and "url(" not in text and "script" not in tags.seen
+
+
+def test_the_table_holds_every_member_once(reported):
+    with open(reported / "pareto.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [f"m{index:02d}" for index in range(8)]
+    assert float(rows[0]["accuracy_test_file"]) == pytest.approx(0.967) and float(rows[0]["latency_us"]) == 124
+    assert rows[4]["on_front"] == "0" and int(rows[0]["file_bytes"].split(".")[0]) == 108_000
+
+
+def test_the_picture_is_a_png_and_nothing_else_is_left(reported):
+    assert (reported / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    kept = {"config.json", "pareto.json", "search", "training.csv", "timeline.json"}
+    assert {path.name for path in reported.iterdir()} == kept | {"pareto.csv", "pareto.png", "report.html"}
+
+
+def test_hostile_names_are_escaped(folder):
+    def poison(pareto):
+        pareto["members"][0] |= {"name": HOSTILE, "subnet_text": HOSTILE}
+        pareto["members"][0]["layers"][0] |= {"name": f'"{HOSTILE}', "container": HOSTILE}
+        pareto["members"][0]["latency"]["runtime"] = HOSTILE
+
+    change(folder / "pareto.json", poison)
+    change(folder / "config.json", lambda config: config["dataset"].update(name=HOSTILE))
+    change(folder / "config.json", lambda config: config["flags"].update({HOSTILE: HOSTILE}))
+    change(folder / "config.json", lambda config: config.update(space=HOSTILE, target=HOSTILE, seed=HOSTILE))
+    change(folder / "timeline.json", lambda stages: stages[0].update(stage=HOSTILE))
+    training = (folder / "training.csv").read_text().replace("warm_up", HOSTILE).replace("_mean", f"_{HOSTILE}")
+    (folder / "training.csv").write_text(training)
+    text, tags = rewritten(folder)
+    assert "script" not in tags.seen and "<script" not in text and "&lt;script&gt;" in text
+
+
+def test_only_two_files_are_needed(folder):
+    for name in ("training.csv", "timeline.json", "search/trials.jsonl"):
+        (folder / name).unlink()
+    text, _ = rewritten(folder)
+    assert "Where the time went" not in text and "<h2>Training" not in text
+
+
+def test_figures_that_are_not_known_are_left_out(folder):
+    def strip(pareto):
+        for member in pareto["members"][1:]:
+            for key in ("latency", "layers", "top1_agreement", "deflated_bytes"):
+                del member[key]
+        pareto["members"][0]["accuracy"] = {"inherited": {"search": 0.9, "test": None}}
+        pareto["members"][1]["accuracy"]["file"]["test"] = float("nan")
+
+    change(folder / "pareto.json", strip)
+    text, _ = rewritten(folder)
+    words = re.findall("[A-Za-z]+", re.sub('base64,[^"]*', "", text))
+    assert not {"nan", "NaN", "None"} & set(words)
+
+
+def test_an_empty_front_and_an_empty_config(folder):
+    change(folder / "pareto.json", lambda pareto: pareto.update(members=[]))
+    dump(folder / "config.json", {})
+    text, _ = rewritten(folder)
+    assert "No model reached the front." in text
+
+
+def test_other_objectives_get_their_own_views(folder):
+    def accelerator(pareto):
+        pareto["objectives"] = [{"name": name} for name in ("accuracy", "bitops", "packed_bytes")]
+        for index, member in enumerate(pareto["members"]):
+            del member["latency"]
+            member |= {"bitops": 10**7 * (index + 1), "packed_bytes": 10**4 * (index + 1)}
+
+    change(folder / "pareto.json", accelerator)
+    rewritten(folder)
+    assert "bitops" in (folder / "pareto.csv").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("name", ["config.json", "pareto.json"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe", b"[1]"])
+def test_a_folder_that_is_not_of_a_run(folder, name, content):
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(DaquError, match=r"^[^\n]*\.$"):
+        write_report(folder)
+    assert not (folder / "report.html").exists()

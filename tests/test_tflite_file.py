@@ -1,0 +1,289 @@
+import dataclasses
+import subprocess
+import sys
+
+import integer_reference
+import numpy as np
+import pytest
+import tflite_networks
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from daqu_tf import tflite_file
+from daqu_tf.errors import DaquError
+from daqu_tf.tflite_graph import Conv2D, DepthwiseConv2D, FullyConnected, Graph, QuantizedTensor, share_scales
+
+PRECISIONS = {
+    "w8a8": {},
+    "w4a8": {"weight_bits": 4},
+    "w4a4": {"weight_bits": 4, "activation_bits": 4},
+    "w2a2": {"weight_bits": 2, "activation_bits": 2},
+    "w8a2": {"activation_bits": 2},
+}
+XNNPACK = OpResolverType.BUILTIN
+BUILTIN = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def network(request):
+    return tflite_networks.mobile_network(**PRECISIONS[request.param])
+
+
+def random_input(graph: Graph, seed: int = 5) -> np.ndarray:
+    shape = next(tensor.shape for tensor in graph.tensors if tensor.name == graph.input)
+    return np.random.default_rng(seed).integers(-128, 128, shape).astype(np.int8)
+
+
+def invoke(graph: Graph, values: np.ndarray, kernels: OpResolverType) -> tuple[np.ndarray, Interpreter]:
+    data = tflite_file.write(graph)
+    interpreter = Interpreter(
+        model_content=data,
+        experimental_op_resolver_type=kernels,
+        experimental_preserve_all_tensors=kernels == BUILTIN,
+        num_threads=1,
+    )
+    return interpreter.get_signature_runner()(**{graph.input: values})[graph.output], interpreter
+
+
+def steps_apart(a: np.ndarray, b: np.ndarray) -> int:
+    return int(np.abs(a.astype(int) - b).max())
+
+
+def is_wholly_delegated(interpreter: Interpreter, graph: Graph) -> bool:
+    """Whether one delegate node yields the output and reads, of all activations, the input alone."""
+    delegates = [node for node in interpreter._get_ops_details() if node["op_name"] == "DELEGATE"]
+    activations = {index for index, tensor in enumerate(graph.tensors) if tensor.name != graph.input}
+    ends = [output["index"] for output in interpreter.get_output_details()]
+    return len(delegates) == 1 and [*delegates[0]["outputs"]] == ends and not activations & {*delegates[0]["inputs"]}
+
+
+def test_reads_what_it_wrote(network):
+    data = tflite_file.write(network)
+    assert tflite_file.read(data) == network
+    assert tflite_file.write(tflite_file.read(data)) == data
+
+
+@st.composite
+def one_operator_graphs(draw) -> Graph:
+    kind = draw(st.sampled_from([Conv2D, DepthwiseConv2D, FullyConnected]))
+    channels, inputs, height, width = (draw(st.integers(1, 5)) for _ in range(4))
+    relu, options = draw(st.booleans()), {"stride": draw(st.integers(1, 3))}
+    if kind is FullyConnected:
+        shape, options = (channels, inputs), {"container": draw(st.sampled_from(["INT8", "INT4"]))}
+    elif kind is Conv2D:
+        shape = (channels, draw(st.integers(1, 3)), draw(st.integers(1, 3)), inputs)
+    else:
+        shape, channels = (1, draw(st.integers(1, 3)), draw(st.integers(1, 3)), inputs), inputs
+    limit = 7 if options.get("container") == "INT4" else 127
+    operator = kind(
+        "x",
+        "y",
+        draw(arrays.arrays(np.int8, shape, elements=st.integers(-limit, limit))),
+        draw(arrays.arrays(np.float32, channels, elements=st.floats(2**-30, 1, width=32))),
+        draw(arrays.arrays(np.int32, channels, elements=st.integers(-(2**31) + 1, 2**31 - 1))),
+        relu=relu,
+        **options,
+    )
+    scales, zero_points = st.floats(2**-5, 2**5), st.integers(-128, 127)
+    source = QuantizedTensor("x", (1, height, width, inputs), draw(scales) / 8, draw(zero_points))
+    output = QuantizedTensor("y", operator.output_shape(source.shape), draw(scales), draw(zero_points))
+    return Graph((source, output), (operator,), "x", "y")
+
+
+@settings(deadline=None, max_examples=60)
+@given(one_operator_graphs())
+def test_reads_any_integers_it_wrote(graph):
+    assert tflite_file.read(tflite_file.write(graph)) == graph
+
+
+@settings(deadline=None, max_examples=40)
+@given(one_operator_graphs(), st.integers(0, 9))
+def test_built_in_kernels_compute_any_one_operator(graph, seed):
+    # Biases near the ends of int32 overflow the kernels' sums.
+    operator = dataclasses.replace(graph.operators[0], bias=graph.operators[0].bias >> 12)
+    graph = dataclasses.replace(graph, operators=(operator,))
+    values = random_input(graph, seed)
+    expected = integer_reference.run(graph, values)["y"]
+    assert steps_apart(invoke(graph, values, BUILTIN)[0], expected) <= 1
+    assert steps_apart(invoke(graph, values, XNNPACK)[0], expected) <= 1
+
+
+@given(arrays.arrays(np.int8, st.integers(0, 9), elements=st.integers(-8, 7)))
+def test_int4_packs_the_earlier_integer_into_the_low_half(values):
+    packed = tflite_file.pack_int4(values)
+    assert packed.size == (values.size + 1) // 2
+    np.testing.assert_array_equal(tflite_file.unpack_int4(packed, values.size), values)
+    np.testing.assert_array_equal(packed & 0xF, values[0::2] & 0xF)
+
+
+@pytest.mark.parametrize("kernels", [XNNPACK, BUILTIN])
+def test_every_operator_is_within_one_step_of_float64(network, kernels):
+    results = integer_reference.run(network, random_input(network))
+    for operator in network.operators:
+        single = tflite_networks.single_operator(network, operator)
+        expected = integer_reference.run(single, results[single.input])[single.output]
+        output, interpreter = invoke(single, results[single.input], kernels)
+        assert steps_apart(output, expected) <= 1, operator.output
+        assert is_wholly_delegated(interpreter, single) == (kernels == XNNPACK), operator.output
+
+
+def test_every_operator_of_the_whole_network_is_within_one_step_of_float64(network):
+    _, interpreter = invoke(network, random_input(network), BUILTIN)
+    values = {tensor.name: interpreter.get_tensor(index) for index, tensor in enumerate(network.tensors)}
+    for operator in network.operators:
+        expected = integer_reference.compute(network, operator, *(values[name] for name in operator.inputs))
+        assert steps_apart(values[operator.output], expected) <= 1, operator.output
+
+
+def test_xnnpack_runs_the_whole_network(network):
+    values = random_input(network)
+    output, interpreter = invoke(network, values, XNNPACK)
+    assert is_wholly_delegated(interpreter, network)
+    # A rounding flip of a low-bit activation is a large step, so a few are allowed here.
+    assert steps_apart(output, integer_reference.run(network, values)[network.output]) <= 3
+    assert len(np.unique(output)) > 4
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_low_bit_activations_have_exactly_their_levels(bits):
+    network = tflite_networks.mobile_network(activation_bits=bits)
+    _, interpreter = invoke(network, random_input(network), BUILTIN)
+    rectified = {operator.output for operator in network.operators if getattr(operator, "relu", False)}
+    for index, tensor in enumerate(network.tensors):
+        if tensor.name in rectified:
+            levels = np.unique(interpreter.get_tensor(index))
+            assert tensor.zero_point == 127 - (2**bits - 1)
+            assert levels.min() >= tensor.zero_point and len(levels) > 2
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (1, 5, 3, 6), (1, 1, 1, 2)])
+@pytest.mark.parametrize("bits, channels", [(8, 1), (8, 5), (4, 1), (4, 5)])
+def test_dense_layers_of_any_rank_are_delegated(shape, bits, channels):
+    network = tflite_networks.RandomNetwork(0, shape, weight_bits=bits)
+    graph = network.graph(network.dense("input", channels))
+    values = random_input(graph)
+    output, interpreter = invoke(graph, values, XNNPACK)
+    assert is_wholly_delegated(interpreter, graph)
+    assert steps_apart(output, integer_reference.run(graph, values)[graph.output]) <= 1
+
+
+def test_int4_with_an_odd_number_of_input_channels_is_right_but_not_delegated():
+    network = tflite_networks.RandomNetwork(0, (1, 4, 4, 5), weight_bits=4)
+    graph = network.graph(network.dense("input", 6))
+    values = random_input(graph)
+    output, interpreter = invoke(graph, values, XNNPACK)
+    assert not is_wholly_delegated(interpreter, graph)
+    assert steps_apart(output, integer_reference.run(graph, values)[graph.output]) <= 1
+
+
+@pytest.mark.parametrize("kernels", [XNNPACK, BUILTIN])
+@pytest.mark.parametrize("name, limit", [("conv", 256), ("add", 64)])
+def test_kernels_are_right_up_to_the_limit_of_steps(kernels, name, limit):
+    network = tflite_networks.RandomNetwork(0, (1, 6, 6, 4))
+    graph = network.graph(network.conv("input", 4) if name == "conv" else network.add("input", "input"))
+    source, output = graph.tensors
+    source = dataclasses.replace(source, zero_point=-128)
+    output = dataclasses.replace(output, scale=graph.operators[0].step(*[source.scale] * (1 + (name == "add"))) / limit)
+    with pytest.raises(DaquError, match=f"less than {limit} output scales"):
+        tflite_file.write(dataclasses.replace(graph, tensors=(source, output)))
+    output = dataclasses.replace(output, scale=output.scale * 1.001)
+    graph = dataclasses.replace(graph, tensors=(source, output))
+    values = random_input(graph)
+    values[0, 0] = 127
+    assert steps_apart(invoke(graph, values, kernels)[0], integer_reference.run(graph, values)[graph.output]) <= 1
+
+
+def test_signature_has_the_names_of_the_ends(network):
+    interpreter = Interpreter(model_content=tflite_file.write(network))
+    assert interpreter.get_signature_list() == {
+        tflite_file.SIGNATURE: {"inputs": [network.input], "outputs": [network.output]}
+    }
+
+
+def test_versions_are_the_lowest_that_old_runtimes_know():
+    versions = {}
+    for bits in (8, 4):
+        data = tflite_file.write(tflite_networks.mobile_network(weight_bits=bits))
+        codes = schema.ModelT.InitFromPackedBuf(data).operatorCodes
+        versions[bits] = sorted((code.builtinCode, code.version) for code in codes)
+        assert all(code.deprecatedBuiltinCode == code.builtinCode for code in codes)
+    operator = schema.BuiltinOperator
+    others = [(operator.ADD, 2), (operator.CONV_2D, 3), (operator.DEPTHWISE_CONV_2D, 3), (operator.MEAN, 2)]
+    assert versions[8] == sorted([*others, (operator.FULLY_CONNECTED, 4)])
+    assert versions[4] == sorted([*others, (operator.FULLY_CONNECTED, 10)])
+
+
+def test_the_file_is_little_more_than_its_integers_and_scales():
+    network = tflite_networks.mobile_network(width=32)
+    weighted = [operator for operator in network.operators if hasattr(operator, "weights")]
+    channels = [operator.bias.size for operator in weighted]
+    constants = sum(operator.weights.size for operator in weighted) + 12 * sum(channels) + 8 * sum(set(channels))
+    tables = len(network.tensors) + 2 * len(weighted) + len(network.operators)
+    assert len(tflite_file.write(network)) < constants + 100 * tables
+
+
+def test_buffers_are_aligned():
+    network = tflite_networks.mobile_network()
+    data = tflite_file.write(network)
+    for operator in network.operators:
+        if hasattr(operator, "weights"):
+            assert data.index(operator.weights.tobytes()) % 16 == 0
+
+
+def test_sharing_scales_changes_no_integer_and_saves_bytes(network):
+    shared = share_scales(network)
+    values = random_input(network)
+    results = integer_reference.run(network, values)
+    for operator, rescaled in zip(network.operators, shared.operators):
+        inputs = [results[name] for name in operator.inputs]
+        assert steps_apart(integer_reference.compute(shared, rescaled, *inputs), results[operator.output]) <= 1
+    assert is_wholly_delegated(invoke(shared, values, XNNPACK)[1], shared)
+    freed = [tensor.name for tensor in shared.tensors if tensor.scale == 1]
+    channels = sum(operator.bias.size for operator in shared.operators if operator.inputs[0] in freed)
+    saved = len(tflite_file.write(network)) - len(tflite_file.write(shared))
+    assert channels > 300 and saved >= 4 * channels
+
+
+def test_importing_loads_no_runtime():
+    code = "import daqu_tf.tflite_file, sys; print([m for m in ('tensorflow', 'ai_edge_litert') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def pack(model: schema.ModelT) -> bytes:
+    builder = tflite_file._SharingBuilder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def use_valid_padding(model):
+    model.subgraphs[0].operators[0].builtinOptions.padding = schema.Padding.VALID
+
+
+def use_relu6(model):
+    model.subgraphs[0].operators[0].builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.RELU6
+
+
+def use_softmax(model):
+    model.operatorCodes[0].builtinCode = schema.BuiltinOperator.SOFTMAX
+
+
+def use_float_input(model):
+    model.subgraphs[0].tensors[0].type = schema.TensorType.FLOAT32
+
+
+@pytest.mark.parametrize("change", [use_valid_padding, use_relu6, use_softmax, use_float_input])
+def test_refuses_to_read_what_a_graph_cannot_say(change):
+    network = tflite_networks.RandomNetwork(0, (1, 6, 6, 3))
+    data = tflite_file.write(network.graph(network.conv("input", 4)))
+    model = schema.ModelT.InitFromPackedBuf(data)
+    change(model)
+    with pytest.raises(DaquError):
+        tflite_file.read(pack(model))
+
+
+def test_refuses_to_read_other_files():
+    with pytest.raises(DaquError, match=r"must be a \.tflite file"):
+        tflite_file.read(b"PK\3\4 not a model")

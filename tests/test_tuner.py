@@ -1,0 +1,179 @@
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import keras_tuner
+import pytest
+
+from daqu_tf.errors import DaquError
+from daqu_tf.oracle import ParetoOracle, SearchFailedError
+from daqu_tf.tuner import DaquTuner
+
+pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName)")
+TRIALS = 24
+KILLED_AT = 17  # Well after the first design, so that the proposal depends on what was reloaded.
+
+
+def evaluate(values):
+    depth, width = values["depth"], values["width"]
+    return {"accuracy": 1 - 1 / (depth * width), "latency_us": 10.0 * depth + width**2 + values["kernel"], "flops": 7}
+
+
+def hyperparameters():
+    space = keras_tuner.HyperParameters()
+    for name, values in {"depth": range(1, 6), "width": range(1, 9), "kernel": (3, 5, 7)}.items():
+        space.Choice(name, list(values))
+    return space
+
+
+def make(directory, evaluate=evaluate, max_trials=TRIALS, oracle=None, **kwargs):
+    objectives = [keras_tuner.Objective("accuracy", "max"), keras_tuner.Objective("latency_us", "min")]
+    oracle = oracle or ParetoOracle(objectives, max_trials, hyperparameters(), seed=3, initial_random=6)
+    return DaquTuner(oracle, evaluate, directory, **kwargs)
+
+
+def history(tuner):
+    return {trial_id: trial.hyperparameters.values for trial_id, trial in tuner.oracle.trials.items()}
+
+
+def killed_search(directory):
+    """Runs in a process of its own, which dies in the middle of a trial."""
+    started = []
+
+    def evaluate_or_die(values):
+        started.append(values)
+        if len(started) == KILLED_AT:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return evaluate(values)
+
+    make(directory, evaluate_or_die).search()
+
+
+def test_kill_and_resume(tmp_path, capsys):
+    here = pathlib.Path(__file__).parent
+    code = f"import test_tuner; test_tuner.killed_search({str(tmp_path / 'killed')!r})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=300)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+
+    evaluated = []
+    resumed = make(tmp_path / "killed", lambda values: evaluated.append(values) or evaluate(values))
+    assert len(resumed.oracle.trials) == KILLED_AT - 1
+    resumed.search()
+    assert len(evaluated) == TRIALS - KILLED_AT + 1
+    assert "Reloading" not in capsys.readouterr().out
+
+    undisturbed = make(tmp_path / "undisturbed")
+    undisturbed.search()
+    assert history(resumed) == history(undisturbed)
+    assert [t.trial_id for t in resumed.pareto_trials()] == [t.trial_id for t in undisturbed.pareto_trials()]
+    make(tmp_path / "killed", lambda values: pytest.fail("the search was over")).search()
+
+
+def test_progress_is_told_of_every_trial(tmp_path):
+    told = []
+    make(tmp_path, on_progress=lambda tuner, trial: told.append((tuner.remaining_trials, trial.status))).search()
+    assert told == [(TRIALS - 1 - index, "COMPLETED") for index in range(TRIALS)]
+
+
+def test_the_deadline_ends_the_search_between_trials(tmp_path):
+    evaluated = []
+
+    def note(values):
+        evaluated.append(values)
+        return evaluate(values)
+
+    tuner = make(tmp_path, note, deadline=lambda: len(evaluated) >= 7)
+    tuner.search()
+    assert [trial.status for trial in tuner.oracle.trials.values()] == ["COMPLETED"] * 7
+    make(tmp_path, note).search()
+    assert len(evaluated) == TRIALS
+
+
+def test_an_exception_fails_the_trial_alone(tmp_path):
+    def sometimes(values):
+        if values["kernel"] == 5:
+            raise OSError("device gone")
+        return evaluate(values)
+
+    oracle = ParetoOracle(
+        [keras_tuner.Objective("accuracy", "max"), keras_tuner.Objective("latency_us", "min")],
+        TRIALS,
+        hyperparameters(),
+        max_consecutive_failed_trials=TRIALS,
+    )
+    tuner = make(tmp_path, sometimes, oracle=oracle)
+    tuner.search()
+    for trial in tuner.oracle.trials.values():
+        failed = trial.hyperparameters.values["kernel"] == 5
+        assert trial.status == ("FAILED" if failed else "COMPLETED")
+        assert ("device gone" in (trial.message or "")) == failed
+    assert all(trial.status == "COMPLETED" for trial in tuner.pareto_trials())
+
+
+def test_a_search_in_which_all_fails_ends(tmp_path):
+    def broken(values):
+        raise OSError("device gone")
+
+    with pytest.raises(SearchFailedError, match="device gone"):
+        make(tmp_path, broken).search()
+
+
+def test_an_objective_that_is_not_reported_ends_the_search(tmp_path):
+    with pytest.raises(DaquError, match=r"`latency_us` is not among \['accuracy'\]"):
+        make(tmp_path, lambda values: {"accuracy": 0.5}).search()
+
+
+def test_overwrite_begins_anew(tmp_path):
+    make(tmp_path).search()
+    assert not make(tmp_path, overwrite=True).oracle.trials
+
+
+def test_results_summary_shows_the_front(tmp_path, capsys):
+    tuner = make(tmp_path)
+    tuner.results_summary()
+    tuner.search()
+    tuner.results_summary(num_trials=4)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "0 trials, 0 failed; 0 on the Pareto front, 0 shown"
+    assert lines[2].startswith(f"{TRIALS} trials, 0 failed;") and lines[2].endswith("4 shown")
+    assert lines[3].split() == ["trial", "accuracy", "(max)", "latency_us", "(min)"]
+    rows = [line.split() for line in lines[4:]]
+    assert rows[0][0] == tuner.pareto_trials()[0].trial_id
+    accuracies = [float(row[1]) for row in rows]
+    assert len(rows) == 4 and accuracies == sorted(accuracies, reverse=True)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_stock_oracle_runs_and_resumes(tmp_path, capsys, several):
+    def oracle(max_trials):
+        objectives = [keras_tuner.Objective("accuracy", "max"), keras_tuner.Objective("latency_us", "min")]
+        return keras_tuner.oracles.RandomSearchOracle(
+            objective=objectives if several else objectives[0],
+            max_trials=max_trials,
+            hyperparameters=hyperparameters(),
+            seed=1,
+        )
+
+    make(tmp_path, oracle=oracle(4)).search(verbose=0)
+    tuner = make(tmp_path, oracle=oracle(6))
+    tuner.search(verbose=0)
+    assert len(tuner.oracle.trials) == 6
+    tuner.results_summary()
+    assert "on the Pareto front" in capsys.readouterr().out
+    assert tuner.pareto_trials()[0].metrics.get_last_value("accuracy") == max(
+        trial.metrics.get_last_value("accuracy") for trial in tuner.oracle.trials.values()
+    )
+
+
+def test_a_stock_tuner_resumes_from_the_journal(tmp_path):
+    class Tuner(keras_tuner.engine.base_tuner.BaseTuner):
+        def run_trial(self, trial):
+            return {**evaluate(trial.hyperparameters.values), "multi_objective": 0.0}
+
+    for trials in (8, 12):
+        tuner = Tuner(make(tmp_path / "other", max_trials=trials).oracle, directory=str(tmp_path), project_name="stock")
+        tuner.search()
+        assert len(tuner.oracle.trials) == trials

@@ -1,0 +1,1 @@
+"""The command-line tools, one absl application a module; installed as `daqu_tf.tools`."""
