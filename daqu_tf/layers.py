@@ -1,10 +1,9 @@
 """Elastic layers: the stock layer, of which a smaller part may be active.
 
-A layer takes the active sizes as arguments of its call: Python ints in a static network, scalar tensors in the supernet.
-Input channels are those that come in; the active part is always the first channels and the centre of the kernel.
+A layer takes the active sizes as arguments of its call: Python ints in a static network, scalar tensors in the
+supernet. Input channels are those that come in; the active part is always the first channels and the centre of the
+kernel.
 """
-
-from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -101,8 +100,8 @@ class ElasticDense(keras.layers.Layer):
 class ElasticBatchNormalization(keras.layers.Layer):
     """Batch normalization, activation and quantizer in one, over as many channels as come in.
 
-    In training the batch's own statistics are used, and the stored ones stay as they are: those of a supernet mean nothing until
-    they are recalibrated for one subnet.
+    In training the batch's own statistics are used, and the stored ones stay as they are: those of a supernet mean
+    nothing until they are recalibrated for one subnet.
 
     Args:
         relu: Whether a ReLU follows.
@@ -132,80 +131,25 @@ class ElasticBatchNormalization(keras.layers.Layer):
             statistics_rate: In (0, 1]: the stored statistics move this far to the batch's. None leaves them.
             observe: Bit-widths whose steps are set from this batch; eager mode only.
         """
-        count = channels(x)
+        y = self._by_batch(x, statistics_rate) if training else self._by_stored(x)
+        activation = tf.nn.relu if self.relu else tf.identity
         if observe:
-            float_output, *_ = self._train(x, count, tf.constant(False))
-            self.quantizer.initialise(self.steps, float_output.numpy(), observe)
-        if not training:
-            return self._infer(x, count)
-        quantized = self.quantizer.active(self.steps)[-1]
-        output, mean, variance = self._train(x, count, quantized)
+            self.quantizer.initialise(self.steps, activation(y).numpy(), observe)
+        # The lowest code after a ReLU is 0: the quantizer's own clipping is the ReLU, one pass over memory less.
+        return self.quantizer.switch(lambda: self.quantizer.quantize(y, self.steps), lambda: activation(y))
+
+    def _by_batch(self, x, statistics_rate):
+        count = channels(x)
+        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, self.gamma[:count], self.beta[:count], epsilon=EPSILON)
         if statistics_rate is not None:
             for stored, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 stored[:count].assign(stored[:count] + statistics_rate * (batch - stored[:count]))
-        return output
+        return y
 
-    def _train(self, x, count, quantized):
-        log_step, lower, upper, _ = self.quantizer.active(self.steps)
-        # Identities: a compiled function cannot capture an outer graph's tensors from within a branch of tf.cond.
-        arguments = (x, self.gamma[:count], self.beta[:count], log_step, lower, upper, quantized)
-        return _normalize[self.relu](*(tf.identity(argument) for argument in arguments))
-
-    def _infer(self, x, count):
+    def _by_stored(self, x):
+        count = channels(x)
         scale = self.gamma[:count] * tf.math.rsqrt(self.moving_variance[:count] + EPSILON)
-        y = x * scale + (self.beta[:count] - self.moving_mean[:count] * scale)
-        y = tf.nn.relu(y) if self.relu else y
-        return self.quantizer(y, False, self.steps)
-
-
-def _make_normalize(relu: bool) -> Callable:
-    """Batch normalization, ReLU and fake quantization as one compiled function with one compiled gradient (ours).
-
-    As separate operations they are half of a training step; the arithmetic is nothing, the passes over memory are all.
-    """
-    image, vector, scalar = tf.TensorSpec([None] * 4), tf.TensorSpec([None]), tf.TensorSpec([])
-    signature = [image, vector, vector, scalar, scalar, scalar, tf.TensorSpec([], tf.bool)]
-
-    def outputs(x, mean, inverse, gamma, beta, log_step, lower, upper):
-        """Normalized input, pre-quantization output, scaled output and codes."""
-        normal = (x - mean) * inverse
-        y = normal * gamma + beta
-        scaled = (tf.nn.relu(y) if relu else y) / tf.exp(log_step)
-        return normal, y, scaled, tf.clip_by_value(tf.round(scaled), lower, upper)
-
-    @tf.function(jit_compile=True, input_signature=signature)
-    def forward(x, gamma, beta, log_step, lower, upper, quantized):
-        mean = tf.reduce_mean(x, [0, 1, 2])
-        variance = tf.reduce_mean(tf.math.squared_difference(x, mean), [0, 1, 2])
-        _, _, scaled, codes = outputs(x, mean, tf.math.rsqrt(variance + EPSILON), gamma, beta, log_step, lower, upper)
-        return tf.where(quantized, codes, scaled) * tf.exp(log_step), mean, variance
-
-    @tf.function(jit_compile=True, input_signature=[*signature, vector, vector, image])
-    def backward(x, gamma, beta, log_step, lower, upper, quantized, mean, variance, upstream):
-        inverse = tf.math.rsqrt(variance + EPSILON)
-        normal, y, scaled, codes = outputs(x, mean, inverse, gamma, beta, log_step, lower, upper)
-        inside = tf.logical_or(tf.logical_not(quantized), tf.logical_and(scaled >= lower, scaled <= upper))
-        d_step = tf.reduce_sum(upstream * tf.where(inside, codes - scaled, codes)) * tf.exp(log_step)
-        d_y = tf.where(tf.logical_and(inside, y > 0) if relu else inside, upstream, 0.0)
-        d_gamma, d_beta = tf.reduce_sum(d_y * normal, [0, 1, 2]), tf.reduce_sum(d_y, [0, 1, 2])
-        count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
-        d_x = (d_y - (d_beta + normal * d_gamma) / count) * (gamma * inverse)
-        return d_x, d_gamma, d_beta, tf.where(quantized, d_step, 0.0)
-
-    @tf.custom_gradient
-    def normalize(*arguments):
-        output, mean, variance = forward(*arguments)
-
-        def gradient(upstream, *_):  # Nothing is differentiated through the statistics that are stored.
-            inputs = (tf.identity(argument) for argument in (*arguments, mean, variance, upstream))
-            return (*backward(*inputs), None, None, None)
-
-        return (output, mean, variance), gradient
-
-    return normalize
-
-
-_normalize = {relu: _make_normalize(relu) for relu in (False, True)}
+        return x * scale + (self.beta[:count] - self.moving_mean[:count] * scale)
 
 
 class QuantizedTensor(keras.layers.Layer):

@@ -1,7 +1,7 @@
 """Learned-step fake quantization whose bit-width is switched at run time.
 
-Pure functions first, then the thin TFMOT classes. A tensor has one learned step per bit-width (LSQ, Esser et al., ICLR 2020),
-stored as its logarithm so that a step stays positive and moves in proportion (ours). 32 bits means float.
+Pure functions first, then the thin TFMOT classes. A tensor has one learned step per bit-width (LSQ, Esser et al., ICLR
+2020), stored as its logarithm so that a step stays positive and moves in proportion (ours). 32 bits means float.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,8 @@ def activation_range(bits: int, signed: bool) -> tuple[int, int]:
 def fake_quantize(x: tf.Tensor, log_step: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor):
     """Rounds `x` to multiples of exp(log_step) with codes in [lower, upper].
 
-    Gradients are LSQ's (Esser et al., ICLR 2020, equations 3 and 5), without its gradient scale, which cancels out under Adam.
+    Gradients are LSQ's (Esser et al., ICLR 2020, equations 3 and 5), without its gradient scale, which cancels out
+    under Adam.
 
     Args:
         x: Any shape.
@@ -112,29 +113,34 @@ class SwitchableQuantizer(Quantizer):
         shape = [len(self.alphabet), *channels]
         return {"log_step": layer.add_weight(name=f"{name}_log_step", shape=shape, initializer="zeros", trainable=True)}
 
-    def active(self, weights: dict[str, tf.Variable]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Bits]:
-        """The active log step, lowest code, highest code (float32), and whether anything is quantized at all."""
+    def quantize(self, inputs: tf.Tensor, weights: dict[str, tf.Variable]) -> tf.Tensor:
+        """Fake-quantizes `inputs` at the active width, which must not be 32."""
         bits = self.bits()
         ranges = np.array([self.code_range(width) for width in self.alphabet], np.float32)
-        if isinstance(bits, int):
-            row = self.alphabet.index(bits) if bits != FLOAT_BITS else 0
-        else:
-            row = tf.argmax(tf.equal(bits, self.alphabet), output_type=tf.int32)
-        lower, upper = tf.gather(ranges[:, 0], row), tf.gather(ranges[:, 1], row)
-        return weights["log_step"][row], lower, upper, tf.not_equal(bits, FLOAT_BITS)
-
-    def __call__(self, inputs, training, weights, **kwargs):
-        """Fake-quantizes `inputs` at the active width; at 32 bits returns them unchanged."""
-        log_step, lower, upper, quantized = self.active(weights)
+        row = self.alphabet.index(bits) if isinstance(bits, int) else tf.argmax(tf.equal(bits, self.alphabet))
+        log_step = weights["log_step"][row]
         if self.channel_axis is not None:
             trailing = inputs.shape.rank - 1 - self.channel_axis
             log_step = tf.reshape(log_step, [-1, *[1] * trailing])
-        return tf.where(quantized, fake_quantize(inputs, log_step, lower, upper), inputs)
+        return fake_quantize(inputs, log_step, tf.gather(ranges[:, 0], row), tf.gather(ranges[:, 1], row))
+
+    def switch(self, quantized: Callable[[], tf.Tensor], otherwise: Callable[[], tf.Tensor]) -> tf.Tensor:
+        """`quantized()`, or `otherwise()` where the active width is 32; only one of them is computed."""
+        bits = self.bits()
+        if isinstance(bits, int):
+            return otherwise() if bits == FLOAT_BITS else quantized()
+        return tf.cond(bits == FLOAT_BITS, otherwise, quantized)
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        """Fake-quantizes `inputs` at the active width; at 32 bits returns them unchanged."""
+        return self.switch(lambda: self.quantize(inputs, weights), lambda: tf.identity(inputs))
 
     def initialise(self, weights: dict[str, tf.Variable], values: np.ndarray, widths: Sequence[int]) -> None:
-        """Sets the steps of `widths` to those with the least squared error on `values`, a float array of the tensor's shape."""
+        """Sets the steps of `widths` to those with the least squared error on `values`, shaped as the tensor."""
         axis = self.channel_axis
-        columns = values.reshape(-1, 1) if axis is None else np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+        columns = (
+            values.reshape(-1, 1) if axis is None else np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+        )
         steps = weights["log_step"].numpy()
         for row, width in enumerate(self.alphabet):
             if width in widths:

@@ -1,7 +1,8 @@
 """The search space: what may be chosen, and one complete choice.
 
 A `SearchSpace` describes a family of mobile networks. Its `genes` are the named choices, architecture and bits alike;
-a `Subnet` gives each gene that acts one value; its `genome` is the same as an int vector. Nothing here imports TensorFlow.
+a `Subnet` gives each gene that acts one value; its `genome` is the same as an int vector. Nothing here imports
+TensorFlow.
 """
 
 import dataclasses
@@ -15,7 +16,9 @@ import numpy as np
 from daqu_tf.errors import DaquError
 
 FLOAT_BITS = 32
-FIXED_BITS = 8  # Stem weights, classifier, network input, linear outputs (DESIGN, decision 2).
+# Of stem weights, classifier, network input and linear outputs: few or sensitive, and a signed activation of fewer bits
+# would need a clamp of its own in the file.
+FIXED_BITS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,8 +177,8 @@ class SearchSpace:
         stride = self.stem_stride * math.prod(stage.stride for stage in self.stages)
         if min(self.input_shape[:2]) < stride:
             raise DaquError(
-                f"Images of {self.input_shape[0]}x{self.input_shape[1]} are too small for space {self.name!r}, whose strides "
-                f"divide each side by {stride}: use images of at least {stride} pixels a side or another --space."
+                f"Images of {self.input_shape[0]}x{self.input_shape[1]} are too small for space {self.name!r}, whose "
+                f"strides divide each side by {stride}: use images of at least {stride} pixels a side, or another space."
             )
 
     def for_images(self, input_shape: Sequence[int], num_classes: int) -> "SearchSpace":
@@ -191,7 +194,8 @@ class SearchSpace:
         for field, bits in alphabets.items():
             if missing := set(bits) - set(getattr(self, field)):
                 raise DaquError(
-                    f"`{field}` must be among {getattr(self, field)} of space {self.name!r}, but received {sorted(missing)}."
+                    f"`{field}` must be among {getattr(self, field)} of space {self.name!r}, "
+                    f"but received {sorted(missing)}."
                 )
         return dataclasses.replace(self, **{field: tuple(sorted(bits)) for field, bits in alphabets.items()})
 
@@ -246,7 +250,7 @@ class SearchSpace:
         return self.subnet({gene.name: gene.values[index] for gene, index in zip(self.genes, genome)})
 
     def sample(self, rng: np.random.Generator) -> Subnet:
-        """A random subnet, uniform over the values of each gene (so that shallow networks are as frequent as deep ones)."""
+        """A random subnet, uniform over the values of each gene: shallow networks are as frequent as deep ones."""
         return self.subnet({gene.name: int(rng.choice(gene.values)) for gene in self.genes})
 
     def largest(self) -> Subnet:
@@ -263,7 +267,9 @@ class SearchSpace:
     def cardinality(self) -> int:
         """The exact number of distinct subnets."""
         free = [len(gene.values) for gene in self.genes if gene.depth_gene is None and not gene.name.endswith(".depth")]
-        return math.prod(free) * math.prod(self._stage_cardinality(gene) for gene in self.genes if ".depth" in gene.name[-6:])
+        return math.prod(free) * math.prod(
+            self._stage_cardinality(gene) for gene in self.genes if ".depth" in gene.name[-6:]
+        )
 
     def _stage_cardinality(self, depth: Gene) -> int:
         cut = [gene for gene in self.genes if gene.depth_gene == depth.name]
@@ -287,7 +293,8 @@ class SearchSpace:
     def _head_layers(self, subnet: Subnet, last: Layer) -> list[Layer]:
         head = Layer(
             "head", "pointwise", 1, 1, last.output_size, last.output_size, last.output_channels,
-            subnet["head.width"], subnet["head.weight_bits"], last.output_bits, subnet["head.activation_bits"], relu=True,
+            subnet["head.width"], subnet["head.weight_bits"], last.output_bits, subnet["head.activation_bits"],
+            relu=True,
         )  # fmt: skip
         classifier = Layer(
             "classifier", "dense", 1, 1, (1, 1), (1, 1), head.output_channels, self.num_classes,
@@ -308,11 +315,17 @@ def _block_layers(subnet: Subnet, stage: str, number: int, stride: int, last: La
     bits = [last.output_bits, *(subnet[f"{block}.{layer}.activation_bits"] for layer in LAYERS[:2]), FIXED_BITS]
     size, small = last.output_size, _divide(last.output_size, stride)
     return [
-        Layer(f"{block}.expand", "pointwise", 1, 1, size, size, last.output_channels, hidden, weight_bits[0], *bits[0:2], True),
-        Layer(f"{block}.depthwise", "depthwise", kernel, stride, size, small, hidden, hidden, weight_bits[1], *bits[1:3], True),
         Layer(
-            f"{block}.project", "pointwise", 1, 1, small, small, hidden, width, weight_bits[2], *bits[2:4], False,
-            residual=number > 1,
+            f"{block}.expand", "pointwise", 1, 1, size, size, last.output_channels, hidden,
+            weight_bits[0], *bits[0:2], relu=True,
+        ),
+        Layer(
+            f"{block}.depthwise", "depthwise", kernel, stride, size, small, hidden, hidden,
+            weight_bits[1], *bits[1:3], relu=True,
+        ),
+        Layer(
+            f"{block}.project", "pointwise", 1, 1, small, small, hidden, width,
+            weight_bits[2], *bits[2:4], relu=False, residual=number > 1,
         ),
     ]  # fmt: skip
 

@@ -26,10 +26,10 @@ SPACES = {
             stem_width=16,
             stem_stride=2,
             stages=(
-                Stage(widths=(8, 16), depths=(1, 2), kernels=(3, 5), expansions=(2, 4), stride=1),
-                Stage(widths=(16, 24), depths=(1, 2, 3), kernels=(3, 5), expansions=(2, 4, 6), stride=2),
+                Stage(widths=(8, 16), depths=(1, 2), kernels=(3, 5), expansions=(2, 3), stride=1),
+                Stage(widths=(16, 24), depths=(1, 2), kernels=(3, 5), expansions=(2, 4, 6), stride=2),
                 Stage(widths=(24, 40), depths=(1, 2, 3), kernels=(3, 5), expansions=(2, 4, 6), stride=2),
-                Stage(widths=(32, 64), depths=(1, 2, 3), kernels=(3, 5), expansions=(2, 4, 6), stride=1),
+                Stage(widths=(32, 64), depths=(1, 2), kernels=(3, 5), expansions=(2, 4, 6), stride=1),
             ),
             head_widths=(64, 128),
         ),

@@ -1,7 +1,7 @@
 """The supernet, which holds the weights of all subnets, and the static network of one subnet.
 
-Both are the same `Network`; they differ in where a choice comes from. In a `Supernet` it is read from one packed int vector,
-the active subnet, so that one traced function serves every subnet; in a `StaticNetwork` it is a Python int.
+Both are the same `Network`; they differ in where a choice comes from. In a `Supernet` it is read from one packed int
+vector, the active subnet, so that one traced function serves every subnet; in a `StaticNetwork` it is a Python int.
 """
 
 import functools
@@ -23,6 +23,7 @@ from daqu_tf.layers import (
 )
 from daqu_tf.quantizers import Bits, SwitchableQuantizeConfig, SwitchableQuantizer
 from daqu_tf.space import FIXED_BITS, FLOAT_BITS, SearchSpace, Subnet
+from daqu_tf.weights import cut
 
 FIXED = "fixed_bits"  # The width of the tensors that are not searched: 8, or 32 in a float network.
 
@@ -151,7 +152,7 @@ class Network(keras.Model):
         return [(quantizer, steps, kernel) for layer in wrappers for kernel, quantizer, steps in layer._weight_vars]
 
     def initialise_steps(self, images: np.ndarray, widths: tuple[int, ...]) -> None:
-        """Sets the weight and activation steps of `widths` from the weights and from one batch through the active subnet."""
+        """Sets the steps of `widths` from the weights and from one batch of images through the active subnet."""
         for quantizer, steps, kernel in self.weight_quantizers():
             quantizer.initialise(steps, kernel.numpy(), widths)
         self(images, training=True, observe=(*widths, FIXED_BITS))
@@ -236,7 +237,7 @@ class Supernet(Network):
     def extract(self, subnet: Subnet) -> "StaticNetwork":
         """A trainable network of `subnet` alone, with its part of the weights, statistics and steps."""
         network = StaticNetwork(self.space, subnet)
-        network.load_arrays(cut(self.arrays(), network.shapes()))
+        network.load_arrays(cut(self.space, subnet, self.arrays()))
         return network
 
 
@@ -260,26 +261,6 @@ class StaticNetwork(Network):
     def maximum(self, name):
         """The subnet's value."""
         return self.subnet[name]
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every variable."""
-        return {name: tuple(variable.shape) for name, variable in self.variables_by_name.items()}
-
-
-def cut(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The part of the supernet's arrays that a smaller network has: first channels, centre of the kernels.
-
-    Args:
-        arrays: Of the supernet.
-        shapes: Of the smaller network; names that it lacks are dropped.
-    """
-    return {name: _cut_array(name, arrays[name], shape) for name, shape in shapes.items()}
-
-
-def _cut_array(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    centred = name.endswith("/kernel") and len(shape) == 4
-    starts = [(have - want) // 2 if centred and axis < 2 else 0 for axis, (have, want) in enumerate(zip(array.shape, shape))]
-    return array[tuple(slice(start, start + want) for start, want in zip(starts, shape))]
 
 
 def _fixed_bits(subnet: Subnet) -> int:

@@ -8,7 +8,7 @@ from daqu_tf.space import Layer, SearchSpace
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A runtime and what counts on it (DESIGN, decision 4).
+    """A runtime and what counts on it: fewer bits are worth searching only where an objective gets cheaper.
 
     Attributes:
         name: The name it is found under.
@@ -30,7 +30,8 @@ class Target:
     def container(self, layer: Layer) -> str:
         """The type the file stores the layer's weights in.
 
-        A pointwise or dense layer of at most 4 bits is an INT4 FULLY_CONNECTED; INT4 CONV_2D is twice as slow (FACTS 4).
+        A pointwise or dense layer of at most 4 bits is an INT4 FULLY_CONNECTED, which XNNPACK runs; it does not run an
+        INT4 CONV_2D, whose fallback kernel is twice as slow as INT8.
         """
         packed = self.int4_fully_connected and layer.kind in ("pointwise", "dense") and layer.weight_bits <= 4
         return "INT4" if packed else "INT8"

@@ -1,0 +1,76 @@
+"""The settings of one run of the whole job; no TensorFlow, so that `--help` is quick."""
+
+import dataclasses
+import math
+import pathlib
+from typing import Any
+
+from daqu_tf import spaces, targets
+from daqu_tf.errors import DaquError
+
+LEAST_BUDGET_MINUTES = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """What `daqu_tf.run` is asked to do.
+
+    Attributes:
+        dataset: `digits`, a `.npz` file, or a tf_keras data set name.
+        output_dir: Where everything goes; the same settings resume there.
+        space: The name of a search space.
+        target: The name of a target.
+        budget_minutes: Wall-clock minutes for everything: the job divides them itself.
+        finalists: How many front members are fine-tuned and exported, at most.
+        max_trials: The most subnets scored in the search, whatever time is left.
+        batch_size: Images a training step.
+        learning_rate: The peak, of Adam.
+        warmup: Whether the architectures are first trained in full precision.
+        precision_transfer: `progressive`, or `all_at_once`.
+        workers: Processes that fine-tune at once, of one thread each; 0 takes one per core.
+        seed: Of everything random.
+
+    Raises:
+        DaquError: A setting is out of range (which one is said).
+    """
+
+    dataset: str
+    output_dir: str
+    space: str = "mobilenet_v2_28"
+    target: str = "litert_cpu"
+    budget_minutes: float = 60.0
+    finalists: int = 10
+    max_trials: int = 400
+    batch_size: int = 128
+    learning_rate: float = 4e-3
+    warmup: bool = True
+    precision_transfer: str = "progressive"
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self):
+        spaces.get(self.space)
+        targets.get(self.target)
+        if not math.isfinite(self.budget_minutes) or self.budget_minutes < LEAST_BUDGET_MINUTES:
+            raise DaquError(
+                f"`budget_minutes` must be at least {LEAST_BUDGET_MINUTES:g}, but received {self.budget_minutes:g}: training, "
+                "search and export need that much to do anything."
+            )
+        for name, least in (("finalists", 1), ("max_trials", 20), ("batch_size", 2), ("workers", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise DaquError(f"`{name}` must be at least {least}, but received {getattr(self, name)}.")
+        if not 0 < self.learning_rate <= 1:
+            raise DaquError(f"`learning_rate` must be in (0, 1], but received {self.learning_rate}.")
+        if self.precision_transfer not in ("progressive", "all_at_once"):
+            raise DaquError(
+                f"`precision_transfer` must be progressive or all_at_once, but received {self.precision_transfer!r}."
+            )
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The output folder."""
+        return pathlib.Path(self.output_dir)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as a JSON object."""
+        return dataclasses.asdict(self)

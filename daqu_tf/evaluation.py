@@ -1,0 +1,56 @@
+"""Scores of subnets: batch-norm statistics are recalibrated for the very subnet, architecture and bits, before it is scored."""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from daqu_tf.supernet import Network
+
+RECALIBRATION_IMAGES = 1024
+RECALIBRATION_BATCH = 256
+SCORING_BATCH = 500
+
+
+class Scorer:
+    """Recalibrates and scores a network as it is; for a supernet, its active subnet. Traced once.
+
+    Args:
+        network: What is scored.
+        x_train: Training images (count, height, width, channels), of which the first ones recalibrate; they are shuffled already.
+    """
+
+    def __init__(self, network: Network, x_train: np.ndarray):
+        self._network = network
+        images = x_train[:RECALIBRATION_IMAGES]
+        size = min(RECALIBRATION_BATCH, len(images))
+        # Whole batches only: a short one would weigh as much as the others.
+        self._batches = [tf.constant(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
+
+    @functools.cached_property
+    def _recalibrate_on(self):
+        return tf.function(lambda x, rate: self._network(x, training=True, statistics_rate=rate))
+
+    @functools.cached_property
+    def _infer(self):
+        shape = [None, *self._network.space.input_shape]
+        return tf.function(lambda x: self._network(x), input_signature=[tf.TensorSpec(shape)])
+
+    def recalibrate(self) -> None:
+        """Replaces the statistics by the mean over the recalibration batches."""
+        for number, images in enumerate(self._batches, 1):
+            self._recalibrate_on(images, tf.constant(1.0 / number))
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """Logits (count, classes) of images (count, height, width, channels)."""
+        parts = [self._infer(tf.constant(x[i : i + SCORING_BATCH])).numpy() for i in range(0, len(x), SCORING_BATCH)]
+        return np.concatenate(parts)
+
+    def accuracy(self, x: np.ndarray, y: np.ndarray) -> float:
+        """Top-1 accuracy in [0, 1]."""
+        return top1(self.logits(x), y)
+
+
+def top1(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Share of rows whose largest logit is the label's."""
+    return float(np.mean(logits.argmax(axis=1) == labels))

@@ -1,0 +1,48 @@
+"""One line a stage while the job runs: what it is doing, how far it is, how long it will take, the best so far."""
+
+import sys
+import time
+
+_LINE_SECONDS = 30.0  # Between lines where the output is a file, in which a line cannot be rewritten.
+_TERMINAL_SECONDS = 0.5
+
+
+class Progress:
+    """Prints the state of one stage after another.
+
+    Args:
+        stream: Where to; a terminal is rewritten in place.
+    """
+
+    def __init__(self, stream=None):
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._stage, self._began, self._shown = "", 0.0, 0.0
+
+    def begin(self, stage: str) -> None:
+        """Starts a stage."""
+        self._stage, self._began, self._shown = stage, time.monotonic(), 0.0
+        self.update("", None)
+
+    def update(self, text: str, left_seconds: float | None) -> None:
+        """Shows `text` and the time left, not too often."""
+        now = time.monotonic()
+        if now - self._shown < (_TERMINAL_SECONDS if self._live else _LINE_SECONDS):
+            return
+        self._shown = now
+        left = "" if left_seconds is None else f"  {clock(left_seconds)} left"
+        self._print(f"{self._stage:<20}{clock(now - self._began)}{left}  {text}", end="" if self._live else "\n")
+
+    def end(self, text: str) -> None:
+        """Ends the stage with a line that stays."""
+        self._print(f"{self._stage:<20}{clock(time.monotonic() - self._began)}  {text}", end="\n")
+
+    def _print(self, line: str, end: str) -> None:
+        start, clear = ("\r", "\x1b[K") if self._live else ("", "")
+        self._stream.write(f"{start}{line.rstrip()}{clear}{end}")
+        self._stream.flush()
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, as 3:07."""
+    return f"{int(max(seconds, 0)) // 60}:{int(max(seconds, 0)) % 60:02d}"

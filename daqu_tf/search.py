@@ -1,0 +1,134 @@
+"""What a trial of the search measures, and how the oracle is set up for a search space."""
+
+import os
+import pathlib
+import zlib
+from collections.abc import Callable, Sequence
+
+import keras_tuner
+import numpy as np
+
+from daqu_tf import costs
+from daqu_tf.data import Dataset
+from daqu_tf.devices import HostDevice
+from daqu_tf.evaluation import Scorer
+from daqu_tf.export import export_tflite
+from daqu_tf.oracle import ParetoOracle
+from daqu_tf.pareto import select_by_hypervolume
+from daqu_tf.space import SearchSpace
+from daqu_tf.supernet import Supernet
+from daqu_tf.targets import Target
+from daqu_tf.tuner import DaquTuner
+from daqu_tf.weights import cut
+
+
+class Candidates:
+    """Subnets with inherited weights, measured as files: recalibrated, scored on the search split, exported and timed.
+
+    Args:
+        supernet: Trained.
+        dataset: Train and search splits are used.
+        target: Decides containers and objectives.
+        folder: The search's own; the file of the trial in flight lies there.
+        images: The most search images a subnet is scored on.
+    """
+
+    def __init__(self, supernet: Supernet, dataset: Dataset, target: Target, folder: pathlib.Path, images: int):
+        self.supernet, self.target, self.folder = supernet, target, folder
+        self.space: SearchSpace = supernet.space
+        self._x, self._y = dataset.x_search[:images], dataset.y_search[:images]
+        self._scorer = Scorer(supernet, dataset.x_train)
+        self._device = HostDevice()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def evaluate(self, values: dict[str, int]) -> dict[str, float]:
+        """The metrics of the subnet with these values, from the very file that would ship."""
+        subnet = self.space.subnet(values)
+        self.supernet.activate(subnet)
+        self._scorer.recalibrate()
+        accuracy = self._scorer.accuracy(self._x, self._y)
+        path = self.folder / "trial.tflite"
+        export_tflite(self.space, subnet, self.target, cut(self.space, subnet, self.supernet.arrays()), path)
+        return {
+            "accuracy": accuracy,
+            "latency_us": self._device.measure(path).median_us,
+            "file_bytes": float(os.path.getsize(path)),
+            "deflated_bytes": float(len(zlib.compress(path.read_bytes(), 9))),
+        }
+
+    def choose(self, trials: Sequence, count: int, max_loss: float) -> list[dict]:
+        """The `count` trials of the front with the most hypervolume, over accuracy and the logarithms of the costs.
+
+        Args:
+            trials: The front.
+            count: How many, at most.
+            max_loss: Trials further below the best accuracy than this are left out, unless too few remain.
+        """
+        names = [name for name, _ in self.target.objectives]
+        metrics = [{name: trial.metrics.get_best_value(name) for name in names} for trial in trials]
+        best = max(metric["accuracy"] for metric in metrics)
+        good = [index for index, metric in enumerate(metrics) if metric["accuracy"] >= best - max_loss]
+        good = good if len(good) >= count else range(len(metrics))
+        points = np.array([[_minimised(metrics[i][name], way) for name, way in self.target.objectives] for i in good])
+        spread = np.maximum(np.ptp(points, axis=0), 1e-9)
+        points = (points - points.min(axis=0)) / spread
+        chosen = select_by_hypervolume(points, min(count, len(points)), np.full(points.shape[1], 1.1))
+        return [self._finalist(trials[good[i]], metrics[good[i]]) for i in chosen]
+
+    def _finalist(self, trial, metrics: dict[str, float]) -> dict:
+        subnet = self.space.subnet(trial.hyperparameters.values)
+        macs = costs.macs(self.space, subnet)
+        return {"trial": trial.trial_id, "values": subnet.to_json(), "macs": macs, "search": metrics}
+
+
+def _minimised(value: float, direction: str) -> float:
+    return -value if direction == "max" else float(np.log(value))
+
+
+def make_tuner(
+    candidates: Candidates,
+    max_trials: int,
+    seed: int,
+    on_progress: Callable,
+    deadline: Callable[[], bool],
+) -> DaquTuner:
+    """A tuner over the candidates' space, its journal in the candidates' folder.
+
+    Args:
+        candidates: What is measured.
+        max_trials: The most trials.
+        seed: Of the oracle.
+        on_progress: Called with tuner and trial after every trial.
+        deadline: Whether the time is up.
+    """
+    space = candidates.space
+    hyperparameters = keras_tuner.HyperParameters()
+    for gene in space.genes:
+        hyperparameters.Choice(gene.name, list(gene.values))
+    oracle = ParetoOracle(
+        [keras_tuner.Objective(name, direction) for name, direction in candidates.target.objectives],
+        max_trials=max_trials,
+        hyperparameters=hyperparameters,
+        seed=seed,
+        initial_design=[space.subnet(values).to_json() for values in first_design(space)],
+        initial_random=min(24, max_trials - len(first_design(space))),
+        canonicalise=lambda values: space.subnet(values).to_json(),
+        sample=lambda rng: space.sample(rng).to_json(),
+        identity={"space": space.to_json(), "target": candidates.target.name},
+    )
+    folder = candidates.folder
+    return DaquTuner(
+        oracle,
+        candidates.evaluate,
+        directory=str(folder.parent),
+        project_name=folder.name,
+        on_progress=on_progress,
+        deadline=deadline,
+    )
+
+
+def first_design(space: SearchSpace) -> list[dict[str, int]]:
+    """The largest and the smallest architecture at every uniform weight width."""
+    ends = (space.largest(), space.smallest())
+    bits = space.activation_bits[-1]
+    return [end.with_bits(width, bits).to_json() for end in ends for width in space.weight_bits]

@@ -1,0 +1,347 @@
+"""The training of the supernet, warm-up then precision transfer, and the fine-tuning of one subnet.
+
+Everything random is drawn from (seed, step), so that a resumed run needs no other state than its step and its clock.
+"""
+
+import csv
+import dataclasses
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from daqu_tf.data import Dataset
+from daqu_tf.errors import DaquError
+from daqu_tf.evaluation import Scorer
+from daqu_tf.keras import keras
+from daqu_tf.space import FLOAT_BITS, SearchSpace, Subnet
+from daqu_tf.supernet import Network, StaticNetwork, Supernet
+
+RANDOM_SUBNETS = 2  # A step of the sandwich rule: largest, smallest and two random subnets, as others found to work.
+WARMUP_SHARE = 0.4  # Of the training time.
+OPENING_SHARE = 0.4  # Of the precision transfer: by then every width is open; the lowest needs the rest.
+CHECKPOINT_SECONDS = 30.0
+PANEL_SECONDS = 60.0
+STEP_RATE = 5e-3  # Peak learning rate of the quantizers' log steps, under an Adam of their own.
+WEIGHT_DECAY = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How the supernet is trained.
+
+    Attributes:
+        seconds: Of training in all, without tracing and scoring.
+        batch_size: Images a step.
+        learning_rate: The peak; one cosine goes through both phases, since annealing and restarting costs accuracy.
+        warmup: Whether there is a full-precision phase first.
+        precision_transfer: `progressive` opens widths from high to low; `all_at_once` all together.
+        seed: Of everything random.
+    """
+
+    seconds: float
+    batch_size: int
+    learning_rate: float
+    warmup: bool
+    precision_transfer: str
+    seed: int
+
+    def phase(self, done: float) -> str:
+        """The phase after a share `done` of the time."""
+        return "warmup" if self.warmup and done < WARMUP_SHARE else "precision_transfer"
+
+    def open_widths(self, alphabet: tuple[int, ...], done: float) -> tuple[int, ...]:
+        """The weight widths in use after a share `done` of the time, ascending."""
+        if self.phase(done) == "warmup":
+            return ()
+        if self.precision_transfer == "all_at_once":
+            return alphabet
+        start = WARMUP_SHARE if self.warmup else 0.0
+        transferred = (done - start) / (1.0 - start)
+        count = 1 + int(transferred / OPENING_SHARE * (len(alphabet) - 1))
+        return alphabet[-count:] if count < len(alphabet) else alphabet
+
+
+class Optimizer:
+    """Sums gradients over the subnets of a step, then moves weights by AdamW and log steps by an Adam of their own.
+
+    Args:
+        network: What is trained.
+        learning_rate: Peak of the weights'.
+    """
+
+    def __init__(self, network: Network, learning_rate: float):
+        self._network, self._peak = network, learning_rate
+        steps = [v for v in network.trainable_variables if "log_step" in v.name]
+        weights = [v for v in network.trainable_variables if "log_step" not in v.name]
+        self._variables = weights + steps
+        self._sums = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self._variables]
+        self._split = len(weights)
+        self.weights = keras.optimizers.AdamW(learning_rate, weight_decay=WEIGHT_DECAY, global_clipnorm=5.0)
+        self.weights.exclude_from_weight_decay([v for v in weights if "kernel" not in v.name])
+        self.steps = keras.optimizers.Adam(STEP_RATE)
+        self.weights.build(weights)
+        self.steps.build(steps)
+        shape = [None, *network.space.input_shape]
+        signature = [tf.TensorSpec(shape), tf.TensorSpec([None, network.space.num_classes])]
+        self.accumulate = tf.function(self._accumulate, input_signature=signature)
+        self._apply = tf.function(self._apply_sums)
+
+    def _accumulate(self, images, targets):
+        """Adds the active subnet's gradients; `targets` are class probabilities. Returns loss and logits."""
+        with tf.GradientTape() as tape:
+            logits = self._network(images, training=True)
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
+        for total, gradient in zip(self._sums, tape.gradient(loss, self._variables)):
+            if gradient is not None:
+                total.assign_add(gradient)
+        return loss, logits
+
+    def _apply_sums(self):
+        split = self._split
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(total)) for total in self._sums])
+        if finite:  # One bad batch must not end hours of training: it is skipped.
+            self.weights.apply_gradients(zip(self._sums[:split], self._variables[:split]))
+            self.steps.apply_gradients(zip(self._sums[split:], self._variables[split:]))
+        for total in self._sums:
+            total.assign(tf.zeros_like(total))
+
+    def apply(self, done: float) -> float:
+        """Moves the variables at share `done` of the schedule; returns the learning rate."""
+        factor = min(1.0, done / 0.03 + 0.02) * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0))))
+        self.weights.learning_rate.assign(self._peak * factor)
+        self.steps.learning_rate.assign(STEP_RATE * factor)
+        self._apply()
+        return self._peak * factor
+
+
+class Batches:
+    """Augmented training batches by step number.
+
+    Args:
+        dataset: Where the images are from.
+        batch_size: Images a batch.
+        seed: Of order and augmentation.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int):
+        if batch_size > len(dataset.x_train):
+            raise DaquError(
+                f"`batch_size` must be at most the {len(dataset.x_train)} training images, but received {batch_size}."
+            )
+        self._dataset, self._size, self._seed = dataset, batch_size, seed
+        self._epoch, self._order = -1, None
+        self.per_epoch = len(dataset.x_train) // batch_size
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Images, labels and the images' indices of one step."""
+        epoch, position = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self._seed, 1, epoch]).permutation(len(self._dataset.x_train))
+        chosen = self._order[position * self._size : (position + 1) * self._size]
+        rng = np.random.default_rng([self._seed, 2, step])
+        images = augment(self._dataset.x_train[chosen], rng, flip=flips(self._dataset.name))
+        return images, self._dataset.y_train[chosen], chosen
+
+
+def flips(dataset_name: str) -> bool:
+    """Whether mirrored images keep their class: digits and letters do not; an unknown data set is left alone."""
+    stem = pathlib.Path(dataset_name).stem
+    return stem.startswith(("fashion_mnist", "cifar"))
+
+
+def augment(images: np.ndarray, rng: np.random.Generator, flip: bool) -> np.ndarray:
+    """Shifts each image by up to a fourteenth of its side, at least a pixel, with edges repeated, and mirrors half of them."""
+    count, height, width, _ = images.shape
+    most = max(1, height // 14)
+    padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
+    rows, columns = rng.integers(0, 2 * most + 1, (2, count, 1))
+    columns = columns + np.arange(width)
+    if flip:
+        columns = np.where(rng.random((count, 1)) < 0.5, columns[:, ::-1], columns)
+    rows = rows + np.arange(height)
+    return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def sandwich(space: SearchSpace, widths: tuple[int, ...], rng: np.random.Generator) -> list[Subnet]:
+    """The subnets of one step: the largest at the highest open precision, which teaches, then the smallest and random ones.
+
+    Bits of the smallest are uniform but random; the random subnets have mixed bits, and one in four of them is the largest
+    architecture at a random uniform width, without which it is never trained below 8 bits (ours, after BatchQuant).
+
+    Args:
+        space: Of the subnets.
+        widths: The open weight widths; none means float.
+        rng: Where the choices come from.
+    """
+    if not widths:
+        chosen = [space.largest(), space.smallest(), *(space.sample(rng) for _ in range(RANDOM_SUBNETS))]
+        return [subnet.with_bits(FLOAT_BITS, FLOAT_BITS) for subnet in chosen]
+    opened = space.restrict(weight_bits=widths)
+    chosen = [opened.largest(), _uniform(opened.smallest(), opened, rng)]
+    for _ in range(RANDOM_SUBNETS):
+        chosen.append(_uniform(opened.largest(), opened, rng) if rng.random() < 0.25 else opened.sample(rng))
+    return chosen
+
+
+def _uniform(subnet: Subnet, space: SearchSpace, rng: np.random.Generator) -> Subnet:
+    return subnet.with_bits(int(rng.choice(space.weight_bits)), int(rng.choice(space.activation_bits)))
+
+
+class SupernetTraining:
+    """The two phases over one supernet, resumable.
+
+    Args:
+        supernet: What is trained.
+        dataset: Train and search splits are used.
+        schedule: How.
+        folder: Checkpoints and `training.csv` go here.
+    """
+
+    def __init__(self, supernet: Supernet, dataset: Dataset, schedule: Schedule, folder: pathlib.Path):
+        self._supernet, self._dataset, self._schedule, self._folder = supernet, dataset, schedule, folder
+        self._batches = Batches(dataset, schedule.batch_size, schedule.seed)
+        self._optimizer = Optimizer(supernet, schedule.learning_rate)
+        self._scorer = Scorer(supernet, dataset.x_train)
+        self._state = tf.Variable(json.dumps({"step": 0, "seconds": 0.0, "open": []}), trainable=False)
+        checkpoint = tf.train.Checkpoint(
+            supernet=supernet, weights=self._optimizer.weights, steps=self._optimizer.steps, state=self._state
+        )
+        self._checkpoints = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=2)
+        self._log = tf.summary.create_file_writer(str(folder / "tensorboard"))
+
+    def run(self, on_progress: Callable[[str, float, dict[str, float]], None]) -> None:
+        """Trains until the schedule's time is up, from the newest checkpoint where there is one.
+
+        Args:
+            on_progress: Called with the phase, the share of the time that is done, and figures.
+        """
+        self._checkpoints.restore_or_initialize()
+        state = json.loads(self._state.numpy())
+        saved = scored = time.monotonic()
+        figures: dict[str, float] = {}
+        while (done := state["seconds"] / self._schedule.seconds) < 1.0:
+            self._open(state, done)
+            began = time.monotonic()
+            figures |= self._step(state, done)
+            state["step"] += 1
+            # A first call traces for many seconds; that is the price of starting, and would end a short schedule at once.
+            state["seconds"] += min(time.monotonic() - began, max(2.0, self._schedule.seconds / 50))
+            if time.monotonic() - scored > min(PANEL_SECONDS, self._schedule.seconds / 8):
+                figures |= self._score_panel(state)
+                self._record(state, done, figures)
+                scored = time.monotonic()
+            on_progress(self._schedule.phase(done), done, figures)
+            if time.monotonic() - saved > min(CHECKPOINT_SECONDS, self._schedule.seconds / 10):
+                self._save(state)
+                saved = time.monotonic()
+        self._save(state)
+
+    def _open(self, state: dict, done: float) -> None:
+        """Opens the widths that are due: their steps start from the present weights and from data."""
+        due = self._schedule.open_widths(self._supernet.space.weight_bits, done)
+        if new := tuple(width for width in due if width not in state["open"]):
+            self._supernet.activate(self._supernet.space.largest())
+            self._supernet.initialise_steps(self._dataset.x_train[:128], new)
+            state["open"] = list(due)
+
+    def _step(self, state: dict, done: float) -> dict[str, float]:
+        images, labels, _ = self._batches[state["step"]]
+        rng = np.random.default_rng([self._schedule.seed, 3, state["step"]])
+        targets = tf.one_hot(labels, self._dataset.num_classes)
+        losses = []
+        for subnet in sandwich(self._supernet.space, tuple(state["open"]), rng):
+            self._supernet.activate(subnet)
+            loss, logits = self._optimizer.accumulate(images, targets)
+            if not losses:
+                targets = tf.nn.softmax(logits)  # In-place distillation: the largest subnet teaches the others.
+            losses.append(float(loss))
+        return {"loss": losses[0], "learning_rate": self._optimizer.apply(done)}
+
+    def _score_panel(self, state: dict) -> dict[str, float]:
+        """Accuracy on the search split of the largest, the smallest and a middle subnet, at the least and most bits open."""
+        space = self._supernet.space
+        widths = state["open"] or [FLOAT_BITS]
+        panel = {"largest": space.largest(), "smallest": space.smallest(), "middle": space.sample(np.random.default_rng(0))}
+        figures = {}
+        for name, subnet in panel.items():
+            for width in sorted({min(widths), max(widths)}):
+                bits = FLOAT_BITS if width == FLOAT_BITS else space.activation_bits[-1]
+                self._supernet.activate(subnet.with_bits(width, bits))
+                self._scorer.recalibrate()
+                x, y = self._dataset.x_search[:3000], self._dataset.y_search[:3000]
+                kind = "lowest" if width == min(widths) and len(widths) > 1 else "accuracy"
+                figures[f"{kind}_{name}"] = self._scorer.accuracy(x, y)
+        highest = [value for name, value in figures.items() if name.startswith("accuracy")]
+        return figures | {"accuracy_mean": float(np.mean(highest)), "accuracy_gap": max(highest) - min(highest)}
+
+    def _record(self, state: dict, done: float, figures: dict[str, float]) -> None:
+        row = {
+            "phase": self._schedule.phase(done),
+            "epoch": round(state["step"] / self._batches.per_epoch, 3),
+            "step": state["step"],
+            "minutes": round(state["seconds"] / 60, 3),
+        } | {name: figures.get(name, "") for name in CSV_FIGURES}
+        path = self._folder / "training.csv"
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        with self._log.as_default(step=state["step"]):
+            for name, value in figures.items():
+                tf.summary.scalar(name, value)
+        self._log.flush()
+
+    def _save(self, state: dict) -> None:
+        self._state.assign(json.dumps(state))
+        self._checkpoints.save()
+
+
+CSV_FIGURES = (
+    "loss", "learning_rate", "accuracy_largest", "accuracy_middle", "accuracy_smallest", "accuracy_mean", "accuracy_gap",
+    "lowest_largest", "lowest_middle", "lowest_smallest",
+)  # fmt: skip
+
+
+def fine_tune(
+    network: StaticNetwork,
+    dataset: Dataset,
+    teacher: np.ndarray,
+    seconds: float,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+) -> int:
+    """Trains one subnet's static network from what it has, then recalibrates it.
+
+    Args:
+        network: With inherited weights and steps.
+        dataset: The train split is used.
+        teacher: Class probabilities (training images, classes) that the labels are mixed with, half and half.
+        seconds: Of training, tracing not counted.
+        batch_size: Images a step.
+        learning_rate: The peak.
+        seed: Of order and augmentation.
+
+    Returns:
+        The number of steps.
+    """
+    batches = Batches(dataset, batch_size, seed)
+    optimizer = Optimizer(network, learning_rate)
+    step, began = 0, None
+    while began is None or time.monotonic() - began < seconds:
+        images, labels, chosen = batches[step]
+        targets = 0.5 * np.eye(dataset.num_classes, dtype=np.float32)[labels] + 0.5 * teacher[chosen]
+        optimizer.accumulate(images, targets)
+        optimizer.apply(0.0 if began is None else (time.monotonic() - began) / seconds)
+        began = began or time.monotonic()  # After the first step, which traces.
+        step += 1
+    Scorer(network, dataset.x_train).recalibrate()
+    return step
