@@ -39,10 +39,10 @@ class RunConfig:
     space: str = "mobilenet_v2_28"
     target: str = "litert_cpu"
     budget_minutes: float = 60.0
-    finalists: int = 10
+    finalists: int = 8
     max_trials: int = 400
     batch_size: int = 128
-    learning_rate: float = 4e-3
+    learning_rate: float = 6e-3
     warmup: bool = True
     precision_transfer: str = "progressive"
     workers: int = 0

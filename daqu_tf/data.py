@@ -19,7 +19,7 @@ KERAS_NAMES = ("fashion_mnist", "mnist", "cifar10", "cifar100")
 NAMES = ("digits", *KERAS_NAMES)
 
 _TEST_FRACTION = 0.2
-_SEARCH_IMAGES_PER_CLASS = 10
+_SEARCH_IMAGES_PER_CLASS = 25
 _NPZ_ERRORS = (
     OSError,
     ValueError,

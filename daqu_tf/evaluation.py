@@ -29,12 +29,12 @@ class Scorer:
 
     @functools.cached_property
     def _recalibrate_on(self):
-        return tf.function(lambda x, rate: self._network(x, training=True, statistics_rate=rate))
+        return tf.function(lambda x, rate: self._network(x, training=True, statistics_rate=rate), autograph=False)
 
     @functools.cached_property
     def _infer(self):
         shape = [None, *self._network.space.input_shape]
-        return tf.function(lambda x: self._network(x), input_signature=[tf.TensorSpec(shape)])
+        return tf.function(lambda x: self._network(x), input_signature=[tf.TensorSpec(shape)], autograph=False)
 
     def recalibrate(self) -> None:
         """Replaces the statistics by the mean over the recalibration batches."""

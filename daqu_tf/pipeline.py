@@ -5,6 +5,7 @@ Each stage reads what the one before it wrote into the output folder, and does n
 
 import concurrent.futures
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -12,7 +13,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import zlib
 
@@ -23,13 +23,15 @@ from daqu_tf import atomic, data, spaces, targets
 from daqu_tf.config import RunConfig
 from daqu_tf.errors import DaquError
 from daqu_tf.progress import Progress
-from daqu_tf.space import SearchSpace
+from daqu_tf.space import SearchSpace, Subnet
 from daqu_tf.targets import Target
+from daqu_tf.weights import cut
 
 # Training gets a share of the budget, the search a share of what is left then: tracing takes its time in between. The rest is for
 # fine-tuning, which gives more than a longer search would, until the share at which timing must begin.
 SUPERNET_SHARE, SEARCH_SHARE, FINALISTS_END = 0.28, 0.25, 0.93
-FINALIST_OVERHEAD_SECONDS = 20.0  # Start, trace, score and export of one finalist.
+FINALIST_OVERHEAD_SECONDS = 15.0  # Start and trace of one finalist; scoring it takes its time for each image.
+OVERHEAD_SECONDS_AN_IMAGE = 4e-4
 MAX_ACCURACY_LOSS = 0.12  # Members of the front that lie further below its best are not worth fine-tuning.
 SEARCH_IMAGES = 6000
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
@@ -39,18 +41,22 @@ _OURS = (
 )  # fmt: skip
 
 
-def run(config: RunConfig, overwrite: bool = False) -> pathlib.Path:
-    """Goes from a data set to a Pareto set of `.tflite` files, and returns the path of the report.
+STAGES = ("supernet", "search", "report")
+
+
+def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") -> pathlib.Path:
+    """Goes from a data set to a Pareto set of `.tflite` files, and returns the path of what the last stage left.
 
     Args:
         config: The settings. The same settings in the same folder resume what stands there.
         overwrite: Whether a run with other settings in that folder may be deleted.
+        last_stage: One of `STAGES`; the report ends a complete run.
 
     Raises:
         DaquError: Something that the user can mend; whatever stood in the folder is still whole.
     """
     with _locked(config, overwrite):
-        return _Job(config).run()
+        return _Job(config).run(last_stage)
 
 
 class _Job:
@@ -61,7 +67,7 @@ class _Job:
         self.timeline = read_json(self.folder / "timeline.json", [])
         self.target = targets.get(config.target)
 
-    def run(self) -> pathlib.Path:
+    def run(self, last_stage: str) -> pathlib.Path:
         report = self.folder / "report.html"
         if report.exists():
             self.progress.begin("done before")
@@ -75,12 +81,15 @@ class _Job:
         for stage, product, work in (
             ("supernet", "teacher.npz", self.train),
             ("search", "finalists.json", self.search),
-            ("finalists", "", self.finish),
-            ("timing", "", self.time_models),
         ):
-            if not product or not (self.folder / product).exists():
+            if not (self.folder / product).exists():
                 with self.stage(stage):
                     work()
+            if stage == last_stage:
+                return self.folder / product
+        for stage, work in (("finalists", self.finish), ("timing", self.time_models)):
+            with self.stage(stage):
+                work()
         from daqu_tf.report import write_report
 
         return write_report(self.folder)
@@ -98,10 +107,9 @@ class _Job:
 
     def train(self) -> None:
         """Both phases; leaves the weights and what the largest subnet says of the training images."""
-        from daqu_tf.evaluation import Scorer
         from daqu_tf.training import Schedule, SupernetTraining
 
-        supernet, config = self.make_supernet(), self.config
+        supernet, scorer, config = self.supernet, self.scorer, self.config
         seconds = self.clock.budget_seconds * SUPERNET_SHARE
         schedule = Schedule(
             seconds, config.batch_size, config.learning_rate, config.warmup, config.precision_transfer, config.seed
@@ -112,31 +120,38 @@ class _Job:
             self.progress.update(f"{phase.replace('_', ' ')}  {best}loss {figures['loss']:.3f}", (1 - done) * seconds)
             self.clock.tick()
 
-        SupernetTraining(supernet, self.dataset, schedule, self.folder).run(on_progress)
+        SupernetTraining(supernet, self.dataset, scorer, schedule, self.folder).run(on_progress)
         write_arrays(self.folder / "supernet.npz", supernet.arrays())
         supernet.activate(self.space.largest())
-        scorer = Scorer(supernet, self.dataset.x_train)
         scorer.recalibrate()
         write_arrays(self.folder / "teacher.npz", {"probabilities": _softmax(scorer.logits(self.dataset.x_train))})
         accuracy = scorer.accuracy(self.dataset.x_search, self.dataset.y_search)
         self.progress.end(f"the largest subnet has {accuracy:.1%} on the search split")
 
-    def make_supernet(self):
-        """A new supernet, its initial weights drawn from the seed."""
+    @functools.cached_property
+    def supernet(self):
+        """One for training and search, since a trace takes many seconds; its initial weights are drawn from the seed."""
         from daqu_tf.keras import keras
         from daqu_tf.supernet import Supernet
 
         keras.utils.set_random_seed(self.config.seed)
         return Supernet(self.space)
 
+    @functools.cached_property
+    def scorer(self):
+        """Of the supernet."""
+        from daqu_tf.evaluation import Scorer
+
+        return Scorer(self.supernet, self.dataset.x_train)
+
     def search(self) -> None:
         """Scores subnets with inherited weights, and chooses the finalists."""
         from daqu_tf.search import Candidates, make_tuner
 
-        supernet = self.make_supernet()
         with np.load(self.folder / "supernet.npz") as arrays:
-            supernet.load_arrays(arrays)
-        candidates = Candidates(supernet, self.dataset, self.target, self.folder / "search", SEARCH_IMAGES)
+            self.supernet.load_arrays(arrays)
+        folder = self.folder / "search"
+        candidates = Candidates(self.supernet, self.scorer, self.dataset, self.target, folder, SEARCH_IMAGES)
 
         end = self.clock.elapsed() + SEARCH_SHARE * self.left()
 
@@ -153,7 +168,9 @@ class _Job:
         )
         tuner.search()
         if not tuner.pareto_trials():
-            raise DaquError("No subnet could be scored in the time left: begin again with --overwrite and a larger --budget_minutes.")
+            raise DaquError(
+                "No subnet could be scored in the time left: begin again with --overwrite and a larger --budget_minutes."
+            )
         chosen = candidates.choose(tuner.pareto_trials(), self.config.finalists, MAX_ACCURACY_LOSS)
         names = {f"m{number:02d}": finalist for number, finalist in enumerate(chosen)}
         atomic.write_json(self.folder / "finalists.json", names)
@@ -169,20 +186,15 @@ class _Job:
         (self.folder / "models").mkdir(exist_ok=True)
         (self.folder / "finalists").mkdir(exist_ok=True)
         finalists = read_json(self.folder / "finalists.json")
-        # A larger network needs more seconds for as many steps; the largest first, so that no core idles at the end.
-        shares = {name: finalist["macs"] ** 0.5 for name, finalist in finalists.items()}
         todo = [name for name in finalists if not (self.folder / "finalists" / f"{name}.json").exists()]
-        todo.sort(key=shares.get, reverse=True)
+        # The largest first, so that no core idles at the end.
+        todo.sort(key=lambda name: finalists[name]["macs"], reverse=True)
         workers = min(self.config.workers or len(os.sched_getaffinity(0)), max(len(todo), 1))
-        waiting, lock = dict.fromkeys(todo), threading.Lock()
+        overhead = FINALIST_OVERHEAD_SECONDS + len(self.dataset.x_train) * OVERHEAD_SECONDS_AN_IMAGE
+        seconds = share_out({name: finalists[name]["macs"] for name in todo}, self.left() * workers, overhead)
 
         def work(name: str) -> None:
-            with lock:
-                share = shares[name] * workers / max(sum(shares[other] for other in waiting), shares[name] * workers)
-                # What runs beside this one now will need its time, too: only a worker's part of the time left is free.
-                seconds = max(2.0, self.left() * share - FINALIST_OVERHEAD_SECONDS)
-                del waiting[name]
-            run_finalist(self.folder, name, seconds)
+            run_finalist(self.folder, name, max(2.0, min(seconds[name], self.left() - overhead)))
 
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             futures = [pool.submit(work, name) for name in todo]
@@ -215,6 +227,19 @@ class _Job:
             members.append(member)
         write_front(self.folder, self.target, self.space, members)
         self.progress.end(f"{len(members)} files timed on {latencies[0].device.get('kind', 'this host')}")
+
+
+def share_out(macs: dict[str, int], total_seconds: float, overhead_seconds: float) -> dict[str, float]:
+    """Seconds of fine-tuning for each finalist: a larger network needs more of them for as many steps.
+
+    Args:
+        macs: By finalist.
+        total_seconds: For all of them on one core.
+        overhead_seconds: What each needs beside its training.
+    """
+    roots = {name: count**0.5 for name, count in macs.items()}
+    free = max(total_seconds - overhead_seconds * len(macs), 0.0)
+    return {name: free * root / sum(roots.values()) for name, root in roots.items()}
 
 
 class Clock:
@@ -256,7 +281,9 @@ def write_config(config: RunConfig, dataset: data.Dataset) -> None:
     path = config.folder / "config.json"
     fingerprint = read_json(path)["dataset"].get("fingerprint")
     if fingerprint not in (None, dataset.fingerprint):
-        raise DaquError(f"{config.dataset} has changed since this run began: restore it, or give --overwrite to begin again.")
+        raise DaquError(
+            f"{config.dataset} has changed since this run began: restore it, or give --overwrite to begin again."
+        )
     nominal = spaces.get(config.space).for_images(dataset.image_shape, dataset.num_classes)
     value = {
         "flags": config.to_json(),
@@ -279,6 +306,47 @@ def write_config(config: RunConfig, dataset: data.Dataset) -> None:
         },
     }
     atomic.write_json(path, value)
+
+
+def export_inherited(folder: pathlib.Path, name: str, path: pathlib.Path) -> pathlib.Path:
+    """Exports a subnet with the weights that it inherits from a run's supernet, recalibrated but not fine-tuned.
+
+    Args:
+        folder: The run.
+        name: `largest`, `smallest`, a finalist of the run, or a JSON file of gene names and values.
+        path: The `.tflite` file to write.
+
+    Raises:
+        DaquError: The run has no trained supernet, or there is no such subnet.
+    """
+    from daqu_tf.evaluation import Scorer
+    from daqu_tf.export import export_tflite
+    from daqu_tf.supernet import StaticNetwork
+
+    if not (folder / "supernet.npz").exists():
+        raise DaquError(f"{folder} holds no trained supernet: name the output folder of daqu-train or daqu-run.")
+    config = RunConfig(**read_json(folder / "config.json")["flags"])
+    dataset = data.load(config.dataset, config.seed)
+    space = space_for(config, dataset)
+    subnet = _find_subnet(folder, space, name)
+    network = StaticNetwork(space, subnet)
+    with np.load(folder / "supernet.npz") as arrays:
+        network.load_arrays(cut(space, subnet, arrays))
+    Scorer(network, dataset.x_train).recalibrate()
+    export_tflite(space, subnet, targets.get(config.target), network.arrays(), path)
+    return path
+
+
+def _find_subnet(folder: pathlib.Path, space: SearchSpace, name: str) -> Subnet:
+    if name in ("largest", "smallest"):
+        return getattr(space, name)()
+    finalists = read_json(folder / "finalists.json", {})
+    if name in finalists:
+        return space.subnet(finalists[name]["values"])
+    if not pathlib.Path(name).is_file():
+        known = ", ".join(["largest", "smallest", *finalists])
+        raise DaquError(f"`subnet` must be one of {known} or a JSON file, but received {name!r}.")
+    return space.subnet(read_json(pathlib.Path(name)))
 
 
 def run_finalist(folder: pathlib.Path, name: str, seconds: float) -> None:
@@ -340,7 +408,9 @@ def _locked(config: RunConfig, overwrite: bool):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise DaquError(f"Another process is working in {folder}: wait for it, or choose another --output_dir.") from error
+            raise DaquError(
+                f"Another process is working in {folder}: wait for it, or choose another --output_dir."
+            ) from error
         if overwrite and _changed(config):
             _clear(folder)
         if not (folder / "config.json").exists():
@@ -359,7 +429,9 @@ def _check_folder(config: RunConfig, overwrite: bool) -> None:
     if not (folder / "config.json").exists() and any(entry.name != ".lock" for entry in folder.iterdir()):
         raise DaquError(f"{folder} holds other things than a run: choose an empty or a new folder as --output_dir.")
     if (changed := _changed(config)) and not overwrite:
-        raise DaquError(f"{folder} holds a run with other settings ({changed}): give the same, another --output_dir, or --overwrite.")
+        raise DaquError(
+            f"{folder} holds a run with other settings ({changed}): give the same, another --output_dir, or --overwrite."
+        )
 
 
 def _changed(config: RunConfig) -> str:

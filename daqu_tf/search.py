@@ -27,17 +27,20 @@ class Candidates:
 
     Args:
         supernet: Trained.
-        dataset: Train and search splits are used.
+        scorer: Of the supernet.
+        dataset: The search split is used.
         target: Decides containers and objectives.
         folder: The search's own; the file of the trial in flight lies there.
         images: The most search images a subnet is scored on.
     """
 
-    def __init__(self, supernet: Supernet, dataset: Dataset, target: Target, folder: pathlib.Path, images: int):
+    def __init__(
+        self, supernet: Supernet, scorer: Scorer, dataset: Dataset, target: Target, folder: pathlib.Path, images: int
+    ):
         self.supernet, self.target, self.folder = supernet, target, folder
         self.space: SearchSpace = supernet.space
         self._x, self._y = dataset.x_search[:images], dataset.y_search[:images]
-        self._scorer = Scorer(supernet, dataset.x_train)
+        self._scorer = scorer
         self._device = HostDevice()
         folder.mkdir(parents=True, exist_ok=True)
 

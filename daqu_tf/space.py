@@ -178,7 +178,7 @@ class SearchSpace:
         if min(self.input_shape[:2]) < stride:
             raise DaquError(
                 f"Images of {self.input_shape[0]}x{self.input_shape[1]} are too small for space {self.name!r}, whose "
-                f"strides divide each side by {stride}: use images of at least {stride} pixels a side, or another space."
+                f"strides divide each side by {stride}: use images of {stride} or more pixels a side, or another space."
             )
 
     def for_images(self, input_shape: Sequence[int], num_classes: int) -> "SearchSpace":

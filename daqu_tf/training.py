@@ -25,7 +25,7 @@ RANDOM_SUBNETS = 2  # A step of the sandwich rule: largest, smallest and two ran
 WARMUP_SHARE = 0.4  # Of the training time.
 OPENING_SHARE = 0.4  # Of the precision transfer: by then every width is open; the lowest needs the rest.
 CHECKPOINT_SECONDS = 30.0
-PANEL_SECONDS = 60.0
+PANEL_SECONDS = 120.0
 STEP_RATE = 5e-3  # Peak learning rate of the quantizers' log steps, under an Adam of their own.
 WEIGHT_DECAY = 0.02
 
@@ -88,8 +88,8 @@ class Optimizer:
         self.steps.build(steps)
         shape = [None, *network.space.input_shape]
         signature = [tf.TensorSpec(shape), tf.TensorSpec([None, network.space.num_classes])]
-        self.accumulate = tf.function(self._accumulate, input_signature=signature)
-        self._apply = tf.function(self._apply_sums)
+        self.accumulate = tf.function(self._accumulate, input_signature=signature, autograph=False)
+        self._apply = tf.function(self._apply_sums, autograph=False)
 
     def _accumulate(self, images, targets):
         """Adds the active subnet's gradients; `targets` are class probabilities. Returns loss and logits."""
@@ -104,9 +104,10 @@ class Optimizer:
     def _apply_sums(self):
         split = self._split
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(total)) for total in self._sums])
-        if finite:  # One bad batch must not end hours of training: it is skipped.
-            self.weights.apply_gradients(zip(self._sums[:split], self._variables[:split]))
-            self.steps.apply_gradients(zip(self._sums[split:], self._variables[split:]))
+        # One bad batch must not end hours of training: its gradients count as zero.
+        sums = [tf.where(finite, total, 0.0) for total in self._sums]
+        self.weights.apply_gradients(zip(sums[:split], self._variables[:split]))
+        self.steps.apply_gradients(zip(sums[split:], self._variables[split:]))
         for total in self._sums:
             total.assign(tf.zeros_like(total))
 
@@ -199,15 +200,16 @@ class SupernetTraining:
     Args:
         supernet: What is trained.
         dataset: Train and search splits are used.
+        scorer: Of the supernet.
         schedule: How.
         folder: Checkpoints and `training.csv` go here.
     """
 
-    def __init__(self, supernet: Supernet, dataset: Dataset, schedule: Schedule, folder: pathlib.Path):
+    def __init__(self, supernet: Supernet, dataset: Dataset, scorer: Scorer, schedule: Schedule, folder: pathlib.Path):
         self._supernet, self._dataset, self._schedule, self._folder = supernet, dataset, schedule, folder
         self._batches = Batches(dataset, schedule.batch_size, schedule.seed)
         self._optimizer = Optimizer(supernet, schedule.learning_rate)
-        self._scorer = Scorer(supernet, dataset.x_train)
+        self._scorer = scorer
         self._state = tf.Variable(json.dumps({"step": 0, "seconds": 0.0, "open": []}), trainable=False)
         checkpoint = tf.train.Checkpoint(
             supernet=supernet, weights=self._optimizer.weights, steps=self._optimizer.steps, state=self._state
@@ -267,7 +269,11 @@ class SupernetTraining:
         """Accuracy on the search split of the largest, the smallest and a middle subnet, at the least and most bits open."""
         space = self._supernet.space
         widths = state["open"] or [FLOAT_BITS]
-        panel = {"largest": space.largest(), "smallest": space.smallest(), "middle": space.sample(np.random.default_rng(0))}
+        panel = {
+            "largest": space.largest(),
+            "smallest": space.smallest(),
+            "middle": space.sample(np.random.default_rng(0)),
+        }
         figures = {}
         for name, subnet in panel.items():
             for width in sorted({min(widths), max(widths)}):

@@ -11,32 +11,39 @@ from absl import app, flags
 from daqu_tf.errors import DaquError
 
 
-def main(run: Callable[[list[str]], None], usage: str, required: Sequence[str] = ()) -> None:
-    """Parses the flags and calls `run(argv)`; exits with status 1 and one sentence on a `DaquError`, 2 on wrong flags.
+def main(
+    run: Callable[[list[str]], None],
+    usage: str,
+    required: Sequence[str] = (),
+    modules: Sequence[str] = (),
+    positional: bool = False,
+) -> None:
+    """Parses the flags and calls `run(arguments)`; exits with status 1 and one sentence on a `DaquError`.
 
     Args:
         run: The tool's work.
         usage: The tool's docstring, shown by --help.
         required: Names of flags that must be given.
+        modules: Whose flags --help shows.
+        positional: Whether there may be arguments that are no flags.
     """
-    # absl prints the help of the module it takes for the main one; a console script is not that.
-    module = run.__globals__["__name__"]
-    if module != "__main__":
-        for flag in flags.FLAGS.flags_by_module_dict()[module]:
-            flags.FLAGS._register_key_flag_for_module(sys.argv[0], flag)
+    # absl shows the flags and the docstring of the main module, which a console script is not.
+    for module in modules:
+        for flag in flags.FLAGS.flags_by_module_dict().get(module, ()):
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     sys.modules["__main__"].__doc__ = usage
     for name in required:
         flags.mark_flag_as_required(name)
-    app.run(lambda argv: _guard(run, argv))
+    app.run(lambda argv: _guard(run, argv[1:], positional))
 
 
-def _guard(run: Callable[[list[str]], None], argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected argument {argv[1]!r}: settings are given as --name=value.")
+def _guard(run: Callable[[list[str]], None], arguments: list[str], positional: bool) -> None:
+    if arguments and not positional:
+        raise app.UsageError(f"Unexpected argument {arguments[0]!r}: settings are given as --name=value.")
     if flags.FLAGS.verbosity < 0:
         quieten()
     try:
-        run(argv)
+        run(arguments)
     except DaquError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -46,8 +53,15 @@ def _guard(run: Callable[[list[str]], None], argv: list[str]) -> None:
 
 
 def quieten() -> None:
-    """Keeps TensorFlow's start-up messages and deprecation warnings away, here and in child processes."""
+    """Keeps TensorFlow's messages and warnings away, here and in child processes.
+
+    Its libraries write to the file descriptor before any setting is read, so that is pointed elsewhere; Python's own
+    `sys.stderr`, with our progress and every stack trace, goes on to where it went.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     warnings.filterwarnings("ignore")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)

@@ -1,0 +1,215 @@
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from daqu_tf import spaces
+from daqu_tf.errors import DaquError
+from daqu_tf.space import SearchSpace, Stage
+
+DIGITS = spaces.get("digits")
+NAMED = pytest.mark.parametrize("space", spaces.SPACES.values(), ids=spaces.SPACES)
+
+
+def some(*values, most=2):
+    return st.sets(st.sampled_from(values), min_size=1, max_size=most).map(lambda chosen: tuple(sorted(chosen)))
+
+
+STAGES = st.builds(
+    Stage,
+    widths=some(8, 16),
+    depths=some(1, 2, 3),
+    kernels=some(3, 5, 7),
+    expansions=some(1, 2, 4),
+    stride=st.sampled_from((1, 2)),
+)
+# Small enough to enumerate every combination of values.
+SMALL_SPACES = st.builds(
+    SearchSpace,
+    name=st.just("small"),
+    input_shape=st.just((8, 8, 1)),
+    num_classes=st.just(2),
+    stem_width=st.just(8),
+    stem_stride=st.just(1),
+    stages=st.lists(STAGES, min_size=1, max_size=2).map(tuple),
+    head_widths=some(16, 32),
+    weight_bits=some(4, 8),
+    activation_bits=some(8, most=1),
+).filter(lambda space: math.prod(len(gene.values) for gene in space.genes) <= 5000)
+
+
+def tiny_space(**changes):
+    stage = Stage(**({"widths": (8,), "depths": (1, 2), "kernels": (3,), "expansions": (2,), "stride": 2} | changes))
+    return SearchSpace("tiny", (8, 8, 1), 2, 8, 1, (stage,), (16,), (8,), (8,))
+
+
+@given(SMALL_SPACES)
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+def test_cardinality_is_the_number_of_distinct_subnets(space):
+    names = [gene.name for gene in space.genes]
+    combinations = itertools.product(*(gene.values for gene in space.genes))
+    subnets = {space.subnet(dict(zip(names, values))) for values in combinations}
+    assert len(subnets) == space.cardinality
+    assert len({tuple(space.genome(subnet)) for subnet in subnets}) == space.cardinality
+
+
+def test_cardinality_by_hand():
+    # Bits of the stem and the head; two widths of two stages; head widths; one or two blocks of 5^5 precisions.
+    precisions = 5**5
+    first, second = 2 * precisions, 2 * 2 * precisions
+    assert DIGITS.cardinality == 5**3 * 2 * 2 * 2 * (first + first**2) * (second + second**2)
+
+
+@NAMED
+def test_genome_round_trip(space):
+    rng = np.random.default_rng(0)
+    for subnet in (space.largest(), space.smallest(), *(space.sample(rng) for _ in range(50))):
+        genome = space.genome(subnet)
+        assert len(genome) == len(space.genes)
+        restored = space.from_genome(genome)
+        assert restored == subnet
+        assert hash(restored) == hash(subnet)
+        assert space.subnet(json.loads(json.dumps(subnet.to_json()))) == subnet
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_any_genome_becomes_canonical(data):
+    genome = [data.draw(st.integers(0, len(gene.values) - 1)) for gene in DIGITS.genes]
+    canonical = DIGITS.genome(DIGITS.from_genome(genome))
+    assert DIGITS.from_genome(canonical) == DIGITS.from_genome(genome)
+    values = DIGITS.from_genome(genome).values
+    for gene, given_index, index in zip(DIGITS.genes, genome, canonical):
+        assert index == (given_index if gene.name in values else 0)
+
+
+def test_genes_of_blocks_that_are_cut_off_make_no_difference():
+    shallow = DIGITS.largest().to_json() | {"stage2.depth": 1}
+    other = shallow | {"stage2.block2.kernel": 3, "stage2.block2.project.weight_bits": 2}
+    assert DIGITS.subnet(shallow) == DIGITS.subnet(other)
+    assert not any(name.startswith("stage2.block2") for name in DIGITS.subnet(shallow).values)
+    for name in [name for name in shallow if name.startswith("stage2.block2")]:
+        del other[name]
+    assert DIGITS.subnet(other) == DIGITS.subnet(shallow)
+    assert DIGITS.subnet(shallow | {"stage2.block1.kernel": 3}) != DIGITS.subnet(shallow)
+
+
+@NAMED
+def test_largest_and_smallest(space):
+    largest, smallest = space.largest(), space.smallest()
+    for gene in space.genes:
+        assert largest[gene.name] == gene.values[-1]
+        if gene.name in smallest.values:
+            assert smallest[gene.name] == gene.values[-1 if gene.name.endswith("_bits") else 0]
+    assert sum(layer.weights for layer in space.layers(smallest)) < sum(
+        layer.weights for layer in space.layers(largest)
+    )
+
+
+def test_sampling_is_reproducible_and_reaches_every_value():
+    samples = [DIGITS.sample(np.random.default_rng([5, index])) for index in range(200)]
+    assert samples == [DIGITS.sample(np.random.default_rng([5, index])) for index in range(200)]
+    for gene in DIGITS.genes:
+        assert {subnet[gene.name] for subnet in samples if gene.name in subnet.values} == set(gene.values)
+
+
+def test_restrict():
+    restricted = DIGITS.restrict(weight_bits=(8, 4), activation_bits=(8,))
+    assert restricted.weight_bits == (4, 8)
+    assert restricted.activation_bits == (8,)
+    precisions = 2**3
+    first, second = 2 * precisions, 2 * 2 * precisions
+    assert restricted.cardinality == 2 * 2 * 2 * 2 * (first + first**2) * (second + second**2)
+    subnet = restricted.sample(np.random.default_rng(0))
+    assert DIGITS.subnet(subnet.values) == subnet
+
+
+def test_restrict_to_what_the_space_lacks():
+    with pytest.raises(DaquError, match=r"`weight_bits` .*\(2, 3, 4, 6, 8\).*'digits'.*\[5, 7\]"):
+        DIGITS.restrict(weight_bits=(5, 7, 8))
+    with pytest.raises(DaquError, match="weight_bits` must have at least one choice"):
+        DIGITS.restrict(weight_bits=())
+
+
+def test_with_bits_changes_bits_only():
+    subnet = DIGITS.sample(np.random.default_rng(3))
+    for name, value in subnet.with_bits(4, 32).choices:
+        expected = {"weight_bits": 4, "activation_bits": 32}.get(name.rpartition(".")[2], subnet[name])
+        assert value == expected
+
+
+def test_layers_chain():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        subnet = DIGITS.sample(rng)
+        layers = DIGITS.layers(subnet)
+        assert len(layers) == 3 + 3 * (subnet["stage1.depth"] + subnet["stage2.depth"])
+        for before, after in itertools.pairwise(layers):
+            assert after.input_channels == before.output_channels
+            assert after.input_bits == before.output_bits or after.kind == "dense"
+            assert after.input_size == before.output_size or after.kind == "dense"
+        for layer in layers:
+            assert layer.residual == layer.name.endswith(".block2.project")
+            assert layer.relu or layer.output_bits == 8
+            if layer.name in ("stem", "classifier"):
+                assert layer.weight_bits == 8
+
+
+def test_odd_images_are_padded():
+    space = DIGITS.for_images((9, 11, 3), 4)
+    layers = space.layers(space.largest())
+    assert layers[0].input_channels == 3
+    assert layers[-2].output_size == (5, 6)
+    assert layers[-1].output_channels == 4
+
+
+def test_text_of_a_subnet():
+    subnet = DIGITS.subnet(DIGITS.smallest().values | {"stage1.block1.depthwise.weight_bits": 3, "head.weight_bits": 2})
+    assert str(subnet) == "s1 c8 d1 [k3e2 w8.3.8 a8.8] s2 c16 d1 [k3e2 w8.8.8 a8.8] head c32 w2"
+
+
+def test_errors_name_the_gene():
+    values = DIGITS.largest().to_json()
+    with pytest.raises(DaquError, match=r"`stage2.block1.kernel` must be one of \(3, 5\), but received 7"):
+        DIGITS.subnet(values | {"stage2.block1.kernel": 7})
+    del values["stage1.depth"]
+    with pytest.raises(DaquError, match=r"`stage1.depth` .* received None"):
+        DIGITS.subnet(values)
+    genome = DIGITS.genome(DIGITS.largest())
+    for index in (-1, 2):
+        with pytest.raises(DaquError, match=rf"`head.width` must be in 0..1, but received {index}"):
+            DIGITS.from_genome([*genome[:-3], index, *genome[-2:]])
+    with pytest.raises(DaquError, match=f"must have {len(genome)} entries, but received {len(genome) - 1}"):
+        DIGITS.from_genome(genome[1:])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"widths": ()}, r"`stage1.width` must have at least one choice"),
+        ({"depths": ()}, r"`stage1.depth` must have at least one choice"),
+        ({"kernels": (3, 4)}, r"`stage1.block1.kernel` must be odd sizes, but received \(3, 4\)"),
+        ({"widths": (16, 8)}, r"`stage1.width` must be ascending"),
+        ({"expansions": (2, 2)}, r"`stage1.block1.expansion` must be ascending"),
+        ({"depths": (0, 1)}, r"`stage1.depth` must be ascending positive"),
+        ({"stride": 16}, r"Images of 8x8 are too small for space 'tiny'"),
+    ],
+)
+def test_a_space_that_makes_no_sense(changes, message):
+    with pytest.raises(DaquError, match=message):
+        tiny_space(**changes)
+
+
+@pytest.mark.parametrize("bits", [(1, 8), (8, 9), (16,)])
+def test_bits_must_be_2_to_8(bits):
+    with pytest.raises(DaquError, match="`stem.activation_bits` must be among 2..8"):
+        SearchSpace("tiny", (8, 8, 1), 2, 8, 1, (), (16,), (8,), bits)
+
+
+def test_unknown_name():
+    with pytest.raises(DaquError, match="`space` must be one of digits, .* received 'digit'"):
+        spaces.get("digit")
