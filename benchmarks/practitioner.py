@@ -32,9 +32,7 @@ _MINUTES = flags.DEFINE_list("minutes", ["5", "7"], "Minutes of training for eac
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 8e-3, "Peak of the cosine schedule before QAT.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds weights, batches and augmentation.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the files go.", required=True)
-_QUICK = flags.DEFINE_bool(
-    "quick", False, "A coarse form of about a minute: the first of --widths, trained for 15 seconds."
-)
+_QUICK = flags.DEFINE_bool("quick", False, "A coarse form of about a minute: the first of --widths, trained for 15 seconds.")
 
 BATCH = 128
 WEIGHT_DECAY = 0.02

@@ -62,9 +62,7 @@ class RunConfig:
         if not 0 < self.learning_rate <= 1:
             raise DaquError(f"`learning_rate` must be in (0, 1], but received {self.learning_rate}.")
         if self.precision_transfer not in ("progressive", "all_at_once"):
-            raise DaquError(
-                f"`precision_transfer` must be progressive or all_at_once, but received {self.precision_transfer!r}."
-            )
+            raise DaquError(f"`precision_transfer` must be progressive or all_at_once, but received {self.precision_transfer!r}.")
 
     @property
     def folder(self) -> pathlib.Path:

@@ -182,8 +182,7 @@ def _checked_images(what: str, x: np.ndarray) -> np.ndarray:
     images = x[..., None] if x.ndim == 3 else x
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
         raise DaquError(
-            f"{what} must have the shape (N, H, W), (N, H, W, 1) or (N, H, W, 3), "
-            f"but received {x.shape}: reshape the images."
+            f"{what} must have the shape (N, H, W), (N, H, W, 1) or (N, H, W, 3), but received {x.shape}: reshape the images."
         )
     if x.dtype.kind == "f" and not np.isfinite(images).all():
         raise DaquError(f"{what} holds NaN or infinite pixels: remove those images or mend them.")
@@ -198,9 +197,7 @@ def _checked_labels(what: str, y: np.ndarray, images: int) -> np.ndarray:
             "save as many labels as images, and class numbers instead of one-hot rows."
         )
     if labels.dtype.kind not in "uif" or not np.array_equal(labels, np.floor(labels)):
-        raise DaquError(
-            f"{what} must hold whole class numbers, but received type {y.dtype}: number the classes 0, 1, 2, ..."
-        )
+        raise DaquError(f"{what} must hold whole class numbers, but received type {y.dtype}: number the classes 0, 1, 2, ...")
     if labels.min() < 0 or labels.max() >= 2**31:
         raise DaquError(f"{what} has labels from {labels.min()} to {labels.max()}: number the classes 0, 1, 2, ...")
     return labels.astype(np.int32)

@@ -47,14 +47,10 @@ class Alphabet:
         """
         for name, value in values.items():
             if name not in self.choices:
-                raise DaquError(
-                    f"`{name}` is no hyperparameter of the search: leave it out, or add it to `hyperparameters`."
-                )
+                raise DaquError(f"`{name}` is no hyperparameter of the search: leave it out, or add it to `hyperparameters`.")
             if value not in self.choices[name]:
                 raise DaquError(f"`{name}` must be one of {list(self.choices[name])}, but received {value!r}.")
-        return tuple(
-            options.index(values[name]) if name in values else ABSENT for name, options in self.choices.items()
-        )
+        return tuple(options.index(values[name]) if name in values else ABSENT for name, options in self.choices.items())
 
     def decode(self, genome: Genome) -> dict[str, Any]:
         """The values of `genome`, without those that are `ABSENT`."""

@@ -91,9 +91,7 @@ class _Builder:
         if layer.kind == "dense":
             return np.ones(layer.output_channels), self.arrays["classifier/bias"]
         names = ("gamma", "beta", "moving_mean", "moving_variance")
-        gamma, beta, mean, variance = (
-            self.arrays[f"{layer.name}.normalize/{name}"].astype(np.float64) for name in names
-        )
+        gamma, beta, mean, variance = (self.arrays[f"{layer.name}.normalize/{name}"].astype(np.float64) for name in names)
         factor = gamma / np.sqrt(variance + EPSILON)
         return factor, beta - mean * factor
 

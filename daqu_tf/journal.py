@@ -56,9 +56,7 @@ class Journal:
         if not isinstance(found, dict) or "format" not in found or "identity" not in found:
             raise DaquError(f"{self.path} is not a journal: name another directory.")
         if found["format"] != FORMAT:
-            raise DaquError(
-                f"{self.path} has format {found['format']}, but this version reads {FORMAT}: start in a new directory."
-            )
+            raise DaquError(f"{self.path} has format {found['format']}, but this version reads {FORMAT}: start in a new directory.")
         if found != header:
             difference = _difference(found["identity"], header["identity"])
             raise DaquError(f"{self.path} is of another search: {difference}; start in a new directory.")
@@ -67,9 +65,7 @@ class Journal:
         try:
             return json.loads(line)
         except ValueError:
-            raise DaquError(
-                f"{self.path} is damaged in line {number}: delete that line, or start in a new directory."
-            ) from None
+            raise DaquError(f"{self.path} is damaged in line {number}: delete that line, or start in a new directory.") from None
 
     def read(self) -> list[dict[str, Any]]:
         """Every whole record.

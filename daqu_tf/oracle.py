@@ -56,16 +56,13 @@ def objective_point(trial: Trial, objectives: Sequence[keras_tuner.Objective]) -
         (m,) values in the metrics' units, negated where the direction is `max`; NaN where nothing was reported.
     """
     values = [
-        trial.metrics.get_last_value(objective.name) if trial.metrics.exists(objective.name) else None
-        for objective in objectives
+        trial.metrics.get_last_value(objective.name) if trial.metrics.exists(objective.name) else None for objective in objectives
     ]
     signs = [-1.0 if objective.direction == "max" else 1.0 for objective in objectives]
     return np.array([math.nan if value is None else sign * value for value, sign in zip(values, signs)])
 
 
-def best_trials(
-    trials: Sequence[Trial], objectives: Sequence[keras_tuner.Objective], at_least: int | None = None
-) -> list[Trial]:
+def best_trials(trials: Sequence[Trial], objectives: Sequence[keras_tuner.Objective], at_least: int | None = None) -> list[Trial]:
     """Completed trials front by front, each front by falling crowding distance.
 
     The first one is the best by the first objective, ties going to the next objectives, then to the order of `trials`.
@@ -89,9 +86,7 @@ def best_trials(
 
 def _alphabet(hyperparameters: keras_tuner.HyperParameters | None) -> Alphabet:
     if hyperparameters is None or not hyperparameters.space:
-        raise DaquError(
-            "`hyperparameters` must hold the whole search space, but received none: register every Choice in it."
-        )
+        raise DaquError("`hyperparameters` must hold the whole search space, but received none: register every Choice in it.")
     for parameter in hyperparameters.space:
         kind = type(parameter).__name__
         if kind != "Choice" or parameter.conditions:

@@ -16,9 +16,7 @@ def _checked(points: np.ndarray, dimensions: int) -> np.ndarray:
     if points.ndim != dimensions:
         raise DaquError(f"Points must be an array of {dimensions} dimension(s), but received shape {points.shape}.")
     if not np.isfinite(points).all():
-        raise DaquError(
-            f"Objectives must be finite, but received {points[~np.isfinite(points)][0]}: leave such points out."
-        )
+        raise DaquError(f"Objectives must be finite, but received {points[~np.isfinite(points)][0]}: leave such points out.")
     return points
 
 
@@ -127,9 +125,7 @@ def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
 
     points, reference = _checked(points, 2), _checked(reference, 1)
     if points.shape[1] != reference.size:
-        raise DaquError(
-            f"`reference` must have {points.shape[1]} objectives as the points, but received {reference.size}."
-        )
+        raise DaquError(f"`reference` must have {points.shape[1]} objectives as the points, but received {reference.size}.")
     inside = points[(points < reference).all(1)]
     return float(HV(ref_point=reference)(inside[non_dominated_mask(inside)])) if len(inside) else 0.0
 

@@ -111,9 +111,7 @@ class _Job:
 
         supernet, scorer, config = self.supernet, self.scorer, self.config
         seconds = self.clock.budget_seconds * SUPERNET_SHARE
-        schedule = Schedule(
-            seconds, config.batch_size, config.learning_rate, config.warmup, config.precision_transfer, config.seed
-        )
+        schedule = Schedule(seconds, config.batch_size, config.learning_rate, config.warmup, config.precision_transfer, config.seed)
 
         def on_progress(phase: str, done: float, figures: dict[str, float]) -> None:
             best = f"largest {figures['accuracy_largest']:.1%}  " if "accuracy_largest" in figures else ""
@@ -163,9 +161,7 @@ class _Job:
             self.progress.update(f"{count} trials, {len(tuner.pareto_trials())} on the front, {accuracy}", left)
             self.clock.tick()
 
-        tuner = make_tuner(
-            candidates, self.config.max_trials, self.config.seed, on_progress, lambda: self.clock.elapsed() > end
-        )
+        tuner = make_tuner(candidates, self.config.max_trials, self.config.seed, on_progress, lambda: self.clock.elapsed() > end)
         tuner.search()
         if not tuner.pareto_trials():
             raise DaquError(
@@ -281,9 +277,7 @@ def write_config(config: RunConfig, dataset: data.Dataset) -> None:
     path = config.folder / "config.json"
     fingerprint = read_json(path)["dataset"].get("fingerprint")
     if fingerprint not in (None, dataset.fingerprint):
-        raise DaquError(
-            f"{config.dataset} has changed since this run began: restore it, or give --overwrite to begin again."
-        )
+        raise DaquError(f"{config.dataset} has changed since this run began: restore it, or give --overwrite to begin again.")
     nominal = spaces.get(config.space).for_images(dataset.image_shape, dataset.num_classes)
     value = {
         "flags": config.to_json(),
@@ -408,9 +402,7 @@ def _locked(config: RunConfig, overwrite: bool):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise DaquError(
-                f"Another process is working in {folder}: wait for it, or choose another --output_dir."
-            ) from error
+            raise DaquError(f"Another process is working in {folder}: wait for it, or choose another --output_dir.") from error
         if overwrite and _changed(config):
             _clear(folder)
         if not (folder / "config.json").exists():

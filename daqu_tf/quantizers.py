@@ -138,9 +138,7 @@ class SwitchableQuantizer(Quantizer):
     def initialise(self, weights: dict[str, tf.Variable], values: np.ndarray, widths: Sequence[int]) -> None:
         """Sets the steps of `widths` to those with the least squared error on `values`, shaped as the tensor."""
         axis = self.channel_axis
-        columns = (
-            values.reshape(-1, 1) if axis is None else np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
-        )
+        columns = values.reshape(-1, 1) if axis is None else np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
         steps = weights["log_step"].numpy()
         for row, width in enumerate(self.alphabet):
             if width in widths:

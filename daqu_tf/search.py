@@ -34,9 +34,7 @@ class Candidates:
         images: The most search images a subnet is scored on.
     """
 
-    def __init__(
-        self, supernet: Supernet, scorer: Scorer, dataset: Dataset, target: Target, folder: pathlib.Path, images: int
-    ):
+    def __init__(self, supernet: Supernet, scorer: Scorer, dataset: Dataset, target: Target, folder: pathlib.Path, images: int):
         self.supernet, self.target, self.folder = supernet, target, folder
         self.space: SearchSpace = supernet.space
         self._x, self._y = dataset.x_search[:images], dataset.y_search[:images]

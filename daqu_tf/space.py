@@ -194,8 +194,7 @@ class SearchSpace:
         for field, bits in alphabets.items():
             if missing := set(bits) - set(getattr(self, field)):
                 raise DaquError(
-                    f"`{field}` must be among {getattr(self, field)} of space {self.name!r}, "
-                    f"but received {sorted(missing)}."
+                    f"`{field}` must be among {getattr(self, field)} of space {self.name!r}, but received {sorted(missing)}."
                 )
         return dataclasses.replace(self, **{field: tuple(sorted(bits)) for field, bits in alphabets.items()})
 
@@ -259,17 +258,13 @@ class SearchSpace:
 
     def smallest(self) -> Subnet:
         """The least architecture at the highest precision."""
-        return self.subnet(
-            {gene.name: (max if gene.name.endswith("_bits") else min)(gene.values) for gene in self.genes}
-        )
+        return self.subnet({gene.name: (max if gene.name.endswith("_bits") else min)(gene.values) for gene in self.genes})
 
     @functools.cached_property
     def cardinality(self) -> int:
         """The exact number of distinct subnets."""
         free = [len(gene.values) for gene in self.genes if gene.depth_gene is None and not gene.name.endswith(".depth")]
-        return math.prod(free) * math.prod(
-            self._stage_cardinality(gene) for gene in self.genes if ".depth" in gene.name[-6:]
-        )
+        return math.prod(free) * math.prod(self._stage_cardinality(gene) for gene in self.genes if ".depth" in gene.name[-6:])
 
     def _stage_cardinality(self, depth: Gene) -> int:
         cut = [gene for gene in self.genes if gene.depth_gene == depth.name]

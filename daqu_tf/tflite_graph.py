@@ -130,8 +130,7 @@ class _Weighted(_Operator):
         _require(
             self.bias.shape == self.weight_scales.shape == channels,
             self.output,
-            f"bias and weight_scales must have shape {channels}, but received {self.bias.shape} "
-            f"and {self.weight_scales.shape}",
+            f"bias and weight_scales must have shape {channels}, but received {self.bias.shape} and {self.weight_scales.shape}",
         )
         _check_scales(self.weight_scales, self.output, "weight_scales")
 
@@ -330,9 +329,7 @@ def _strided(shape: Shape, stride: int) -> tuple[int, int]:
 def _check_integers(values: np.ndarray, limit: int, name: str, what: str) -> None:
     _require(np.issubdtype(values.dtype, np.integer), name, f"{what} must be integers, but received {values.dtype}")
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
-    _require(
-        -limit <= low and high <= limit, name, f"{what} must be in [{-limit}, {limit}], but received [{low}, {high}]"
-    )
+    _require(-limit <= low and high <= limit, name, f"{what} must be in [{-limit}, {limit}], but received [{low}, {high}]")
 
 
 def _check_scales(scales: np.ndarray, name: str, what: str) -> None:
@@ -344,9 +341,7 @@ def _check_scales(scales: np.ndarray, name: str, what: str) -> None:
 
 def _require_input(condition: bool, operator: Operator, *shapes: Shape) -> None:
     given = " and ".join(map(str, shapes))
-    _require(
-        condition, operator.output, f"{type(operator).__name__} cannot take input of shape {given}; change one of them"
-    )
+    _require(condition, operator.output, f"{type(operator).__name__} cannot take input of shape {given}; change one of them")
 
 
 def _require(condition: bool, tensor: str, message: str) -> None:

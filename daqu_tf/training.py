@@ -131,9 +131,7 @@ class Batches:
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int):
         if batch_size > len(dataset.x_train):
-            raise DaquError(
-                f"`batch_size` must be at most the {len(dataset.x_train)} training images, but received {batch_size}."
-            )
+            raise DaquError(f"`batch_size` must be at most the {len(dataset.x_train)} training images, but received {batch_size}.")
         self._dataset, self._size, self._seed = dataset, batch_size, seed
         self._epoch, self._order = -1, None
         self.per_epoch = len(dataset.x_train) // batch_size

@@ -17,9 +17,7 @@ def cut(space: SearchSpace, subnet: Subnet, arrays: Arrays) -> dict[str, np.ndar
         subnet: Whose part it is.
         arrays: `Supernet.arrays()`.
     """
-    part = {
-        name: arrays[name] for name in ("pooled/activation_log_step", "logits/activation_log_step", "classifier/bias")
-    }
+    part = {name: arrays[name] for name in ("pooled/activation_log_step", "logits/activation_log_step", "classifier/bias")}
     for layer in space.layers(subnet):
         part |= _cut_layer(layer, arrays)
     return part

@@ -32,9 +32,7 @@ def test_layers_by_hand():
 def test_totals_by_hand():
     subnet = DIGITS.smallest()
     assert costs.macs(DIGITS, subnet) == macs_of(SMALLEST) == 99_904
-    assert (
-        costs.parameters(DIGITS, subnet) == sum(weights + outputs for weights, outputs, _ in SMALLEST.values()) == 2738
-    )
+    assert costs.parameters(DIGITS, subnet) == sum(weights + outputs for weights, outputs, _ in SMALLEST.values()) == 2738
     assert costs.bitops(DIGITS, subnet) == 99_904 * 8 * 8
 
 

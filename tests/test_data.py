@@ -227,7 +227,5 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch):
 
 
 def test_importing_data_does_not_import_tensorflow():
-    code = (
-        "import sys, daqu_tf.data; sys.exit(any(name in sys.modules for name in ('tensorflow', 'tf_keras', 'sklearn')))"
-    )
+    code = "import sys, daqu_tf.data; sys.exit(any(name in sys.modules for name in ('tensorflow', 'tf_keras', 'sklearn')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -77,9 +77,7 @@ def test_mutate_stays_in_the_alphabet_and_changes_one_entry_on_average():
     genome = np.array([0, 1, 2, 4, ABSENT])
     children = np.array([mutate(genome, alphabet, rng) for _ in range(4000)])
     assert (children >= 0).all() and (children < alphabet.sizes).all()
-    assert (children[:, :4] != genome[:4]).sum(1).mean() == pytest.approx(
-        3 / 4 * 0.6, rel=0.25
-    )  # Some moves end at home.
+    assert (children[:, :4] != genome[:4]).sum(1).mean() == pytest.approx(3 / 4 * 0.6, rel=0.25)  # Some moves end at home.
     assert set(children[:, 4]) == set(range(9))
 
 
@@ -104,9 +102,7 @@ def test_the_given_design_runs_first_and_equal_ones_once(tmp_path):
 def test_no_duplicates_and_the_whole_of_a_small_space(tmp_path):
     oracle = make(tmp_path, max_trials=None, genes=3)
     run(oracle)
-    assert sorted(tuple(values.values()) for values in history(oracle).values()) == sorted(
-        itertools.product(range(5), repeat=3)
-    )
+    assert sorted(tuple(values.values()) for values in history(oracle).values()) == sorted(itertools.product(range(5), repeat=3))
     assert oracle.create_trial("tuner1").status == "STOPPED"
     assert not oracle.tuner_ids
 
@@ -116,9 +112,7 @@ def test_equal_networks_run_once(tmp_path):
         """The other genes act only where g0 is 1."""
         return values if values["g0"] else {"g0": 0}
 
-    oracle = ParetoOracle(
-        list(OBJECTIVES), None, hyperparameters(3, (0, 1)), initial_random=2, canonicalise=canonicalise
-    )
+    oracle = ParetoOracle(list(OBJECTIVES), None, hyperparameters(3, (0, 1)), initial_random=2, canonicalise=canonicalise)
     oracle._set_project_dir(tmp_path, "search")
     run(oracle, measure=lambda values: {"accuracy": sum(values.values()), "latency_us": len(values)})
     expected = [{"g0": 0}, *({"g0": 1, "g1": a, "g2": b} for a in (0, 1) for b in (0, 1))]
@@ -126,9 +120,7 @@ def test_equal_networks_run_once(tmp_path):
 
 
 def test_random_subnets_come_from_the_given_sampler(tmp_path):
-    oracle = make(
-        tmp_path, max_trials=8, sample=lambda rng: {f"g{gene}": 4 - int(rng.integers(2)) for gene in range(GENES)}
-    )
+    oracle = make(tmp_path, max_trials=8, sample=lambda rng: {f"g{gene}": 4 - int(rng.integers(2)) for gene in range(GENES)})
     run(oracle)
     assert {value for values in history(oracle).values() for value in values.values()} == {3, 4}
 

@@ -142,7 +142,6 @@ def test_only_the_active_row_of_steps_has_a_gradient():
 @pytest.mark.parametrize("axis", [None, 0, 1])
 def test_initialise_lowers_the_error(axis):
     x = values(40, 6) * np.logspace(-2, 1, 6, dtype=np.float32)
-    before = {}
     quantizer, weights = built(x.shape, signed=True, channel_axis=axis)
 
     def errors():
@@ -157,7 +156,7 @@ def test_initialise_lowers_the_error(axis):
     quantizer.initialise(weights, x, ALPHABET)
     after = dict(errors())
     print({b: after[b] / before[b] for b in ALPHABET})
-    assert all(after[bits] <= before[bits] for bits in ALPHABET)
+    assert all(after[bits] <= before[bits] * (1 + 1e-5) for bits in ALPHABET)
     assert after[2] < 0.9 * before[2]
     assert sorted(after.values(), reverse=True) == list(after.values())
 

@@ -1,6 +1,8 @@
 import itertools
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -105,9 +107,7 @@ def test_largest_and_smallest(space):
         assert largest[gene.name] == gene.values[-1]
         if gene.name in smallest.values:
             assert smallest[gene.name] == gene.values[-1 if gene.name.endswith("_bits") else 0]
-    assert sum(layer.weights for layer in space.layers(smallest)) < sum(
-        layer.weights for layer in space.layers(largest)
-    )
+    assert sum(layer.weights for layer in space.layers(smallest)) < sum(layer.weights for layer in space.layers(largest))
 
 
 def test_sampling_is_reproducible_and_reaches_every_value():
@@ -213,3 +213,8 @@ def test_bits_must_be_2_to_8(bits):
 def test_unknown_name():
     with pytest.raises(DaquError, match="`space` must be one of digits, .* received 'digit'"):
         spaces.get("digit")
+
+
+def test_tensorflow_is_not_imported():
+    code = "import sys; from daqu_tf import costs, space, spaces, targets; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

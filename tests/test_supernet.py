@@ -7,8 +7,9 @@ import tensorflow as tf
 from daqu_tf.errors import DaquError
 from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage
 from daqu_tf.supernet import StaticNetwork, Supernet
+from daqu_tf.weights import cut
 
-# A logit's step is about 0.01, so that one code more or less anywhere near the end would show.
+# One code more or less anywhere near the end would show: a logit's step is far larger.
 TOLERANCE = 1e-5
 
 
@@ -39,6 +40,16 @@ def changed(supernet, part, change):
     finally:
         for variable, value in zip(variables, saved):
             variable.assign(value)
+
+
+def named(network, gradients):
+    """Gradients of the trainable variables as arrays under the variables' names; 0 for statistics and unused variables."""
+    given = {variable.ref(): gradient for variable, gradient in zip(network.trainable_variables, gradients)}
+    found = {name: given.get(variable.ref()) for name, variable in network.variables_by_name.items()}
+    return {
+        name: np.zeros(network.variables_by_name[name].shape) if gradient is None else tf.convert_to_tensor(gradient).numpy()
+        for name, gradient in found.items()
+    }
 
 
 def tiny_space(**bits):
@@ -96,9 +107,7 @@ def test_only_active_weights_have_gradients(digits, images):
     supernet.activate(subnet)
     gradients = digits.gradients(images)
     by_variable = {v.ref(): tf.convert_to_tensor(g).numpy() for v, g in zip(supernet.trainable_variables, gradients)}
-    moved = {
-        name: by_variable[v.ref()] != 0 for name, v in supernet.variables_by_name.items() if v.ref() in by_variable
-    }
+    moved = {name: by_variable[v.ref()] != 0 for name, v in supernet.variables_by_name.items() if v.ref() in by_variable}
     assert not any(moved[name].any() for name in moved if ".block2." in name)
     expand, depthwise = moved["stage2.block1.expand/kernel"], moved["stage2.block1.depthwise/kernel"]
     assert expand[..., :8, :16].any()
@@ -115,18 +124,14 @@ def test_gradients_are_those_of_the_static_network(digits, images):
     supernet = digits.supernet
     subnet = supernet.space.sample(np.random.default_rng(8))
     supernet.activate(subnet)
-    expected = dict(zip((v.ref() for v in supernet.trainable_variables), digits.gradients(images)))
+    expected = named(supernet, digits.gradients(images))
     network = supernet.extract(subnet)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.square(network(images, training=True)))
-    names = {v.ref(): name for name, v in network.variables_by_name.items()}
-    for variable, gradient in zip(network.trainable_variables, tape.gradient(loss, network.trainable_variables)):
-        if "log_step" not in variable.name and "depthwise" not in names[variable.ref()]:
-            name = names[variable.ref()]
-            part = tuple(slice(size) for size in variable.shape)
-            whole = tf.convert_to_tensor(expected[supernet.variables_by_name[name].ref()])
-            scale = np.abs(gradient).max()
-            np.testing.assert_allclose(whole[part], gradient, rtol=1e-3, atol=1e-3 * scale, err_msg=name)
+    actual = named(network, tape.gradient(loss, network.trainable_variables))
+    for name, gradient in cut(supernet.space, subnet, expected).items():
+        tolerance = 1e-3 * np.abs(gradient).max()
+        np.testing.assert_allclose(actual[name], gradient, atol=tolerance + 1e-6, err_msg=name)
 
 
 def test_names_are_those_of_the_space_s_layers(digits):

@@ -198,9 +198,7 @@ def test_kernels_are_right_up_to_the_limit_of_steps(kernels, name, limit):
 
 def test_signature_has_the_names_of_the_ends(network):
     interpreter = Interpreter(model_content=tflite_file.write(network))
-    assert interpreter.get_signature_list() == {
-        tflite_file.SIGNATURE: {"inputs": [network.input], "outputs": [network.output]}
-    }
+    assert interpreter.get_signature_list() == {tflite_file.SIGNATURE: {"inputs": [network.input], "outputs": [network.output]}}
 
 
 def test_versions_are_the_lowest_that_old_runtimes_know():

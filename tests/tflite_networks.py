@@ -112,6 +112,4 @@ def single_operator(graph: Graph, operator: Operator) -> Graph:
     tensors = {tensor.name: tensor for tensor in graph.tensors}
     if isinstance(operator, Add):
         operator = dataclasses.replace(operator, b=operator.a)
-    return Graph(
-        (tensors[operator.inputs[0]], tensors[operator.output]), (operator,), operator.inputs[0], operator.output
-    )
+    return Graph((tensors[operator.inputs[0]], tensors[operator.output]), (operator,), operator.inputs[0], operator.output)

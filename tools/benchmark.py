@@ -22,15 +22,11 @@ def _benchmark(argv: list[str]) -> None:
         raise DaquError("No file to time: name one or more .tflite files.")
     from daqu_tf.devices import HostDevice
 
-    latencies = HostDevice(threads=_THREADS.value).measure_many(
-        [pathlib.Path(path) for path in argv], repeats=_REPEATS.value
-    )
+    latencies = HostDevice(threads=_THREADS.value).measure_many([pathlib.Path(path) for path in argv], repeats=_REPEATS.value)
     print(f"{'median us':>10} {'p90 us':>9} {'spread':>7} {'kB':>8}  file")
     for path, latency in zip(argv, latencies):
         kilobytes = pathlib.Path(path).stat().st_size / 1000
-        print(
-            f"{latency.median_us:10.1f} {latency.p90_us:9.1f} {latency.relative_spread:7.1%} {kilobytes:8.1f}  {path}"
-        )
+        print(f"{latency.median_us:10.1f} {latency.p90_us:9.1f} {latency.relative_spread:7.1%} {kilobytes:8.1f}  {path}")
     if _JSON.value:
         atomic.write_bytes(_JSON.value, json.dumps(dict(zip(argv, (x.to_json() for x in latencies)))).encode())
 

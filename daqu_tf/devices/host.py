@@ -98,8 +98,7 @@ class HostDevice(Device):
             )
         except subprocess.TimeoutExpired as error:
             raise DeviceError(
-                f"{path} gave no answer within {self.timeout_seconds:g} s and was ended: "
-                "give a longer timeout or a smaller model."
+                f"{path} gave no answer within {self.timeout_seconds:g} s and was ended: give a longer timeout or a smaller model."
             ) from error
         return _answer(path, done)
 
@@ -125,9 +124,7 @@ def _check_is_tflite(path: str) -> None:
         with open(path, "rb") as file:
             head = file.read(8)
     except OSError as error:
-        raise DeviceError(
-            f"The model {path} cannot be read ({error.strerror}): give the path of a .tflite file."
-        ) from error
+        raise DeviceError(f"The model {path} cannot be read ({error.strerror}): give the path of a .tflite file.") from error
     if head[4:] != _MAGIC:
         what = "is empty" if not head else "is not a .tflite file"
         raise DeviceError(f"The model {path} {what}: export it again.")

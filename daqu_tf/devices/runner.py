@@ -97,9 +97,7 @@ def import_runtime() -> tuple:
 
         return interpreter, "tflite-runtime", tflite_runtime.__version__
     except ImportError:
-        raise ImportError(
-            f"this Python has no runtime for .tflite files; pip install ai-edge-litert; {reason}"
-        ) from None
+        raise ImportError(f"this Python has no runtime for .tflite files; pip install ai-edge-litert; {reason}") from None
 
 
 def is_delegated(interpreter) -> bool:

@@ -46,9 +46,7 @@ def _csv(run: Run) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     tail = ["int4_layers", "mean_weight_bits", "sha256", "genome", "subnet"]
-    table.writerow(
-        ["name", "file", "on_front", *(f"accuracy_{name}" for name in _FIGURES[:-1]), _FIGURES[-1], *costs, *tail]
-    )
+    table.writerow(["name", "file", "on_front", *(f"accuracy_{name}" for name in _FIGURES[:-1]), _FIGURES[-1], *costs, *tail])
     for member in run.members:
         table.writerow(
             [member.name, member.file, int(member.on_front)]

@@ -182,9 +182,7 @@ def _data(run: Run) -> str:
     counts = [f"{data[split]:,} {split}" for split in ("train", "search", "test") if isinstance(data.get(split), int)]
     text = f"{data.get('name', 'The data set')}: {', '.join(counts)} images in {data.get('num_classes', '?')} classes."
     if data.get("test_was_cut"):
-        text += (
-            " The source has no test split: the test images were cut from its training images, stratified and seeded."
-        )
+        text += " The source has no test split: the test images were cut from its training images, stratified and seeded."
     return f"<p>{_text(text)} {_text(_standard_error(run))}</p>"
 
 

@@ -63,11 +63,7 @@ def test_measure_gives_samples_and_where_they_come_from(models):
     assert len(latency.samples_us) >= 50 and sum(latency.samples_us) > 50_000 and latency.warmup_runs >= 10
     assert 0 < latency.median_us <= latency.p90_us and latency.relative_spread >= 0
     assert latency.sha256 == hashlib.sha256(models[1].read_bytes()).hexdigest()
-    assert (
-        (latency.threads, latency.delegate) == (1, "xnnpack")
-        and latency.runtime
-        and latency.runtime_version[0].isdigit()
-    )
+    assert (latency.threads, latency.delegate) == (1, "xnnpack") and latency.runtime and latency.runtime_version[0].isdigit()
     assert latency.device["kind"] == "host" and latency.device["cores"] == os.cpu_count() and latency.device["cpu"]
     assert json.loads(json.dumps(latency.to_json()))["median_us"] == latency.median_us
     assert len(latency.to_json()["samples_us"]) <= 1000 and latency.to_json()["sample_count"] == len(latency.samples_us)

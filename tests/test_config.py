@@ -1,0 +1,51 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from daqu_tf.config import RunConfig
+from daqu_tf.errors import DaquError
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("space", "nothing"),
+        ("target", "nothing"),
+        ("budget_minutes", 0.1),
+        ("budget_minutes", float("nan")),
+        ("finalists", 0),
+        ("max_trials", 3),
+        ("batch_size", 1),
+        ("workers", -1),
+        ("seed", -1),
+        ("learning_rate", 0.0),
+        ("precision_transfer", "sideways"),
+    ],
+)
+def test_settings_out_of_range_are_named(setting, value):
+    with pytest.raises(DaquError, match=f"`{setting}` must be"):
+        RunConfig("digits", "out", **{setting: value})
+
+
+def test_round_trip():
+    config = RunConfig("digits", "out", seed=7)
+    assert RunConfig(**config.to_json()) == config and dataclasses.replace(config, seed=8) != config
+
+
+def _python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    import os
+
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment)
+
+
+@pytest.mark.parametrize("module", ["space", "spaces", "targets", "costs", "pareto", "devices", "config", "tools.job_flags"])
+def test_what_must_start_quickly_imports_no_tensorflow(module):
+    done = _python(f"import sys, daqu_tf.{module}; sys.exit('tensorflow' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_keras_3_is_refused_in_a_sentence():
+    done = _python("import daqu_tf", TF_USE_LEGACY_KERAS="0")
+    assert done.returncode != 0 and "TF_USE_LEGACY_KERAS must be 1" in done.stderr

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from daqu_tf import spaces, targets, tflite_file
+from daqu_tf.devices import HostDevice
+from daqu_tf.errors import DaquError
+from daqu_tf.evaluation import Scorer
+from daqu_tf.export import export_tflite, fold, layer_table, to_graph
+from daqu_tf.keras import keras
+from daqu_tf.supernet import StaticNetwork
+from daqu_tf.tflite_graph import FullyConnected
+
+TARGET = targets.get("litert_cpu")
+SPACE = spaces.get("digits")  # Unrestricted: low-bit activations too.
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype(np.float32) / 255
+
+
+def _network(seed: int, images: np.ndarray) -> StaticNetwork:
+    """A subnet with random weights, steps from data, gammas of either sign and one that is zero."""
+    keras.utils.set_random_seed(seed)
+    rng = np.random.default_rng(seed)
+    network = StaticNetwork(SPACE, SPACE.sample(rng))
+    arrays = network.arrays()
+    for name, array in arrays.items():
+        if name.endswith("gamma"):
+            arrays[name] = rng.normal(0, 1, array.shape).astype(np.float32)
+            arrays[name][0] = 0.0
+        if name.endswith("beta"):
+            arrays[name] = rng.normal(0, 0.5, array.shape).astype(np.float32)
+    network.load_arrays(arrays)
+    network.initialise_steps(images, SPACE.weight_bits)
+    Scorer(network, images).recalibrate()
+    return network
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_file_computes_what_the_simulation_does(seed, images, tmp_path):
+    network = _network(seed, images)
+    path = tmp_path / "model.tflite"
+    export_tflite(SPACE, network.subnet, TARGET, network.arrays(), path)
+    codes, scale, zero_point = HostDevice().outputs(path, images)
+    steps = np.abs((codes.astype(np.float64) - zero_point) * scale - network(images).numpy()) / scale
+    # A rounding flip of a 2-bit activation is a large step, and goes through the layers behind it.
+    assert np.mean(steps) < 1.0 and np.quantile(steps, 0.95) <= 4.0
+
+
+def test_integers_are_the_trained_ones_up_to_sign(images):
+    network = _network(9, images)
+    graph = to_graph(SPACE, network.subnet, TARGET, network.arrays())
+    written = {operator.output: operator for operator in tflite_file.read(tflite_file.write(graph)).operators}
+    arrays = network.arrays()
+    for layer in SPACE.layers(network.subnet):
+        kernel = arrays[f"{layer.name}/kernel"]
+        kernel = np.moveaxis(kernel[..., 0] if layer.kind == "depthwise" else kernel, -1, 0).reshape(layer.output_channels, -1)
+        log_step = arrays[f"{layer.name}/kernel_log_step"]
+        row = SPACE.weight_bits.index(layer.weight_bits) if len(log_step) > 1 else 0
+        limit = 2 ** (layer.weight_bits - 1) - 1
+        codes = np.clip(np.round(kernel / np.exp(log_step[row])[:, None]), -limit, limit)
+        found = written[layer.name].weights
+        found = (np.moveaxis(found, 3, 1)[0] if layer.kind == "depthwise" else found).reshape(codes.shape)
+        alive = np.abs(found).sum(axis=1) > 0
+        assert np.array_equal(np.abs(found[alive]), np.abs(codes[alive])) and written[layer.name].weight_bits <= layer.weight_bits
+        if layer.kind != "dense":
+            assert not alive[0]  # Its gamma is zero.
+
+
+def test_containers_follow_target_and_bits(images):
+    network = _network(2, images)
+    for target in targets.TARGETS.values():
+        graph = to_graph(SPACE, network.subnet, target, network.arrays())
+        packed = {op.output for op in graph.operators if isinstance(op, FullyConnected) and op.container == "INT4"}
+        table = layer_table(SPACE, network.subnet, target)
+        assert packed == {row["name"] for row in table if row["container"] == "INT4"}
+        low = {row["name"] for row in table if row["kind"] == "pointwise" and row["weight_bits"] <= 4}
+        assert packed == (low if target.int4_fully_connected else set())
+
+
+def test_fold_makes_a_constant_of_a_dead_channel():
+    codes = np.array([[7, -7], [7, 7], [1, 0]])
+    weights, scales, bias = fold(codes, np.full(3, 0.1), np.array([2.0, -2.0, 1e-12]), np.array([0.0, 1.0, 3.0]), 0.01, 0.1)
+    assert weights.tolist() == [[7, -7], [-7, -7], [0, 0]]
+    np.testing.assert_allclose(scales[:2], 0.2, rtol=1e-6)
+    np.testing.assert_allclose(bias * 0.01 * scales, [0.0, 1.0, 3.0], rtol=1e-3)
+
+
+def test_a_folder_that_does_not_exist(images, tmp_path):
+    network = _network(2, images)
+    with pytest.raises(DaquError, match="cannot be written"):
+        export_tflite(SPACE, network.subnet, TARGET, network.arrays(), tmp_path / "missing" / "model.tflite")

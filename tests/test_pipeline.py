@@ -1,0 +1,148 @@
+"""The whole job as a user starts it. Killed and resumed, it is in the slow tier; what it refuses is here."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from daqu_tf import pipeline
+from daqu_tf.config import RunConfig
+from daqu_tf.errors import DaquError
+
+COMMAND = [sys.executable, "-m", "daqu_tf.tools.run", "--dataset=digits", "--space=digits", "--budget_minutes=1.5", "--finalists=4"]
+
+
+def _started(tmp_path: pathlib.Path) -> RunConfig:
+    """A folder in which a run has begun."""
+    config = RunConfig("digits", str(tmp_path / "run"), space="digits")
+    config.folder.mkdir()
+    (config.folder / "config.json").write_text(json.dumps({"flags": config.to_json(), "dataset": {}}))
+    (config.folder / "supernet.npz").write_text("precious")
+    return config
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    config = _started(tmp_path)
+    other = RunConfig("digits", config.output_dir, space="digits", seed=5, learning_rate=0.01)
+    with pytest.raises(DaquError, match=r"other settings \(--learning_rate was 0.006, --seed was 0\)"):
+        pipeline.run(other)
+    assert (config.folder / "supernet.npz").read_text() == "precious"
+
+
+def test_the_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(DaquError, match="holds other things than a run"):
+            pipeline.run(RunConfig("digits", str(tmp_path), space="digits"), overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_an_output_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DaquError, match="is a file"):
+        pipeline.run(RunConfig("digits", str(tmp_path / "file"), space="digits"))
+
+
+def test_an_output_folder_that_cannot_be_made():
+    with pytest.raises(DaquError, match="cannot be written to"):
+        pipeline.run(RunConfig("digits", "/proc/nothing/run", space="digits"))
+
+
+def test_two_at_once_in_one_folder(tmp_path):
+    import fcntl
+
+    config = _started(tmp_path)
+    with (config.folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DaquError, match="Another process is working"):
+            pipeline.run(config)
+
+
+def test_a_wrong_data_set_leaves_nothing_that_blocks_the_right_one(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(DaquError):
+        pipeline.run(RunConfig(str(tmp_path / "missing.npz"), str(out), space="digits"))
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_images_too_small_for_the_space(tmp_path):
+    np.savez(tmp_path / "tiny.npz", x_train=np.zeros((40, 4, 4), np.uint8), y_train=np.arange(40) % 2)
+    with pytest.raises(DaquError, match="too small for space 'mobilenet_v2_28'"):
+        pipeline.run(RunConfig(str(tmp_path / "tiny.npz"), str(tmp_path / "run"), batch_size=8))
+
+
+def test_time_is_shared_out_by_size():
+    seconds = pipeline.share_out({"a": 100, "b": 400}, 70.0, 5.0)
+    assert seconds == pytest.approx({"a": 20.0, "b": 40.0})
+    assert pipeline.share_out({"a": 100}, 3.0, 5.0) == {"a": 0.0}
+
+
+def test_a_tool_says_one_sentence_and_fails(tmp_path):
+    command = [*COMMAND, f"--output_dir={tmp_path / 'run'}", "--space=nothing"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("Error: `space` must be one of digits")
+
+
+def _kill_when(command: list[str], condition, output: pathlib.Path) -> None:
+    with output.open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 300
+        while process.poll() is None and not condition():
+            assert time.monotonic() < deadline, output.read_text()
+            time.sleep(0.02)
+        assert process.poll() is None, f"ended before it could be killed: {output.read_text()}"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _trials(folder: pathlib.Path) -> list[str]:
+    path = folder / "search" / "trials.jsonl"
+    return path.read_text().splitlines()[1:] if path.exists() else []
+
+
+def _last_phase(folder: pathlib.Path) -> str:
+    path = folder / "training.csv"
+    rows = list(csv.DictReader(path.open())) if path.exists() else []
+    return rows[-1]["phase"] if rows else ""
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_it_ends_complete(tmp_path):
+    folder, log = tmp_path / "run", tmp_path / "log"
+    command = [*COMMAND, f"--output_dir={folder}"]
+    _kill_when(command, lambda: list((folder / "checkpoints").glob("*.index")), log)
+    _kill_when(command, lambda: _last_phase(folder) == "precision_transfer", log)
+    _kill_when(command, lambda: len(_trials(folder)) >= 3, log)
+    trials = _trials(folder)
+    _kill_when(command, lambda: list(folder.glob("finalists/*.json")), log)
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("finalists/*.json")}
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    _check_complete(folder)
+    assert _trials(folder)[: len(trials)] == trials
+    ids = [json.loads(line)["trial_id"] for line in _trials(folder)]
+    assert len(ids) == len(set(ids))
+    assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
+    report = (folder / "report.html").stat().st_mtime_ns
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert (folder / "report.html").stat().st_mtime_ns == report
+
+
+def _check_complete(folder: pathlib.Path) -> None:
+    members = json.loads((folder / "pareto.json").read_text())["members"]
+    assert len(members) == 4
+    for member in members:
+        path = folder / "models" / member["file"]
+        assert path.stat().st_size == member["file_bytes"] and path.read_bytes()[4:8] == b"TFL3"
+        assert json.loads(path.with_suffix(".manifest.json").read_text())["sha256"] == member["sha256"]
+        assert member["latency"]["median_us"] > 0
+        assert abs(member["accuracy"]["file"]["test"] - member["accuracy"]["fine_tuned"]["test"]) <= 0.02
+    for name in ("pareto.csv", "pareto.png", "report.html", "training.csv", "config.json"):
+        assert (folder / name).stat().st_size > 0

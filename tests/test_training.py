@@ -1,0 +1,73 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from daqu_tf import data, spaces, targets
+from daqu_tf.errors import DaquError
+from daqu_tf.space import FLOAT_BITS
+from daqu_tf.training import Batches, Schedule, augment, flips, sandwich
+
+SPACE = targets.get("litert_cpu").restrict(spaces.get("digits"))
+SCHEDULE = Schedule(seconds=10, batch_size=32, learning_rate=1e-3, warmup=True, precision_transfer="progressive", seed=0)
+ALPHABET = (2, 3, 4, 6, 8)
+
+
+def test_widths_open_from_high_to_low_and_stay_open():
+    opened = [SCHEDULE.open_widths(ALPHABET, done) for done in np.linspace(0, 1, 101)]
+    assert opened[0] == () and opened[-1] == ALPHABET
+    for before, after in zip(opened, opened[1:]):
+        assert set(before) <= set(after) and after == ALPHABET[len(ALPHABET) - len(after) :]
+    assert {len(widths) for widths in opened} == {0, 1, 2, 3, 4, 5}
+
+
+def test_switches():
+    at_once = dataclasses.replace(SCHEDULE, precision_transfer="all_at_once")
+    assert at_once.open_widths(ALPHABET, 0.41) == ALPHABET and at_once.open_widths(ALPHABET, 0.39) == ()
+    without = dataclasses.replace(SCHEDULE, warmup=False)
+    assert without.phase(0.0) == "precision_transfer" and without.open_widths(ALPHABET, 0.0) == (8,)
+
+
+def test_sandwich_has_the_ends_and_only_open_widths():
+    rng = np.random.default_rng(0)
+    for widths in ((8,), (4, 6, 8)):
+        for _ in range(20):
+            subnets = sandwich(SPACE, widths, rng)
+            assert subnets[0] == SPACE.restrict(weight_bits=widths).largest() and len(subnets) == 4
+            assert {v for s in subnets for name, v in s.choices if name.endswith("weight_bits")} <= set(widths)
+            assert subnets[1]["stage1.width"] == 8 and subnets[1]["stage2.depth"] == 1
+    warm = sandwich(SPACE, (), rng)
+    assert {value for s in warm for name, value in s.choices if name.endswith("_bits")} == {FLOAT_BITS}
+
+
+def test_augment_shifts_and_mirrors_only():
+    images = np.random.default_rng(0).random((64, 8, 8, 1), np.float32)
+    shifted = augment(images, np.random.default_rng(1), flip=False)
+    mirrored = augment(images, np.random.default_rng(1), flip=True)
+    assert shifted.shape == images.shape and shifted.dtype == np.float32
+    inner = images[:, 2:6, 2:6]
+    windows = [[shifted[i, r : r + 4, c : c + 4] for r in range(1, 4) for c in range(1, 4)] for i in range(64)]
+    assert all(any(np.array_equal(inner[i], window) for window in windows[i]) for i in range(64))
+    flipped = [not np.array_equal(a, b) for a, b in zip(shifted, mirrored)]
+    assert 16 < sum(flipped) < 48
+    assert all(np.array_equal(shifted[i][:, ::-1], mirrored[i]) for i in range(64) if flipped[i])
+
+
+def test_only_known_data_is_mirrored():
+    assert flips("fashion_mnist") and flips("some/cifar10.npz") and not flips("digits") and not flips("mnist")
+
+
+def test_batches_depend_on_the_step_alone():
+    dataset = data.load("digits")
+    batches, again = Batches(dataset, 64, seed=3), Batches(dataset, 64, seed=3)
+    first = [batches[step] for step in range(3 * batches.per_epoch)]
+    for step in (40, 0, 41, 7):
+        for a, b in zip(first[step], again[step]):
+            np.testing.assert_array_equal(a, b)
+    seen = np.concatenate([chosen for *_, chosen in first[: batches.per_epoch]])
+    assert len(set(seen)) == len(seen) == 64 * batches.per_epoch
+
+
+def test_a_batch_larger_than_the_data():
+    with pytest.raises(DaquError, match="`batch_size` must be at most the"):
+        Batches(data.load("digits"), 5000, seed=0)
