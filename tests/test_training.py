@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ ALPHABET = (2, 3, 4, 6, 8)
 def test_widths_open_from_high_to_low_and_stay_open():
     opened = [SCHEDULE.open_widths(ALPHABET, done) for done in np.linspace(0, 1, 101)]
     assert opened[0] == () and opened[-1] == ALPHABET
-    for before, after in zip(opened, opened[1:]):
+    for before, after in itertools.pairwise(opened):
         assert set(before) <= set(after) and after == ALPHABET[len(ALPHABET) - len(after) :]
     assert {len(widths) for widths in opened} == {0, 1, 2, 3, 4, 5}
 
