@@ -29,10 +29,10 @@ from daqu_tf.weights import cut
 
 # Training gets a share of the budget, the search a share of what is left then: tracing takes its time in between. The rest is for
 # fine-tuning, which gives more than a longer search would, until the share at which timing must begin.
-SUPERNET_SHARE, SEARCH_SHARE, FINALISTS_END = 0.28, 0.25, 0.93
+SUPERNET_SHARE, SEARCH_SHARE, FINALISTS_END = 0.25, 0.15, 0.93
 FINALIST_OVERHEAD_SECONDS = 15.0  # Start and trace of one finalist; scoring it takes its time for each image.
 OVERHEAD_SECONDS_AN_IMAGE = 4e-4
-MAX_ACCURACY_LOSS = 0.12  # Members of the front that lie further below its best are not worth fine-tuning.
+MAX_ACCURACY_LOSS = 0.08  # Members of the front that lie further below its best are not worth fine-tuning.
 SEARCH_IMAGES = 6000
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
 _OURS = (

@@ -28,6 +28,7 @@ CHECKPOINT_SECONDS = 30.0
 PANEL_SECONDS = 120.0
 STEP_RATE = 5e-3  # Peak learning rate of the quantizers' log steps, under an Adam of their own.
 WEIGHT_DECAY = 0.02
+TEACHER_SHARE = 0.3  # Of the targets in fine-tuning: a briefly trained teacher is weaker than what its student becomes.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,7 +329,7 @@ def fine_tune(
     Args:
         network: With inherited weights and steps.
         dataset: The train split is used.
-        teacher: Class probabilities (training images, classes) that the labels are mixed with, half and half.
+        teacher: Class probabilities (training images, classes) that the labels are mixed with.
         seconds: Of training, tracing not counted.
         batch_size: Images a step.
         learning_rate: The peak.
@@ -342,7 +343,7 @@ def fine_tune(
     step, began = 0, None
     while began is None or time.monotonic() - began < seconds:
         images, labels, chosen = batches[step]
-        targets = 0.5 * np.eye(dataset.num_classes, dtype=np.float32)[labels] + 0.5 * teacher[chosen]
+        targets = (1 - TEACHER_SHARE) * np.eye(dataset.num_classes, dtype=np.float32)[labels] + TEACHER_SHARE * teacher[chosen]
         optimizer.accumulate(images, targets)
         optimizer.apply(0.0 if began is None else (time.monotonic() - began) / seconds)
         began = began or time.monotonic()  # After the first step, which traces.

@@ -15,7 +15,7 @@ def images():
 
 @pytest.fixture(scope="session")
 def digits(images):
-    """The supernet of `digits`, its calls as traced functions, and one traced gradient, shared since building takes long.
+    """The supernet of `digits`, with its inference and its training step as traced functions; tracing takes long.
 
     All steps and statistics come from data. A test that changes weights puts them back.
     """
@@ -29,10 +29,11 @@ def digits(images):
     supernet(images, training=True, statistics_rate=1.0)
 
     @tf.function
-    def gradients(x):
+    def train(x):
+        """Logits, and the gradients of the sum of their squares."""
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(tf.square(supernet(x, training=True)))
-        return tape.gradient(loss, supernet.trainable_variables)
+            logits = supernet(x, training=True)
+            loss = tf.reduce_sum(tf.square(logits))
+        return logits, tape.gradient(loss, supernet.trainable_variables)
 
-    infer, train = (tf.function(lambda x, t=training: supernet(x, training=t)) for training in (False, True))
-    return types.SimpleNamespace(supernet=supernet, infer=infer, train=train, gradients=gradients)
+    return types.SimpleNamespace(supernet=supernet, infer=tf.function(lambda x: supernet(x)), train=train)

@@ -206,12 +206,12 @@ def test_a_space_that_makes_no_sense(changes, message):
 
 @pytest.mark.parametrize("bits", [(1, 8), (8, 9), (16,)])
 def test_bits_must_be_2_to_8(bits):
-    with pytest.raises(DaquError, match="`stem.activation_bits` must be among 2..8"):
+    with pytest.raises(DaquError, match=r"`stem.activation_bits` must be among 2..8"):
         SearchSpace("tiny", (8, 8, 1), 2, 8, 1, (), (16,), (8,), bits)
 
 
 def test_unknown_name():
-    with pytest.raises(DaquError, match="`space` must be one of digits, .* received 'digit'"):
+    with pytest.raises(DaquError, match=r"`space` must be one of digits, .* received 'digit'"):
         spaces.get("digit")
 
 

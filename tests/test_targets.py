@@ -39,5 +39,5 @@ def test_containers(kind, bits):
 
 
 def test_unknown_name():
-    with pytest.raises(DaquError, match="`target` must be one of litert_cpu, .* received 'gpu'"):
+    with pytest.raises(DaquError, match=r"`target` must be one of litert_cpu, .* received 'gpu'"):
         targets.get("gpu")
