@@ -33,7 +33,7 @@ def train_baselines(folder: pathlib.Path) -> None:
         command = [sys.executable, str(pathlib.Path(__file__).with_name("practitioner.py")), f"--dataset={_DATASET.value}"]
         command += [f"--widths={width}", f"--minutes={quick_minutes if _QUICK.value else minutes}", f"--seed={_SEED.value}"]
         processes.append(subprocess.Popen([*command, f"--output_dir={folder}"]))
-    if any([process.wait() for process in processes]):
+    if any(process.wait() for process in processes):
         sys.exit("A baseline failed.")
 
 

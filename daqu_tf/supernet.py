@@ -144,6 +144,7 @@ class Network(keras.Model):
                     f"The weights are those of another space than {self.space.name!r}: `{name}` must have shape "
                     f"{tuple(variable.shape)}, but received {came}."
                 )
+        for name, variable in self.variables_by_name.items():
             variable.assign(arrays[name])
 
     def weight_quantizers(self) -> list[tuple[SwitchableQuantizer, dict, tf.Variable]]:
@@ -151,11 +152,20 @@ class Network(keras.Model):
         wrappers = [layer for layer in self._flatten_layers(include_self=False) if isinstance(layer, QuantizeWrapper)]
         return [(quantizer, steps, kernel) for layer in wrappers for kernel, quantizer, steps in layer._weight_vars]
 
-    def initialise_steps(self, images: np.ndarray, widths: tuple[int, ...]) -> None:
-        """Sets the steps of `widths` from the weights and from one batch of images through the active subnet."""
+    def initialise_weight_steps(self, widths: tuple[int, ...]) -> None:
+        """Sets the weight steps of `widths` from the present weights; the steps of other widths stay as they were learned."""
         for quantizer, steps, kernel in self.weight_quantizers():
             quantizer.initialise(steps, kernel.numpy(), widths)
-        self(images, training=True, observe=(*widths, FIXED_BITS))
+
+    def initialise_steps(self, images: np.ndarray, widths: tuple[int, ...]) -> None:
+        """Sets the weight steps of `widths` and of the fixed tensors, and all activation steps from one batch.
+
+        Args:
+            images: Go through the active subnet.
+            widths: Of weights.
+        """
+        self.initialise_weight_steps((*widths, FIXED_BITS))
+        self(images, training=True, observe=(*self.space.activation_bits, FIXED_BITS))
 
 
 class Unit(keras.layers.Layer):
@@ -232,6 +242,9 @@ class Supernet(Network):
 
     def _pack(self, subnet: Subnet) -> list[int]:
         values = subnet.values
+        for name, value in values.items():
+            if value not in (*self._genes[name].values, FLOAT_BITS):
+                raise DaquError(f"`{name}` must be one of {self._genes[name].values} or {FLOAT_BITS}, but received {value}.")
         return [_fixed_bits(subnet), *(values.get(name, gene.values[0]) for name, gene in self._genes.items())]
 
     def extract(self, subnet: Subnet) -> "StaticNetwork":

@@ -244,11 +244,14 @@ class SupernetTraining:
         self._save(state)
 
     def _open(self, state: dict, done: float) -> None:
-        """Opens the widths that are due: their steps start from the present weights and from data."""
+        """Opens the widths that are due: their steps start from the present weights, those of activations from data."""
         due = self._schedule.open_widths(self._supernet.space.weight_bits, done)
         if new := tuple(width for width in due if width not in state["open"]):
-            self._supernet.activate(self._supernet.space.largest())
-            self._supernet.initialise_steps(self._dataset.x_train[:128], new)
+            if state["open"]:
+                self._supernet.initialise_weight_steps(new)
+            else:
+                self._supernet.activate(self._supernet.space.largest())
+                self._supernet.initialise_steps(self._dataset.x_train[:128], new)
             state["open"] = list(due)
 
     def _step(self, state: dict, done: float) -> dict[str, float]:
