@@ -90,10 +90,8 @@ class _Builder:
         """Factor and offset per output channel of what follows the convolution."""
         if layer.kind == "dense":
             return np.ones(layer.output_channels), self.arrays["classifier/bias"]
-        names = ("gamma", "beta", "moving_mean", "moving_variance")
-        gamma, beta, mean, variance = (self.arrays[f"{layer.name}.normalize/{name}"].astype(np.float64) for name in names)
-        factor = gamma / np.sqrt(variance + EPSILON)
-        return factor, beta - mean * factor
+        factor, mean = _factor_and_mean(self.arrays, layer)
+        return factor, self.arrays[f"{layer.name}.normalize/beta"] - mean * factor
 
     def add_residual(self, layer: Layer, shortcut: QuantizedTensor) -> None:
         block = layer.name.rpartition(".")[0]
@@ -127,6 +125,38 @@ def fold(
     bias = np.round(offset / (np.float64(input_scale) * scale))
     limit = 2**30  # Beyond any saturation; leaves room for the accumulator.
     return codes.astype(np.int8), scale, np.clip(bias, -limit, limit).astype(np.int32)
+
+
+def _factor_and_mean(arrays: Mapping[str, np.ndarray], layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    names = ("gamma", "moving_mean", "moving_variance")
+    gamma, mean, variance = (arrays[f"{layer.name}.normalize/{name}"].astype(np.float64) for name in names)
+    return gamma / np.sqrt(variance + EPSILON), mean
+
+
+def round_biases(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays with offsets that the file's int32 biases hold exactly, so that the simulation computes what the file does.
+
+    A bias counts in input scale x weight scale, which at 2 or 3 weight bits is a good part of an output step.
+
+    Args:
+        space: The space of the network that the arrays are from.
+        subnet: What will be exported.
+        target: Decides the containers.
+        arrays: `StaticNetwork.arrays()` of that subnet.
+    """
+    graph = to_graph(space, subnet, target, arrays)
+    scales = {tensor.name: tensor.scale for tensor in graph.tensors}
+    operators = {operator.output: operator for operator in graph.operators}
+    rounded = dict(arrays)
+    for layer in space.layers(subnet):
+        operator = operators[layer.name]
+        offset = operator.bias * (scales[operator.input] * operator.weight_scales.astype(np.float64))
+        if layer.kind == "dense":
+            rounded["classifier/bias"] = offset.astype(np.float32)
+        else:
+            factor, mean = _factor_and_mean(arrays, layer)
+            rounded[f"{layer.name}.normalize/beta"] = (offset + mean * factor).astype(np.float32)
+    return rounded
 
 
 def to_graph(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping[str, np.ndarray]) -> Graph:

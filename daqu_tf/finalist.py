@@ -23,7 +23,7 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
 
     from daqu_tf.devices import HostDevice
     from daqu_tf.evaluation import Scorer, top1
-    from daqu_tf.export import export_tflite, layer_table
+    from daqu_tf.export import export_tflite, layer_table, round_biases
     from daqu_tf.pipeline import read_json, space_for
     from daqu_tf.supernet import StaticNetwork
     from daqu_tf.training import fine_tune
@@ -45,6 +45,8 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     learning_rate = config.learning_rate * LEARNING_RATE_SHARE
     seed = config.seed + 1 + sorted(read_json(folder / "finalists.json")).index(name)
     steps = fine_tune(network, dataset, probabilities, seconds, config.batch_size, learning_rate, seed)
+
+    network.load_arrays(round_biases(space, subnet, target, network.arrays()))
 
     scorer = Scorer(network, dataset.x_train)
     simulated = scorer.logits(dataset.x_test)

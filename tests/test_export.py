@@ -5,7 +5,7 @@ from daqu_tf import spaces, targets, tflite_file
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
-from daqu_tf.export import export_tflite, fold, layer_table, to_graph
+from daqu_tf.export import export_tflite, fold, layer_table, round_biases, to_graph
 from daqu_tf.keras import keras
 from daqu_tf.supernet import StaticNetwork
 from daqu_tf.tflite_graph import FullyConnected
@@ -34,6 +34,7 @@ def _network(seed: int, images: np.ndarray) -> StaticNetwork:
     network.load_arrays(arrays)
     network.initialise_steps(images, SPACE.weight_bits)
     Scorer(network, images).recalibrate()
+    network.load_arrays(round_biases(SPACE, network.subnet, TARGET, network.arrays()))
     return network
 
 
@@ -44,8 +45,8 @@ def test_the_file_computes_what_the_simulation_does(seed, images, tmp_path):
     export_tflite(SPACE, network.subnet, TARGET, network.arrays(), path)
     codes, scale, zero_point = HostDevice().outputs(path, images)
     steps = np.abs((codes.astype(np.float64) - zero_point) * scale - network(images).numpy()) / scale
-    # A rounding flip of a 2-bit activation is a large step, and goes through the layers behind it.
-    assert np.mean(steps) < 1.0 and np.quantile(steps, 0.95) <= 4.0
+    # Equal but where a sum of floats fell on the other side of a tie; at 2 bits such a flip goes through the layers behind it.
+    assert np.mean(steps < 0.5) > 0.9 and np.mean(steps) < 0.3
 
 
 def test_integers_are_the_trained_ones_up_to_sign(images):

@@ -40,7 +40,7 @@ def main(
 def _guard(run: Callable[[list[str]], None], arguments: list[str], positional: bool) -> None:
     if arguments and not positional:
         raise app.UsageError(f"Unexpected argument {arguments[0]!r}: settings are given as --name=value.")
-    if flags.FLAGS.verbosity < 0:
+    if not flags.FLAGS["verbosity"].present:
         quieten()
     try:
         run(arguments)
