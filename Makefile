@@ -17,7 +17,7 @@ NO_PYTHON := Found no Python 3.10, 3.11 or 3.12 that runs and has venv: install 
 .PHONY: demo test test-slow test-devices test-all lint clean
 
 demo: $(STAMP)  ## The whole job on scikit-learn's handwritten digits; called again it resumes.
-	$(VENV)/bin/daqu-run --dataset=digits --space=digits --budget_minutes=4 --output_dir=$(DEMO_DIR)
+	$(VENV)/bin/daqu-run --dataset=digits --space=digits --budget_minutes=4.5 --finalists=10 --output_dir=$(DEMO_DIR)
 	@echo "The report: $(CURDIR)/$(DEMO_DIR)/report.html"
 
 test: $(STAMP)

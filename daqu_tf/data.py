@@ -77,7 +77,7 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
     Args:
         name_or_path: One of `NAMES`, or the path of a `.npz` file with x_train, y_train and perhaps x_test, y_test.
         seed: Seed of the splits.
-        search_fraction: Part of the training images held out as `search`, at most 0.5; a small set gives 10 a class.
+        search_fraction: Part of the training images held out as `search`, at most 0.5; a small set gives 25 a class.
 
     Raises:
         DaquError: The source cannot be read or is not a labelled image data set that can be split.

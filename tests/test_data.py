@@ -74,8 +74,8 @@ def test_same_seed_same_splits_other_seed_others(save):
     assert data.load(path, seed=1, search_fraction=0.4).fingerprint != one.fingerprint
 
 
-def test_small_sets_hold_out_ten_images_a_class_or_a_third(save):
-    assert len(data.load(save(**arrays(n=120))).y_search) == 30
+def test_small_sets_hold_out_25_images_a_class_or_a_third(save):
+    assert len(data.load(save(**arrays(n=300))).y_search) == 75
     assert len(data.load(save(**arrays(n=60))).y_search) == 20
     assert len(data.load(save(**arrays(n=60)), search_fraction=0.5).y_search) == 30
 
@@ -111,7 +111,7 @@ def test_labels_as_a_column_or_as_whole_floats(save):
     content["y_train"] = content["y_train"][:, None]
     content["y_test"] = content["y_test"].astype(np.float32)
     loaded = data.load(save(**content))
-    assert loaded.y_train.shape == (90,) and loaded.y_test.dtype == np.int32
+    assert loaded.y_train.shape == (80,) and loaded.y_test.dtype == np.int32
 
 
 def test_unknown_names_and_missing_files(tmp_path):

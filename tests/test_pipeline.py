@@ -130,9 +130,28 @@ def test_killed_in_every_stage_it_ends_complete(tmp_path):
     ids = [json.loads(line)["trial_id"] for line in _trials(folder)]
     assert len(ids) == len(set(ids))
     assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
+    _check_tools(folder, tmp_path)
     report = (folder / "report.html").stat().st_mtime_ns
     assert subprocess.run(command, capture_output=True).returncode == 0
     assert (folder / "report.html").stat().st_mtime_ns == report
+
+
+def _check_tools(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The other tools on a complete run."""
+
+    def tool(name: str, *arguments: str) -> str:
+        done = subprocess.run([sys.executable, "-m", f"daqu_tf.tools.{name}", *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    subnet = tmp_path / "subnet.json"
+    subnet.write_text(json.dumps(json.loads((folder / "finalists.json").read_text())["m00"]["values"]))
+    for name in ("m00", str(subnet)):
+        tool("export", f"--run={folder}", f"--subnet={name}", f"--output={tmp_path / 'inherited.tflite'}")
+    models = [str(path) for path in sorted((folder / "models").glob("*.tflite"))]
+    printed = tool("benchmark", "--repeats=1", *models, str(tmp_path / "inherited.tflite"))
+    assert all(model in printed for model in models)
+    assert "subnets" in tool("space", "--space=digits")
 
 
 def _check_complete(folder: pathlib.Path) -> None:

@@ -3,12 +3,14 @@
 from absl import flags
 
 from daqu_tf.config import RunConfig
+from daqu_tf.spaces import SPACES
+from daqu_tf.targets import TARGETS
 from daqu_tf.tools import command
 
 _DATASET = flags.DEFINE_string("dataset", None, "digits, a .npz file, fashion_mnist, mnist, cifar10 or cifar100.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for everything the run writes.")
-_SPACE = flags.DEFINE_string("space", RunConfig.space, "Search space: digits or mobilenet_v2_28.")
-_TARGET = flags.DEFINE_string("target", RunConfig.target, "What the networks are for: litert_cpu or litert_cpu_int8.")
+_SPACE = flags.DEFINE_string("space", RunConfig.space, f"Search space: {', '.join(SPACES)}.")
+_TARGET = flags.DEFINE_string("target", RunConfig.target, f"What the networks are for: {', '.join(TARGETS)}.")
 _BUDGET = flags.DEFINE_float("budget_minutes", RunConfig.budget_minutes, "Minutes for everything.")
 _FINALISTS = flags.DEFINE_integer("finalists", RunConfig.finalists, "Front members to fine-tune and export, at most.")
 _MAX_TRIALS = flags.DEFINE_integer("max_trials", RunConfig.max_trials, "Subnets scored in the search, at most.")

@@ -8,8 +8,8 @@ from absl import flags
 from daqu_tf import costs, spaces, targets
 from daqu_tf.tools import command
 
-_SPACE = flags.DEFINE_string("space", "mobilenet_v2_28", "Search space: digits or mobilenet_v2_28.")
-_TARGET = flags.DEFINE_string("target", "litert_cpu", "What the networks are for: litert_cpu or litert_cpu_int8.")
+_SPACE = flags.DEFINE_string("space", "mobilenet_v2_28", f"Search space: {', '.join(spaces.SPACES)}.")
+_TARGET = flags.DEFINE_string("target", "litert_cpu", f"What the networks are for: {', '.join(targets.TARGETS)}.")
 
 
 def _print_space(argv: list[str]) -> None:
