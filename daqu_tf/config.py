@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import pathlib
 from typing import Any
 
@@ -49,6 +50,8 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self):
+        if self.dataset.endswith(".npz"):  # Later stages run in other folders.
+            object.__setattr__(self, "dataset", os.path.abspath(self.dataset))
         spaces.get(self.space)
         targets.get(self.target)
         if not math.isfinite(self.budget_minutes) or self.budget_minutes < LEAST_BUDGET_MINUTES:

@@ -118,12 +118,13 @@ def fold(
     """
     scale = np.abs(factor) * step
     reach = np.abs(codes).sum(axis=1) * 255.0 * input_scale * scale
-    dead = reach < DEAD_STEPS * output_scale
+    limit = 2**30  # Leaves room in int32 for the accumulator.
+    # A bias beyond it belongs to a channel that its weights move by less than a step, too.
+    dead = (reach < DEAD_STEPS * output_scale) | (np.abs(offset) > limit * input_scale * scale)
     codes = np.where(dead[:, None], 0, codes * np.where(factor < 0, -1, 1)[:, None])
     # A constant needs only a scale at which its bias is exact to a small part of an output step.
     scale = np.where(dead, output_scale / input_scale * 2.0**-12, scale).astype(np.float32)
     bias = np.round(offset / (np.float64(input_scale) * scale))
-    limit = 2**30  # Beyond any saturation; leaves room for the accumulator.
     return codes.astype(np.int8), scale, np.clip(bias, -limit, limit).astype(np.int32)
 
 

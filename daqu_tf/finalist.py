@@ -1,20 +1,86 @@
 """Finishes one member of the front in a process of its own: extract, fine-tune, export, compare with the simulation.
 
-Started by the pipeline as `python -m daqu_tf.finalist FOLDER NAME SECONDS`; one thread, so that several share a machine well.
+The pipeline starts it as `python -m daqu_tf.finalist FOLDER NAME SECONDS PARENT`; one thread, so that several share a machine well.
 """
 
 import os
 import pathlib
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from daqu_tf import atomic, costs, data, targets
-from daqu_tf.config import RunConfig
+import daqu_tf
+from daqu_tf import atomic, costs, data, output, targets
+from daqu_tf.errors import DaquError
 
+OVERHEAD_SECONDS = 15.0  # Start and trace of one finalist; loading and scoring take their time by image.
+OVERHEAD_SECONDS_AN_IMAGE = 4e-4
 LEARNING_RATE_SHARE = 0.75  # Of the supernet's peak: the weights are trained already.
+
+
+class FinalistProcesses:
+    """Processes that finish members of the front, a few at a time; none outlives the `with` block.
+
+    Args:
+        folder: The run.
+        workers: How many at once.
+    """
+
+    def __init__(self, folder: pathlib.Path, workers: int):
+        self._folder, self._workers = folder.resolve(), workers
+        self._running: dict[str, subprocess.Popen] = {}
+        for name in ("models", "finalists"):
+            (folder / name).mkdir(exist_ok=True)
+
+    def __enter__(self) -> "FinalistProcesses":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+
+    def run(self, names: Sequence[str], seconds: Callable[[str], float]) -> Iterator[int]:
+        """Finishes all of `names`; yields how many are done, about once a second.
+
+        Args:
+            names: In the order in which they are started.
+            seconds: Asked for each one's seconds of fine-tuning when it starts.
+
+        Raises:
+            DaquError: One failed; what it printed is in `finalists/NAME.log`.
+        """
+        waiting = list(names)
+        while waiting or self._running:
+            while waiting and len(self._running) < self._workers:
+                name = waiting.pop(0)
+                self._running[name] = self._start(name, seconds(name))
+            time.sleep(0.5)
+            for name, process in list(self._running.items()):
+                if process.poll() is not None:
+                    del self._running[name]
+                    self._check(name, process.returncode)
+            yield len(names) - len(waiting) - len(self._running)
+
+    def _start(self, name: str, seconds: float) -> subprocess.Popen:
+        package = pathlib.Path(daqu_tf.__file__).parent.parent
+        paths = [str(package), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, paths)), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "daqu_tf.finalist", str(self._folder), name, f"{seconds:.1f}", str(os.getpid())]
+        with (self._folder / "finalists" / f"{name}.log").open("wb") as log:
+            # Not where the user stands: a checkout there would be imported instead of what is installed.
+            return subprocess.Popen(
+                command, cwd=self._folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def _check(self, name: str, status: int) -> None:
+        if status:
+            log = self._folder / "finalists" / f"{name}.log"
+            raise DaquError(f"Finalist {name} ended with status {status}: read {log}, then run the same command to go on.")
 
 
 def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
@@ -24,27 +90,21 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     from daqu_tf.devices import HostDevice
     from daqu_tf.evaluation import Scorer, top1
     from daqu_tf.export import export_tflite, layer_table, round_biases
-    from daqu_tf.pipeline import read_json, space_for
-    from daqu_tf.supernet import StaticNetwork
+    from daqu_tf.pipeline import space_for
+    from daqu_tf.supernet import extract
     from daqu_tf.training import fine_tune
-    from daqu_tf.weights import cut
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    config = RunConfig(**read_json(folder / "config.json")["flags"])
+    config, finalists = output.config_of(folder), output.read_json(folder / "finalists.json")
     dataset = data.load(config.dataset, config.seed)
-    target = targets.get(config.target)
-    space = space_for(config, dataset)
-    subnet = space.subnet(read_json(folder / "finalists.json")[name]["values"])
-
-    network = StaticNetwork(space, subnet)
-    with np.load(folder / "supernet.npz") as arrays:
-        network.load_arrays(cut(space, subnet, arrays))
+    target, space = targets.get(config.target), space_for(config, dataset)
+    subnet = space.subnet(finalists[name]["values"])
+    network = extract(space, subnet, output.read_arrays(folder / "supernet.npz"))
     inherited = _accuracies(network, dataset)
-    with np.load(folder / "teacher.npz") as teacher:
-        probabilities = teacher["probabilities"]
+    teacher = output.read_arrays(folder / "teacher.npz")["probabilities"]
     learning_rate = config.learning_rate * LEARNING_RATE_SHARE
-    seed = config.seed + 1 + sorted(read_json(folder / "finalists.json")).index(name)
-    steps = fine_tune(network, dataset, probabilities, seconds, config.batch_size, learning_rate, seed)
+    seed = config.seed + 1 + list(finalists).index(name)
+    steps = fine_tune(network, dataset, teacher, seconds, config.batch_size, learning_rate, seed)
 
     network.load_arrays(round_biases(space, subnet, target, network.arrays()))
 
@@ -85,9 +145,8 @@ def _accuracies(network, dataset) -> dict[str, float]:
     return {split: scorer.accuracy(x, y) for split, x, y in splits}
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Ends this process when the one that started it is gone, however it went."""
-    parent = os.getppid()
 
     def watch():
         while os.getppid() == parent:
@@ -98,5 +157,5 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    _die_with_parent()
+    _die_with(int(sys.argv[4]))
     finish(pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))

@@ -30,12 +30,17 @@ class Progress:
         if now - self._shown < (_TERMINAL_SECONDS if self._live else _LINE_SECONDS):
             return
         self._shown = now
-        left = "" if left_seconds is None else f"  {clock(left_seconds)} left"
-        self._print(f"{self._stage:<20}{clock(now - self._began)}{left}  {text}", end="" if self._live else "\n")
+        left = "" if left_seconds is None else f"  {minutes(left_seconds)} left"
+        self._print(f"{self._stage:<20}{minutes(now - self._began)}{left}  {text}", end="" if self._live else "\n")
 
     def end(self, text: str) -> None:
         """Ends the stage with a line that stays."""
-        self._print(f"{self._stage:<20}{clock(time.monotonic() - self._began)}  {text}", end="\n")
+        self._print(f"{self._stage:<20}{minutes(time.monotonic() - self._began)}  {text}", end="\n")
+
+    def abandon(self) -> None:
+        """Leaves the line as it is: what comes next is an error's."""
+        if self._live:
+            self._print(self._stage, end="\n")
 
     def _print(self, line: str, end: str) -> None:
         start, clear = ("\r", "\x1b[K") if self._live else ("", "")
@@ -43,6 +48,6 @@ class Progress:
         self._stream.flush()
 
 
-def clock(seconds: float) -> str:
+def minutes(seconds: float) -> str:
     """Minutes and seconds, as 3:07."""
     return f"{int(max(seconds, 0)) // 60}:{int(max(seconds, 0)) % 60:02d}"

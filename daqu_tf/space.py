@@ -110,7 +110,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One layer of one subnet as costs, targets, manifests and the exporter see it. Sizes are of square images.
+    """One layer of one subnet as costs, targets, manifests and the exporter see it. Sizes are (height, width).
 
     Attributes:
         name: The layer's name in the supernet.

@@ -249,9 +249,7 @@ class Supernet(Network):
 
     def extract(self, subnet: Subnet) -> "StaticNetwork":
         """A trainable network of `subnet` alone, with its part of the weights, statistics and steps."""
-        network = StaticNetwork(self.space, subnet)
-        network.load_arrays(cut(self.space, subnet, self.arrays()))
-        return network
+        return extract(self.space, subnet, self.arrays())
 
 
 class StaticNetwork(Network):
@@ -274,6 +272,19 @@ class StaticNetwork(Network):
     def maximum(self, name):
         """The subnet's value."""
         return self.subnet[name]
+
+
+def extract(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray]) -> StaticNetwork:
+    """A trainable network of `subnet` alone, from the arrays of its supernet.
+
+    Args:
+        space: Of the supernet.
+        subnet: What is extracted.
+        arrays: `Supernet.arrays()`.
+    """
+    network = StaticNetwork(space, subnet)
+    network.load_arrays(cut(space, subnet, arrays))
+    return network
 
 
 def _fixed_bits(subnet: Subnet) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from daqu_tf import atomic
 from daqu_tf.data import Dataset
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
@@ -224,6 +225,7 @@ class SupernetTraining:
         """
         self._checkpoints.restore_or_initialize()
         state = json.loads(self._state.numpy())
+        self._rows = self._rows_until(state["step"])
         saved = scored = time.monotonic()
         figures: dict[str, float] = {}
         while (done := state["seconds"] / self._schedule.seconds) < 1.0:
@@ -288,6 +290,14 @@ class SupernetTraining:
         highest = [value for name, value in figures.items() if name.startswith("accuracy")]
         return figures | {"accuracy_mean": float(np.mean(highest)), "accuracy_gap": max(highest) - min(highest)}
 
+    def _rows_until(self, step: int) -> list[dict]:
+        """What `training.csv` says of the steps that are in the checkpoint; later ones are taken again."""
+        path = self._folder / "training.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+
     def _record(self, state: dict, done: float, figures: dict[str, float]) -> None:
         row = {
             "phase": self._schedule.phase(done),
@@ -295,13 +305,11 @@ class SupernetTraining:
             "step": state["step"],
             "minutes": round(state["seconds"] / 60, 3),
         } | {name: figures.get(name, "") for name in CSV_FIGURES}
-        path = self._folder / "training.csv"
-        new = not path.exists()
-        with path.open("a", newline="") as file:
+        self._rows.append(row)
+        with atomic.replacing(self._folder / "training.csv") as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, row)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+            writer.writeheader()
+            writer.writerows(self._rows)
         with self._log.as_default(step=state["step"]):
             for name, value in figures.items():
                 tf.summary.scalar(name, value)

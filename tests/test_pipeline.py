@@ -15,6 +15,7 @@ import pytest
 from daqu_tf import pipeline
 from daqu_tf.config import RunConfig
 from daqu_tf.errors import DaquError
+from daqu_tf.finalist import FinalistProcesses
 
 COMMAND = [sys.executable, "-m", "daqu_tf.tools.run", "--dataset=digits", "--space=digits", "--budget_minutes=1.5", "--finalists=4"]
 
@@ -69,7 +70,38 @@ def test_a_wrong_data_set_leaves_nothing_that_blocks_the_right_one(tmp_path):
     out = tmp_path / "run"
     with pytest.raises(DaquError):
         pipeline.run(RunConfig(str(tmp_path / "missing.npz"), str(out), space="digits"))
-    assert [path.name for path in out.iterdir()] == [".lock"]
+    assert not out.exists()
+
+
+def test_overwriting_with_a_wrong_data_set_loses_nothing(tmp_path):
+    config = _started(tmp_path)
+    wrong = RunConfig(str(tmp_path / "missing.npz"), config.output_dir, space="digits")
+    with pytest.raises(DaquError, match="does not exist"):
+        pipeline.run(wrong, overwrite=True)
+    assert (config.folder / "supernet.npz").read_text() == "precious"
+
+
+def test_another_programs_config_is_left_alone(tmp_path):
+    (tmp_path / "config.json").write_text('{"model": "theirs"}')
+    for overwrite in (False, True):
+        with pytest.raises(DaquError, match="holds other things than a run"):
+            pipeline.run(RunConfig("digits", str(tmp_path), space="digits"), overwrite)
+
+
+def test_a_data_set_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig("mine.npz", "out")
+    assert config.dataset == str(tmp_path / "mine.npz")
+
+
+def test_a_failing_finalist_ends_the_others_at_once(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    began = time.monotonic()
+    with pytest.raises(DaquError, match="ended with status"), FinalistProcesses(tmp_path, workers=2) as processes:
+        for _ in processes.run(["m00", "m01", "m02"], lambda name: 600.0):
+            pass
+    assert time.monotonic() - began < 60
+    assert "holds no run" in (tmp_path / "finalists" / "m00.log").read_text()
 
 
 def test_images_too_small_for_the_space(tmp_path):

@@ -3,7 +3,7 @@
 daqu-benchmark runs/digits/models/m00.tflite runs/digits/models/m01.tflite
 """
 
-import json
+import os
 import pathlib
 
 from absl import flags
@@ -20,6 +20,8 @@ _JSON = flags.DEFINE_string("json", None, "File for all samples; none by default
 def _benchmark(argv: list[str]) -> None:
     if not argv:
         raise DaquError("No file to time: name one or more .tflite files.")
+    if _JSON.value and not os.access(pathlib.Path(_JSON.value).resolve().parent, os.W_OK):
+        raise DaquError(f"{_JSON.value} cannot be written: choose another --json.")
     from daqu_tf.devices import HostDevice
 
     latencies = HostDevice(threads=_THREADS.value).measure_many([pathlib.Path(path) for path in argv], repeats=_REPEATS.value)
@@ -28,7 +30,7 @@ def _benchmark(argv: list[str]) -> None:
         kilobytes = pathlib.Path(path).stat().st_size / 1000
         print(f"{latency.median_us:10.1f} {latency.p90_us:9.1f} {latency.relative_spread:7.1%} {kilobytes:8.1f}  {path}")
     if _JSON.value:
-        atomic.write_bytes(_JSON.value, json.dumps(dict(zip(argv, (x.to_json() for x in latencies)))).encode())
+        atomic.write_json(_JSON.value, [{"file": path, **latency.to_json()} for path, latency in zip(argv, latencies)])
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ def _guard(run: Callable[[list[str]], None], arguments: list[str], positional: b
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        print("\nStopped.", file=sys.stderr)
         sys.exit(130)
 
 

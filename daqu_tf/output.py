@@ -1,0 +1,164 @@
+"""The output folder of a run: whose it is, the settings it was made with, and the time that it has used."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import pathlib
+import shutil
+import time
+from typing import Any
+
+import numpy as np
+
+from daqu_tf import atomic
+from daqu_tf.config import RunConfig
+from daqu_tf.errors import DaquError
+
+LOCK = ".lock"
+# What a run writes, and --overwrite deletes; `config.json` goes last, since it is what marks the folder as a run's.
+CONTENTS = (
+    "clock.json", "timeline.json", "training.csv", "checkpoints", "tensorboard", "supernet.npz", "teacher.npz", "search",
+    "finalists.json", "finalists", "models", "pareto.json", "pareto.csv", "pareto.png", "report.html", "config.json",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path):
+    """Makes the folder where it is missing, and keeps other processes out of it.
+
+    Raises:
+        DaquError: It cannot be written to, or another process works in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise DaquError(f"{folder} cannot be written to ({error.strerror}): choose another --output_dir.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DaquError(f"Another process is working in {folder}: wait for it, or choose another --output_dir.") from error
+        yield
+
+
+def check(config: RunConfig, overwrite: bool) -> None:
+    """Refuses a folder that is not this run's, before anything slow is done.
+
+    Raises:
+        DaquError: The folder is a file, holds something else, or a run with other settings that may not be overwritten.
+    """
+    folder = config.folder
+    if folder.exists() and not folder.is_dir():
+        raise DaquError(f"{folder} is a file: choose a folder as --output_dir.")
+    if not folder.exists():
+        return
+    strangers = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if strangers and not _settings(folder):
+        raise DaquError(f"{folder} holds other things than a run: choose an empty or a new folder as --output_dir.")
+    if (changed := changes(folder, config)) and not overwrite:
+        raise DaquError(
+            f"{folder} holds a run with other settings ({changed}): give the same, another --output_dir, or --overwrite."
+        )
+
+
+def changes(folder: pathlib.Path, config: RunConfig, fingerprint: str | None = None) -> str:
+    """What differs from the run in the folder, for people; empty where nothing does or there is no run.
+
+    Args:
+        folder: Its own name is no setting.
+        config: The settings now.
+        fingerprint: Of the data set now; None where it is not known yet.
+    """
+    settings = _settings(folder)
+    if not settings:
+        return ""
+    before, now = settings["flags"], config.to_json()
+    names = [name for name in now if name != "output_dir" and before.get(name) != now[name]]
+    differing = [f"--{name} was {before.get(name)}" for name in names]
+    if fingerprint is not None and settings["dataset"].get("fingerprint") != fingerprint:
+        differing.append("the images were others")
+    return ", ".join(differing)
+
+
+def clear(folder: pathlib.Path) -> None:
+    """Deletes what a run has written, and nothing else."""
+    for name in CONTENTS:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _settings(folder: pathlib.Path) -> dict[str, Any] | None:
+    """The content of `config.json` if a run wrote it."""
+    with contextlib.suppress(OSError, ValueError):
+        value = json.loads((folder / "config.json").read_text())
+        if isinstance(value, dict) and isinstance(value.get("flags"), dict) and isinstance(value.get("dataset"), dict):
+            return value
+    return None
+
+
+def config_of(folder: pathlib.Path) -> RunConfig:
+    """The settings of the run in `folder`.
+
+    Raises:
+        DaquError: There is no run, or one of another version.
+    """
+    settings = _settings(folder)
+    fields = {field.name for field in dataclasses.fields(RunConfig)}
+    if settings is None or set(settings["flags"]) != fields:
+        raise DaquError(f"{folder} holds no run of this version of daqu_tf: name the --output_dir of a run.")
+    return RunConfig(**settings["flags"])
+
+
+def read_json(path: pathlib.Path, default=None):
+    """The content of a JSON file; `default`, where given, if there is no such file.
+
+    Raises:
+        DaquError: The file is damaged.
+    """
+    if default is not None and not path.exists():
+        return default
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DaquError(f"{path} cannot be read ({error}): restore it, or delete the folder that holds it.") from error
+
+
+def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays as `.npz`, atomically."""
+    with atomic.replacing(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The inverse of `write_arrays`."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+class Clock:
+    """The wall-clock seconds that a job has used over all its resumed parts.
+
+    Args:
+        path: Where they are kept.
+        budget_seconds: What may be used in all.
+    """
+
+    def __init__(self, path: pathlib.Path, budget_seconds: float):
+        self._path, self.budget_seconds = path, budget_seconds
+        self._before = read_json(path, {"seconds": 0.0})["seconds"]
+        self._began = self._written = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Seconds used until now."""
+        return self._before + time.monotonic() - self._began
+
+    def tick(self, now: bool = False) -> None:
+        """Writes the seconds down, every few seconds or `now`."""
+        if now or time.monotonic() - self._written > 5.0:
+            self._written = time.monotonic()
+            atomic.write_json(self._path, {"seconds": round(self.elapsed(), 1)})
