@@ -162,7 +162,8 @@ class _Job:
         front = tuner.pareto_trials()
         if not front:
             raise DaquError("No subnet could be scored in the time left: begin again with --overwrite and more --budget_minutes.")
-        chosen = candidates.choose(front, self.affordable(), MAX_ACCURACY_LOSS)
+        ended = tuner.oracle.get_best_trials(len(tuner.oracle.end_order))
+        chosen = candidates.choose(ended, self.affordable(), MAX_ACCURACY_LOSS)
         names = {f"m{number:02d}": finalist for number, finalist in enumerate(chosen)}
         atomic.write_json(self.folder / "finalists.json", names)
         self.progress.end(f"{len(tuner.oracle.end_order)} trials, {len(front)} on the front, {len(names)} finalists")

@@ -14,7 +14,7 @@ from daqu_tf.devices import HostDevice
 from daqu_tf.evaluation import Scorer
 from daqu_tf.export import export_tflite
 from daqu_tf.oracle import ParetoOracle
-from daqu_tf.pareto import select_by_hypervolume
+from daqu_tf.pareto import non_dominated_ranks, select_by_hypervolume
 from daqu_tf.space import SearchSpace
 from daqu_tf.supernet import Supernet
 from daqu_tf.targets import Target
@@ -58,23 +58,29 @@ class Candidates:
         }
 
     def choose(self, trials: Sequence, count: int, max_loss: float) -> list[dict]:
-        """The `count` trials of the front with the most hypervolume, over accuracy and the logarithms of the costs.
+        """The `count` trials that span the most hypervolume, over accuracy and the logarithms of the costs.
 
         Args:
-            trials: The front.
+            trials: Best first: the front, then the next fronts, which fill up where the front alone is too short.
             count: How many, at most.
             max_loss: Trials further below the best accuracy than this are left out, unless too few remain.
         """
-        names = [name for name, _ in self.target.objectives]
-        metrics = [{name: trial.metrics.get_best_value(name) for name in names} for trial in trials]
+        objectives = self.target.objectives
+        metrics = [{name: trial.metrics.get_best_value(name) for name, _ in objectives} for trial in trials]
         best = max(metric["accuracy"] for metric in metrics)
         good = [index for index, metric in enumerate(metrics) if metric["accuracy"] >= best - max_loss]
-        good = good if len(good) >= count else range(len(metrics))
-        points = np.array([[_minimised(metrics[i][name], way) for name, way in self.target.objectives] for i in good])
-        spread = np.maximum(np.ptp(points, axis=0), 1e-9)
-        points = (points - points.min(axis=0)) / spread
-        chosen = select_by_hypervolume(points, min(count, len(points)), np.full(points.shape[1], 1.1))
-        return [self._finalist(trials[good[i]], metrics[good[i]]) for i in chosen]
+        good = good if len(good) >= count else list(range(len(metrics)))
+        points = np.array([[_minimised(metrics[i][name], way) for name, way in objectives] for i in good])
+        points = (points - points.min(axis=0)) / np.maximum(np.ptp(points, axis=0), 1e-9)
+        chosen = []
+        # A front at a time, since a dominated trial adds no hypervolume; fine-tuning may yet turn the order round.
+        for rank in np.unique(ranks := non_dominated_ranks(points)):
+            members = np.flatnonzero(ranks == rank)
+            room = min(count - len(chosen), len(members))
+            if room > 0:
+                picked = select_by_hypervolume(points[members], room, np.full(len(objectives), 1.1))
+                chosen += [good[members[index]] for index in picked]
+        return [self._finalist(trials[index], metrics[index]) for index in chosen]
 
     def _finalist(self, trial, metrics: dict[str, float]) -> dict:
         subnet = self.space.subnet(trial.hyperparameters.values)
