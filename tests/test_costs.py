@@ -2,10 +2,19 @@ import numpy as np
 import pytest
 
 from daqu_tf import costs, spaces
+from daqu_tf.space import SearchSpace, Stage
 
-DIGITS = spaces.get("digits")
+DIGITS = SearchSpace(
+    "counted by hand",
+    (8, 8, 1),
+    10,
+    16,
+    1,
+    (Stage((8, 16), (1, 2), (3,), (2, 4), 1), Stage((16, 32), (1, 2), (3, 5), (2, 4), 2)),
+    (32, 64),
+)
 
-# The smallest subnet of `digits`, layer by layer: weights, output channels, output pixels.
+# The smallest subnet of that space, layer by layer: weights, output channels, output pixels.
 SMALLEST = {
     "stem": (3 * 3 * 1 * 16, 16, 64),
     "stage1.block1.expand": (16 * 32, 32, 64),

@@ -36,7 +36,7 @@ def test_sandwich_has_the_ends_and_only_open_widths():
             subnets = sandwich(SPACE, widths, rng)
             assert subnets[0] == SPACE.restrict(weight_bits=widths).largest() and len(subnets) == 4
             assert {v for s in subnets for name, v in s.choices if name.endswith("weight_bits")} <= set(widths)
-            assert subnets[1]["stage1.width"] == 8 and subnets[1]["stage2.depth"] == 1
+            assert subnets[1]["stage1.width"] == 4 and subnets[1]["stage2.depth"] == 1
     warm = sandwich(SPACE, (), rng)
     assert {value for s in warm for name, value in s.choices if name.endswith("_bits")} == {FLOAT_BITS}
 
