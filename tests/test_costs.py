@@ -1,18 +1,8 @@
 import numpy as np
 import pytest
+from counted_space import COUNTED
 
 from daqu_tf import costs, spaces
-from daqu_tf.space import SearchSpace, Stage
-
-DIGITS = SearchSpace(
-    "counted by hand",
-    (8, 8, 1),
-    10,
-    16,
-    1,
-    (Stage((8, 16), (1, 2), (3,), (2, 4), 1), Stage((16, 32), (1, 2), (3, 5), (2, 4), 2)),
-    (32, 64),
-)
 
 # The smallest subnet of that space, layer by layer: weights, output channels, output pixels.
 SMALLEST = {
@@ -33,25 +23,25 @@ def macs_of(names):
 
 
 def test_layers_by_hand():
-    layers = DIGITS.layers(DIGITS.smallest())
+    layers = COUNTED.layers(COUNTED.smallest())
     figures = {x.name: (x.weights, x.output_channels, x.output_size[0] * x.output_size[1]) for x in layers}
     assert figures == SMALLEST
 
 
 def test_totals_by_hand():
-    subnet = DIGITS.smallest()
-    assert costs.macs(DIGITS, subnet) == macs_of(SMALLEST) == 99_904
-    assert costs.parameters(DIGITS, subnet) == sum(weights + outputs for weights, outputs, _ in SMALLEST.values()) == 2738
-    assert costs.bitops(DIGITS, subnet) == 99_904 * 8 * 8
+    subnet = COUNTED.smallest()
+    assert costs.macs(COUNTED, subnet) == macs_of(SMALLEST) == 99_904
+    assert costs.parameters(COUNTED, subnet) == sum(weights + outputs for weights, outputs, _ in SMALLEST.values()) == 2738
+    assert costs.bitops(COUNTED, subnet) == 99_904 * 8 * 8
 
 
 def test_bits_of_weights_and_inputs_count_where_they_are_read():
     bits = {"stage1.block1.depthwise.weight_bits": 3, "stage1.block1.expand.activation_bits": 2, "head.weight_bits": 4}
-    subnet = DIGITS.subnet(DIGITS.smallest().values | bits)
+    subnet = COUNTED.subnet(COUNTED.smallest().values | bits)
     changed = {"stage1.block1.depthwise": 3 * 2, "head": 4 * 8}  # Weight bits x bits of the tensor that is read.
     expected = sum(macs_of([name]) * changed.get(name, 64) for name in SMALLEST)
-    assert costs.bitops(DIGITS, subnet) == expected
-    assert costs.macs(DIGITS, subnet) == costs.macs(DIGITS, DIGITS.smallest())
+    assert costs.bitops(COUNTED, subnet) == expected
+    assert costs.macs(COUNTED, subnet) == costs.macs(COUNTED, COUNTED.smallest())
 
 
 @pytest.mark.parametrize("space", spaces.SPACES.values(), ids=spaces.SPACES)

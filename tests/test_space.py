@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from counted_space import COUNTED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from daqu_tf import spaces
 from daqu_tf.errors import DaquError
 from daqu_tf.space import SearchSpace, Stage
 
-DIGITS = spaces.get("digits")
 NAMED = pytest.mark.parametrize("space", spaces.SPACES.values(), ids=spaces.SPACES)
 
 
@@ -63,7 +63,7 @@ def test_cardinality_by_hand():
     # Bits of the stem and the head; two widths of two stages; head widths; one or two blocks of 5^5 precisions.
     precisions = 5**5
     first, second = 2 * precisions, 2 * 2 * precisions
-    assert DIGITS.cardinality == 5**3 * 2 * 2 * 2 * (first + first**2) * (second + second**2)
+    assert COUNTED.cardinality == 5**3 * 2 * 2 * 2 * (first + first**2) * (second + second**2)
 
 
 @NAMED
@@ -81,23 +81,23 @@ def test_genome_round_trip(space):
 @given(st.data())
 @settings(deadline=None)
 def test_any_genome_becomes_canonical(data):
-    genome = [data.draw(st.integers(0, len(gene.values) - 1)) for gene in DIGITS.genes]
-    canonical = DIGITS.genome(DIGITS.from_genome(genome))
-    assert DIGITS.from_genome(canonical) == DIGITS.from_genome(genome)
-    values = DIGITS.from_genome(genome).values
-    for gene, given_index, index in zip(DIGITS.genes, genome, canonical):
+    genome = [data.draw(st.integers(0, len(gene.values) - 1)) for gene in COUNTED.genes]
+    canonical = COUNTED.genome(COUNTED.from_genome(genome))
+    assert COUNTED.from_genome(canonical) == COUNTED.from_genome(genome)
+    values = COUNTED.from_genome(genome).values
+    for gene, given_index, index in zip(COUNTED.genes, genome, canonical):
         assert index == (given_index if gene.name in values else 0)
 
 
 def test_genes_of_blocks_that_are_cut_off_make_no_difference():
-    shallow = DIGITS.largest().to_json() | {"stage2.depth": 1}
+    shallow = COUNTED.largest().to_json() | {"stage2.depth": 1}
     other = shallow | {"stage2.block2.kernel": 3, "stage2.block2.project.weight_bits": 2}
-    assert DIGITS.subnet(shallow) == DIGITS.subnet(other)
-    assert not any(name.startswith("stage2.block2") for name in DIGITS.subnet(shallow).values)
+    assert COUNTED.subnet(shallow) == COUNTED.subnet(other)
+    assert not any(name.startswith("stage2.block2") for name in COUNTED.subnet(shallow).values)
     for name in [name for name in shallow if name.startswith("stage2.block2")]:
         del other[name]
-    assert DIGITS.subnet(other) == DIGITS.subnet(shallow)
-    assert DIGITS.subnet(shallow | {"stage2.block1.kernel": 3}) != DIGITS.subnet(shallow)
+    assert COUNTED.subnet(other) == COUNTED.subnet(shallow)
+    assert COUNTED.subnet(shallow | {"stage2.block1.kernel": 3}) != COUNTED.subnet(shallow)
 
 
 @NAMED
@@ -111,32 +111,32 @@ def test_largest_and_smallest(space):
 
 
 def test_sampling_is_reproducible_and_reaches_every_value():
-    samples = [DIGITS.sample(np.random.default_rng([5, index])) for index in range(200)]
-    assert samples == [DIGITS.sample(np.random.default_rng([5, index])) for index in range(200)]
-    for gene in DIGITS.genes:
+    samples = [COUNTED.sample(np.random.default_rng([5, index])) for index in range(200)]
+    assert samples == [COUNTED.sample(np.random.default_rng([5, index])) for index in range(200)]
+    for gene in COUNTED.genes:
         assert {subnet[gene.name] for subnet in samples if gene.name in subnet.values} == set(gene.values)
 
 
 def test_restrict():
-    restricted = DIGITS.restrict(weight_bits=(8, 4), activation_bits=(8,))
+    restricted = COUNTED.restrict(weight_bits=(8, 4), activation_bits=(8,))
     assert restricted.weight_bits == (4, 8)
     assert restricted.activation_bits == (8,)
     precisions = 2**3
     first, second = 2 * precisions, 2 * 2 * precisions
     assert restricted.cardinality == 2 * 2 * 2 * 2 * (first + first**2) * (second + second**2)
     subnet = restricted.sample(np.random.default_rng(0))
-    assert DIGITS.subnet(subnet.values) == subnet
+    assert COUNTED.subnet(subnet.values) == subnet
 
 
 def test_restrict_to_what_the_space_lacks():
     with pytest.raises(DaquError, match=r"`weight_bits` .*\(2, 3, 4, 6, 8\).*'digits'.*\[5, 7\]"):
-        DIGITS.restrict(weight_bits=(5, 7, 8))
+        COUNTED.restrict(weight_bits=(5, 7, 8))
     with pytest.raises(DaquError, match="weight_bits` must have at least one choice"):
-        DIGITS.restrict(weight_bits=())
+        COUNTED.restrict(weight_bits=())
 
 
 def test_with_bits_changes_bits_only():
-    subnet = DIGITS.sample(np.random.default_rng(3))
+    subnet = COUNTED.sample(np.random.default_rng(3))
     for name, value in subnet.with_bits(4, 32).choices:
         expected = {"weight_bits": 4, "activation_bits": 32}.get(name.rpartition(".")[2], subnet[name])
         assert value == expected
@@ -145,8 +145,8 @@ def test_with_bits_changes_bits_only():
 def test_layers_chain():
     rng = np.random.default_rng(1)
     for _ in range(20):
-        subnet = DIGITS.sample(rng)
-        layers = DIGITS.layers(subnet)
+        subnet = COUNTED.sample(rng)
+        layers = COUNTED.layers(subnet)
         assert len(layers) == 3 + 3 * (subnet["stage1.depth"] + subnet["stage2.depth"])
         for before, after in itertools.pairwise(layers):
             assert after.input_channels == before.output_channels
@@ -160,7 +160,7 @@ def test_layers_chain():
 
 
 def test_odd_images_are_padded():
-    space = DIGITS.for_images((9, 11, 3), 4)
+    space = COUNTED.for_images((9, 11, 3), 4)
     layers = space.layers(space.largest())
     assert layers[0].input_channels == 3
     assert layers[-2].output_size == (5, 6)
@@ -168,23 +168,23 @@ def test_odd_images_are_padded():
 
 
 def test_text_of_a_subnet():
-    subnet = DIGITS.subnet(DIGITS.smallest().values | {"stage1.block1.depthwise.weight_bits": 3, "head.weight_bits": 2})
+    subnet = COUNTED.subnet(COUNTED.smallest().values | {"stage1.block1.depthwise.weight_bits": 3, "head.weight_bits": 2})
     assert str(subnet) == "s1 c8 d1 [k3e2 w8.3.8 a8.8] s2 c16 d1 [k3e2 w8.8.8 a8.8] head c32 w2"
 
 
 def test_errors_name_the_gene():
-    values = DIGITS.largest().to_json()
+    values = COUNTED.largest().to_json()
     with pytest.raises(DaquError, match=r"`stage2.block1.kernel` must be one of \(3, 5\), but received 7"):
-        DIGITS.subnet(values | {"stage2.block1.kernel": 7})
+        COUNTED.subnet(values | {"stage2.block1.kernel": 7})
     del values["stage1.depth"]
     with pytest.raises(DaquError, match=r"`stage1.depth` .* received None"):
-        DIGITS.subnet(values)
-    genome = DIGITS.genome(DIGITS.largest())
+        COUNTED.subnet(values)
+    genome = COUNTED.genome(COUNTED.largest())
     for index in (-1, 2):
         with pytest.raises(DaquError, match=rf"`head.width` must be in 0..1, but received {index}"):
-            DIGITS.from_genome([*genome[:-3], index, *genome[-2:]])
+            COUNTED.from_genome([*genome[:-3], index, *genome[-2:]])
     with pytest.raises(DaquError, match=f"must have {len(genome)} entries, but received {len(genome) - 1}"):
-        DIGITS.from_genome(genome[1:])
+        COUNTED.from_genome(genome[1:])
 
 
 @pytest.mark.parametrize(
