@@ -28,6 +28,8 @@ STAGES = ("supernet", "search", "report")
 # for fine-tuning, which gives more than a longer search would, but for a reserve, and the time that timing needs.
 SUPERNET_SHARE, SEARCH_SHARE, RESERVE_SHARE = 0.25, 0.15, 0.04
 TIMING_SECONDS_A_MODEL, REPORT_SECONDS = 2.0, 5.0
+# What a job that was cut off often, and has used its minutes up, does all the same: an end beats a kept budget.
+LEAST_TRIALS = 12
 LEAST_FINE_TUNING_SECONDS = 3.0
 MAX_ACCURACY_LOSS = 0.08  # Members of the front that lie further below its best are not worth fine-tuning.
 SEARCH_IMAGES = 6000
@@ -161,7 +163,7 @@ class _Job:
         tuner.search()
         front = tuner.pareto_trials()
         if not front:
-            raise DaquError("No subnet could be scored in the time left: begin again with --overwrite and more --budget_minutes.")
+            raise DaquError(f"No subnet could be scored: the reasons are in {folder / 'trials.jsonl'}.")
         ended = tuner.oracle.get_best_trials(len(tuner.oracle.end_order))
         chosen = candidates.choose(ended, self.affordable(), MAX_ACCURACY_LOSS)
         names = {f"m{number:02d}": finalist for number, finalist in enumerate(chosen)}

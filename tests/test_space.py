@@ -129,7 +129,7 @@ def test_restrict():
 
 
 def test_restrict_to_what_the_space_lacks():
-    with pytest.raises(DaquError, match=r"`weight_bits` .*\(2, 3, 4, 6, 8\).*'digits'.*\[5, 7\]"):
+    with pytest.raises(DaquError, match=r"`weight_bits` .*\(2, 3, 4, 6, 8\).*'counted by hand'.*\[5, 7\]"):
         COUNTED.restrict(weight_bits=(5, 7, 8))
     with pytest.raises(DaquError, match="weight_bits` must have at least one choice"):
         COUNTED.restrict(weight_bits=())
