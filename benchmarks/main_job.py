@@ -21,6 +21,7 @@ ACCURACY_SLACK, LATENCY_SLACK = 0.002, 1.05
 _DATASET = flags.DEFINE_string("dataset", None, "A .npz with x_train, y_train, x_test and y_test.", required=True)
 _SPACE = flags.DEFINE_string("space", "mobilenet_v2_28", "Search space.")
 _BUDGET = flags.DEFINE_float("budget_minutes", 60.0, "Minutes for daqu-run.")
+_FINALISTS = flags.DEFINE_integer("finalists", 8, "Front members that daqu-run fine-tunes, at most.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of both.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where everything goes.", required=True)
 _QUICK = flags.DEFINE_bool("quick", False, "Baselines and job of seconds: the same figures, coarsely, in about four minutes.")
@@ -40,7 +41,8 @@ def train_baselines(folder: pathlib.Path) -> None:
 def run_job(folder: pathlib.Path) -> None:
     """`daqu-run` as a user starts it."""
     minutes = 2.0 if _QUICK.value else _BUDGET.value
-    settings = {"dataset": _DATASET.value, "space": _SPACE.value, "budget_minutes": minutes, "seed": _SEED.value}
+    settings = {"dataset": _DATASET.value, "space": _SPACE.value, "budget_minutes": minutes}
+    settings |= {"finalists": _FINALISTS.value, "seed": _SEED.value}
     command = [sys.executable, "-m", "daqu_tf.tools.run", *(f"--{name}={value}" for name, value in settings.items())]
     subprocess.run([*command, f"--output_dir={folder}"], check=True)
 
