@@ -159,7 +159,10 @@ class _Job:
             self.progress.update(text, end - self.clock.elapsed())
             self.clock.tick()
 
-        tuner = make_tuner(candidates, self.config.max_trials, self.config.seed, on_progress, lambda: self.clock.elapsed() > end)
+        def time_is_up() -> bool:
+            return self.clock.elapsed() > end and len(tuner.oracle.end_order) >= LEAST_TRIALS
+
+        tuner = make_tuner(candidates, self.config.max_trials, self.config.seed, on_progress, time_is_up)
         tuner.search()
         front = tuner.pareto_trials()
         if not front:
