@@ -171,18 +171,18 @@ def to_graph(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping
     """
     images = QuantizedTensor("image", (1, *space.input_shape), 1.0 / 255.0, -128)
     builder = _Builder(space, subnet, target, arrays, [images], [])
-    shortcut = images
+    stream = images
     for layer in space.layers(subnet):
         if layer.kind == "dense":
             size = layer.input_channels
             features = builder.x
             pooled = builder.tensor("pooled", "pooled", (1, size), FIXED_BITS, signed=False)
             builder.operators.append(GlobalAveragePool(features.name, pooled.name))
-        if layer.name.endswith(".expand"):
-            shortcut = builder.x
         builder.add_layer(layer, builder.x)
         if layer.residual:
-            builder.add_residual(layer, shortcut)
+            builder.add_residual(layer, stream)
+        if not layer.relu:
+            stream = builder.x
     return Graph(tuple(builder.tensors), tuple(builder.operators), "image", "classifier")
 
 

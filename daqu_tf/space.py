@@ -70,8 +70,8 @@ class Subnet:
         return dict(self.choices)
 
     def __str__(self) -> str:
-        """One line, for people: `s1 w16 d1 [k3e4 w4.8.3] ...`; bits are those of expand, depthwise and project."""
-        parts = []
+        """One line, for people: `stem c16 s1 c8 d1 [k3e4 w4.8.3] ...`; bits are those of expand, depthwise and project."""
+        parts = [f"stem c{self['stem.width']}"]
         for stage in range(1, 1 + sum(name.endswith(".depth") for name in self.values)):
             width, depth = self[f"stage{stage}.width"], self[f"stage{stage}.depth"]
             blocks = " ".join(self._block_text(f"stage{stage}.block{block}") for block in range(1, depth + 1))
@@ -79,10 +79,11 @@ class Subnet:
         return " ".join([*parts, f"head c{self['head.width']} w{self['head.weight_bits']}"])
 
     def _block_text(self, block: str) -> str:
-        def bits(kind: str, layers: Sequence[str]) -> str:
-            return ".".join(str(self[f"{block}.{layer}.{kind}"]) for layer in layers)
+        def bits(kind: str) -> str:
+            names = (f"{block}.{layer}.{kind}" for layer in LAYERS)
+            return ".".join(str(self[name]) for name in names if name in self.values)
 
-        weights, activations = bits("weight_bits", LAYERS), bits("activation_bits", LAYERS[:2])
+        weights, activations = bits("weight_bits"), bits("activation_bits")
         return f"k{self[f'{block}.kernel']}e{self[f'{block}.expansion']} w{weights} a{activations}"
 
 
@@ -92,6 +93,8 @@ LAYERS = ("expand", "depthwise", "project")
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """A run of inverted residual blocks at one resolution; the first block has the stride.
+
+    Where the only expansion is 1, blocks have no expanding layer, as in the first stage of MobileNetV2.
 
     Attributes:
         widths: Output channels.
@@ -106,6 +109,11 @@ class Stage:
     kernels: tuple[int, ...]
     expansions: tuple[int, ...]
     stride: int
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers of a block, of `LAYERS`."""
+        return LAYERS[1:] if self.expansions == (1,) else LAYERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +158,7 @@ class SearchSpace:
         name: The name it is found under.
         input_shape: Height, width and channels of the images.
         num_classes: Outputs of the classifier.
-        stem_width: Channels after the first convolution.
+        stem_widths: Channels after the first convolution.
         stem_stride: Its stride.
         stages: In order.
         head_widths: Channels of the pointwise convolution before pooling.
@@ -164,7 +172,7 @@ class SearchSpace:
     name: str
     input_shape: tuple[int, int, int]
     num_classes: int
-    stem_width: int
+    stem_widths: tuple[int, ...]
     stem_stride: int
     stages: tuple[Stage, ...]
     head_widths: tuple[int, ...]
@@ -201,7 +209,7 @@ class SearchSpace:
     @functools.cached_property
     def genes(self) -> tuple[Gene, ...]:
         """Every choice, in the order of the genome."""
-        genes = [Gene("stem.activation_bits", self.activation_bits)]
+        genes = [Gene("stem.width", self.stem_widths), Gene("stem.activation_bits", self.activation_bits)]
         for number, stage in enumerate(self.stages, 1):
             genes += [Gene(f"stage{number}.width", stage.widths), Gene(f"stage{number}.depth", stage.depths)]
             for block in range(1, max(stage.depths, default=0) + 1):
@@ -215,8 +223,8 @@ class SearchSpace:
 
     def _block_genes(self, number: int, stage: Stage, block: int) -> list[Gene]:
         alphabets = {"kernel": stage.kernels, "expansion": stage.expansions}
-        alphabets |= {f"{layer}.weight_bits": self.weight_bits for layer in LAYERS}
-        alphabets |= {f"{layer}.activation_bits": self.activation_bits for layer in LAYERS[:2]}
+        alphabets |= {f"{layer}.weight_bits": self.weight_bits for layer in stage.layers}
+        alphabets |= {f"{layer}.activation_bits": self.activation_bits for layer in stage.layers[:-1]}
         prefix, depth_gene = f"stage{number}.block{block}", f"stage{number}.depth"
         return [Gene(f"{prefix}.{name}", values, depth_gene, block) for name, values in alphabets.items()]
 
@@ -276,13 +284,12 @@ class SearchSpace:
         bits = subnet["stem.activation_bits"]
         stem = Layer(
             "stem", "conv", 3, self.stem_stride, self.input_shape[:2], size,
-            self.input_shape[2], self.stem_width, FIXED_BITS, FIXED_BITS, bits, relu=True,
+            self.input_shape[2], subnet["stem.width"], FIXED_BITS, FIXED_BITS, bits, relu=True,
         )  # fmt: skip
         layers = [stem]
         for number, stage in enumerate(self.stages, 1):
             for block in range(1, subnet[f"stage{number}.depth"] + 1):
-                stride = stage.stride if block == 1 else 1
-                layers += _block_layers(subnet, f"stage{number}", block, stride, layers[-1])
+                layers += _block_layers(subnet, stage, f"stage{number}", block, layers[-1])
         return layers + self._head_layers(subnet, layers[-1])
 
     def _head_layers(self, subnet: Subnet, last: Layer) -> list[Layer]:
@@ -302,27 +309,33 @@ class SearchSpace:
         return dataclasses.asdict(self)
 
 
-def _block_layers(subnet: Subnet, stage: str, number: int, stride: int, last: Layer) -> list[Layer]:
-    block = f"{stage}.block{number}"
-    kernel, width = subnet[f"{block}.kernel"], subnet[f"{stage}.width"]
+def _block_layers(subnet: Subnet, stage: Stage, name: str, number: int, last: Layer) -> list[Layer]:
+    block = f"{name}.block{number}"
     hidden = last.output_channels * subnet[f"{block}.expansion"]
-    weight_bits = [subnet[f"{block}.{layer}.weight_bits"] for layer in LAYERS]
-    bits = [last.output_bits, *(subnet[f"{block}.{layer}.activation_bits"] for layer in LAYERS[:2]), FIXED_BITS]
-    size, small = last.output_size, _divide(last.output_size, stride)
-    return [
-        Layer(
-            f"{block}.expand", "pointwise", 1, 1, size, size, last.output_channels, hidden,
-            weight_bits[0], *bits[0:2], relu=True,
-        ),
-        Layer(
-            f"{block}.depthwise", "depthwise", kernel, stride, size, small, hidden, hidden,
-            weight_bits[1], *bits[1:3], relu=True,
-        ),
-        Layer(
-            f"{block}.project", "pointwise", 1, 1, small, small, hidden, width,
-            weight_bits[2], *bits[2:4], relu=False, residual=number > 1,
-        ),
-    ]  # fmt: skip
+    shapes = {
+        "expand": {"kind": "pointwise", "kernel": 1, "output_channels": hidden},
+        "depthwise": {"kind": "depthwise", "kernel": subnet[f"{block}.kernel"], "output_channels": hidden},
+        "project": {"kind": "pointwise", "kernel": 1, "output_channels": subnet[f"{name}.width"]},
+    }
+    layers = []
+    for layer in stage.layers:
+        stride = stage.stride if layer == "depthwise" and number == 1 else 1
+        linear = layer == "project"
+        last = Layer(
+            f"{block}.{layer}",
+            **shapes[layer],
+            stride=stride,
+            input_size=last.output_size,
+            output_size=_divide(last.output_size, stride),
+            input_channels=last.output_channels,
+            weight_bits=subnet[f"{block}.{layer}.weight_bits"],
+            input_bits=last.output_bits,
+            output_bits=FIXED_BITS if linear else subnet[f"{block}.{layer}.activation_bits"],
+            relu=not linear,
+            residual=linear and number > 1,
+        )
+        layers.append(last)
+    return layers
 
 
 def _divide(size: Sequence[int], stride: int) -> tuple[int, int]:

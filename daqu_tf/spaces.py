@@ -10,7 +10,7 @@ SPACES = {
             name="digits",
             input_shape=(8, 8, 1),
             num_classes=10,
-            stem_width=8,
+            stem_widths=(8,),
             stem_stride=1,
             stages=(
                 Stage(widths=(4, 8, 16), depths=(1, 2), kernels=(3,), expansions=(2, 4), stride=1),
@@ -18,18 +18,19 @@ SPACES = {
             ),
             head_widths=(16, 32, 64),
         ),
-        # The stem halves the image at once: most of a small network's time is spent before the second stride.
+        # Holds the MobileNetV2 that people scale by hand. The stem halves the image at once, and the first stage does not
+        # expand: most of a small network's time is spent before the second stride.
         SearchSpace(
             name="mobilenet_v2_28",
             input_shape=(28, 28, 1),
             num_classes=10,
-            stem_width=16,
+            stem_widths=(8, 16),
             stem_stride=2,
             stages=(
-                Stage(widths=(8, 16), depths=(1, 2), kernels=(3, 5), expansions=(2, 3), stride=1),
-                Stage(widths=(16, 24), depths=(1, 2), kernels=(3, 5), expansions=(2, 4, 6), stride=2),
-                Stage(widths=(24, 40), depths=(1, 2, 3), kernels=(3, 5), expansions=(2, 4, 6), stride=2),
-                Stage(widths=(32, 64), depths=(1, 2), kernels=(3, 5), expansions=(2, 4, 6), stride=1),
+                Stage(widths=(8, 16), depths=(1, 2), kernels=(3, 5), expansions=(1,), stride=1),
+                Stage(widths=(8, 16, 24), depths=(1, 2), kernels=(3, 5), expansions=(3, 4, 6), stride=2),
+                Stage(widths=(16, 24, 40), depths=(1, 2, 3), kernels=(3, 5), expansions=(3, 4, 6), stride=2),
+                Stage(widths=(24, 40, 64), depths=(1, 2), kernels=(3, 5), expansions=(3, 4, 6), stride=1),
             ),
             head_widths=(64, 128),
         ),

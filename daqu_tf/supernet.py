@@ -22,7 +22,7 @@ from daqu_tf.layers import (
     quantize_input,
 )
 from daqu_tf.quantizers import Bits, SwitchableQuantizeConfig, SwitchableQuantizer
-from daqu_tf.space import FIXED_BITS, FLOAT_BITS, SearchSpace, Subnet
+from daqu_tf.space import FIXED_BITS, FLOAT_BITS, SearchSpace, Stage, Subnet
 from daqu_tf.weights import cut
 
 FIXED = "fixed_bits"  # The width of the tensors that are not searched: 8, or 32 in a float network.
@@ -39,13 +39,12 @@ class Network(keras.Model):
     def __init__(self, space: SearchSpace, name: str):
         super().__init__(name=name)
         self.space = space
-        self.stem = self._unit("stem", ElasticConv2D(space.stem_width, 3, space.stem_stride), searched=False)
+        self.stem = self._unit("stem", ElasticConv2D(self.maximum("stem.width"), 3, space.stem_stride), searched=False)
         self.blocks = []
-        width = space.stem_width
+        width = self.maximum("stem.width")
         for number, stage in enumerate(space.stages, 1):
             for block in range(1, self.maximum(f"stage{number}.depth") + 1):
-                stride = stage.stride if block == 1 else 1
-                self.blocks.append((number, block, self._block(f"stage{number}", block, width, stride)))
+                self.blocks.append((number, block, self._block(stage, f"stage{number}", block, width)))
                 width = self.maximum(f"stage{number}.width")
         self.head = self._unit("head", ElasticConv2D(self.maximum("head.width")))
         fixed = functools.partial(self.choice, FIXED)
@@ -64,7 +63,7 @@ class Network(keras.Model):
     def call(self, images, training: bool = False, statistics_rate=None, observe: tuple[int, ...] = ()):
         """Images (batch, height, width, channels) in [0, 1] to logits (batch, classes); arguments as in the layers."""
         arguments = {"training": training, "statistics_rate": statistics_rate, "observe": observe}
-        x = self.stem(quantize_input(images), arguments)
+        x = self.stem(quantize_input(images), arguments, filters=self.choice("stem.width"))
         for stage, number, block in self.blocks:
             x = self._run_block(block, x, stage, number, arguments)
         x = self.head(x, arguments, filters=self.choice("head.width"))
@@ -94,17 +93,17 @@ class Network(keras.Model):
         normalize = ElasticBatchNormalization(relu, quantizer, name=f"{name}.normalize")
         return Unit(self._quantized(name, layer, searched), normalize, name=f"{name}.unit")
 
-    def _block(self, stage: str, number: int, width: int, stride: int) -> "Block":
-        name = f"{stage}.block{number}"
+    def _block(self, stage: Stage, stage_name: str, number: int, width: int) -> "Block":
+        name = f"{stage_name}.block{number}"
         hidden = width * self.maximum(f"{name}.expansion")
         kernel = self.maximum(f"{name}.kernel")
         total = QuantizedTensor(
             SwitchableQuantizer((FIXED_BITS,), functools.partial(self.choice, FIXED), signed=True), name=f"{name}.sum"
         )
         return Block(
-            self._unit(f"{name}.expand", ElasticConv2D(hidden)),
-            self._unit(f"{name}.depthwise", ElasticDepthwiseConv2D(kernel, stride)),
-            self._unit(f"{name}.project", ElasticConv2D(self.maximum(f"{stage}.width")), relu=False),
+            self._unit(f"{name}.expand", ElasticConv2D(hidden)) if "expand" in stage.layers else None,
+            self._unit(f"{name}.depthwise", ElasticDepthwiseConv2D(kernel, stage.stride if number == 1 else 1)),
+            self._unit(f"{name}.project", ElasticConv2D(self.maximum(f"{stage_name}.width")), relu=False),
             total if number > 1 else None,
             functools.partial(self.choice, f"{name}.expansion"),
             functools.partial(self.choice, f"{name}.kernel"),
@@ -189,7 +188,7 @@ class Block(keras.layers.Layer):
     """An inverted residual block (Sandler et al., CVPR 2018).
 
     Args:
-        expand: Pointwise, with ReLU.
+        expand: Pointwise, with ReLU; None where nothing is expanded.
         depthwise: With ReLU.
         project: Pointwise, linear.
         total: Quantizer of the residual sum; None where there is no residual.
@@ -204,7 +203,7 @@ class Block(keras.layers.Layer):
 
     def call(self, x, arguments, width):
         """NHWC in, NHWC with `width` channels out."""
-        y = self.expand(x, arguments, filters=channels(x) * self._expansion())
+        y = x if self.expand is None else self.expand(x, arguments, filters=channels(x) * self._expansion())
         y = self.depthwise(y, arguments, kernel_size=self._kernel())
         y = self.project(y, arguments, filters=width)
         return y if self.total is None else self.total(x + y, observe=arguments["observe"])

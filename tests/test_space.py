@@ -35,7 +35,7 @@ SMALL_SPACES = st.builds(
     name=st.just("small"),
     input_shape=st.just((8, 8, 1)),
     num_classes=st.just(2),
-    stem_width=st.just(8),
+    stem_widths=some(4, 8),
     stem_stride=st.just(1),
     stages=st.lists(STAGES, min_size=1, max_size=2).map(tuple),
     head_widths=some(16, 32),
@@ -46,7 +46,7 @@ SMALL_SPACES = st.builds(
 
 def tiny_space(**changes):
     stage = Stage(**({"widths": (8,), "depths": (1, 2), "kernels": (3,), "expansions": (2,), "stride": 2} | changes))
-    return SearchSpace("tiny", (8, 8, 1), 2, 8, 1, (stage,), (16,), (8,), (8,))
+    return SearchSpace("tiny", (8, 8, 1), 2, (8,), 1, (stage,), (16,), (8,), (8,))
 
 
 @given(SMALL_SPACES)
@@ -169,7 +169,7 @@ def test_odd_images_are_padded():
 
 def test_text_of_a_subnet():
     subnet = COUNTED.subnet(COUNTED.smallest().values | {"stage1.block1.depthwise.weight_bits": 3, "head.weight_bits": 2})
-    assert str(subnet) == "s1 c8 d1 [k3e2 w8.3.8 a8.8] s2 c16 d1 [k3e2 w8.8.8 a8.8] head c32 w2"
+    assert str(subnet) == "stem c16 s1 c8 d1 [k3e2 w8.3.8 a8.8] s2 c16 d1 [k3e2 w8.8.8 a8.8] head c32 w2"
 
 
 def test_errors_name_the_gene():
@@ -207,7 +207,7 @@ def test_a_space_that_makes_no_sense(changes, message):
 @pytest.mark.parametrize("bits", [(1, 8), (8, 9), (16,)])
 def test_bits_must_be_2_to_8(bits):
     with pytest.raises(DaquError, match=r"`stem.activation_bits` must be among 2..8"):
-        SearchSpace("tiny", (8, 8, 1), 2, 8, 1, (), (16,), (8,), bits)
+        SearchSpace("tiny", (8, 8, 1), 2, (8,), 1, (), (16,), (8,), bits)
 
 
 def test_unknown_name():

@@ -54,7 +54,7 @@ def named(network, gradients):
 
 def tiny_space(**bits):
     stage = Stage(widths=(4, 8), depths=(1,), kernels=(3, 5), expansions=(2,), stride=2)
-    return SearchSpace("tiny", (8, 8, 1), 10, 8, 1, (stage,), (16,), **bits)
+    return SearchSpace("tiny", (8, 8, 1), 10, (8,), 1, (stage,), (16,), **bits)
 
 
 @pytest.fixture(scope="module")
