@@ -1,9 +1,14 @@
 """Packaging. `constraints.txt` pins the versions known to work together; here are ranges."""
 
+import pathlib
+import re
+
 from setuptools import find_packages, setup
 
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "daqu_tf" / "__init__.py").read_text())[1]
 INSTALL = [
-    # The export relies on what this converter does with fake-quant ops, so a new minor version is tested first.
+    # TensorFlow, tf_keras and TensorBoard belong together, version by version.
     "tensorflow>=2.21,<2.22",
     "tf_keras>=2.21,<2.22",
     "tensorflow-model-optimization>=0.8.1,<0.9",
@@ -27,8 +32,10 @@ TOOLS = ["run", "train", "search", "export", "benchmark", "report", "space"]
 
 setup(
     name="daqu_tf",
-    version="0.1.0",
+    version=VERSION,
     description="Searches network architecture and per-layer precision together; gives a Pareto set of .tflite files.",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.13",

@@ -25,7 +25,7 @@ class RunConfig:
         finalists: How many front members are fine-tuned and exported, at most.
         max_trials: The most subnets scored in the search, whatever time is left.
         batch_size: Images a training step.
-        learning_rate: The peak, of Adam.
+        learning_rate: The peak, of AdamW, in both trainings.
         warmup: Whether the architectures are first trained in full precision.
         precision_transfer: `progressive`, or `all_at_once`.
         workers: Processes that fine-tune at once, of one thread each; 0 takes one per core.
@@ -42,8 +42,8 @@ class RunConfig:
     budget_minutes: float = 60.0
     finalists: int = 8
     max_trials: int = 400
-    batch_size: int = 128
-    learning_rate: float = 6e-3
+    batch_size: int = 64
+    learning_rate: float = 8e-3
     warmup: bool = True
     precision_transfer: str = "progressive"
     workers: int = 0

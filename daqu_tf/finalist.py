@@ -17,9 +17,8 @@ import daqu_tf
 from daqu_tf import atomic, costs, data, output, targets
 from daqu_tf.errors import DaquError
 
-OVERHEAD_SECONDS = 15.0  # Start and trace of one finalist; loading and scoring take their time by image.
+OVERHEAD_SECONDS = 22.0  # Start and both traces of one finalist; loading and scoring take their time by image.
 OVERHEAD_SECONDS_AN_IMAGE = 4e-4
-LEARNING_RATE_SHARE = 0.75  # Of the supernet's peak: the weights are trained already.
 
 
 class FinalistProcesses:
@@ -99,13 +98,11 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     dataset = data.load(config.dataset, config.seed)
     target, space = targets.get(config.target), space_for(config, dataset)
     subnet = space.subnet(finalists[name]["values"])
-    network = extract(space, subnet, output.read_arrays(folder / "supernet.npz"))
-    inherited = _accuracies(network, dataset)
-    teacher = output.read_arrays(folder / "teacher.npz")["probabilities"]
-    learning_rate = config.learning_rate * LEARNING_RATE_SHARE
+    arrays = output.read_arrays(folder / "supernet.npz")
+    inherited = _accuracies(extract(space, subnet, arrays), dataset)
     seed = config.seed + 1 + list(finalists).index(name)
-    steps = fine_tune(network, dataset, teacher, seconds, config.batch_size, learning_rate, seed)
-
+    how = {"seconds": seconds, "batch_size": config.batch_size, "learning_rate": config.learning_rate, "seed": seed}
+    network, steps = fine_tune(space, subnet, arrays, dataset, **how)
     network.load_arrays(round_biases(space, subnet, target, network.arrays()))
 
     scorer = Scorer(network, dataset.x_train)
@@ -129,7 +126,7 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
             "layers": layer_table(space, subnet, target),
             "accuracy": {"inherited": inherited, "fine_tuned": tuned, "file": {"test": top1(written, dataset.y_test)}},
             "top1_agreement": float(np.mean(written.argmax(1) == simulated.argmax(1))),
-            "fine_tuning": {"seconds": seconds, "steps": steps},
+            "fine_tuning": how | {"steps": steps},
             "macs": costs.macs(space, subnet),
             "parameters": costs.parameters(space, subnet),
         },

@@ -1,7 +1,11 @@
 """The one place that imports tf_keras and TFMOT, so that no module meets Keras 3 by accident."""
 
-import tensorflow_model_optimization as tfmot
-import tf_keras as keras
+import daqu_tf
+
+daqu_tf.check_keras()
+
+import tensorflow_model_optimization as tfmot  # noqa: E402
+import tf_keras as keras  # noqa: E402
 
 QuantizeConfig = tfmot.quantization.keras.QuantizeConfig
 Quantizer = tfmot.quantization.keras.quantizers.Quantizer

@@ -31,7 +31,7 @@ TIMING_SECONDS_A_MODEL, REPORT_SECONDS = 2.0, 5.0
 # What a job that was cut off often, and has used its minutes up, does all the same: an end beats a kept budget.
 LEAST_TRIALS = 12
 LEAST_FINE_TUNING_SECONDS = 3.0
-MAX_ACCURACY_LOSS = 0.08  # Members of the front that lie further below its best are not worth fine-tuning.
+MAX_ACCURACY_LOSS = 0.05  # Members of the front that lie further below its best are not worth fine-tuning.
 SEARCH_IMAGES = 6000
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
 
@@ -47,6 +47,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     Raises:
         DaquError: Something that the user can mend; whatever stood in the folder is still whole.
     """
+    daqu_tf.check_keras()
     output.check(config, overwrite)
     # All that the settings can be wrong about comes before anything in the folder is touched.
     dataset = data.load(config.dataset, config.seed)
@@ -78,7 +79,7 @@ class _Job:
         counts = ", ".join(f"{len(getattr(self.dataset, f'x_{split}'))} {split}" for split in ("train", "search", "test"))
         self.progress.end(f"{self.dataset.name}: {counts} images; {self.space.cardinality:.1e} subnets")
         for stage, product, work in (
-            ("supernet", "teacher.npz", self.train),
+            ("supernet", "supernet.npz", self.train),
             ("search", "finalists.json", self.search),
             ("finalists", "pareto.json", self.finish),
             ("timing", "pareto.json", self.time_models),
@@ -123,7 +124,7 @@ class _Job:
         return Scorer(self.supernet, self.dataset.x_train)
 
     def train(self) -> None:
-        """Both phases; leaves the weights and what the largest subnet says of the training images."""
+        """Both phases; leaves the weights."""
         from daqu_tf.training import Schedule, SupernetTraining
 
         config, seconds = self.config, self.clock.budget_seconds * SUPERNET_SHARE
@@ -138,8 +139,6 @@ class _Job:
         output.write_arrays(self.folder / "supernet.npz", self.supernet.arrays())
         self.supernet.activate(self.space.largest())
         self.scorer.recalibrate()
-        probabilities = _softmax(self.scorer.logits(self.dataset.x_train))
-        output.write_arrays(self.folder / "teacher.npz", {"probabilities": probabilities})
         accuracy = self.scorer.accuracy(self.dataset.x_search, self.dataset.y_search)
         self.progress.end(f"the largest subnet has {accuracy:.1%} on the search split")
 
@@ -349,8 +348,3 @@ def _find_subnet(folder: pathlib.Path, space: SearchSpace, name: str) -> Subnet:
     if not isinstance(values, dict):
         raise DaquError(f"{name} must hold a JSON object of gene names and values, or be a model's manifest.")
     return space.subnet(values)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -10,10 +10,10 @@ SPACES = {
             name="digits",
             input_shape=(8, 8, 1),
             num_classes=10,
-            stem_widths=(8,),
+            stem_widths=(8, 16),
             stem_stride=1,
             stages=(
-                Stage(widths=(4, 8, 16), depths=(1, 2), kernels=(3,), expansions=(2, 4), stride=1),
+                Stage(widths=(4, 8, 16), depths=(1, 2), kernels=(3,), expansions=(1,), stride=1),
                 Stage(widths=(8, 16, 32), depths=(1, 2), kernels=(3, 5), expansions=(2, 4), stride=2),
             ),
             head_widths=(16, 32, 64),

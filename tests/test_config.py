@@ -46,6 +46,6 @@ def test_what_must_start_quickly_imports_no_tensorflow(module):
     assert done.returncode == 0, done.stderr
 
 
-def test_keras_3_is_refused_in_a_sentence():
-    done = _python("import daqu_tf", TF_USE_LEGACY_KERAS="0")
+def test_keras_3_is_refused_where_keras_is_needed():
+    done = _python("import daqu_tf.keras", TF_USE_LEGACY_KERAS="0")
     assert done.returncode != 0 and "TF_USE_LEGACY_KERAS must be 1" in done.stderr

@@ -3,11 +3,26 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from daqu_tf import data, spaces, targets
 from daqu_tf.errors import DaquError
+from daqu_tf.evaluation import Scorer
+from daqu_tf.keras import keras
 from daqu_tf.space import FLOAT_BITS
-from daqu_tf.training import Batches, Schedule, augment, flips, sandwich
+from daqu_tf.supernet import StaticNetwork
+from daqu_tf.training import (
+    CLIP_NORM,
+    STEP_RATE,
+    WEIGHT_DECAY,
+    Batches,
+    Optimizer,
+    Schedule,
+    augment,
+    fine_tune,
+    flips,
+    sandwich,
+)
 
 SPACE = targets.get("litert_cpu").restrict(spaces.get("digits"))
 SCHEDULE = Schedule(seconds=10, batch_size=32, learning_rate=1e-3, warmup=True, precision_transfer="progressive", seed=0)
@@ -65,10 +80,54 @@ def test_batches_depend_on_the_step_alone():
     for step in (40, 0, 41, 7):
         for a, b in zip(first[step], again[step]):
             np.testing.assert_array_equal(a, b)
-    seen = np.concatenate([chosen for *_, chosen in first[: batches.per_epoch]])
-    assert len(set(seen)) == len(seen) == 64 * batches.per_epoch
+    assert batches.per_epoch == len(dataset.x_train) // 64
 
 
 def test_a_batch_larger_than_the_data():
     with pytest.raises(DaquError, match="`batch_size` must be at most the"):
         Batches(data.load("digits"), 5000, seed=0)
+
+
+def test_the_flat_optimizer_moves_variables_as_stock_keras_does():
+    dataset = data.load("digits")
+    ours, stock = (StaticNetwork(SPACE, SPACE.smallest()) for _ in range(2))
+    ours.initialise_steps(dataset.x_train[:64], (8,))
+    stock.load_arrays(ours.arrays())
+    steps = [v for v in stock.trainable_variables if "log_step" in v.name]
+    weights = [v for v in stock.trainable_variables if "log_step" not in v.name]
+    adam = keras.optimizers.Adam(0.5 * STEP_RATE)
+    adamw = keras.optimizers.AdamW(0.5 * 1e-3, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP_NORM)
+    adamw.exclude_from_weight_decay([v for v in weights if "kernel" not in v.name])
+    optimizer = Optimizer(ours, 1e-3)
+    for step in range(3):
+        chosen = slice(64 * step, 64 * step + 64)
+        images, targets = dataset.x_train[chosen], np.eye(10, dtype=np.float32)[dataset.y_train[chosen]] * 30
+        optimizer.accumulate(images, targets)
+        norm = np.linalg.norm(optimizer.gradient.numpy())
+        optimizer._apply(0.5)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, stock(images, training=True)))
+        gradients = tape.gradient(loss, weights + steps)
+        adamw.apply_gradients(zip(gradients[: len(weights)], weights))
+        adam.apply_gradients((g, v) for g, v in zip(gradients[len(weights) :], steps) if g is not None)
+        assert norm > CLIP_NORM  # Else clipping would go untested.
+    for name, value in stock.arrays().items():
+        np.testing.assert_allclose(ours.arrays()[name], value, atol=2e-5, err_msg=name)
+
+
+def test_a_batch_that_is_not_finite_moves_no_weight_to_nan():
+    network = StaticNetwork(SPACE, SPACE.smallest())
+    optimizer = Optimizer(network, 1e-3)
+    optimizer.accumulate(np.full((4, 8, 8, 1), np.nan, np.float32), np.full((4, 10), 0.1, np.float32))
+    optimizer.apply(0.5)
+    assert all(np.all(np.isfinite(value)) for value in network.arrays().values())
+
+
+def test_fine_tuning_ends_in_a_trained_network_of_the_subnet_s_own_bits(digits):
+    dataset, space = data.load("digits"), digits.supernet.space
+    subnet = space.restrict(weight_bits=(3, 4), activation_bits=(6,)).sample(np.random.default_rng(1))
+    network, steps = fine_tune(space, subnet, digits.supernet.arrays(), dataset, 4.0, 64, 8e-3, seed=0)
+    assert network.subnet == subnet and steps > 20
+    assert Scorer(network, dataset.x_train).accuracy(dataset.x_search, dataset.y_search) > 0.6
+    again, _ = fine_tune(space, subnet, digits.supernet.arrays(), dataset, 0.0, 64, 8e-3, seed=0)
+    assert Scorer(again, dataset.x_train).accuracy(dataset.x_search, dataset.y_search) < 0.4  # Random weights, two steps.
