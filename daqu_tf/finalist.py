@@ -17,7 +17,7 @@ import daqu_tf
 from daqu_tf import atomic, costs, data, output, targets
 from daqu_tf.errors import DaquError
 
-OVERHEAD_SECONDS = 22.0  # Start and both traces of one finalist; loading and scoring take their time by image.
+OVERHEAD_SECONDS = 15.0  # Start and traces of one finalist; loading and scoring take their time by image.
 OVERHEAD_SECONDS_AN_IMAGE = 4e-4
 
 
@@ -90,7 +90,6 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     from daqu_tf.evaluation import Scorer, top1
     from daqu_tf.export import export_tflite, layer_table, round_biases
     from daqu_tf.pipeline import space_for
-    from daqu_tf.supernet import extract
     from daqu_tf.training import fine_tune
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -99,7 +98,6 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     target, space = targets.get(config.target), space_for(config, dataset)
     subnet = space.subnet(finalists[name]["values"])
     arrays = output.read_arrays(folder / "supernet.npz")
-    inherited = _accuracies(extract(space, subnet, arrays), dataset)
     seed = config.seed + 1 + list(finalists).index(name)
     how = {"seconds": seconds, "batch_size": config.batch_size, "learning_rate": config.learning_rate, "seed": seed}
     network, steps = fine_tune(space, subnet, arrays, dataset, **how)
@@ -124,22 +122,17 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
             "subnet_text": str(subnet),
             "genome": space.genome(subnet),
             "layers": layer_table(space, subnet, target),
-            "accuracy": {"inherited": inherited, "fine_tuned": tuned, "file": {"test": top1(written, dataset.y_test)}},
+            "accuracy": {
+                "inherited": finalists[name]["inherited"],
+                "fine_tuned": tuned,
+                "file": {"test": top1(written, dataset.y_test)},
+            },
             "top1_agreement": float(np.mean(written.argmax(1) == simulated.argmax(1))),
             "fine_tuning": how | {"steps": steps},
             "macs": costs.macs(space, subnet),
             "parameters": costs.parameters(space, subnet),
         },
     )
-
-
-def _accuracies(network, dataset) -> dict[str, float]:
-    from daqu_tf.evaluation import Scorer
-
-    scorer = Scorer(network, dataset.x_train)
-    scorer.recalibrate()
-    splits = (("search", dataset.x_search, dataset.y_search), ("test", dataset.x_test, dataset.y_test))
-    return {split: scorer.accuracy(x, y) for split, x, y in splits}
 
 
 def _die_with(parent: int) -> None:

@@ -15,7 +15,7 @@ from daqu_tf.evaluation import Scorer
 from daqu_tf.export import export_tflite
 from daqu_tf.oracle import ParetoOracle
 from daqu_tf.pareto import non_dominated_ranks, select_by_hypervolume
-from daqu_tf.space import SearchSpace
+from daqu_tf.space import SearchSpace, Subnet
 from daqu_tf.supernet import Supernet
 from daqu_tf.targets import Target
 from daqu_tf.tuner import DaquTuner
@@ -28,7 +28,7 @@ class Candidates:
     Args:
         supernet: Trained.
         scorer: Of the supernet.
-        dataset: The search split is used.
+        dataset: The search split decides.
         target: Decides containers and objectives.
         folder: The search's own; the file of the trial in flight lies there.
         images: The most search images a subnet is scored on.
@@ -37,7 +37,7 @@ class Candidates:
     def __init__(self, supernet: Supernet, scorer: Scorer, dataset: Dataset, target: Target, folder: pathlib.Path, images: int):
         self.supernet, self.target, self.folder = supernet, target, folder
         self.space: SearchSpace = supernet.space
-        self._x, self._y = dataset.x_search[:images], dataset.y_search[:images]
+        self._dataset, self._images = dataset, images
         self._scorer = scorer
         self._device = HostDevice()
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,9 +45,8 @@ class Candidates:
     def evaluate(self, values: dict[str, int]) -> dict[str, float]:
         """The metrics of the subnet with these values, from the very file that would ship."""
         subnet = self.space.subnet(values)
-        self.supernet.activate(subnet)
-        self._scorer.recalibrate()
-        accuracy = self._scorer.accuracy(self._x, self._y)
+        self._activate(subnet)
+        accuracy = self._scorer.accuracy(self._dataset.x_search[: self._images], self._dataset.y_search[: self._images])
         path = self.folder / "trial.tflite"
         export_tflite(self.space, subnet, self.target, cut(self.space, subnet, self.supernet.arrays()), path)
         return {
@@ -56,6 +55,10 @@ class Candidates:
             "file_bytes": float(os.path.getsize(path)),
             "deflated_bytes": float(len(zlib.compress(path.read_bytes(), 9))),
         }
+
+    def _activate(self, subnet: Subnet) -> None:
+        self.supernet.activate(subnet)
+        self._scorer.recalibrate()
 
     def choose(self, trials: Sequence, count: int, max_loss: float) -> list[dict]:
         """The `count` trials that span the most hypervolume, over accuracy and the logarithms of the costs.
@@ -84,8 +87,12 @@ class Candidates:
 
     def _finalist(self, trial, metrics: dict[str, float]) -> dict:
         subnet = self.space.subnet(trial.hyperparameters.values)
+        self._activate(subnet)
+        # For the report alone: nothing is chosen by the accuracy on test.
+        splits = (("search", self._dataset.x_search, self._dataset.y_search), ("test", self._dataset.x_test, self._dataset.y_test))
+        inherited = {split: self._scorer.accuracy(x, y) for split, x, y in splits}
         macs = costs.macs(self.space, subnet)
-        return {"trial": trial.trial_id, "values": subnet.to_json(), "macs": macs, "search": metrics}
+        return {"trial": trial.trial_id, "values": subnet.to_json(), "macs": macs, "search": metrics, "inherited": inherited}
 
 
 def _minimised(value: float, direction: str) -> float:

@@ -30,7 +30,8 @@ PANEL_SECONDS = 120.0
 STEP_RATE = 5e-3  # Peak learning rate of the quantizers' log steps, under an Adam of their own.
 WEIGHT_DECAY, CLIP_NORM, BETAS = 0.02, 5.0, (0.9, 0.999)
 STEP_IMAGES = 128  # From which activation steps are set.
-FLOAT_SHARE = 0.7  # Of the time of fine-tuning.
+FLOAT_SHARE = 0.7  # Of the time of fine-tuning,
+LEAST_FLOAT_SECONDS = 15.0  # unless the share is shorter than the second trace is worth.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -367,10 +368,13 @@ def fine_tune(
     """
     batches = Batches(dataset, batch_size, seed)
     arrays, step, used = cut(space, subnet, arrays), 0, 0.0
-    for precise, share in ((subnet.with_bits(FLOAT_BITS, FLOAT_BITS), FLOAT_SHARE), (subnet, 1.0)):
+    phases = [(subnet, 1.0)]
+    if FLOAT_SHARE * seconds > LEAST_FLOAT_SECONDS:
+        phases.insert(0, (subnet.with_bits(FLOAT_BITS, FLOAT_BITS), FLOAT_SHARE))
+    for precise, share in phases:
         network = StaticNetwork(space, precise)
         network.load_arrays(arrays)
-        if precise == subnet:
+        if precise == subnet and len(phases) > 1:
             network.initialise_steps(dataset.x_train[:STEP_IMAGES], space.weight_bits)
         optimizer, began = Optimizer(network, learning_rate), None
         while began is None or used + time.monotonic() - began < share * seconds:
