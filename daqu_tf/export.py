@@ -28,6 +28,7 @@ from daqu_tf.tflite_graph import (
 EPSILON = 1e-3  # Of batch normalization, as in `layers.py`.
 # A channel whose weights cannot move its output by this share of a step is a constant: its tiny scale would be illegal.
 DEAD_STEPS = 1e-2
+MOST_STEPS = 255.5  # Of the output in one unit of the accumulator: more saturates all the same, and 256 is more than kernels take.
 
 
 @dataclasses.dataclass
@@ -40,6 +41,7 @@ class _Builder:
     arrays: Mapping[str, np.ndarray]
     tensors: list[QuantizedTensor]
     operators: list
+    offsets: dict[str, np.ndarray]  # By layer: what its int32 biases stand for.
 
     @property
     def x(self) -> QuantizedTensor:
@@ -50,7 +52,8 @@ class _Builder:
         tensor = "logits" if layer.kind == "dense" else f"{layer.name}.normalize"
         shape = (1, *layer.output_size, layer.output_channels) if layer.kind != "dense" else (1, layer.output_channels)
         output = self.tensor(tensor, layer.name, shape, layer.output_bits, signed)
-        weights, scales, bias = fold(*self.integers(layer), *self.normalization(layer), x.scale, output.scale)
+        folded = fold(*self.integers(layer), *self.normalization(layer), x.scale, output.scale)
+        weights, scales, bias, self.offsets[layer.name] = folded
         arguments = (x.name, output.name, weights, scales, bias)
         relu = layer.relu
         if self.target.container(layer) == "INT4" or layer.kind == "dense":
@@ -102,8 +105,11 @@ class _Builder:
 
 def fold(
     codes: np.ndarray, step: np.ndarray, factor: np.ndarray, offset: np.ndarray, input_scale: float, output_scale: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Folds batch normalization into scale and sign of the weights, and makes constants of dead channels.
+
+    Where one unit of the accumulator already is more than the output's whole range, a smaller scale, which runtimes can
+    hold, saturates just the same.
 
     Args:
         codes: Trained integers (channels, rest).
@@ -114,7 +120,8 @@ def fold(
         output_scale: Step of the tensor that is written.
 
     Returns:
-        Weights int8 (channels, rest), their scales float32 (channels,), and int32 bias (channels,).
+        Weights int8 (channels, rest), their scales float32 (channels,), int32 bias (channels,), and the offset that the
+        bias stands for (channels,).
     """
     scale = np.abs(factor) * step
     reach = np.abs(codes).sum(axis=1) * 255.0 * input_scale * scale
@@ -124,8 +131,10 @@ def fold(
     codes = np.where(dead[:, None], 0, codes * np.where(factor < 0, -1, 1)[:, None])
     # A constant needs only a scale at which its bias is exact to a small part of an output step.
     scale = np.where(dead, output_scale / input_scale * 2.0**-12, scale).astype(np.float32)
-    bias = np.round(offset / (np.float64(input_scale) * scale))
-    return codes.astype(np.int8), scale, np.clip(bias, -limit, limit).astype(np.int32)
+    unit = np.float64(input_scale) * scale
+    bias = np.clip(np.round(offset / unit), -limit, limit)
+    scale = np.minimum(scale, np.float32(MOST_STEPS * output_scale / input_scale))
+    return codes.astype(np.int8), scale, bias.astype(np.int32), bias * unit
 
 
 def _factor_and_mean(arrays: Mapping[str, np.ndarray], layer: Layer) -> tuple[np.ndarray, np.ndarray]:
@@ -145,13 +154,9 @@ def round_biases(space: SearchSpace, subnet: Subnet, target: Target, arrays: Map
         target: Decides the containers.
         arrays: `StaticNetwork.arrays()` of that subnet.
     """
-    graph = to_graph(space, subnet, target, arrays)
-    scales = {tensor.name: tensor.scale for tensor in graph.tensors}
-    operators = {operator.output: operator for operator in graph.operators}
-    rounded = dict(arrays)
+    offsets, rounded = _build(space, subnet, target, arrays).offsets, dict(arrays)
     for layer in space.layers(subnet):
-        operator = operators[layer.name]
-        offset = operator.bias * (scales[operator.input] * operator.weight_scales.astype(np.float64))
+        offset = offsets[layer.name]
         if layer.kind == "dense":
             rounded["classifier/bias"] = offset.astype(np.float32)
         else:
@@ -169,8 +174,13 @@ def to_graph(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping
         target: Decides the containers.
         arrays: `StaticNetwork.arrays()` of that subnet.
     """
+    builder = _build(space, subnet, target, arrays)
+    return Graph(tuple(builder.tensors), tuple(builder.operators), "image", "classifier")
+
+
+def _build(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping[str, np.ndarray]) -> _Builder:
     images = QuantizedTensor("image", (1, *space.input_shape), 1.0 / 255.0, -128)
-    builder = _Builder(space, subnet, target, arrays, [images], [])
+    builder = _Builder(space, subnet, target, arrays, [images], [], {})
     stream = images
     for layer in space.layers(subnet):
         if layer.kind == "dense":
@@ -183,7 +193,7 @@ def to_graph(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping
             builder.add_residual(layer, stream)
         if not layer.relu:
             stream = builder.x
-    return Graph(tuple(builder.tensors), tuple(builder.operators), "image", "classifier")
+    return builder
 
 
 def export_tflite(

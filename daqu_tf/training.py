@@ -120,8 +120,9 @@ class Optimizer:
         moments = self.moments.assign(
             betas[:, None] * self.moments + (1 - betas[:, None]) * tf.stack([gradient, tf.square(gradient)])
         )
-        mean, square = tf.unstack(moments / (1 - tf.pow(betas, count))[:, None])
-        change = self._rate * mean / (tf.sqrt(square) + 1e-7) + self._decay * _flat(self._variables)
+        mean, square = tf.unstack(moments)
+        unbiased = tf.sqrt(1 - tf.pow(BETAS[1], count)) / (1 - tf.pow(BETAS[0], count))
+        change = self._rate * unbiased * mean / (tf.sqrt(square) + 1e-7) + self._decay * _flat(self._variables)
         for variable, part in zip(self._variables, tf.split(factor * change, self._sizes)):
             variable.assign_sub(tf.reshape(part, variable.shape))
         self.gradient.assign(tf.zeros_like(self.gradient))

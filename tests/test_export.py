@@ -82,13 +82,27 @@ def test_containers_follow_target_and_bits(images):
 
 def test_fold_makes_a_constant_of_a_dead_channel():
     codes = np.array([[7, -7], [7, 7], [1, 0]])
-    weights, scales, bias = fold(codes, np.full(3, 0.1), np.array([2.0, -2.0, 1e-12]), np.array([0.0, 1.0, 3.0]), 0.01, 0.1)
+    weights, scales, bias, offsets = fold(
+        codes, np.full(3, 0.1), np.array([2.0, -2.0, 1e-12]), np.array([0.0, 1.0, 3.0]), 0.01, 0.1
+    )
     assert weights.tolist() == [[7, -7], [-7, -7], [0, 0]]
     np.testing.assert_allclose(scales[:2], 0.2, rtol=1e-6)
     np.testing.assert_allclose(bias * 0.01 * scales, [0.0, 1.0, 3.0], rtol=1e-3)
+    np.testing.assert_allclose(offsets, bias * 0.01 * scales, rtol=1e-6)
 
 
 def test_a_folder_that_does_not_exist(images, tmp_path):
     network = _network(2, images)
     with pytest.raises(DaquError, match="cannot be written"):
         export_tflite(SPACE, network.subnet, TARGET, network.arrays(), tmp_path / "missing" / "model.tflite")
+
+
+def test_a_scale_beyond_what_kernels_take_saturates_just_the_same():
+    codes = np.array([[1, 1], [1, 1]])
+    weights, scales, bias, offsets = fold(codes, np.full(2, 0.1), np.array([9000.0, 1.0]), np.array([-1300.0, 0.0]), 1.0, 0.1)
+    np.testing.assert_allclose(scales * 1.0 / 0.1, [255.5, 1.0], rtol=1e-6)
+    assert bias.tolist() == [-1, 0] and offsets[0] == pytest.approx(-900.0, rel=1e-6)
+    inputs = np.array([[0, 0], [1, 0], [1, 1]])
+    exact = np.clip(np.round((inputs @ weights.T * np.array([900.0, 0.1]) + offsets) / 0.1), -128, 127)
+    written = np.clip(np.round((inputs @ weights.T + bias) * scales / 0.1), -128, 127)
+    np.testing.assert_array_equal(written, exact)
