@@ -8,7 +8,7 @@ kernel.
 import tensorflow as tf
 
 from daqu_tf.keras import keras
-from daqu_tf.quantizers import SwitchableQuantizer, fake_quantize
+from daqu_tf.quantizers import SwitchableQuantizer
 
 Size = int | tf.Tensor
 EPSILON = 1e-3  # Of batch normalization, as in Keras.
@@ -176,5 +176,9 @@ class QuantizedTensor(keras.layers.Layer):
 
 
 def quantize_input(x: tf.Tensor) -> tf.Tensor:
-    """Images in [0, 1] on the grid of 255 steps that the file's int8 input has; exact for uint8 images."""
-    return fake_quantize(x, tf.math.log(1.0 / 255.0), tf.constant(0.0), tf.constant(255.0))
+    """Images in [0, 1] on the grid of 255 steps that the file's int8 input has; exact for uint8 images.
+
+    Divided by the file's scale, not multiplied by 255: a value halfway between two codes must fall as it does on the device.
+    """
+    step = tf.constant(1.0 / 255.0)
+    return tf.clip_by_value(tf.round(x / step), 0.0, 255.0) * step

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from daqu_tf.devices.runner import quantized
 from daqu_tf.keras import keras
 from daqu_tf.layers import (
     EPSILON,
@@ -197,3 +198,9 @@ def test_input_of_bytes_is_exact_and_others_are_rounded():
     between = quantize_input(tf.constant(pixels[:-1] + 0.4 / 255)).numpy()
     np.testing.assert_allclose(between, pixels[:-1], rtol=1e-5)
     np.testing.assert_allclose(quantize_input(tf.constant([-1.0, 2.0])), [0, 1], rtol=1e-5)
+
+
+def test_input_halfway_between_two_codes_falls_as_on_the_device():
+    halves = np.concatenate([np.arange(17) / 16, (np.arange(255) + 0.5) / 255]).astype(np.float32)
+    codes = quantized(halves, {"dtype": np.int8, "quantization": (1.0 / 255.0, -128)})
+    np.testing.assert_array_equal(np.round(quantize_input(tf.constant(halves)) * 255) - 128, codes)
