@@ -116,18 +116,15 @@ def make_tuner(
         deadline: Whether the time is up.
     """
     space = candidates.space
-    hyperparameters = keras_tuner.HyperParameters()
-    for gene in space.genes:
-        hyperparameters.Choice(gene.name, list(gene.values))
     oracle = ParetoOracle(
         [keras_tuner.Objective(name, direction) for name, direction in candidates.target.objectives],
         max_trials=max_trials,
-        hyperparameters=hyperparameters,
+        hyperparameters=space.to_hyperparameters(),
         seed=seed,
         initial_design=[space.subnet(values).to_json() for values in first_design(space)],
         initial_random=min(24, max_trials - len(first_design(space))),
         canonicalise=lambda values: space.subnet(values).to_json(),
-        sample=lambda rng: space.sample(rng).to_json(),
+        sample=lambda rng: space.sample_by_gene(rng).to_json(),
         identity={"space": space.to_json(), "target": candidates.target.name},
     )
     folder = candidates.folder

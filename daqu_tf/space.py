@@ -9,16 +9,20 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daqu_tf import architecture
+from daqu_tf.architecture import FIXED_BITS, LAYERS, Layer, Stage
 from daqu_tf.errors import DaquError
 
+if TYPE_CHECKING:
+    import keras_tuner
+
+__all__ = ["FIXED_BITS", "FLOAT_BITS", "Gene", "Layer", "SearchSpace", "Stage", "Subnet"]
+
 FLOAT_BITS = 32
-# Of stem weights, classifier, network input and linear outputs: few or sensitive, and a signed activation of fewer bits
-# would need a clamp of its own in the file.
-FIXED_BITS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +73,9 @@ class Subnet:
         """The values as a JSON object."""
         return dict(self.choices)
 
+    def __repr__(self) -> str:
+        return f"Subnet({self})"
+
     def __str__(self) -> str:
         """One line, for people: `stem c16 s1 c8 d1 [k3e4 w4.8.3] ...`; bits are those of expand, depthwise and project."""
         parts = [f"stem c{self['stem.width']}"]
@@ -85,69 +92,6 @@ class Subnet:
 
         weights, activations = bits("weight_bits"), bits("activation_bits")
         return f"k{self[f'{block}.kernel']}e{self[f'{block}.expansion']} w{weights} a{activations}"
-
-
-LAYERS = ("expand", "depthwise", "project")
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """A run of inverted residual blocks at one resolution; the first block has the stride.
-
-    Where the only expansion is 1, blocks have no expanding layer, as in the first stage of MobileNetV2.
-
-    Attributes:
-        widths: Output channels.
-        depths: Numbers of blocks.
-        kernels: Odd sizes of the depthwise kernels.
-        expansions: Hidden channels over input channels.
-        stride: Of the first block.
-    """
-
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    kernels: tuple[int, ...]
-    expansions: tuple[int, ...]
-    stride: int
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers of a block, of `LAYERS`."""
-        return LAYERS[1:] if self.expansions == (1,) else LAYERS
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """One layer of one subnet as costs, targets, manifests and the exporter see it. Sizes are (height, width).
-
-    Attributes:
-        name: The layer's name in the supernet.
-        kind: `conv`, `pointwise`, `depthwise` or `dense`.
-        weight_bits: Of the kernel.
-        input_bits: Of the activation tensor that the layer reads.
-        output_bits: Of the activation tensor that it writes.
-        relu: Whether a ReLU follows batch normalization.
-        residual: Whether the block's input is added to the output.
-    """
-
-    name: str
-    kind: str
-    kernel: int
-    stride: int
-    input_size: tuple[int, int]
-    output_size: tuple[int, int]
-    input_channels: int
-    output_channels: int
-    weight_bits: int
-    input_bits: int
-    output_bits: int
-    relu: bool
-    residual: bool = False
-
-    @property
-    def weights(self) -> int:
-        """Number of kernel weights."""
-        return self.kernel**2 * self.output_channels * (1 if self.kind == "depthwise" else self.input_channels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,6 +201,19 @@ class SearchSpace:
         return self.subnet({gene.name: gene.values[index] for gene, index in zip(self.genes, genome)})
 
     def sample(self, rng: np.random.Generator) -> Subnet:
+        """A random subnet, uniform over subnets: nearly all of them are as deep as can be."""
+        return self.from_genome(self.sample_genomes(rng, 1)[0])
+
+    def sample_genomes(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Random genomes (count, genes), uniform over subnets; genes that do not act have any value."""
+        genomes = rng.integers(0, [len(gene.values) for gene in self.genes], (count, len(self.genes)))
+        for depth in self._depths:
+            completions = self._completions(depth)
+            chances = [completion / sum(completions) for completion in completions]
+            genomes[:, self.genes.index(depth)] = rng.choice(len(chances), count, p=chances)
+        return genomes
+
+    def sample_by_gene(self, rng: np.random.Generator) -> Subnet:
         """A random subnet, uniform over the values of each gene: shallow networks are as frequent as deep ones."""
         return self.subnet({gene.name: int(rng.choice(gene.values)) for gene in self.genes})
 
@@ -271,75 +228,88 @@ class SearchSpace:
     @functools.cached_property
     def cardinality(self) -> int:
         """The exact number of distinct subnets."""
-        free = [len(gene.values) for gene in self.genes if gene.depth_gene is None and not gene.name.endswith(".depth")]
-        return math.prod(free) * math.prod(self._stage_cardinality(gene) for gene in self.genes if ".depth" in gene.name[-6:])
+        free = [len(gene.values) for gene in self.genes if gene.depth_gene is None and gene not in self._depths]
+        return math.prod(free) * math.prod(sum(self._completions(depth)) for depth in self._depths)
 
-    def _stage_cardinality(self, depth: Gene) -> int:
+    @functools.cached_property
+    def _depths(self) -> tuple[Gene, ...]:
+        return tuple(gene for gene in self.genes if gene.name.endswith(".depth"))
+
+    def _completions(self, depth: Gene) -> list[int]:
+        """For each value of a depth gene, how many choices the blocks leave that it keeps."""
         cut = [gene for gene in self.genes if gene.depth_gene == depth.name]
-        return sum(math.prod(len(gene.values) for gene in cut if gene.block <= value) for value in depth.values)
+        return [math.prod(len(gene.values) for gene in cut if gene.block <= value) for value in depth.values]
 
     def layers(self, subnet: Subnet) -> list[Layer]:
         """The layers of `subnet` in order of computation; the residual stream and linear outputs have 8 bits."""
-        size = _divide(self.input_shape[:2], self.stem_stride)
-        bits = subnet["stem.activation_bits"]
-        stem = Layer(
-            "stem", "conv", 3, self.stem_stride, self.input_shape[:2], size,
-            self.input_shape[2], subnet["stem.width"], FIXED_BITS, FIXED_BITS, bits, relu=True,
-        )  # fmt: skip
-        layers = [stem]
-        for number, stage in enumerate(self.stages, 1):
-            for block in range(1, subnet[f"stage{number}.depth"] + 1):
-                layers += _block_layers(subnet, stage, f"stage{number}", block, layers[-1])
-        return layers + self._head_layers(subnet, layers[-1])
+        return architecture.layers(self, subnet.values)
 
-    def _head_layers(self, subnet: Subnet, last: Layer) -> list[Layer]:
-        head = Layer(
-            "head", "pointwise", 1, 1, last.output_size, last.output_size, last.output_channels,
-            subnet["head.width"], subnet["head.weight_bits"], last.output_bits, subnet["head.activation_bits"],
-            relu=True,
-        )  # fmt: skip
-        classifier = Layer(
-            "classifier", "dense", 1, 1, (1, 1), (1, 1), head.output_channels, self.num_classes,
-            FIXED_BITS, FIXED_BITS, FIXED_BITS, relu=False,
-        )  # fmt: skip
-        return [head, classifier]
+    def layer_table(self, genomes: np.ndarray) -> list[Layer]:
+        """The layers of many subnets at once: every field that depends on a choice is an array (count,).
+
+        Args:
+            genomes: Shape (count, genes), indices of the genes' values.
+        """
+        values = {gene.name: np.array(gene.values)[column] for gene, column in zip(self.genes, np.transpose(genomes))}
+        return architecture.layers(self, values)
 
     def to_json(self) -> dict[str, Any]:
         """The space as a JSON object."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "SearchSpace":
+        """The inverse of `to_json`.
 
-def _block_layers(subnet: Subnet, stage: Stage, name: str, number: int, last: Layer) -> list[Layer]:
-    block = f"{name}.block{number}"
-    hidden = last.output_channels * subnet[f"{block}.expansion"]
-    shapes = {
-        "expand": {"kind": "pointwise", "kernel": 1, "output_channels": hidden},
-        "depthwise": {"kind": "depthwise", "kernel": subnet[f"{block}.kernel"], "output_channels": hidden},
-        "project": {"kind": "pointwise", "kernel": 1, "output_channels": subnet[f"{name}.width"]},
-    }
-    layers = []
-    for layer in stage.layers:
-        stride = stage.stride if layer == "depthwise" and number == 1 else 1
-        linear = layer == "project"
-        last = Layer(
-            f"{block}.{layer}",
-            **shapes[layer],
-            stride=stride,
-            input_size=last.output_size,
-            output_size=_divide(last.output_size, stride),
-            input_channels=last.output_channels,
-            weight_bits=subnet[f"{block}.{layer}.weight_bits"],
-            input_bits=last.output_bits,
-            output_bits=FIXED_BITS if linear else subnet[f"{block}.{layer}.activation_bits"],
-            relu=not linear,
-            residual=linear and number > 1,
-        )
-        layers.append(last)
-    return layers
+        Raises:
+            DaquError: A field is missing or unknown, or has a value that no space can have (the field is named).
+        """
+        stages = content.get("stages") if isinstance(content, Mapping) else None
+        if not isinstance(stages, list | tuple):
+            raise DaquError("A space must be a JSON object with a list of `stages`: see `daqu-space --json` for an example.")
+        return _from_json(cls, {**content, "stages": tuple(_from_json(Stage, stage) for stage in stages)})
+
+    def to_hyperparameters(self) -> "keras_tuner.HyperParameters":
+        """One `Choice` a gene, under its name, on which any of KerasTuner's oracles can run."""
+        import keras_tuner
+
+        hyperparameters = keras_tuner.HyperParameters()
+        for gene in self.genes:
+            hyperparameters.Choice(gene.name, list(gene.values))
+        return hyperparameters
+
+    def from_hyperparameters(self, hyperparameters: "keras_tuner.HyperParameters") -> Subnet:
+        """The subnet that KerasTuner's values describe.
+
+        Raises:
+            DaquError: A gene that acts has no value or one outside its alphabet.
+        """
+        return self.subnet(hyperparameters.values)
 
 
-def _divide(size: Sequence[int], stride: int) -> tuple[int, int]:
-    return (math.ceil(size[0] / stride), math.ceil(size[1] / stride))
+def _from_json(cls: type, content: Any) -> Any:
+    """An instance of a dataclass of names, numbers and tuples of numbers."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    what = f"A {'space' if cls is SearchSpace else 'stage of a space'}"
+    if not isinstance(content, Mapping):
+        raise DaquError(f"{what} must be a JSON object, but received {content!r}.")
+    if unknown := set(content) - set(fields):
+        raise DaquError(f"{what} has the fields {', '.join(fields)}, but received `{min(unknown)}`.")
+    needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    if missing := needed - set(content):
+        raise DaquError(f"{what} must have `{min(missing)}`, but received only {', '.join(content)}.")
+    return cls(**{name: _checked(name, fields[name].type, value) for name, value in content.items()})
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    """`value` as a field of type `kind`: lists of whole numbers become tuples."""
+    if kind is str or name == "stages":
+        return value
+    numbers = value if isinstance(value, list | tuple) else (value,)
+    if (kind is int) == isinstance(value, list | tuple) or not all(type(number) is int for number in numbers):
+        wanted = "a whole number" if kind is int else "a list of whole numbers"
+        raise DaquError(f"`{name}` must be {wanted}, but received {value!r}.")
+    return value if kind is int else tuple(value)
 
 
 def _check_gene(gene: Gene) -> None:

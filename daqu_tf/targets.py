@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from daqu_tf.errors import DaquError
 from daqu_tf.space import Layer, SearchSpace
 
@@ -33,8 +35,11 @@ class Target:
         A pointwise or dense layer of at most 4 bits is an INT4 FULLY_CONNECTED, which XNNPACK runs; it does not run an
         INT4 CONV_2D, whose fallback kernel is twice as slow as INT8.
         """
-        packed = self.int4_fully_connected and layer.kind in ("pointwise", "dense") and layer.weight_bits <= 4
-        return "INT4" if packed else "INT8"
+        return "INT4" if self.packs(layer) else "INT8"
+
+    def packs(self, layer: Layer) -> bool | np.ndarray:
+        """Whether the weights are stored as INT4."""
+        return (layer.weight_bits <= 4) & (self.int4_fully_connected and layer.kind in ("pointwise", "dense"))
 
 
 _LITERT_OBJECTIVES = (("accuracy", "max"), ("latency_us", "min"), ("file_bytes", "min"), ("deflated_bytes", "min"))

@@ -197,12 +197,12 @@ def sandwich(space: SearchSpace, widths: tuple[int, ...], rng: np.random.Generat
         rng: Where the choices come from.
     """
     if not widths:
-        chosen = [space.largest(), space.smallest(), *(space.sample(rng) for _ in range(RANDOM_SUBNETS))]
+        chosen = [space.largest(), space.smallest(), *(space.sample_by_gene(rng) for _ in range(RANDOM_SUBNETS))]
         return [subnet.with_bits(FLOAT_BITS, FLOAT_BITS) for subnet in chosen]
     opened = space.restrict(weight_bits=widths)
     chosen = [opened.largest(), _uniform(opened.smallest(), opened, rng)]
     for _ in range(RANDOM_SUBNETS):
-        chosen.append(_uniform(opened.largest(), opened, rng) if rng.random() < 0.25 else opened.sample(rng))
+        chosen.append(_uniform(opened.largest(), opened, rng) if rng.random() < 0.25 else opened.sample_by_gene(rng))
     return chosen
 
 
@@ -290,7 +290,7 @@ class SupernetTraining:
         panel = {
             "largest": space.largest(),
             "smallest": space.smallest(),
-            "middle": space.sample(np.random.default_rng(0)),
+            "middle": space.sample_by_gene(np.random.default_rng(0)),
         }
         figures = {}
         for name, subnet in panel.items():

@@ -1,8 +1,15 @@
+import zlib
+
 import numpy as np
 import pytest
 from counted_space import COUNTED
 
-from daqu_tf import costs, spaces
+from daqu_tf import costs, spaces, targets, tflite_file
+from daqu_tf.errors import DaquError
+from daqu_tf.export import to_graph
+from daqu_tf.weights import cut
+
+TARGET = targets.get("litert_cpu")
 
 # The smallest subnet of that space, layer by layer: weights, output channels, output pixels.
 SMALLEST = {
@@ -51,3 +58,66 @@ def test_every_subnet_lies_between_the_extremes(space, cost):
     lowest = space.smallest().with_bits(min(space.weight_bits), min(space.activation_bits))
     for _ in range(30):
         assert cost(space, lowest) <= cost(space, space.sample(rng)) <= cost(space, space.largest())
+
+
+def test_bytes_by_hand():
+    bits = {"stage1.block1.depthwise.weight_bits": 3, "head.weight_bits": 2}
+    subnet = COUNTED.subnet(COUNTED.smallest().values | bits)
+    packed = {"stage1.block1.depthwise": 3, "head": 2}
+    expected = sum(-(-weights * packed.get(name, 8) // 8) + 4 * channels for name, (weights, channels, _) in SMALLEST.items())
+    assert costs.bit_packed_bytes(COUNTED, subnet) == expected
+
+
+def test_peak_of_activations_by_hand():
+    smallest = COUNTED.smallest()
+    assert costs.peak_activation_bytes(COUNTED, smallest) == 64 * (32 + 32)  # The depthwise of the first block.
+    deep = COUNTED.subnet(COUNTED.largest().values | {"stage1.depth": 2, "stage1.width": 16})
+    # The second block of the first stage expands 16 channels to 64, while its input waits for the residual.
+    assert costs.peak_activation_bytes(COUNTED, deep) == 64 * (64 + 64 + 16)
+
+
+@pytest.mark.parametrize("space", [*spaces.SPACES.values(), COUNTED], ids=lambda space: space.name)
+def test_many_at_once_cost_what_each_does(space):
+    genomes = space.sample_genomes(np.random.default_rng(3), 60)
+    table = costs.of_many(space, genomes, TARGET)
+    assert set(table) == set(costs.COSTS)
+    for index, genome in enumerate(genomes):
+        subnet = space.from_genome(genome)
+        for name, values in table.items():
+            arguments = (TARGET,) if name in ("file_bytes", "deflated_bytes") else ()
+            assert int(values[index]) == getattr(costs, name)(space, subnet, *arguments), name
+
+
+@pytest.mark.parametrize("target", targets.TARGETS.values(), ids=targets.TARGETS)
+def test_bytes_of_real_files(digits, target):
+    space, arrays, rng = digits.supernet.space, digits.supernet.arrays(), np.random.default_rng(0)
+    for _ in range(10):
+        subnet = space.sample_by_gene(rng)
+        data = tflite_file.write(to_graph(space, subnet, target, cut(space, subnet, arrays)))
+        assert costs.file_bytes(space, subnet, target) == pytest.approx(len(data), rel=0.03)
+        assert costs.deflated_bytes(space, subnet, target) == pytest.approx(len(zlib.compress(data, 9)), rel=0.1)
+
+
+def test_parameters_are_those_of_the_built_network(digits):
+    space = digits.supernet.space
+    subnet = space.sample_by_gene(np.random.default_rng(4))
+    arrays = cut(space, subnet, digits.supernet.arrays())
+    kernels = sum(array.size for name, array in arrays.items() if name.endswith("/kernel"))
+    biases = sum(array.size for name, array in arrays.items() if name.endswith(("/beta", "/bias")))
+    assert costs.parameters(space, subnet) == kernels + biases
+
+
+def test_sampling_within_limits():
+    rng, limits = np.random.default_rng(0), {"macs": 120_000, "file_bytes": 9_000}
+    space = spaces.get("digits")
+    for _ in range(20):
+        subnet = costs.sample(space, TARGET, rng, limits)
+        assert costs.macs(space, subnet) <= 120_000 and costs.file_bytes(space, subnet, TARGET) <= 9_000
+
+
+def test_limits_that_nothing_keeps():
+    rng, space = np.random.default_rng(0), spaces.get("digits")
+    with pytest.raises(DaquError, match=r"None of 2,000 subnets keeps within `limits` .*least seen: macs of \d"):
+        costs.sample(space, TARGET, rng, {"macs": 10}, attempts=2000)
+    with pytest.raises(DaquError, match="`limits` must be among parameters, macs, .*, but received 'latency'"):
+        costs.sample(space, TARGET, rng, {"latency": 10})

@@ -23,7 +23,7 @@ def _network(seed: int, images: np.ndarray) -> StaticNetwork:
     """A subnet with random weights, steps from data, gammas of either sign and one that is zero."""
     keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
-    network = StaticNetwork(SPACE, SPACE.sample(rng))
+    network = StaticNetwork(SPACE, SPACE.sample_by_gene(rng))
     arrays = network.arrays()
     for name, array in arrays.items():
         if name.endswith("gamma"):

@@ -1,3 +1,4 @@
+import collections
 import itertools
 import json
 import math
@@ -6,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.stats
 from counted_space import COUNTED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -57,6 +59,73 @@ def test_cardinality_is_the_number_of_distinct_subnets(space):
     subnets = {space.subnet(dict(zip(names, values))) for values in combinations}
     assert len(subnets) == space.cardinality
     assert len({tuple(space.genome(subnet)) for subnet in subnets}) == space.cardinality
+
+
+def test_sampling_is_uniform_over_subnets():
+    stage = Stage(widths=(8, 16), depths=(1, 2), kernels=(3, 5), expansions=(2,), stride=2)
+    space = SearchSpace("small", (8, 8, 1), 2, (8,), 1, (stage,), (16,), (4, 8), (8,))
+    assert space.cardinality == 2 * (2 * 2**3 + (2 * 2**3) ** 2) * 2
+    rng = np.random.default_rng(0)
+    counts = collections.Counter(map(space.from_genome, space.sample_genomes(rng, 40 * space.cardinality)))
+    assert len(counts) == space.cardinality
+    assert scipy.stats.chisquare(list(counts.values())).pvalue > 1e-3
+    assert all(space.sample(rng) in counts for _ in range(20))
+
+
+# Once-for-All's space, five stages of 2 to 4 blocks, 3 kernels and 3 expansions, with b bit-widths on t tensors a block.
+@pytest.mark.parametrize(("widths", "tensors", "exponent"), [(1, 3, 19.3), (3, 3, 47.7), (3, 6, 76.3)])
+def test_cardinality_of_the_literature(widths, tensors, exponent):
+    weight_bits = (2, 4, 8)[-widths:]
+    activation_bits = weight_bits if tensors == 6 else (8,)
+    stage = Stage(widths=(8,), depths=(2, 3, 4), kernels=(3, 5, 7), expansions=(3, 4, 6), stride=1)
+    space = SearchSpace("theirs", (8, 8, 3), 2, (8,), 1, (stage,) * 5, (16,), weight_bits, activation_bits)
+    fixed = math.prod(len(gene.values) for gene in space.genes if not gene.name.startswith("stage"))
+    # They count six tensors a block; the linear output of ours is fixed, which is taken back here.
+    count = space.cardinality // fixed
+    if tensors == 6:
+        count = sum((9 * widths**tensors) ** depth for depth in (2, 3, 4)) ** 5
+        assert sum((9 * widths**5) ** depth for depth in (2, 3, 4)) ** 5 * fixed == space.cardinality
+    assert math.log10(count) == pytest.approx(exponent, abs=0.05)
+
+
+def test_a_space_survives_json():
+    for space in (*spaces.SPACES.values(), COUNTED):
+        assert SearchSpace.from_json(json.loads(json.dumps(space.to_json()))) == space
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages": 3}, "a list of `stages`"),
+        ({"stages": ["wide"]}, "A stage of a space must be a JSON object, but received 'wide'"),
+        ({"colour": "red"}, "A space has the fields name, .*, but received `colour`"),
+        ({"head_widths": []}, "`head.width` must have at least one choice"),
+        ({"head_widths": 64}, "`head_widths` must be a list of whole numbers, but received 64"),
+        ({"head_widths": [6.5]}, r"`head_widths` must be a list of whole numbers, but received \[6.5\]"),
+        ({"stem_stride": [1]}, r"`stem_stride` must be a whole number, but received \[1\]"),
+        ({"stem_stride": "1"}, "`stem_stride` must be a whole number, but received '1'"),
+    ],
+)
+def test_wrong_json_of_a_space(change, message):
+    with pytest.raises(DaquError, match=message):
+        SearchSpace.from_json(json.loads(json.dumps(COUNTED.to_json())) | change)
+
+
+def test_a_field_that_is_missing():
+    content = COUNTED.to_json()
+    del content["num_classes"]
+    with pytest.raises(DaquError, match="A space must have `num_classes`, but received only name"):
+        SearchSpace.from_json(content)
+    with pytest.raises(DaquError, match="see `daqu-space --json`"):
+        SearchSpace.from_json([1, 2])
+
+
+def test_hyperparameters_round_trip():
+    hyperparameters = COUNTED.to_hyperparameters()
+    assert [parameter.name for parameter in hyperparameters.space] == [gene.name for gene in COUNTED.genes]
+    subnet = COUNTED.sample_by_gene(np.random.default_rng(0))
+    hyperparameters.values |= subnet.to_json()
+    assert COUNTED.from_hyperparameters(hyperparameters) == subnet
 
 
 def test_cardinality_by_hand():
@@ -111,8 +180,8 @@ def test_largest_and_smallest(space):
 
 
 def test_sampling_is_reproducible_and_reaches_every_value():
-    samples = [COUNTED.sample(np.random.default_rng([5, index])) for index in range(200)]
-    assert samples == [COUNTED.sample(np.random.default_rng([5, index])) for index in range(200)]
+    samples = [COUNTED.sample_by_gene(np.random.default_rng([5, index])) for index in range(200)]
+    assert samples == [COUNTED.sample_by_gene(np.random.default_rng([5, index])) for index in range(200)]
     for gene in COUNTED.genes:
         assert {subnet[gene.name] for subnet in samples if gene.name in subnet.values} == set(gene.values)
 

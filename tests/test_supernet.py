@@ -16,7 +16,7 @@ TOLERANCE = 1e-5
 def subnets_of(space):
     """The extremes, mixed bits, and float and uniformly low-bit ones."""
     rng = np.random.default_rng(4)
-    samples = [space.sample(rng) for _ in range(4)]
+    samples = [space.sample_by_gene(rng) for _ in range(4)]
     return {
         "largest": space.largest(),
         "smallest": space.smallest(),
@@ -123,7 +123,7 @@ def test_only_active_weights_have_gradients(digits, images):
 
 def test_gradients_are_those_of_the_static_network(digits, images):
     supernet = digits.supernet
-    subnet = supernet.space.sample(np.random.default_rng(8))
+    subnet = supernet.space.sample_by_gene(np.random.default_rng(8))
     supernet.activate(subnet)
     expected = named(supernet, digits.train(images)[1])
     network = supernet.extract(subnet)
@@ -145,7 +145,7 @@ def test_names_are_those_of_the_space_s_layers(digits):
 
 def test_arrays_round_trip(digits, images):
     supernet = digits.supernet
-    supernet.activate(supernet.space.sample(np.random.default_rng(2)))
+    supernet.activate(supernet.space.sample_by_gene(np.random.default_rng(2)))
     saved, before = supernet.arrays(), digits.infer(images)
     with changed(supernet, "", np.zeros_like):
         assert np.abs(digits.infer(images) - before).max() > 0.01
