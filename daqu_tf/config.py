@@ -19,7 +19,7 @@ class RunConfig:
     Attributes:
         dataset: `digits`, a `.npz` file, or a tf_keras data set name.
         output_dir: Where everything goes; the same settings resume there.
-        space: The name of a search space.
+        space: The name of a search space, or a `.json` file that describes one.
         target: The name of a target.
         budget_minutes: Wall-clock minutes for everything: the job divides them itself.
         finalists: How many front members are fine-tuned and exported, at most.
@@ -50,8 +50,9 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self):
-        if self.dataset.endswith(".npz"):  # Later stages run in other folders.
-            object.__setattr__(self, "dataset", os.path.abspath(self.dataset))
+        for name, ending in (("dataset", ".npz"), ("space", ".json")):
+            if getattr(self, name).endswith(ending):  # Later stages run in other folders.
+                object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
         spaces.get(self.space)
         targets.get(self.target)
         if not math.isfinite(self.budget_minutes) or self.budget_minutes < LEAST_BUDGET_MINUTES:

@@ -131,6 +131,8 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
             "fine_tuning": how | {"steps": steps},
             "macs": costs.macs(space, subnet),
             "parameters": costs.parameters(space, subnet),
+            "bitops": costs.bitops(space, subnet),
+            "bit_packed_bytes": costs.bit_packed_bytes(space, subnet),
         },
     )
 

@@ -1,4 +1,7 @@
-"""The named search spaces."""
+"""The named search spaces, and those of a user's own."""
+
+import json
+import pathlib
 
 from daqu_tf.errors import DaquError
 from daqu_tf.space import SearchSpace, Stage
@@ -39,11 +42,23 @@ SPACES = {
 
 
 def get(name: str) -> SearchSpace:
-    """Returns the named space.
+    """Returns the named space, or the one that a `.json` file describes.
 
     Raises:
-        DaquError: There is no such space.
+        DaquError: There is no such space, or the file does not describe one.
     """
+    if name.endswith(".json"):
+        return _read(pathlib.Path(name))
     if name not in SPACES:
-        raise DaquError(f"`space` must be one of {', '.join(SPACES)}, but received {name!r}.")
+        raise DaquError(f"`space` must be one of {', '.join(SPACES)} or a .json file, but received {name!r}.")
     return SPACES[name]
+
+
+def _read(path: pathlib.Path) -> SearchSpace:
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise DaquError(f"The space {path} cannot be read ({error.strerror}): give the path of a .json file.") from error
+    except ValueError as error:
+        raise DaquError(f"The space {path} is no JSON ({error}): `daqu-space --json` prints an example.") from error
+    return SearchSpace.from_json(content)

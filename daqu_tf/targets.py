@@ -43,12 +43,15 @@ class Target:
 
 
 _LITERT_OBJECTIVES = (("accuracy", "max"), ("latency_us", "min"), ("file_bytes", "min"), ("deflated_bytes", "min"))
+_ACCELERATOR_OBJECTIVES = (("accuracy", "max"), ("bitops", "min"), ("bit_packed_bytes", "min"))
 
 TARGETS = {
     target.name: target
     for target in (
         Target("litert_cpu", _LITERT_OBJECTIVES, int4_fully_connected=True, activation_bits=(8,)),
         Target("litert_cpu_int8", _LITERT_OBJECTIVES, int4_fully_connected=False, activation_bits=(8,)),
+        # Hardware that computes at any width. Its files still run, exactly, on int8 kernels.
+        Target("accelerator", _ACCELERATOR_OBJECTIVES, int4_fully_connected=False, activation_bits=tuple(range(2, 9))),
     )
 }
 

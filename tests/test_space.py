@@ -111,6 +111,17 @@ def test_wrong_json_of_a_space(change, message):
         SearchSpace.from_json(json.loads(json.dumps(COUNTED.to_json())) | change)
 
 
+def test_a_space_of_a_user_s_own(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(COUNTED.to_json()))
+    assert spaces.get(str(path)) == COUNTED
+    path.write_text("{")
+    with pytest.raises(DaquError, match=r"mine.json is no JSON .*`daqu-space --json` prints an example"):
+        spaces.get(str(path))
+    with pytest.raises(DaquError, match="cannot be read"):
+        spaces.get(str(tmp_path / "none.json"))
+
+
 def test_a_field_that_is_missing():
     content = COUNTED.to_json()
     del content["num_classes"]

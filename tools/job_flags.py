@@ -9,7 +9,7 @@ from daqu_tf.tools import command
 
 _DATASET = flags.DEFINE_string("dataset", None, "digits, a .npz file, fashion_mnist, mnist, cifar10 or cifar100.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for everything the run writes.")
-_SPACE = flags.DEFINE_string("space", RunConfig.space, f"Search space: {', '.join(SPACES)}.")
+_SPACE = flags.DEFINE_string("space", RunConfig.space, f"Search space: {', '.join(SPACES)}, or a .json file.")
 _TARGET = flags.DEFINE_string("target", RunConfig.target, f"What the networks are for: {', '.join(TARGETS)}.")
 _BUDGET = flags.DEFINE_float("budget_minutes", RunConfig.budget_minutes, "Minutes for everything.")
 _FINALISTS = flags.DEFINE_integer("finalists", RunConfig.finalists, "Front members to fine-tune and export, at most.")

@@ -3,28 +3,34 @@
 daqu-space --space=mobilenet_v2_28
 """
 
+import json
+
 from absl import flags
 
 from daqu_tf import costs, spaces, targets
 from daqu_tf.tools import command
 
-_SPACE = flags.DEFINE_string("space", "mobilenet_v2_28", f"Search space: {', '.join(spaces.SPACES)}.")
+_SPACE = flags.DEFINE_string("space", "mobilenet_v2_28", f"Search space: {', '.join(spaces.SPACES)}, or a .json file.")
 _TARGET = flags.DEFINE_string("target", "litert_cpu", f"What the networks are for: {', '.join(targets.TARGETS)}.")
+_JSON = flags.DEFINE_bool("json", False, "Print the space as JSON, to be changed and given as --space.")
 
 
 def _print_space(argv: list[str]) -> None:
     del argv
     space, target = spaces.get(_SPACE.value), targets.get(_TARGET.value)
+    if _JSON.value:
+        print(json.dumps(space.to_json(), indent=1))
+        return
     effective = target.restrict(space)
     for gene in space.genes:
         print(f"{gene.name:<34} {', '.join(map(str, gene.values))}")
     print(f"\n{space.cardinality:.3e} subnets, {space.cardinality} exactly")
-    print(f"{effective.cardinality:.3e} of them differ on {target.name}")
-    print(f"\n{'':<10} {'parameters':>12} {'MACs':>12} {'BitOPs':>14}")
-    for name in ("smallest", "largest"):
-        subnet = getattr(effective, name)()
-        figures = (costs.parameters(space, subnet), costs.macs(space, subnet), costs.bitops(space, subnet))
-        print(f"{name:<10} {figures[0]:>12,} {figures[1]:>12,} {figures[2]:>14,}")
+    print(f"{effective.cardinality:.3e} of them differ on {target.name}, {effective.cardinality} exactly\n")
+    ends = (effective.smallest(), effective.largest())
+    figures = costs.of_many(effective, [effective.genome(subnet) for subnet in ends], target)
+    print(f"{'8 bits throughout':<22} {'smallest':>16} {'largest':>16}")
+    for name, (smallest, largest) in figures.items():
+        print(f"{name.replace('_', ' '):<22} {smallest:>16,.0f} {largest:>16,.0f}")
 
 
 def main() -> None:
