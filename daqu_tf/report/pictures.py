@@ -13,14 +13,14 @@ from daqu_tf.report.run import Member, Run
 
 # Of each theme: page, text, lines and grid, trials, front, and four colours for curves.
 THEMES = {
-    "light": ("#ffffff", "#1c2128", "#d4d9e0", "#8b95a3", "#1d5fd1", ("#1d5fd1", "#c2410c", "#0f766e", "#7c3aed")),
-    "dark": ("#15181d", "#e3e7ed", "#363d47", "#77828f", "#7fb0ff", ("#7fb0ff", "#ff9c66", "#4fd1c0", "#c4a1ff")),
+    "light": ("#ffffff", "#1c2128", "#d4d9e0", "#8b95a3", "#1d5fd1", ("#1d5fd1", "#c2410c", "#0f766e", "#7c3aed", "#be185d")),
+    "dark": ("#15181d", "#e3e7ed", "#363d47", "#77828f", "#7fb0ff", ("#7fb0ff", "#ff9c66", "#4fd1c0", "#c4a1ff", "#f58fb8")),
 }
 AXES = {
     "latency_us": ("latency, µs", 1.0),
     "file_bytes": ("file, kB", 1e-3),
     "deflated_bytes": ("deflated file, kB", 1e-3),
-    "packed_bytes": ("bit-packed weights, kB", 1e-3),
+    "bit_packed_bytes": ("bit-packed weights, kB", 1e-3),
     "bitops": ("BitOPs, millions", 1e-6),
 }
 _LOG_FROM_RATIO = 5.0
