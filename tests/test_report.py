@@ -260,10 +260,10 @@ def test_an_empty_front_and_an_empty_config(folder):
 
 def test_other_objectives_get_their_own_views(folder):
     def accelerator(pareto):
-        pareto["objectives"] = [{"name": name} for name in ("accuracy", "bitops", "packed_bytes")]
+        pareto["objectives"] = [{"name": name} for name in ("accuracy", "bitops", "bit_packed_bytes")]
         for index, member in enumerate(pareto["members"]):
             del member["latency"]
-            member |= {"bitops": 10**7 * (index + 1), "packed_bytes": 10**4 * (index + 1)}
+            member |= {"bitops": 10**7 * (index + 1), "bit_packed_bytes": 10**4 * (index + 1)}
 
     change(folder / "pareto.json", accelerator)
     rewritten(folder)
