@@ -128,29 +128,3 @@ def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
         raise DaquError(f"`reference` must have {points.shape[1]} objectives as the points, but received {reference.size}.")
     inside = points[(points < reference).all(1)]
     return float(HV(ref_point=reference)(inside[non_dominated_mask(inside)])) if len(inside) else 0.0
-
-
-def select_by_hypervolume(points: np.ndarray, k: int, reference: np.ndarray) -> np.ndarray:
-    """Picks `k` points, each time the one that adds the most hypervolume.
-
-    Hypervolume is submodular, so that this reaches at least 1 - 1/e of the best subset's (Nemhauser et al., 1978).
-
-    Args:
-        points: (n, m) objectives.
-        k: How many; all of them where there are fewer.
-        reference: (m,) the worst value of each objective.
-
-    Returns:
-        (min(k, n),) indices in the order picked; of equal gains the first point's.
-
-    Raises:
-        DaquError: A value is NaN or infinite, or the shapes do not match.
-    """
-    points = _checked(points, 2)
-    chosen: list[int] = []
-    left = list(range(len(points)))
-    while left and len(chosen) < k:
-        best = max(left, key=lambda index: hypervolume(points[[*chosen, index]], reference))
-        chosen.append(best)
-        left.remove(best)
-    return np.array(chosen, dtype=int)

@@ -279,7 +279,7 @@ def share_out(macs: dict[str, int], total_seconds: float, overhead_seconds: floa
         total_seconds: For all of them on one core.
         overhead_seconds: What each needs beside its training.
     """
-    roots = {name: count**0.5 for name, count in macs.items()}
+    roots = {name: count ** (1 / 3) for name, count in macs.items()}
     free = max(total_seconds - overhead_seconds * len(macs), 0.0)
     return {name: free * root / sum(roots.values()) for name, root in roots.items()}
 

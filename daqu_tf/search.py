@@ -14,7 +14,6 @@ from daqu_tf.devices import HostDevice
 from daqu_tf.evaluation import Scorer
 from daqu_tf.export import export_tflite
 from daqu_tf.oracle import ParetoOracle
-from daqu_tf.pareto import non_dominated_ranks, select_by_hypervolume
 from daqu_tf.space import SearchSpace, Subnet
 from daqu_tf.supernet import Supernet
 from daqu_tf.targets import Target
@@ -68,29 +67,16 @@ class Candidates:
         self._scorer.recalibrate()
 
     def choose(self, trials: Sequence, count: int, max_loss: float) -> list[dict]:
-        """The `count` trials that span the most hypervolume, over accuracy and the logarithms of the costs.
+        """The finalists among completed trials: the most accurate ones, spread over the target's first cost.
 
         Args:
-            trials: Best first: the front, then the next fronts, which fill up where the front alone is too short.
+            trials: Best first.
             count: How many, at most.
-            max_loss: Trials further below the best accuracy than this are left out, unless too few remain.
+            max_loss: See `spread`.
         """
-        objectives = self.target.objectives
-        metrics = [{name: trial.metrics.get_best_value(name) for name, _ in objectives} for trial in trials]
-        best = max(metric["accuracy"] for metric in metrics)
-        good = [index for index, metric in enumerate(metrics) if metric["accuracy"] >= best - max_loss]
-        good = good if len(good) >= count else list(range(len(metrics)))
-        points = np.array([[_minimised(metrics[i][name], way) for name, way in objectives] for i in good])
-        points = (points - points.min(axis=0)) / np.maximum(np.ptp(points, axis=0), 1e-9)
-        chosen = []
-        # A front at a time, since a dominated trial adds no hypervolume; fine-tuning may yet turn the order round.
-        for rank in np.unique(ranks := non_dominated_ranks(points)):
-            members = np.flatnonzero(ranks == rank)
-            room = min(count - len(chosen), len(members))
-            if room > 0:
-                picked = select_by_hypervolume(points[members], room, np.full(len(objectives), 1.1))
-                chosen += [good[members[index]] for index in picked]
-        return [self._finalist(trials[index], metrics[index]) for index in chosen]
+        metrics = [{name: trial.metrics.get_best_value(name) for name, _ in self.target.objectives} for trial in trials]
+        points = np.array([list(metric.values())[:2] for metric in metrics])
+        return [self._finalist(trials[index], metrics[index]) for index in spread(*points.T, count, max_loss)]
 
     def _finalist(self, trial, metrics: dict[str, float]) -> dict:
         subnet = self.space.subnet(trial.hyperparameters.values)
@@ -102,8 +88,28 @@ class Candidates:
         return {"trial": trial.trial_id, "values": subnet.to_json(), "macs": macs, "search": metrics, "inherited": inherited}
 
 
-def _minimised(value: float, direction: str) -> float:
-    return -value if direction == "max" else float(np.log(value))
+def spread(accuracies: np.ndarray, prices: np.ndarray, count: int, max_loss: float) -> list[int]:
+    """The most accurate of each of `count` equal steps of the logarithm of the price.
+
+    Not what adds most to the hypervolume that inherited accuracies span: a supernet trains its smallest subnet in every step and
+    flatters it, so that those of middle size, which gain most from fine-tuning, would be left out.
+
+    Args:
+        accuracies: Shape (n,), the best first where they tie.
+        prices: Shape (n,), positive.
+        count: How many, at most.
+        max_loss: Those further below the best accuracy than this are left out, unless too few remain.
+
+    Returns:
+        At most `count` indices; where a step is empty, the first ones left fill up.
+    """
+    good = np.flatnonzero(accuracies >= accuracies.max() - max_loss)
+    good = good if len(good) >= count else np.arange(len(accuracies))
+    edges = np.geomspace(prices[good].min(), prices[good].max(), count + 1)
+    steps = np.searchsorted(edges[1:-1], prices[good])
+    chosen = [max(good[steps == step], key=lambda index: accuracies[index]) for step in np.unique(steps)]
+    rest = [index for index in good if index not in chosen]
+    return [int(index) for index in (*chosen, *rest)[:count]]
 
 
 def make_tuner(

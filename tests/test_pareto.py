@@ -89,18 +89,6 @@ def test_hypervolume_of_nothing_is_zero():
     assert pareto.hypervolume(np.zeros((0, 2)), np.ones(2)) == 0
 
 
-def test_select_by_hypervolume_takes_the_largest_gain_first():
-    points = np.array([[0.0, 0.9], [0.4, 0.4], [0.45, 0.35], [0.9, 0.0]])
-    # [0.45, 0.35] is almost as good as [0.4, 0.4] alone, but adds little beside it.
-    assert pareto.select_by_hypervolume(points, 3, np.ones(2)).tolist()[0] == 1
-    assert set(pareto.select_by_hypervolume(points, 3, np.ones(2))) == {0, 1, 3}
-
-
-def test_select_by_hypervolume_returns_all_of_few():
-    assert sorted(pareto.select_by_hypervolume(np.eye(3), 9, np.full(3, 2.0))) == [0, 1, 2]
-    assert pareto.select_by_hypervolume(np.zeros((0, 2)), 3, np.ones(2)).size == 0
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
     "function",
@@ -110,7 +98,6 @@ def test_select_by_hypervolume_returns_all_of_few():
         pareto.crowding_distance,
         lambda points: pareto.dominates(points[0], points[1]),
         lambda points: pareto.hypervolume(points, np.ones(2)),
-        lambda points: pareto.select_by_hypervolume(points, 1, np.ones(2)),
     ],
 )
 def test_values_that_are_not_finite_are_refused(function, bad):

@@ -111,7 +111,7 @@ def test_images_too_small_for_the_space(tmp_path):
 
 
 def test_time_is_shared_out_by_size():
-    seconds = pipeline.share_out({"a": 100, "b": 400}, 70.0, 5.0)
+    seconds = pipeline.share_out({"a": 100, "b": 800}, 70.0, 5.0)
     assert seconds == pytest.approx({"a": 20.0, "b": 40.0})
     assert pipeline.share_out({"a": 100}, 3.0, 5.0) == {"a": 0.0}
 
