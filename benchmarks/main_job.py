@@ -47,16 +47,29 @@ def run_job(folder: pathlib.Path) -> None:
     subprocess.run([*command, f"--output_dir={folder}"], check=True)
 
 
-def compare(front: list[dict], baseline: dict) -> dict | None:
-    """The most accurate member that meets all three conditions, or None."""
+def best_within(front: list[dict], baseline: dict) -> dict:
+    """The most accurate member of the front that is as fast as the baseline and smaller."""
     good = [
         member
         for member in front
-        if member["test_accuracy"] >= baseline["test_accuracy"] - ACCURACY_SLACK
-        and member["latency_us"] <= baseline["latency_us"] * LATENCY_SLACK
-        and member["file_bytes"] < baseline["file_bytes"]
+        if member["latency_us"] <= baseline["latency_us"] * LATENCY_SLACK and member["file_bytes"] < baseline["file_bytes"]
     ]
-    return max(good, key=lambda member: member["test_accuracy"], default=None)
+    return max(good, key=lambda member: member["test_accuracy"], default={"name": None, "test_accuracy": 0.0})
+
+
+def bars_of(members: list[dict], baselines: list[dict], minutes: float) -> list[dict]:
+    """One for each baseline, and one for the time."""
+    bars = [
+        records.bar(
+            f"test accuracy of the best member as fast as {baseline['name']} and smaller",
+            best_within(members, baseline)["test_accuracy"],
+            round(baseline["test_accuracy"] - ACCURACY_SLACK, 4),
+            "at_least",
+            "share",
+        )
+        for baseline in baselines
+    ]
+    return [*bars, records.bar("wall-clock minutes", minutes, _BUDGET.value, "at_most", "min")]
 
 
 def timed(models: dict[pathlib.Path, float]) -> list[dict]:
@@ -93,17 +106,12 @@ def main(argv: list[str]) -> None:
     rows = timed(ours | theirs)
     members, baselines = rows[: len(ours)], rows[len(ours) :]
     for baseline in baselines:
-        baseline["beaten_by"] = (compare(members, baseline) or {}).get("name")
+        baseline["rival"] = best_within(members, baseline)["name"]
     minutes = json.loads((folder / "job" / "clock.json").read_text())["seconds"] / 60
     timeline = json.loads((folder / "job" / "timeline.json").read_text())
     results = {"front": members, "baselines": baselines, "minutes": minutes, "timeline": timeline}
-    bars = [
-        records.bar(f"a front member beats {baseline['name']}", int(baseline["beaten_by"] is not None), 1, "at_least", "yes")
-        for baseline in baselines
-    ]
-    bars.append(records.bar("wall-clock minutes", minutes, _BUDGET.value, "at_most", "min"))
     name = "main_job_quick" if _QUICK.value else "main_job"
-    print(f"Wrote {records.write(name, [_SEED.value], results, bars)}")
+    print(f"Wrote {records.write(name, [_SEED.value], results, bars_of(members, baselines, minutes))}")
 
 
 if __name__ == "__main__":
