@@ -31,7 +31,7 @@ TIMING_SECONDS_A_MODEL, REPORT_SECONDS = 2.0, 5.0
 # What a job that was cut off often, and has used its minutes up, does all the same: an end beats a kept budget.
 LEAST_TRIALS = 12
 LEAST_FINE_TUNING_SECONDS = 3.0
-MAX_ACCURACY_LOSS = 0.05  # Members of the front that lie further below its best are not worth fine-tuning.
+MAX_ACCURACY_LOSS = 0.08  # Members of the front that lie further below its best are not worth fine-tuning.
 SEARCH_IMAGES = 6000
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
 

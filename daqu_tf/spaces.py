@@ -13,7 +13,7 @@ SPACES = {
             name="digits",
             input_shape=(8, 8, 1),
             num_classes=10,
-            stem_widths=(8, 16),
+            stem_widths=(4, 8, 16),
             stem_stride=1,
             stages=(
                 Stage(widths=(4, 8, 16), depths=(1, 2), kernels=(3,), expansions=(1,), stride=1),
