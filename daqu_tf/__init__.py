@@ -2,8 +2,8 @@
 
 One flow, one direction:
 
-    space -> targets, costs -> quantizers -> layers -> supernet -> training -> evaluation -> export -> devices -> oracle
-    -> tuner -> report
+    architecture -> space -> targets, costs -> quantizers -> layers -> supernet -> training -> evaluation -> export -> devices
+    -> oracle -> tuner -> report
 
 `daqu_tf.run(RunConfig(...))` goes through all of it (`pipeline.py`); each stage can be used alone.
 """

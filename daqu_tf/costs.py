@@ -1,6 +1,6 @@
 """What subnets cost, from their layers alone, without building anything.
 
-Every cost takes a list of layers: of one subnet, or, with arrays in them, of thousands at once (`of_many`).
+Each is one sum over layers, whose fields are numbers for one subnet and arrays for thousands at once (`of_many`).
 """
 
 from collections.abc import Callable, Mapping
@@ -125,7 +125,7 @@ def _bit_packed_bytes(layers: list[Layer]) -> Number:
 
 def _peak_activation_bytes(layers: list[Layer]) -> Number:
     waits = {layer.name.rpartition(".")[0] for layer in layers if layer.residual}
-    alive, peak, block, waiting = 0, 0, None, 0
+    peak, block, waiting = 0, None, 0
     for layer in layers:
         read = layer.input_size[0] * layer.input_size[1] * layer.input_channels
         written = layer.output_size[0] * layer.output_size[1] * layer.output_channels
