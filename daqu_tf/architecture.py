@@ -12,25 +12,32 @@ import numpy as np
 if TYPE_CHECKING:
     from daqu_tf.space import SearchSpace
 
-# Of stem weights, classifier, network input and linear outputs: few or sensitive, and a signed activation of fewer bits
-# would need a clamp of its own in the file.
+# Of stem weights, classifier, network input and every tensor that is no ReLU's: few or sensitive, and a signed activation of
+# fewer bits would need a clamp of its own in the file. The sum of a basic block is the residual stream, and stays there too.
 FIXED_BITS = 8
-LAYERS = ("expand", "depthwise", "project")
+BLOCKS = ("inverted_residual", "basic")
+ACTIVATIONS = ("relu", "hard_swish")
 Number = int | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A run of inverted residual blocks at one resolution; the first block has the stride.
+    """A run of blocks at one resolution; the first block has the stride.
 
-    Where the only expansion is 1, blocks have no expanding layer, as in the first stage of MobileNetV2.
+    An `inverted_residual` block (Sandler et al., CVPR 2018; with squeeze-excite and hard-swish, Howard et al., ICCV 2019)
+    expands, convolves each channel and projects; where the only expansion is 1, nothing is expanded. A `basic` block (He et al.,
+    CVPR 2016) is two full convolutions, of which the first has the elastic kernel and the expanded channels; a stage's first
+    block has a pointwise convolution in its shortcut.
 
     Attributes:
         widths: Output channels.
         depths: Numbers of blocks.
-        kernels: Odd sizes of the depthwise kernels.
-        expansions: Hidden channels over input channels.
+        kernels: Odd sizes of the depthwise or first kernels.
+        expansions: Hidden channels over input channels; in a basic block, over output channels.
         stride: Of the first block.
+        block: One of `BLOCKS`.
+        activation: One of `ACTIVATIONS`; basic blocks have ReLUs.
+        squeeze_excite: Whether channels are weighed after the depthwise convolution.
     """
 
     widths: tuple[int, ...]
@@ -38,11 +45,30 @@ class Stage:
     kernels: tuple[int, ...]
     expansions: tuple[int, ...]
     stride: int
+    block: str = "inverted_residual"
+    activation: str = "relu"
+    squeeze_excite: bool = False
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers of a block, of `LAYERS`."""
-        return LAYERS[1:] if self.expansions == (1,) else LAYERS
+    def expands(self) -> bool:
+        """Whether inverted residual blocks have an expanding layer."""
+        return self.expansions != (1,)
+
+    def layers(self, number: int) -> tuple[str, ...]:
+        """The layers with weights of a block, in order of computation; blocks count from 1."""
+        if self.block == "basic":
+            return ("conv1", "conv2", "shortcut") if number == 1 else ("conv1", "conv2")
+        weighing = ("squeeze", "excite") if self.squeeze_excite else ()
+        return (*["expand"] * self.expands, "depthwise", *weighing, "project")
+
+    def searched_activations(self, number: int) -> tuple[str, ...]:
+        """The layers behind which the width of the activation tensor is searched: what a layer with weights reads from a ReLU.
+
+        With squeeze-excite that is the product, behind `excite`, not the depthwise convolution's own output.
+        """
+        relu = self.activation == "relu"
+        searched = {"expand": relu, "depthwise": relu and not self.squeeze_excite, "excite": relu, "squeeze": True, "conv1": True}
+        return tuple(layer for layer in self.layers(number) if searched.get(layer, False))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +86,14 @@ class Layer:
         output_channels: Of the tensor that is written.
         weight_bits: Of the kernel.
         input_bits: Of the activation tensor that the layer reads.
-        output_bits: Of the activation tensor that it writes.
-        relu: Whether a ReLU follows batch normalization.
-        residual: Whether the block's input is added to the output.
+        input_signed: Whether that tensor, or the one that is gated, may be negative.
+        output_bits: Of the activation tensor that it leaves, with all that belongs to it: activation, product, sum.
+        activation: What follows: `linear`, `relu`, `hard_swish` or `hard_sigmoid`.
+        residual: The activation of the sum that the output goes into, `linear` or `relu`; None where there is no sum. The other
+            addend is the block's input, or, of a `shortcut`, the output of the layer before it.
+        pools: Whether the input is first averaged over its pixels.
+        gates: Whether the tensor that was pooled is multiplied by the output.
+        held: Values of other tensors that wait while it is computed; of a tensor that will be gated, nothing is said.
         active: Whether the subnet has this layer: its depth may leave the block out.
     """
 
@@ -76,10 +107,48 @@ class Layer:
     output_channels: Number
     weight_bits: Number
     input_bits: Number
+    input_signed: bool
     output_bits: Number
-    relu: bool
-    residual: bool = False
+    activation: str
+    residual: str | None = None
+    pools: bool = False
+    gates: bool = False
+    held: Number = 0
     active: bool | np.ndarray = True
+
+    @property
+    def is_shortcut(self) -> bool:
+        """Whether it reads what its block reads, beside the layers before it."""
+        return self.name.endswith(".shortcut")
+
+    @property
+    def block(self) -> str:
+        """Name of the block that it belongs to; empty for stem, head and classifier."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def output_signed(self) -> bool:
+        """Whether the tensor that is left may be negative."""
+        if self.gates:
+            return self.input_signed
+        return (self.residual or self.activation) != "relu"
+
+    @property
+    def tensors(self) -> dict[str, bool]:
+        """The activation tensors with a quantizer, in order, and whether they are signed.
+
+        The last one is left to the next layer and has `output_bits`; those before it have `FIXED_BITS`.
+        """
+        tensors = {f"{self.name}.pooled": self.input_signed} if self.pools else {}
+        if not self.gates:
+            tensors[f"{self.name}.{'output' if self.kind == 'dense' else 'normalize'}"] = self.activation != "relu"
+        if self.activation == "hard_swish":
+            tensors[f"{self.name}.hard_swish"] = True
+        if self.gates:
+            tensors[f"{self.name}.product"] = self.input_signed
+        if self.residual:
+            tensors[f"{self.name}.sum"] = self.residual != "relu"
+        return tensors
 
     @property
     def weights(self) -> Number:
@@ -87,9 +156,59 @@ class Layer:
         return self.kernel**2 * self.output_channels * (1 if self.kind == "depthwise" else self.input_channels)
 
     @property
+    def output_values(self) -> Number:
+        """Numbers that are written."""
+        return self.output_size[0] * self.output_size[1] * self.output_channels
+
+    @property
     def macs(self) -> Number:
         """Multiply-accumulates of one image."""
         return self.weights * self.output_size[0] * self.output_size[1]
+
+
+@dataclasses.dataclass
+class _Walk:
+    """Adds layers one behind another: `size`, `channels` and `bits` are those of the tensor that the next one reads."""
+
+    values: Mapping[str, Number]
+    layers: list[Layer]
+    size: tuple[Number, Number]
+    channels: Number
+    bits: Number = FIXED_BITS
+    signed: bool = False
+    held: Number = 0
+    active: bool | np.ndarray = True
+
+    @property
+    def count(self) -> Number:
+        """Values of the tensor that the next layer reads."""
+        return self.size[0] * self.size[1] * self.channels
+
+    def add(self, name: str, kind: str, output_channels: Number, activation: str, kernel: Number = 1, stride: int = 1, **more):
+        dense, pools = kind == "dense", more.get("pools", False)
+        size = (1, 1) if dense else self.size
+        layer = Layer(
+            name,
+            kind,
+            kernel,
+            stride,
+            input_size=size,
+            output_size=(-(-size[0] // stride), -(-size[1] // stride)),  # Rounded up, as SAME padding does.
+            input_channels=self.channels,
+            output_channels=output_channels,
+            weight_bits=self.values.get(f"{name}.weight_bits", FIXED_BITS),
+            input_bits=FIXED_BITS if pools else self.bits,
+            input_signed=self.signed,
+            output_bits=self.values.get(f"{name}.activation_bits", FIXED_BITS),
+            activation=activation,
+            held=self.held,
+            active=self.active,
+            **more,
+        )
+        self.layers.append(layer)
+        self.size = self.size if dense else layer.output_size
+        self.channels, self.bits = output_channels, layer.output_bits
+        self.signed = layer.output_signed if not dense else self.signed
 
 
 def layers(space: "SearchSpace", values: Mapping[str, Number]) -> list[Layer]:
@@ -101,93 +220,60 @@ def layers(space: "SearchSpace", values: Mapping[str, Number]) -> list[Layer]:
         space: Of the choices.
         values: Gene name to value; a gene that does not act may be missing.
     """
-    found = [
-        Layer(
-            "stem",
-            "conv",
-            kernel=3,
-            stride=space.stem_stride,
-            input_size=space.input_shape[:2],
-            output_size=_divide(space.input_shape[:2], space.stem_stride),
-            input_channels=space.input_shape[2],
-            output_channels=values["stem.width"],
-            weight_bits=FIXED_BITS,
-            input_bits=FIXED_BITS,
-            output_bits=values["stem.activation_bits"],
-            relu=True,
-        )
-    ]
+    walk = _Walk(values, [], image_size(space.input_shape, values["resolution"]), space.input_shape[2])
+    walk.add("stem", "conv", values["stem.width"], space.activation, kernel=3, stride=space.stem_stride)
     for number, stage in enumerate(space.stages, 1):
         name = f"stage{number}"
         for block in range(1, max(stage.depths) + 1):
-            active = values[f"{name}.depth"] >= block
-            if np.any(active):
-                found += _block_layers(values, stage, name, block, found[-1], active)
-    return found + _head_layers(space, values, found[-1])
+            walk.active = block <= min(stage.depths) or values[f"{name}.depth"] >= block
+            if walk.active is not False:  # It is a number's comparison; whole arrays have no one answer.
+                _BLOCKS[stage.block](walk, stage, f"{name}.block{block}", block, values[f"{name}.width"])
+    walk.active = True
+    if space.head_widths:
+        walk.add("head", "pointwise", values["head.width"], space.activation)
+    walk.add("classifier", "dense", space.num_classes, "linear", pools=True)
+    return walk.layers
 
 
-def _block_layers(values, stage: Stage, name: str, number: int, last: Layer, active: bool | np.ndarray) -> list[Layer]:
-    block = f"{name}.block{number}"
-    hidden = last.output_channels * values[f"{block}.expansion"]
-    shapes = {
-        "expand": {"kind": "pointwise", "kernel": 1, "output_channels": hidden},
-        "depthwise": {"kind": "depthwise", "kernel": values[f"{block}.kernel"], "output_channels": hidden},
-        "project": {"kind": "pointwise", "kernel": 1, "output_channels": values[f"{name}.width"]},
-    }
-    found = []
-    for layer in stage.layers:
-        stride = stage.stride if layer == "depthwise" and number == 1 else 1
-        linear = layer == "project"
-        last = Layer(
-            f"{block}.{layer}",
-            **shapes[layer],
-            stride=stride,
-            input_size=last.output_size,
-            output_size=_divide(last.output_size, stride),
-            input_channels=last.output_channels,
-            weight_bits=values[f"{block}.{layer}.weight_bits"],
-            input_bits=last.output_bits,
-            output_bits=FIXED_BITS if linear else values[f"{block}.{layer}.activation_bits"],
-            relu=not linear,
-            residual=linear and number > 1,
-            active=active,
-        )
-        found.append(last)
-    return found
+def image_size(input_shape: tuple[int, int, int], resolution: Number) -> tuple[Number, Number]:
+    """Height and width of images of `input_shape` at a resolution, which is the height; the width is rounded."""
+    height, width, _ = input_shape
+    return resolution, (2 * width * resolution + height) // (2 * height)
 
 
-def _head_layers(space: "SearchSpace", values: Mapping[str, Number], last: Layer) -> list[Layer]:
-    head = Layer(
-        "head",
-        "pointwise",
-        kernel=1,
-        stride=1,
-        input_size=last.output_size,
-        output_size=last.output_size,
-        input_channels=last.output_channels,
-        output_channels=values["head.width"],
-        weight_bits=values["head.weight_bits"],
-        input_bits=last.output_bits,
-        output_bits=values["head.activation_bits"],
-        relu=True,
-    )
-    classifier = Layer(
-        "classifier",
-        "dense",
-        kernel=1,
-        stride=1,
-        input_size=(1, 1),
-        output_size=(1, 1),
-        input_channels=head.output_channels,
-        output_channels=space.num_classes,
-        weight_bits=FIXED_BITS,
-        input_bits=FIXED_BITS,
-        output_bits=FIXED_BITS,
-        relu=False,
-    )
-    return [head, classifier]
+def squeezed_channels(channels: Number) -> Number:
+    """Channels between the two layers of squeeze-excite: a quarter, rounded up to a multiple of eight."""
+    return -(-channels // 32) * 8
 
 
-def _divide(size: tuple[Number, Number], stride: int) -> tuple[Number, Number]:
-    """Rounded up, as SAME padding does."""
-    return -(-size[0] // stride), -(-size[1] // stride)
+def _inverted_residual(walk: _Walk, stage: Stage, block: str, number: int, width: Number) -> None:
+    stream = walk.count if number > 1 else 0
+    hidden = walk.channels * walk.values[f"{block}.expansion"]
+    if stage.expands:
+        walk.add(f"{block}.expand", "pointwise", hidden, stage.activation)
+        walk.held = stream
+    kernel, stride = walk.values[f"{block}.kernel"], stage.stride if number == 1 else 1
+    walk.add(f"{block}.depthwise", "depthwise", hidden, stage.activation, kernel, stride)
+    walk.held = stream
+    if stage.squeeze_excite:
+        walk.add(f"{block}.squeeze", "dense", squeezed_channels(hidden), "relu", pools=True)
+        walk.add(f"{block}.excite", "dense", hidden, "hard_sigmoid", gates=True)
+    walk.add(f"{block}.project", "pointwise", width, "linear", residual="linear" if number > 1 else None)
+    walk.held = 0
+
+
+def _basic(walk: _Walk, stage: Stage, block: str, number: int, width: Number) -> None:
+    stream, before = walk.count, dataclasses.replace(walk)
+    stride = stage.stride if number == 1 else 1
+    hidden = width * walk.values[f"{block}.expansion"]
+    walk.add(f"{block}.conv1", "conv", hidden, "relu", walk.values[f"{block}.kernel"], stride)
+    walk.held = stream
+    walk.add(f"{block}.conv2", "conv", width, "linear", 3, residual="relu" if number > 1 else None)
+    if number == 1:
+        walk.held, walk.size, walk.channels = walk.count, before.size, before.channels
+        walk.bits, walk.signed = before.bits, before.signed
+        walk.add(f"{block}.shortcut", "conv", width, "linear", 1, stride, residual="relu")
+    walk.held = 0
+
+
+_BLOCKS = dict(zip(BLOCKS, (_inverted_residual, _basic)))

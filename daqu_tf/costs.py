@@ -124,19 +124,18 @@ def _bit_packed_bytes(layers: list[Layer]) -> Number:
 
 
 def _peak_activation_bytes(layers: list[Layer]) -> Number:
-    waits = {layer.name.rpartition(".")[0] for layer in layers if layer.residual}
-    peak, block, waiting = 0, None, 0
+    peak, pooled = 0, 0
     for layer in layers:
-        read = layer.input_size[0] * layer.input_size[1] * layer.input_channels
-        written = layer.output_size[0] * layer.output_size[1] * layer.output_channels
-        if (name := layer.name.rpartition(".")[0]) != block:
-            block, waiting = name, read if name in waits else 0
-            alive = read + written  # The first layer reads what waits.
-        else:
-            alive = read + written + waiting
-        peak = np.maximum(peak, alive * layer.active)
-        if layer.residual:  # Both addends and the sum.
-            peak = np.maximum(peak, (2 * written + waiting) * layer.active)
+        written = layer.output_values
+        alive = layer.input_size[0] * layer.input_size[1] * layer.input_channels + written
+        if layer.pools:
+            alive = np.maximum(alive, pooled + layer.input_channels)
+        if layer.gates:  # Both factors and the product: always more than squeeze-excite's own two layers need.
+            alive = np.maximum(alive, 2 * pooled + written)
+        if layer.activation == "hard_swish" or layer.residual:  # The second addend is held.
+            alive = np.maximum(alive, 2 * written)
+        peak = np.maximum(peak, (alive + layer.held) * layer.active)
+        pooled = pooled if layer.kind == "dense" else written
     return peak
 
 
@@ -169,8 +168,12 @@ def _deflated_bytes(layers: list[Layer], target: Target) -> Number:
 
 
 def _operators(layers: list[Layer]) -> Number:
-    """With the additions and the pooling."""
-    return 1 + _total(layers, lambda layer: 1 + layer.residual)
+    """With those that belong to layers: sums, averages, products, hard-swishes."""
+
+    def count(layer: Layer) -> int:
+        return 1 + bool(layer.residual) + layer.pools + layer.gates + (layer.activation == "hard_swish")
+
+    return _total(layers, count)
 
 
 def _aligned(size: Number) -> Number:

@@ -1,10 +1,13 @@
 """Scores of subnets: batch-norm statistics are recalibrated for the very subnet, architecture and bits, before it is scored."""
 
 import functools
+import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from daqu_tf.space import Subnet
 from daqu_tf.supernet import Network
 
 RECALIBRATION_IMAGES = 1024
@@ -22,6 +25,7 @@ class Scorer:
 
     def __init__(self, network: Network, x_train: np.ndarray):
         self._network = network
+        self._scores: dict[tuple, float] = {}
         images = x_train[:RECALIBRATION_IMAGES]
         size = min(RECALIBRATION_BATCH, len(images))
         # Whole batches only: a short one would weigh as much as the others.
@@ -41,6 +45,29 @@ class Scorer:
         for number, images in enumerate(self._batches, 1):
             self._recalibrate_on(images, tf.constant(1.0 / number))
 
+    def evaluate(self, subnets: Sequence[Subnet], x: np.ndarray, y: np.ndarray) -> list[float]:
+        """Top-1 accuracies of many subnets of a supernet, each recalibrated first; what is known already is not computed again.
+
+        A score is known by the subnet, the images and the weights that the supernet has now.
+
+        Args:
+            subnets: Any number.
+            x: Images (count, height, width, channels).
+            y: Labels (count,).
+        """
+        setting = self._weights_version(), _digest(x), _digest(y)
+        for subnet in subnets:
+            if (*setting, subnet) not in self._scores:
+                self._network.activate(subnet)
+                self.recalibrate()
+                self._scores[(*setting, subnet)] = self.accuracy(x, y)
+        return [self._scores[(*setting, subnet)] for subnet in subnets]
+
+    def _weights_version(self) -> str:
+        """Changes with any weight or step; statistics are those of whatever subnet was recalibrated last."""
+        arrays = self._network.arrays()
+        return _digest(*(arrays[name] for name in sorted(arrays) if "moving_" not in name))
+
     def logits(self, x: np.ndarray) -> np.ndarray:
         """Logits (count, classes) of images (count, height, width, channels)."""
         parts = [self._infer(tf.constant(x[i : i + SCORING_BATCH])).numpy() for i in range(0, len(x), SCORING_BATCH)]
@@ -49,6 +76,13 @@ class Scorer:
     def accuracy(self, x: np.ndarray, y: np.ndarray) -> float:
         """Top-1 accuracy in [0, 1]."""
         return top1(self.logits(x), y)
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha1(usedforsecurity=False)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).view(np.uint8))
+    return digest.hexdigest()
 
 
 def top1(logits: np.ndarray, labels: np.ndarray) -> float:

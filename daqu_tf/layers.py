@@ -5,10 +5,13 @@ supernet. Input channels are those that come in; the active part is always the f
 kernel.
 """
 
+import math
+
 import tensorflow as tf
 
 from daqu_tf.keras import keras
-from daqu_tf.quantizers import SwitchableQuantizer
+from daqu_tf.quantizers import Bits, SwitchableQuantizer, quantize_activation, unless_float
+from daqu_tf.space import FIXED_BITS
 
 Size = int | tf.Tensor
 EPSILON = 1e-3  # Of batch normalization, as in Keras.
@@ -19,12 +22,21 @@ def channels(x: tf.Tensor) -> Size:
     return x.shape[-1] if x.shape[-1] is not None else tf.shape(x)[-1]
 
 
+def centre(kernel: tf.Tensor, size: Size | None) -> tf.Tensor:
+    """The middle `size` x `size` of a square kernel, whose first two axes are its sides; all of it if `size` is None."""
+    largest = kernel.shape[0]
+    if size is None or (isinstance(size, int) and size == largest):
+        return kernel
+    start = (largest - size) // 2
+    return kernel[start : start + size, start : start + size]
+
+
 class ElasticConv2D(keras.layers.Layer):
     """A convolution without bias of which the first `filters` outputs are computed; 1x1 ones are matrix products.
 
     Args:
         filters: The most output channels.
-        kernel_size: Side of the kernel.
+        kernel_size: The largest side of the kernel.
         stride: In both directions.
     """
 
@@ -38,17 +50,19 @@ class ElasticConv2D(keras.layers.Layer):
         self.kernel = self.add_weight("kernel", shape=shape, initializer="he_normal")
         super().build(input_shape)
 
-    def call(self, x, filters: Size | None = None):
-        """NHWC in, NHWC with `filters` channels out."""
-        kernel = self.kernel[:, :, : channels(x), : self.filters if filters is None else filters]
-        if self.kernel_size > 1 or self.stride > 1:
+    def call(self, x, filters: Size | None = None, kernel_size: Size | None = None, step=1.0):
+        """NHWC in, NHWC with `filters` channels out; codes of a tensor are given with their step."""
+        kernel = centre(self.kernel, kernel_size)[:, :, : channels(x), : self.filters if filters is None else filters] * step
+        if self.kernel_size > 1:
             return tf.nn.conv2d(x, kernel, self.stride, "SAME")
+        if self.stride > 1:
+            x = x[:, :: self.stride, :: self.stride]
         # oneDNN's matrix product is over twice as fast as its 1x1 convolution on a CPU.
         return tf.tensordot(x, kernel[0, 0], 1)
 
 
 class ElasticDepthwiseConv2D(keras.layers.Layer):
-    """A depthwise convolution without bias of which the centre of the kernel is used.
+    """A depthwise convolution without bias of which the centre of the kernel is used, for as many channels as come in.
 
     Args:
         kernel_size: The largest side of the kernel.
@@ -67,19 +81,17 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         self.kernel = self.add_weight("kernel", shape=shape, initializer=initializer)
         super().build(input_shape)
 
-    def call(self, x, kernel_size: Size | None = None):
-        """NHWC in, NHWC with the same channels out."""
-        size = self.kernel_size if kernel_size is None else kernel_size
-        start = (self.kernel_size - size) // 2
-        kernel = self.kernel[start : start + size, start : start + size, : channels(x)]
+    def call(self, x, kernel_size: Size | None = None, step=1.0):
+        """NHWC in, NHWC with the same channels out; codes of a tensor are given with their step."""
+        kernel = centre(self.kernel, kernel_size)[:, :, : channels(x)] * step
         return tf.nn.depthwise_conv2d(x, kernel, [1, self.stride, self.stride, 1], "SAME")
 
 
 class ElasticDense(keras.layers.Layer):
-    """A dense layer over as many inputs as come in.
+    """A dense layer over as many inputs as come in, of which the first `units` outputs are computed.
 
     Args:
-        units: Outputs, all of which are computed.
+        units: The most outputs.
     """
 
     def __init__(self, units: int, **kwargs):
@@ -92,9 +104,10 @@ class ElasticDense(keras.layers.Layer):
         self.bias = self.add_weight("bias", shape=[self.units], initializer="zeros")
         super().build(input_shape)
 
-    def call(self, x):
+    def call(self, x, units: Size | None = None):
         """(batch, inputs) in, (batch, units) out."""
-        return tf.matmul(x, self.kernel[: channels(x)]) + self.bias
+        units = self.units if units is None else units
+        return tf.matmul(x, self.kernel[: channels(x), :units]) + self.bias[:units]
 
 
 class ElasticBatchNormalization(keras.layers.Layer):
@@ -122,7 +135,7 @@ class ElasticBatchNormalization(keras.layers.Layer):
         self.steps = self.quantizer.build(input_shape, "activation", self)
         super().build(input_shape)
 
-    def call(self, x, training: bool = False, statistics_rate=None, observe: tuple[int, ...] = ()):
+    def call(self, x, training: bool = False, statistics_rate=None, observe: tuple[int, ...] = (), as_codes: bool = False):
         """NHWC in, NHWC out.
 
         Args:
@@ -130,38 +143,42 @@ class ElasticBatchNormalization(keras.layers.Layer):
             training: Whether to normalize by the batch's statistics.
             statistics_rate: In (0, 1]: the stored statistics move this far to the batch's. None leaves them.
             observe: Bit-widths whose steps are set from this batch; eager mode only.
+            as_codes: Whether to return codes, and the step as a second value. Scale and offset are divided by the step, and the next
+                layer multiplies its kernel by it, so that the step's gradient comes from these few numbers and not from another
+                four passes over the tensor (ours).
         """
-        y = self._by_batch(x, statistics_rate) if training else self._by_stored(x)
-        activation = tf.nn.relu if self.relu else tf.identity
         if observe:
-            self.quantizer.initialise(self.steps, activation(y).numpy(), observe)
-        # The lowest code after a ReLU is 0: the quantizer's own clipping is the ReLU, one pass over memory less.
-        return self.quantizer.switch(lambda: self.quantizer.quantize(y, self.steps), lambda: activation(y))
+            y = self._normalize(x, training, None, 1.0)
+            self.quantizer.initialise(self.steps, (tf.nn.relu(y) if self.relu else y).numpy(), observe)
+        if as_codes:
+            step = self.quantizer.step(self.steps)
+            return self.quantizer.codes(self._normalize(x, training, statistics_rate, step), self.relu), step
+        return self.quantizer.activate(self._normalize(x, training, statistics_rate, 1.0), self.steps, self.relu)
 
-    def _by_batch(self, x, statistics_rate):
+    def _normalize(self, x, training: bool, statistics_rate, step):
         count = channels(x)
-        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, self.gamma[:count], self.beta[:count], epsilon=EPSILON)
+        gamma, beta = self.gamma[:count] / step, self.beta[:count] / step
+        if not training:
+            scale = gamma * tf.math.rsqrt(self.moving_variance[:count] + EPSILON)
+            return x * scale + (beta - self.moving_mean[:count] * scale)
+        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=EPSILON)
         if statistics_rate is not None:
             for stored, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 stored[:count].assign(stored[:count] + statistics_rate * (batch - stored[:count]))
         return y
 
-    def _by_stored(self, x):
-        count = channels(x)
-        scale = self.gamma[:count] * tf.math.rsqrt(self.moving_variance[:count] + EPSILON)
-        return x * scale + (self.beta[:count] - self.moving_mean[:count] * scale)
-
 
 class QuantizedTensor(keras.layers.Layer):
-    """Only a quantizer: for a residual sum, the pooled features and the logits.
+    """A quantizer, behind a ReLU or not: for sums, products, pooled features, hard-swishes and outputs of dense layers.
 
     Args:
         quantizer: Of the tensor that passes.
+        relu: Whether a ReLU comes first.
     """
 
-    def __init__(self, quantizer: SwitchableQuantizer, **kwargs):
+    def __init__(self, quantizer: SwitchableQuantizer, relu: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.quantizer = quantizer
+        self.quantizer, self.relu = quantizer, relu
 
     def build(self, input_shape):
         """Creates the steps."""
@@ -171,8 +188,33 @@ class QuantizedTensor(keras.layers.Layer):
     def call(self, x, observe: tuple[int, ...] = ()):
         """Any shape in, the same out."""
         if observe:
-            self.quantizer.initialise(self.steps, x.numpy(), observe)
-        return self.quantizer(x, False, self.steps)
+            self.quantizer.initialise(self.steps, (tf.nn.relu(x) if self.relu else x).numpy(), observe)
+        return self.quantizer.activate(x, self.steps, self.relu)
+
+
+def hard_swish(x: tf.Tensor, bits: Bits) -> tf.Tensor:
+    """x * relu6(x + 3) / 6 (Howard et al., ICCV 2019), unless `bits` is 32 with the gate that the file has."""
+    return x * hard_sigmoid(x, bits)
+
+
+def hard_sigmoid(x: tf.Tensor, bits: Bits) -> tf.Tensor:
+    """relu6(x + 3) / 6, unless `bits` is 32 on the 255 steps of an int8, whose saturation is the clipping: no operator in the file."""
+    gate, log_step = x * (1.0 / 6.0) + 0.5, tf.constant(-math.log(255.0), tf.float32)
+    return unless_float(
+        bits,
+        lambda: quantize_activation(gate, log_step, FIXED_BITS, signed=False),
+        lambda: tf.clip_by_value(gate, 0.0, 1.0),
+    )
+
+
+def resize(images: tf.Tensor, size: tuple[Size, Size]) -> tf.Tensor:
+    """Images brought to height and width, bilinearly, as an app brings a camera's to what a network reads.
+
+    Not antialiased: resolutions of a space lie within a factor of two, and this is the form that phones have at speed.
+    """
+    if all(isinstance(side, int) for side in size) and tuple(images.shape[1:3]) == tuple(size):
+        return images
+    return tf.image.resize(images, tf.stack(size))
 
 
 def quantize_input(x: tf.Tensor) -> tf.Tensor:

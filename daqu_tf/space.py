@@ -1,8 +1,7 @@
 """The search space: what may be chosen, and one complete choice.
 
-A `SearchSpace` describes a family of mobile networks. Its `genes` are the named choices, architecture and bits alike;
-a `Subnet` gives each gene that acts one value; its `genome` is the same as an int vector. Nothing here imports
-TensorFlow.
+A `SearchSpace` describes a family of networks. Its `genes` are the named choices, architecture and bits alike; a `Subnet`
+gives each gene that acts one value; its `genome` is the same as an int vector. Nothing here imports TensorFlow.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daqu_tf import architecture
-from daqu_tf.architecture import FIXED_BITS, LAYERS, Layer, Stage
+from daqu_tf.architecture import ACTIVATIONS, BLOCKS, FIXED_BITS, Layer, Stage
 from daqu_tf.errors import DaquError
 
 if TYPE_CHECKING:
@@ -77,37 +76,40 @@ class Subnet:
         return f"Subnet({self})"
 
     def __str__(self) -> str:
-        """One line, for people: `stem c16 s1 c8 d1 [k3e4 w4.8.3] ...`; bits are those of expand, depthwise and project."""
-        parts = [f"stem c{self['stem.width']}"]
+        """One line, for people: `r28 stem c16 s1 c8 d1 [k3e4 w4.8.3 a8.8] ...`; bits in the order of a block's layers."""
+        parts = [f"r{self['resolution']}", f"stem c{self['stem.width']}"]
         for stage in range(1, 1 + sum(name.endswith(".depth") for name in self.values)):
             width, depth = self[f"stage{stage}.width"], self[f"stage{stage}.depth"]
             blocks = " ".join(self._block_text(f"stage{stage}.block{block}") for block in range(1, depth + 1))
             parts.append(f"s{stage} c{width} d{depth} [{blocks}]")
-        return " ".join([*parts, f"head c{self['head.width']} w{self['head.weight_bits']}"])
+        head = [f"head c{self['head.width']} w{self['head.weight_bits']}"] if "head.width" in self.values else []
+        return " ".join(parts + head)
 
     def _block_text(self, block: str) -> str:
         def bits(kind: str) -> str:
-            names = (f"{block}.{layer}.{kind}" for layer in LAYERS)
-            return ".".join(str(self[name]) for name in names if name in self.values)
+            return ".".join(str(value) for name, value in self.choices if name.startswith(f"{block}.") and name.endswith(kind))
 
-        weights, activations = bits("weight_bits"), bits("activation_bits")
-        return f"k{self[f'{block}.kernel']}e{self[f'{block}.expansion']} w{weights} a{activations}"
+        text = f"k{self[f'{block}.kernel']}e{self[f'{block}.expansion']} w{bits('.weight_bits')}"
+        return f"{text} a{activations}" if (activations := bits(".activation_bits")) else text
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchSpace:
-    """A family of mobile networks: stem, stages of inverted residual blocks, pointwise head, classifier.
+    """A family of networks: stem, stages of blocks, pointwise head, classifier.
 
     Attributes:
         name: The name it is found under.
-        input_shape: Height, width and channels of the images.
+        input_shape: Height, width and channels of the images at the highest resolution.
         num_classes: Outputs of the classifier.
         stem_widths: Channels after the first convolution.
         stem_stride: Its stride.
         stages: In order.
-        head_widths: Channels of the pointwise convolution before pooling.
+        head_widths: Channels of the pointwise convolution before pooling; without any there is no head.
         weight_bits: Alphabet of every searched weight tensor.
         activation_bits: Alphabet of every searched activation tensor.
+        resolutions: Heights to which images are brought; without any, only that of `input_shape`.
+        activation: Of stem and head, `relu` or `hard_swish`.
+        narrowed: What `restrict` left of genes: (gene name, values).
 
     Raises:
         DaquError: A choice list is empty, a kernel is even, bits are outside 2..8, or the image is too small.
@@ -122,53 +124,81 @@ class SearchSpace:
     head_widths: tuple[int, ...]
     weight_bits: tuple[int, ...] = (2, 3, 4, 6, 8)
     activation_bits: tuple[int, ...] = (2, 3, 4, 6, 8)
+    resolutions: tuple[int, ...] = ()
+    activation: str = "relu"
+    narrowed: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self):
+        _check_names(self)
         for gene in self.genes:
             _check_gene(gene)
         stride = self.stem_stride * math.prod(stage.stride for stage in self.stages)
-        if min(self.input_shape[:2]) < stride:
+        smallest = architecture.image_size(self.input_shape, self.genes[0].values[0])
+        if min(smallest) < stride:
             raise DaquError(
-                f"Images of {self.input_shape[0]}x{self.input_shape[1]} are too small for space {self.name!r}, whose "
-                f"strides divide each side by {stride}: use images of {stride} or more pixels a side, or another space."
+                f"Images of {smallest[0]}x{smallest[1]} are too small for space {self.name!r}, whose strides divide each side by "
+                f"{stride}: use images of {stride} or more pixels a side, or another space."
             )
+        if self.genes[0].values[-1] > self.input_shape[0]:
+            raise DaquError(f"`resolutions` must be at most the {self.input_shape[0]} of `input_shape`, but received {self.resolutions}.")
 
     def for_images(self, input_shape: Sequence[int], num_classes: int) -> "SearchSpace":
-        """The same space for other images and classes."""
-        return dataclasses.replace(self, input_shape=tuple(input_shape), num_classes=num_classes)
+        """The same space for other images and classes; resolutions keep their share of the full one."""
 
-    def restrict(self, **alphabets: Sequence[int]) -> "SearchSpace":
-        """The space with smaller alphabets: `restrict(weight_bits=(4, 8), activation_bits=(8,))`.
+        def scaled(heights: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(sorted({(2 * h * input_shape[0] + self.input_shape[0]) // (2 * self.input_shape[0]) for h in heights}))
+
+        narrowed = tuple((name, scaled(values) if name == "resolution" else values) for name, values in self.narrowed)
+        changes = {"resolutions": scaled(self.resolutions), "narrowed": narrowed}
+        return dataclasses.replace(self, input_shape=tuple(input_shape), num_classes=num_classes, **changes)
+
+    def restrict(self, **choices: Sequence[int]) -> "SearchSpace":
+        """The space with fewer choices: `restrict(weight_bits=(4, 8), kernel=(3,), **{"stage1.width": (16,)})`.
+
+        Args:
+            **choices: By the name of a gene, or by the last part of the names of several, what they may still be.
 
         Raises:
-            DaquError: A width is not in the space.
+            DaquError: There is no such gene, a value is not in the space, or a gene would be left without a choice.
         """
-        for field, bits in alphabets.items():
-            if missing := set(bits) - set(getattr(self, field)):
-                raise DaquError(
-                    f"`{field}` must be among {getattr(self, field)} of space {self.name!r}, but received {sorted(missing)}."
-                )
-        return dataclasses.replace(self, **{field: tuple(sorted(bits)) for field, bits in alphabets.items()})
+        fields, narrowed = {}, dict(self.narrowed)
+        for name, values in choices.items():
+            genes = [gene for gene in self.genes if name in (gene.name, gene.name.rpartition(".")[2])]
+            known = {value for gene in genes for value in gene.values}
+            if missing := set(values) - known:
+                among = f"among {tuple(sorted(known))} of" if known else "left out: there is no such gene in"
+                raise DaquError(f"`{name}` must be {among} space {self.name!r}, but received {sorted(missing)}.")
+            if name in ("weight_bits", "activation_bits"):
+                fields[name] = tuple(sorted(values))
+            else:
+                narrowed |= {gene.name: tuple(sorted(set(values) & set(gene.values))) for gene in genes}
+        return dataclasses.replace(self, narrowed=tuple(narrowed.items()), **fields)
 
     @functools.cached_property
     def genes(self) -> tuple[Gene, ...]:
         """Every choice, in the order of the genome."""
-        genes = [Gene("stem.width", self.stem_widths), Gene("stem.activation_bits", self.activation_bits)]
+        genes = [Gene("resolution", self.resolutions or self.input_shape[:1]), Gene("stem.width", self.stem_widths)]
+        searched = self.activation == "relu"
+        genes += [Gene("stem.activation_bits", self.activation_bits)] * searched
         for number, stage in enumerate(self.stages, 1):
             genes += [Gene(f"stage{number}.width", stage.widths), Gene(f"stage{number}.depth", stage.depths)]
             for block in range(1, max(stage.depths, default=0) + 1):
                 genes += self._block_genes(number, stage, block)
-        return (
-            *genes,
-            Gene("head.width", self.head_widths),
-            Gene("head.weight_bits", self.weight_bits),
-            Gene("head.activation_bits", self.activation_bits),
+        if self.head_widths:
+            genes += [Gene("head.width", self.head_widths), Gene("head.weight_bits", self.weight_bits)]
+            genes += [Gene("head.activation_bits", self.activation_bits)] * searched
+        left = dict(self.narrowed)
+        return tuple(
+            dataclasses.replace(gene, values=tuple(value for value in gene.values if value in left[gene.name]))
+            if gene.name in left
+            else gene
+            for gene in genes
         )
 
     def _block_genes(self, number: int, stage: Stage, block: int) -> list[Gene]:
         alphabets = {"kernel": stage.kernels, "expansion": stage.expansions}
-        alphabets |= {f"{layer}.weight_bits": self.weight_bits for layer in stage.layers}
-        alphabets |= {f"{layer}.activation_bits": self.activation_bits for layer in stage.layers[:-1]}
+        alphabets |= {f"{layer}.weight_bits": self.weight_bits for layer in stage.layers(block)}
+        alphabets |= {f"{layer}.activation_bits": self.activation_bits for layer in stage.searched_activations(block)}
         prefix, depth_gene = f"stage{number}.block{block}", f"stage{number}.depth"
         return [Gene(f"{prefix}.{name}", values, depth_gene, block) for name, values in alphabets.items()]
 
@@ -267,7 +297,8 @@ class SearchSpace:
         stages = content.get("stages") if isinstance(content, Mapping) else None
         if not isinstance(stages, list | tuple):
             raise DaquError("A space must be a JSON object with a list of `stages`: see `daqu-space --json` for an example.")
-        return _from_json(cls, {**content, "stages": tuple(_from_json(Stage, stage) for stage in stages)})
+        narrowed = tuple((name, tuple(values)) for name, values in content.get("narrowed", ()))
+        return _from_json(cls, {**content, "stages": tuple(_from_json(Stage, stage) for stage in stages), "narrowed": narrowed})
 
     def to_hyperparameters(self) -> "keras_tuner.HyperParameters":
         """One `Choice` a gene, under its name, on which any of KerasTuner's oracles can run."""
@@ -303,13 +334,28 @@ def _from_json(cls: type, content: Any) -> Any:
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
     """`value` as a field of type `kind`: lists of whole numbers become tuples."""
-    if kind is str or name == "stages":
+    if name in ("stages", "narrowed"):
+        return value
+    if kind in (str, bool):
+        if type(value) is not kind:
+            raise DaquError(f"`{name}` must be {'a text' if kind is str else 'true or false'}, but received {value!r}.")
         return value
     numbers = value if isinstance(value, list | tuple) else (value,)
     if (kind is int) == isinstance(value, list | tuple) or not all(type(number) is int for number in numbers):
         wanted = "a whole number" if kind is int else "a list of whole numbers"
         raise DaquError(f"`{name}` must be {wanted}, but received {value!r}.")
     return value if kind is int else tuple(value)
+
+
+def _check_names(space: SearchSpace) -> None:
+    for part in (space, *space.stages):
+        if part.activation not in ACTIVATIONS:
+            raise DaquError(f"`activation` must be one of {', '.join(ACTIVATIONS)}, but received {part.activation!r}.")
+    for stage in space.stages:
+        if stage.block not in BLOCKS:
+            raise DaquError(f"`block` must be one of {', '.join(BLOCKS)}, but received {stage.block!r}.")
+        if stage.block == "basic" and (stage.squeeze_excite or stage.activation != "relu"):
+            raise DaquError("`squeeze_excite` must be false and `activation` relu in a stage of basic blocks: change one or `block`.")
 
 
 def _check_gene(gene: Gene) -> None:

@@ -10,105 +10,65 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from daqu_tf import architecture
+from daqu_tf.architecture import FIXED_BITS, Layer
 from daqu_tf.errors import DaquError
 from daqu_tf.keras import QuantizeWrapper, keras
-from daqu_tf.layers import (
-    ElasticBatchNormalization,
-    ElasticConv2D,
-    ElasticDense,
-    ElasticDepthwiseConv2D,
-    QuantizedTensor,
-    channels,
-    quantize_input,
-)
-from daqu_tf.quantizers import Bits, SwitchableQuantizeConfig, SwitchableQuantizer
-from daqu_tf.space import FIXED_BITS, FLOAT_BITS, SearchSpace, Stage, Subnet
+from daqu_tf.layers import ElasticBatchNormalization, QuantizedTensor, quantize_input, resize
+from daqu_tf.quantizers import Bits, SwitchableQuantizer
+from daqu_tf.space import FLOAT_BITS, SearchSpace, Subnet
+from daqu_tf.units import Block, Unit
 from daqu_tf.weights import cut
 
 FIXED = "fixed_bits"  # The width of the tensors that are not searched: 8, or 32 in a float network.
 
 
 class Network(keras.Model):
-    """Stem, stages of inverted residual blocks, head and classifier of a search space.
+    """The layers of a search space, one behind another.
 
     Args:
         space: What may be chosen.
+        largest: Gene name to the largest value that it can take in this network.
         name: Of the Keras model.
     """
 
-    def __init__(self, space: SearchSpace, name: str):
+    def __init__(self, space: SearchSpace, largest: Mapping[str, int], name: str):
         super().__init__(name=name)
         self.space = space
-        self.stem = self._unit("stem", ElasticConv2D(self.maximum("stem.width"), 3, space.stem_stride), searched=False)
-        self.blocks = []
-        width = self.maximum("stem.width")
-        for number, stage in enumerate(space.stages, 1):
-            for block in range(1, self.maximum(f"stage{number}.depth") + 1):
-                self.blocks.append((number, block, self._block(stage, f"stage{number}", block, width)))
-                width = self.maximum(f"stage{number}.width")
-        self.head = self._unit("head", ElasticConv2D(self.maximum("head.width")))
-        fixed = functools.partial(self.choice, FIXED)
-        self.pooled = QuantizedTensor(SwitchableQuantizer((FIXED_BITS,), fixed), name="pooled")
-        self.classifier = self._quantized("classifier", ElasticDense(space.num_classes), searched=False)
-        self.logits = QuantizedTensor(SwitchableQuantizer((FIXED_BITS,), fixed, signed=True), name="logits")
+        self._searched = {gene.name for gene in space.genes}
+        self.stages = []
+        for layer in architecture.layers(space, largest):
+            unit = Unit(layer, self._quantizer, name=f"{layer.name}.unit")
+            if layer.block and self.stages and self.stages[-1].name == layer.block:
+                self.stages[-1].units.append(unit)
+            else:
+                self.stages.append(Block([unit], name=layer.block or f"{layer.name}.block"))
 
     def choice(self, name: str) -> Bits:
         """The active value of a gene, or of `FIXED`: a Python int or a scalar int32 tensor."""
         raise NotImplementedError
 
-    def maximum(self, name: str) -> int:
-        """The largest value the gene can take in this network."""
+    @property
+    def choices(self) -> Mapping[str, Bits]:
+        """The active values of all genes that act."""
         raise NotImplementedError
+
+    def _quantizer(self, gene: str | None, **arguments) -> SwitchableQuantizer:
+        """A quantizer whose width is searched, if there is such a gene, or fixed."""
+        if gene not in self._searched:
+            return SwitchableQuantizer((FIXED_BITS,), functools.partial(self.choice, FIXED), **arguments)
+        alphabet = self.space.weight_bits if gene.endswith("weight_bits") else self.space.activation_bits
+        return SwitchableQuantizer(alphabet, functools.partial(self.choice, gene), **arguments)
 
     def call(self, images, training: bool = False, statistics_rate=None, observe: tuple[int, ...] = ()):
         """Images (batch, height, width, channels) in [0, 1] to logits (batch, classes); arguments as in the layers."""
         arguments = {"training": training, "statistics_rate": statistics_rate, "observe": observe}
-        x = self.stem(quantize_input(images), arguments, filters=self.choice("stem.width"))
-        for stage, number, block in self.blocks:
-            x = self._run_block(block, x, stage, number, arguments)
-        x = self.head(x, arguments, filters=self.choice("head.width"))
-        x = self.pooled(tf.reduce_mean(x, [1, 2]), observe=observe)
-        return self.logits(self.classifier(x), observe=observe)
-
-    def _run_block(self, block, x, stage, number, arguments):
-        width, depth = self.choice(f"stage{stage}.width"), self.choice(f"stage{stage}.depth")
-        if isinstance(depth, int) or number == 1:
-            return block(x, arguments, width)
-        shape = x.shape
-        x = tf.cond(depth >= number, lambda: block(x, arguments, width), lambda: tf.identity(x))
-        return tf.ensure_shape(x, shape)
-
-    def _quantized(self, name: str, layer, searched: bool = True) -> QuantizeWrapper:
-        """The layer within TFMOT's wrapper, its kernel quantized to the searched bits or to the fixed ones."""
-        alphabet = self.space.weight_bits if searched else (FIXED_BITS,)
-        bits = functools.partial(self.choice, f"{name}.weight_bits" if searched else FIXED)
-        axis = {ElasticDepthwiseConv2D: 2, ElasticDense: 1}.get(type(layer), 3)
-        config = SwitchableQuantizeConfig(SwitchableQuantizer(alphabet, bits, channel_axis=axis))
-        return QuantizeWrapper(layer, config, name=name)
-
-    def _unit(self, name: str, layer, relu: bool = True, searched: bool = True) -> "Unit":
-        # A linear output is signed and stays at 8 bits; what follows a ReLU has its own gene.
-        bits = functools.partial(self.choice, f"{name}.activation_bits" if relu else FIXED)
-        quantizer = SwitchableQuantizer(self.space.activation_bits if relu else (FIXED_BITS,), bits, signed=not relu)
-        normalize = ElasticBatchNormalization(relu, quantizer, name=f"{name}.normalize")
-        return Unit(self._quantized(name, layer, searched), normalize, name=f"{name}.unit")
-
-    def _block(self, stage: Stage, stage_name: str, number: int, width: int) -> "Block":
-        name = f"{stage_name}.block{number}"
-        hidden = width * self.maximum(f"{name}.expansion")
-        kernel = self.maximum(f"{name}.kernel")
-        total = QuantizedTensor(
-            SwitchableQuantizer((FIXED_BITS,), functools.partial(self.choice, FIXED), signed=True), name=f"{name}.sum"
-        )
-        return Block(
-            self._unit(f"{name}.expand", ElasticConv2D(hidden)) if "expand" in stage.layers else None,
-            self._unit(f"{name}.depthwise", ElasticDepthwiseConv2D(kernel, stage.stride if number == 1 else 1)),
-            self._unit(f"{name}.project", ElasticConv2D(self.maximum(f"{stage_name}.width")), relu=False),
-            total if number > 1 else None,
-            functools.partial(self.choice, f"{name}.expansion"),
-            functools.partial(self.choice, f"{name}.kernel"),
-            name=name,
-        )
+        choices = self.choices
+        layers = {layer.name: layer for layer in architecture.layers(self.space, choices)}
+        x = quantize_input(resize(images, architecture.image_size(self.space.input_shape, choices["resolution"])))
+        for block in self.stages:
+            x = _run(block, x, layers, arguments)
+        return x
 
     def create(self) -> "Network":
         """Creates the variables and returns the network."""
@@ -167,46 +127,12 @@ class Network(keras.Model):
         self(images, training=True, observe=(*self.space.activation_bits, FIXED_BITS))
 
 
-class Unit(keras.layers.Layer):
-    """A quantized convolution, then batch normalization, activation and the quantizer of the output.
-
-    Args:
-        convolution: In TFMOT's wrapper.
-        normalize: What follows.
-    """
-
-    def __init__(self, convolution: QuantizeWrapper, normalize: ElasticBatchNormalization, **kwargs):
-        super().__init__(**kwargs)
-        self.convolution, self.normalize = convolution, normalize
-
-    def call(self, x, arguments, **sizes):
-        """NHWC in, NHWC out; `sizes` are the convolution's, `arguments` the normalization's."""
-        return self.normalize(self.convolution(x, **sizes), **arguments)
-
-
-class Block(keras.layers.Layer):
-    """An inverted residual block (Sandler et al., CVPR 2018).
-
-    Args:
-        expand: Pointwise, with ReLU; None where nothing is expanded.
-        depthwise: With ReLU.
-        project: Pointwise, linear.
-        total: Quantizer of the residual sum; None where there is no residual.
-        expansion: Returns the active expansion.
-        kernel: Returns the active kernel size.
-    """
-
-    def __init__(self, expand, depthwise, project, total, expansion, kernel, **kwargs):
-        super().__init__(**kwargs)
-        self.expand, self.depthwise, self.project, self.total = expand, depthwise, project, total
-        self._expansion, self._kernel = expansion, kernel
-
-    def call(self, x, arguments, width):
-        """NHWC in, NHWC with `width` channels out."""
-        y = x if self.expand is None else self.expand(x, arguments, filters=channels(x) * self._expansion())
-        y = self.depthwise(y, arguments, kernel_size=self._kernel())
-        y = self.project(y, arguments, filters=width)
-        return y if self.total is None else self.total(x + y, observe=arguments["observe"])
+def _run(block: Block, x: tf.Tensor, layers: Mapping[str, Layer], arguments: Mapping) -> tf.Tensor:
+    """The block's output, or, where the depth cuts it off, its input; only what is active is computed."""
+    active = layers[block.units[0].layer.name].active
+    if active is True:
+        return block(x, layers, arguments)
+    return tf.ensure_shape(tf.cond(active, lambda: block(x, layers, arguments), lambda: tf.identity(x)), x.shape)
 
 
 class Supernet(Network):
@@ -223,7 +149,7 @@ class Supernet(Network):
         self._genes = {gene.name: gene for gene in space.genes}
         self._index = {name: index for index, name in enumerate((FIXED, *self._genes))}
         vector = self._pack(space.largest())
-        super().__init__(space, name="supernet")
+        super().__init__(space, space.largest().values, name="supernet")
         self.active = tf.Variable(vector, dtype=tf.int32, trainable=False, name="active")
         self.create()
 
@@ -231,9 +157,10 @@ class Supernet(Network):
         """Reads the active vector."""
         return self.active[self._index[name]]
 
-    def maximum(self, name):
-        """The gene's last value."""
-        return self._genes[name].values[-1]
+    @property
+    def choices(self):
+        """Every gene of the active vector, also those that do not act."""
+        return dict(zip(self._index, tf.unstack(self.active)))
 
     def activate(self, subnet: Subnet) -> None:
         """Makes `subnet` the one that is computed from now on."""
@@ -261,16 +188,22 @@ class StaticNetwork(Network):
 
     def __init__(self, space: SearchSpace, subnet: Subnet):
         self.subnet = subnet
-        super().__init__(space, name="subnet")
+        super().__init__(space, subnet.values, name="subnet")
         self.create()
 
     def choice(self, name):
         """The subnet's value."""
-        return _fixed_bits(self.subnet) if name == FIXED else self.subnet[name]
+        return self.fixed_bits if name == FIXED else self.subnet[name]
 
-    def maximum(self, name):
-        """The subnet's value."""
-        return self.subnet[name]
+    @property
+    def fixed_bits(self) -> int:
+        """The width of the tensors that are not searched."""
+        return _fixed_bits(self.subnet)
+
+    @property
+    def choices(self):
+        """The subnet's values."""
+        return self.subnet.values
 
 
 def extract(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray]) -> StaticNetwork:

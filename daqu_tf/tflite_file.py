@@ -5,6 +5,7 @@ tensors have names. Runtimes insist on a zero point for every scale, and XNNPACK
 not stored once, the zero points alone, all of them 0, would take 16 bytes a channel.
 """
 
+import dataclasses
 import functools
 from types import ModuleType
 from typing import Any
@@ -15,13 +16,16 @@ import numpy as np
 from daqu_tf.errors import DaquError
 from daqu_tf.tflite_graph import (
     Add,
+    AddConstant,
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
     GlobalAveragePool,
     Graph,
+    Multiply,
     Operator,
     QuantizedTensor,
+    Weighted,
 )
 
 SIGNATURE = "serving_default"
@@ -52,6 +56,32 @@ def read(data: bytes) -> Graph:
     if data[4:8] != b"TFL3":
         raise DaquError("the data must be a .tflite file, but received other bytes; read it again from its source")
     return _Decoder(_schema().ModelT.InitFromPackedBuf(data)).graph()
+
+
+def share_scales(graph: Graph) -> Graph:
+    """Returns a graph that means the same integers in a file up to 4 bytes smaller per output channel.
+
+    A tensor that only weighted operators write and read may have any scale, as their weight scales can make up for it.
+    At scale 1.0 the bias scales of its readers equal their weight scales, and the file holds both once. Inner tensors
+    then no longer have the real values that they had in training. The weight scales are rounded anew to float32, so a
+    value that lay on the edge between two integers may round to the other one.
+    """
+    scales = {tensor.name: tensor.scale for tensor in graph.tensors}
+    pinned = {graph.input, graph.output}
+    for operator in graph.operators:
+        if not isinstance(operator, Weighted):
+            pinned.update(operator.inputs, (operator.output,))
+    factors = {name: 1.0 if name in pinned else scale for name, scale in scales.items()}
+    tensors = (dataclasses.replace(tensor, scale=tensor.scale / factors[tensor.name]) for tensor in graph.tensors)
+    operators = (_rescaled(operator, factors) for operator in graph.operators)
+    return dataclasses.replace(graph, tensors=tuple(tensors), operators=tuple(operators))
+
+
+def _rescaled(operator: Operator, factors: dict[str, float]) -> Operator:
+    if not isinstance(operator, Weighted):
+        return operator
+    factor = factors[operator.input] / factors[operator.output]
+    return dataclasses.replace(operator, weight_scales=operator.weight_scales.astype(np.float64) * factor)
 
 
 @functools.cache
@@ -118,7 +148,7 @@ class _Encoder:
             builtinOptions=options,
         )
 
-    def kernel(self, operator: Conv2D | DepthwiseConv2D | FullyConnected) -> tuple[int, int]:
+    def kernel(self, operator: Weighted) -> tuple[int, int]:
         """Adds weights and bias; XNNPACK insists on a scale and a zero point per output channel for both."""
         weights, scales = operator.weights, operator.weight_scales
         quantization = self._quantization(scales, np.zeros(len(scales), np.int64), operator.channels_axis)
@@ -129,6 +159,11 @@ class _Encoder:
             self.constant(operator.container, weights.shape, data, quantization),
             self.constant("INT32", operator.bias.shape, operator.bias.astype("<i4"), bias_quantization),
         )
+
+    def number(self, value: int, scale: float) -> int:
+        """Adds one int8 number that every element of another tensor meets."""
+        quantization = self._quantization(np.array([scale], np.float32), np.zeros(1, np.int64))
+        return self.constant("INT8", (1,), np.array([value], np.int8), quantization)
 
     def constant(self, type_name: str, shape: tuple[int, ...], data: np.ndarray, quantization: Any = None) -> int:
         """Adds a nameless tensor that holds `data`."""
@@ -162,7 +197,9 @@ class _Decoder:
 
     def graph(self) -> Graph:
         """Returns the graph."""
-        tensors = tuple(self._activation(tensor) for tensor in self._subgraph.tensors if not self._is_constant(tensor))
+        tensors = tuple(
+            self._activation(tensor) for index, tensor in enumerate(self._subgraph.tensors) if not self.is_constant(index)
+        )
         operators = tuple(self._operator(node) for node in self._subgraph.operators)
         return Graph(tensors, operators, self.name(self._subgraph.inputs[0]), self.name(self._subgraph.outputs[0]))
 
@@ -170,9 +207,17 @@ class _Decoder:
         """Name of the activation tensor with this index."""
         return self._subgraph.tensors[index].name.decode()
 
+    def names(self, node: Any) -> list[str]:
+        """Names of the inputs, then of the output, of an operator that reads activation tensors only."""
+        return [self.name(index) for index in (*node.inputs, *node.outputs)]
+
     def ends(self, node: Any) -> dict[str, str]:
         """The `input` and `output` of an operator that reads one activation tensor."""
         return {"input": self.name(node.inputs[0]), "output": self.name(node.outputs[0])}
+
+    def is_constant(self, index: int) -> bool:
+        """Whether the tensor with this index is stored rather than computed."""
+        return self._model.buffers[self._subgraph.tensors[index].buffer].data is not None
 
     def container(self, index: int) -> str:
         """Name of the type in which the tensor with this index is stored."""
@@ -191,13 +236,14 @@ class _Decoder:
                 flat = np.frombuffer(data.tobytes(), "<i4")
         return flat.reshape(tensor.shape)
 
+    def scales(self, index: int) -> np.ndarray:
+        """The scales of the tensor with this index."""
+        return self._subgraph.tensors[index].quantization.scale
+
     def kernel(self, node: Any) -> dict[str, np.ndarray]:
         """The constants of an operator with weights."""
-        scales = self._subgraph.tensors[node.inputs[1]].quantization.scale
-        return {"weights": self.values(node.inputs[1]), "weight_scales": scales, "bias": self.values(node.inputs[2])}
-
-    def _is_constant(self, tensor: Any) -> bool:
-        return self._model.buffers[tensor.buffer].data is not None
+        _, weights, bias = node.inputs
+        return {"weights": self.values(weights), "weight_scales": self.scales(weights), "bias": self.values(bias)}
 
     def _activation(self, tensor: Any) -> QuantizedTensor:
         if self._type_names[tensor.type] != "INT8":
@@ -265,8 +311,30 @@ def _encode_add(operator: Add, encoder: _Encoder) -> Any:
     return encoder.node("ADD", 2, operator, encoder.schema.AddOptionsT(int(operator.relu)))
 
 
-def _decode_add(node: Any, decoder: _Decoder) -> Add:
-    return Add(*(decoder.name(index) for index in (*node.inputs, *node.outputs)), relu=_relu(node))
+def _decode_add(node: Any, decoder: _Decoder) -> Add | AddConstant:
+    if decoder.is_constant(node.inputs[1]):
+        return _decode_add_constant(node, decoder)
+    return Add(*decoder.names(node), relu=_relu(node))
+
+
+def _encode_add_constant(operator: AddConstant, encoder: _Encoder) -> Any:
+    number = encoder.number(127 if operator.constant > 0 else -127, operator.constant_scale)
+    return encoder.node("ADD", 2, operator, encoder.schema.AddOptionsT(), (number,))
+
+
+def _decode_add_constant(node: Any, decoder: _Decoder) -> AddConstant:
+    value = decoder.values(node.inputs[1]).item()
+    _require_plain(node, not _relu(node), abs(value) == 127)
+    return AddConstant(**decoder.ends(node), constant=value * decoder.scales(node.inputs[1]).item())
+
+
+def _encode_multiply(operator: Multiply, encoder: _Encoder) -> Any:
+    return encoder.node("MUL", 2, operator, encoder.schema.MulOptionsT())
+
+
+def _decode_multiply(node: Any, decoder: _Decoder) -> Multiply:
+    _require_plain(node, not _relu(node))
+    return Multiply(*decoder.names(node))
 
 
 def _encode_pool(operator: GlobalAveragePool, encoder: _Encoder) -> Any:
@@ -285,6 +353,8 @@ _ENCODERS = {
     DepthwiseConv2D: _encode_depthwise,
     FullyConnected: _encode_fully_connected,
     Add: _encode_add,
+    AddConstant: _encode_add_constant,
+    Multiply: _encode_multiply,
     GlobalAveragePool: _encode_pool,
 }
 _DECODERS = {
@@ -292,6 +362,7 @@ _DECODERS = {
     "DEPTHWISE_CONV_2D": _decode_depthwise,
     "FULLY_CONNECTED": _decode_fully_connected,
     "ADD": _decode_add,
+    "MUL": _decode_multiply,
     "MEAN": _decode_pool,
 }
 

@@ -17,7 +17,7 @@ def cut(space: SearchSpace, subnet: Subnet, arrays: Arrays) -> dict[str, np.ndar
         subnet: Whose part it is.
         arrays: `Supernet.arrays()`.
     """
-    part = {name: arrays[name] for name in ("pooled/activation_log_step", "logits/activation_log_step", "classifier/bias")}
+    part = {}
     for layer in space.layers(subnet):
         part |= _cut_layer(layer, arrays)
     return part
@@ -25,16 +25,15 @@ def cut(space: SearchSpace, subnet: Subnet, arrays: Arrays) -> dict[str, np.ndar
 
 def _cut_layer(layer: Layer, arrays: Arrays) -> dict[str, np.ndarray]:
     channels, kernel = layer.output_channels, arrays[f"{layer.name}/kernel"]
-    steps = {f"{layer.name}/kernel_log_step": arrays[f"{layer.name}/kernel_log_step"][:, :channels]}
+    part = {f"{layer.name}/kernel_log_step": arrays[f"{layer.name}/kernel_log_step"][:, :channels]}
+    part |= {f"{name}/activation_log_step": arrays[f"{name}/activation_log_step"] for name in layer.tensors}
     if layer.kind == "dense":
-        return steps | {f"{layer.name}/kernel": kernel[: layer.input_channels]}
+        part[f"{layer.name}/bias"] = arrays[f"{layer.name}/bias"][:channels]
+        return part | {f"{layer.name}/kernel": kernel[: layer.input_channels, :channels]}
     start = (kernel.shape[0] - layer.kernel) // 2
-    centre = kernel[start : start + layer.kernel, start : start + layer.kernel]
-    if layer.kind == "depthwise":
-        part = steps | {f"{layer.name}/kernel": centre[:, :, :channels]}
-    else:
-        part = steps | {f"{layer.name}/kernel": centre[:, :, : layer.input_channels, :channels]}
+    middle = kernel[start : start + layer.kernel, start : start + layer.kernel]
+    whole = (slice(channels),) if layer.kind == "depthwise" else (slice(layer.input_channels), slice(channels))
+    part[f"{layer.name}/kernel"] = middle[(slice(None), slice(None), *whole)]
     for name in ("gamma", "beta", "moving_mean", "moving_variance"):
         part[f"{layer.name}.normalize/{name}"] = arrays[f"{layer.name}.normalize/{name}"][:channels]
-    tensors = [f"{layer.name}.normalize"] + [f"{layer.name.rpartition('.')[0]}.sum"] * layer.residual
-    return part | {f"{name}/activation_log_step": arrays[f"{name}/activation_log_step"] for name in tensors}
+    return part

@@ -4,11 +4,13 @@ import numpy as np
 
 from daqu_tf.tflite_graph import (
     Add,
+    AddConstant,
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
     GlobalAveragePool,
     Graph,
+    Multiply,
     Operator,
     QuantizedTensor,
 )
@@ -81,5 +83,7 @@ _FUNCTIONS = {
     DepthwiseConv2D: lambda operator, values: _conv(operator, values, "nxychw,ohwc->nxyc"),
     FullyConnected: lambda operator, values: values @ _weights(operator).T,
     Add: lambda operator, a, b: a + b,
+    AddConstant: lambda operator, values: values + operator.constant,
+    Multiply: lambda operator, a, b: a * b,
     GlobalAveragePool: lambda operator, values: values.mean((1, 2)),
 }

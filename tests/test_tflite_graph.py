@@ -5,7 +5,8 @@ import pytest
 import tflite_networks
 
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_graph import Add, Conv2D, FullyConnected, Graph, QuantizedTensor, share_scales
+from daqu_tf.tflite_file import share_scales
+from daqu_tf.tflite_graph import Add, AddConstant, Conv2D, FullyConnected, Graph, Multiply, QuantizedTensor, Weighted
 
 
 def conv(**changes) -> Conv2D:
@@ -22,6 +23,17 @@ def conv(**changes) -> Conv2D:
 def dense(**changes) -> FullyConnected:
     fields = {"weights": np.ones((2, 4), np.int8), "weight_scales": np.full(2, 0.01), "bias": np.zeros(2, int)}
     return FullyConnected(**{"input": "x", "output": "y", "container": "INT4"} | fields | changes)
+
+
+SAME = {"shape": (1, 8, 8, 4)}
+
+
+def product(shape: tuple[int, ...], factors: tuple[int, ...]) -> Graph:
+    """A graph whose last operator multiplies its input by a dense layer of it."""
+    tensors = (QuantizedTensor(name, size, 0.1, 0) for name, size in zip("xsy", (shape, factors, shape)))
+    channels, ones = factors[-1], np.ones((factors[-1], shape[-1]), int)
+    source = dense(output="s", weights=ones, weight_scales=np.ones(channels), bias=np.zeros(channels, int))
+    return Graph(tuple(tensors), (source, Multiply("x", "s", "y")), "x", "y")
 
 
 def graph(operator=None, x=None, y=None) -> Graph:
@@ -67,6 +79,26 @@ BAD = {
         dataclasses.replace(graph(), operators=(conv(), Add("x", "y", "z"))),
         "'z': it is computed but not among",
     ),
+    "shapes of a product": (
+        product((1, 6), (1, 5)),
+        "'y': Multiply cannot take input of shape (1, 6) and (1, 5)",
+    ),
+    "factors per pixel": (
+        product((1, 8, 8, 4), (1, 8, 8, 1)),
+        "'y': Multiply cannot take input",
+    ),
+    "steep product": (
+        graph(Multiply("x", "x", "y"), y=SAME | {"scale": 0.01}),
+        "'y': one step of its operands must be",
+    ),
+    "constant 0": (graph(AddConstant("x", "y", 0.0), y=SAME), "'y': absolute constant / 127 must be normal float32"),
+    "nan constant": (graph(AddConstant("x", "y", np.nan), y=SAME), "'y': absolute constant / 127 must be normal float32"),
+    "huge constant": (graph(AddConstant("x", "y", -1e42), y=SAME), "'y': absolute constant / 127 must be normal float32"),
+    "steep constant": (
+        graph(AddConstant("x", "y", 900), y=SAME),
+        "'y': one step of its operands must be less than 64",
+    ),
+    "shape of a shifted": (graph(AddConstant("x", "y", 1.0)), "'y': shape must be (1, 8, 8, 4), but received (1, 8, 8, 2)"),
     "never computed": (dataclasses.replace(graph(), operators=()), "'y': no operator computes it"),
     "no such end": (dataclasses.replace(graph(), output="z"), "'z': no operator computes it"),
 }
@@ -83,6 +115,7 @@ def test_names_the_tensor_that_cannot_be_stored(case):
 def test_accepts_good_graphs():
     graph().check()
     graph(dense()).check()
+    product((1, 6), (1, 6)).check()
     tflite_networks.mobile_network(weight_bits=4, activation_bits=2).check()
 
 
@@ -104,11 +137,19 @@ def test_scales_are_kept_as_the_file_stores_them():
     assert conv(weight_scales=[0.1, 0.2]).weight_scales.dtype == np.float32
 
 
-def test_sharing_scales_spares_ends_and_sums():
-    network = tflite_networks.mobile_network()
+@pytest.mark.parametrize("factory, freed", [(tflite_networks.mobile_network, 9), (tflite_networks.mobile_network_v3, 8)])
+def test_sharing_scales_spares_ends_and_what_has_no_weights(factory, freed):
+    network = factory()
     shared = {tensor.name: tensor.scale for tensor in share_scales(network).tensors}
-    adds = {name for operator in network.operators if isinstance(operator, Add) for name in operator.inputs}
+    weightless = [operator for operator in network.operators if not isinstance(operator, Weighted)]
+    pinned = {name for operator in weightless for name in (*operator.inputs, operator.output)}
     for tensor in network.tensors:
-        if tensor.name in adds | {network.input, network.output}:
+        if tensor.name in pinned | {network.input, network.output}:
             assert shared[tensor.name] == tensor.scale
-    assert list(shared.values()).count(1.0) == 9
+    assert list(shared.values()).count(1.0) == freed
+
+
+def test_constants_are_kept_as_the_file_stores_them():
+    operator = AddConstant("x", "y", -0.1)
+    assert operator.constant == -127 * float(np.float32(0.1 / 127))
+    assert AddConstant("x", "y", operator.constant) == operator != AddConstant("x", "y", 0.1)

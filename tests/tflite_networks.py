@@ -1,19 +1,21 @@
 """Random networks as `Graph`s, with output scales that fill the int8 range."""
 
-import dataclasses
-
 import integer_reference
 import numpy as np
 
 from daqu_tf.tflite_graph import (
     Add,
+    AddConstant,
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
     GlobalAveragePool,
     Graph,
+    Multiply,
     Operator,
     QuantizedTensor,
+    gate,
+    hard_swish,
 )
 
 
@@ -38,16 +40,16 @@ class RandomNetwork:
         return Graph(tuple(self.tensors.values()), tuple(self.operators), "input", output)
 
     def conv(self, source: str, channels: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> str:
-        constants = self._kernel((channels, kernel, kernel, self._channels(source)), channels, self.weight_bits)
+        constants = self._kernel(source, (channels, kernel, kernel, self._channels(source)), channels, self.weight_bits)
         return self._add(Conv2D(source, self._name("conv"), *constants, stride, relu))
 
     def depthwise(self, source: str, kernel: int = 3, stride: int = 1, relu: bool = True) -> str:
         channels = self._channels(source)
-        constants = self._kernel((1, kernel, kernel, channels), channels, 8)
+        constants = self._kernel(source, (1, kernel, kernel, channels), channels, 8)
         return self._add(DepthwiseConv2D(source, self._name("depthwise"), *constants, stride, relu))
 
     def dense(self, source: str, channels: int, relu: bool = False) -> str:
-        constants = self._kernel((channels, self._channels(source)), channels, self.weight_bits)
+        constants = self._kernel(source, (channels, self._channels(source)), channels, self.weight_bits)
         container = "INT4" if self.weight_bits <= 4 else "INT8"
         return self._add(FullyConnected(source, self._name("dense"), *constants, container, relu))
 
@@ -58,8 +60,30 @@ class RandomNetwork:
     def add(self, a: str, b: str, relu: bool = False) -> str:
         return self._add(Add(a, b, self._name("add"), relu))
 
+    def add_constant(self, source: str, constant: float) -> str:
+        return self._add(AddConstant(source, self._name("shift"), constant))
+
+    def multiply(self, a: str, b: str) -> str:
+        return self._add(Multiply(a, b, self._name("multiply")))
+
     def pool(self, source: str) -> str:
         return self._add(GlobalAveragePool(source, self._name("pool")))
+
+    def squeeze_excite(self, source: str) -> str:
+        squeezed = self.dense(self.pool(source), max(1, self._channels(source) // 4), relu=True)
+        return self.multiply(source, self._hard_sigmoid(squeezed, self._channels(source)))
+
+    def hard_swish(self, source: str) -> str:
+        """Takes what `source` holds as x / sqrt(6)."""
+        clipped, add_constant, multiply = hard_swish(self.tensors[source], self._name("swish"))
+        self._add(add_constant, clipped)
+        return self._add(multiply)
+
+    def _hard_sigmoid(self, source: str, channels: int) -> str:
+        name, container = self._name("gate"), "INT4" if self.weight_bits <= 4 else "INT8"
+        weights, scales, _ = self._kernel(source, (channels, self._channels(source)), channels, self.weight_bits)
+        half = np.rint(0.5 / (self.tensors[source].scale * scales)).astype(np.int32)
+        return self._add(FullyConnected(source, name, weights, scales, half, container), gate(name, (1, channels)))
 
     def _channels(self, name: str) -> int:
         return self.tensors[name].shape[-1]
@@ -67,17 +91,18 @@ class RandomNetwork:
     def _name(self, kind: str) -> str:
         return f"{kind}_{len(self.operators)}"
 
-    def _kernel(self, shape: tuple[int, ...], channels: int, bits: int) -> tuple[np.ndarray, ...]:
+    def _kernel(self, source: str, shape: tuple[int, ...], channels: int, bits: int) -> tuple[np.ndarray, ...]:
+        """Scales at which the output is about as large as hard swishes and gates need it, whatever the input."""
         limit = 2 ** (bits - 1) - 1
         weights = self.rng.integers(-limit, limit + 1, shape).astype(np.int8)
-        size = limit * np.sqrt(np.prod(shape) / channels)
+        size = limit * np.sqrt(np.prod(shape) / channels) * 32 * self.tensors[source].scale
         scales = (self.rng.uniform(0.5, 1.5, channels) / size).astype(np.float32)
         return weights, scales, self.rng.integers(-200, 200, channels).astype(np.int32)
 
-    def _add(self, operator: Operator) -> str:
+    def _add(self, operator: Operator, output: QuantizedTensor | None = None) -> str:
         self.operators.append(operator)
         shape = operator.output_shape(*(self.tensors[name].shape for name in operator.inputs))
-        self.tensors[operator.output] = self._output(operator, shape)
+        self.tensors[operator.output] = output or self._output(operator, shape)
         inputs = (self.values[name] for name in operator.inputs)
         self.values[operator.output] = integer_reference.compute(self.graph(""), operator, *inputs)
         return operator.output
@@ -87,8 +112,10 @@ class RandomNetwork:
         name = operator.output
         self.tensors[name] = QuantizedTensor(name, shape, 1.0, 0)
         inputs = (self.values[name] for name in operator.inputs)
-        peak = np.abs(integer_reference.reals(self.graph(""), operator, *inputs)).max()
-        if not getattr(operator, "relu", False):
+        reals = integer_reference.reals(self.graph(""), operator, *inputs)
+        peak = np.abs(reals).max()
+        is_unsigned = getattr(operator, "relu", False) or (isinstance(operator, Multiply) and reals.min() >= 0)
+        if not is_unsigned:
             return QuantizedTensor(name, shape, peak / 127, 3)
         steps = 2**self.activation_bits - 1
         # The zero point so high that saturation at 127 is the highest of the few steps.
@@ -107,9 +134,33 @@ def mobile_network(seed: int = 0, size: int = 32, width: int = 16, **bits: int) 
     return network.graph(network.dense(network.pool(source), 10))
 
 
-def single_operator(graph: Graph, operator: Operator) -> Graph:
-    """The network that is only this operator of `graph`, on its first input (an addition gets it twice)."""
-    tensors = {tensor.name: tensor for tensor in graph.tensors}
-    if isinstance(operator, Add):
-        operator = dataclasses.replace(operator, b=operator.a)
-    return Graph((tensors[operator.inputs[0]], tensors[operator.output]), (operator,), operator.inputs[0], operator.output)
+def mobile_network_v3(seed: int = 0, size: int = 32, width: int = 16, **bits: int) -> Graph:
+    """As `mobile_network`, with squeeze-excite, hard swishes and a second dense layer."""
+    network = RandomNetwork(seed, (1, size, size, 3), **bits)
+    source = network.hard_swish(network.conv("input", width, 3, 2, relu=False))
+    blocks = (
+        (width, 3, 2, True, False),
+        (2 * width, 3, 1, False, False),
+        (2 * width, 5, 1, True, True),
+        (3 * width, 5, 2, True, True),
+    )
+    for channels, kernel, stride, squeezes, swishes in blocks:
+        activate = network.hard_swish if swishes else lambda name: name
+        expanded = activate(network.pointwise(source, 2 * network.tensors[source].shape[-1], relu=not swishes))
+        filtered = activate(network.depthwise(expanded, kernel, stride, relu=not swishes))
+        projected = network.pointwise(network.squeeze_excite(filtered) if squeezes else filtered, channels)
+        is_residual = network.tensors[source].shape == network.tensors[projected].shape
+        source = network.add(source, projected) if is_residual else projected
+    pooled = network.pool(network.hard_swish(network.pointwise(source, 4 * width)))
+    return network.graph(network.dense(network.hard_swish(network.dense(pooled, 4 * width)), 10))
+
+
+def residual_network(seed: int = 0, size: int = 32, width: int = 16, **bits: int) -> Graph:
+    """Stem, blocks of two convolutions with rectified sums and strided 1x1 shortcuts, pool, classifier."""
+    network = RandomNetwork(seed, (1, size, size, 3), **bits)
+    source = network.conv("input", width, 3, 2)
+    for channels, stride in ((width, 1), (2 * width, 2), (3 * width, 2)):
+        filtered = network.conv(network.conv(source, channels, 3, stride), channels, 3, 1, relu=False)
+        shortcut = source if stride == 1 else network.conv(source, channels, 1, stride, relu=False)
+        source = network.add(shortcut, filtered, relu=True)
+    return network.graph(network.dense(network.pool(source), 10))
