@@ -4,8 +4,8 @@ Sizes, channels and bits are whole numbers for one subnet, and arrays for many a
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ FIXED_BITS = 8
 BLOCKS = ("inverted_residual", "basic")
 ACTIVATIONS = ("relu", "hard_swish")
 Number = int | np.ndarray
+Tensor = TypeVar("Tensor")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +234,25 @@ def layers(space: "SearchSpace", values: Mapping[str, Number]) -> list[Layer]:
         walk.add("head", "pointwise", values["head.width"], space.activation)
     walk.add("classifier", "dense", space.num_classes, "linear", pools=True)
     return walk.layers
+
+
+def walk(layers: Iterable[Layer], x: Tensor, run: Callable[[Layer, Tensor, Tensor], Tensor]) -> Tensor:
+    """Goes through layers, whatever a tensor is to the caller, and returns the last one's output.
+
+    Args:
+        layers: In order of computation.
+        x: What the first one reads.
+        run: Computes a layer from what it reads and from its other operand: the second addend, or what is gated.
+    """
+    block, block_input, gated = None, x, x
+    for layer in layers:
+        if layer.block != block:
+            block, block_input = layer.block, x
+        if layer.pools:
+            gated = x
+        other = x if layer.is_shortcut else gated if layer.gates else block_input
+        x = run(layer, block_input if layer.is_shortcut else x, other)
+    return x
 
 
 def image_size(input_shape: tuple[int, int, int], resolution: Number) -> tuple[Number, Number]:

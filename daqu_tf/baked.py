@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from daqu_tf.architecture import FIXED_BITS, Layer, image_size
+from daqu_tf.architecture import FIXED_BITS, Layer, image_size, walk
 from daqu_tf.keras import keras
 from daqu_tf.layers import EPSILON
 from daqu_tf.quantizers import activation_range, weight_range
@@ -34,16 +34,9 @@ class _Baker:
         shape = (*image_size(space.input_shape, subnet["resolution"]), space.input_shape[2])
         inputs = keras.Input(shape, name="image")
         x = inputs if self._fixed == FLOAT_BITS else _fake_quantized(inputs, 0.0, 1.0, FIXED_BITS)
-        block_input, gated, block = x, x, ""
-        for layer in space.layers(subnet):
-            if layer.block != block:
-                block, block_input = layer.block, x
-            gated = x if layer.pools else gated
-            other = x if layer.is_shortcut else gated if layer.gates else block_input
-            x = self._unit(block_input if layer.is_shortcut else x, layer, other)
-        return keras.Model(inputs, x, name="subnet")
+        return keras.Model(inputs, walk(space.layers(subnet), x, self._unit), name="subnet")
 
-    def _unit(self, x, layer: Layer, other):
+    def _unit(self, layer: Layer, x, other):
         if layer.pools:
             x = self._tensor(keras.layers.GlobalAveragePooling2D(name=f"{layer.name}.average")(x), layer, "pooled")
         x = self._weighted(layer)(x)

@@ -5,12 +5,14 @@ normalization only changes the per-channel scale of the weights, and the sign of
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 
 import numpy as np
 
 from daqu_tf import atomic, tflite_file
+from daqu_tf.architecture import image_size, walk
 from daqu_tf.errors import DaquError
 from daqu_tf.quantizers import activation_range, weight_range
 from daqu_tf.space import FIXED_BITS, Layer, SearchSpace, Subnet
@@ -22,7 +24,10 @@ from daqu_tf.tflite_graph import (
     FullyConnected,
     GlobalAveragePool,
     Graph,
+    Multiply,
     QuantizedTensor,
+    gate,
+    hard_swish,
 )
 
 EPSILON = 1e-3  # Of batch normalization, as in `layers.py`.
@@ -33,45 +38,72 @@ MOST_STEPS = 255.5  # Of the output in one unit of the accumulator: more saturat
 
 @dataclasses.dataclass
 class _Builder:
-    """Collects tensors and operators in order; `x` is the tensor that the next layer reads."""
+    """Collects tensors and operators in order."""
 
     space: SearchSpace
-    subnet: Subnet
     target: Target
     arrays: Mapping[str, np.ndarray]
     tensors: list[QuantizedTensor]
     operators: list
     offsets: dict[str, np.ndarray]  # By layer: what its int32 biases stand for.
 
-    @property
-    def x(self) -> QuantizedTensor:
-        return self.tensors[-1]
+    def add(self, layer: Layer, x: QuantizedTensor, other: QuantizedTensor) -> QuantizedTensor:
+        """A layer with all that belongs to it; returns the tensor that it leaves."""
+        if layer.pools:
+            pooled = self.tensor(layer, "pooled", (1, x.shape[-1]))
+            self.operators.append(GlobalAveragePool(x.name, pooled.name))
+            x = pooled
+        x = self.add_weighted(layer, x)
+        if layer.activation == "hard_swish":
+            output = self.tensor(layer, "hard_swish", x.shape)
+            clipped, *operators = hard_swish(x, output.name)
+            self.tensors.append(clipped)
+            self.operators += operators
+            x = output
+        if layer.gates:
+            product = self.tensor(layer, "product", other.shape)
+            self.operators.append(Multiply(other.name, x.name, product.name))
+            x = product
+        if layer.residual:
+            total = self.tensor(layer, "sum", x.shape)
+            self.operators.append(Add(other.name, x.name, total.name, relu=layer.residual == "relu"))
+            x = total
+        return x
 
-    def add_layer(self, layer: Layer, x: QuantizedTensor) -> None:
-        signed = not layer.relu
-        tensor = "logits" if layer.kind == "dense" else f"{layer.name}.normalize"
-        shape = (1, *layer.output_size, layer.output_channels) if layer.kind != "dense" else (1, layer.output_channels)
-        output = self.tensor(tensor, layer.name, shape, layer.output_bits, signed)
-        folded = fold(*self.integers(layer), *self.normalization(layer), x.scale, output.scale)
-        weights, scales, bias, self.offsets[layer.name] = folded
-        arguments = (x.name, output.name, weights, scales, bias)
-        relu = layer.relu
-        if self.target.container(layer) == "INT4" or layer.kind == "dense":
-            self.operators.append(FullyConnected(*arguments, container=self.target.container(layer), relu=relu))
-        elif layer.kind == "depthwise":
-            depthwise = (x.name, output.name, weights.T.reshape(1, layer.kernel, layer.kernel, -1), scales, bias)
-            self.operators.append(DepthwiseConv2D(*depthwise, stride=layer.stride, relu=relu))
+    def add_weighted(self, layer: Layer, x: QuantizedTensor) -> QuantizedTensor:
+        """The operator with the layer's kernel, batch normalization and ReLU."""
+        shape = (1, layer.output_channels) if layer.kind == "dense" else (1, *layer.output_size, layer.output_channels)
+        if layer.gates:
+            output = gate(layer.name, shape)
+            self.tensors.append(output)
         else:
-            size = layer.kernel
-            convolution = (x.name, output.name, weights.reshape(-1, size, size, layer.input_channels), scales, bias)
-            self.operators.append(Conv2D(*convolution, stride=layer.stride, relu=relu))
+            output = self.tensor(layer, "output" if layer.kind == "dense" else "normalize", shape)
+        factor, offset = self.normalization(layer)
+        weights, scales, bias, self.offsets[layer.name] = fold(*self.integers(layer), factor, offset, x.scale, output.scale)
+        arguments = {"weight_scales": scales, "bias": bias, "relu": layer.activation == "relu"}
+        size, ends = layer.kernel, (x.name, output.name)
+        if self.target.container(layer) == "INT4" or layer.kind == "dense":
+            operator = FullyConnected(*ends, weights, container=self.target.container(layer), **arguments)
+        elif layer.kind == "depthwise":
+            operator = DepthwiseConv2D(*ends, weights.T.reshape(1, size, size, -1), stride=layer.stride, **arguments)
+        else:
+            kernel = weights.reshape(-1, size, size, layer.input_channels)
+            operator = Conv2D(*ends, kernel, stride=layer.stride, **arguments)
+        self.operators.append(operator)
+        return output
 
-    def tensor(self, steps: str, name: str, shape: tuple[int, ...], bits: int, signed: bool) -> QuantizedTensor:
+    def tensor(self, layer: Layer, kind: str, shape: tuple[int, ...]) -> QuantizedTensor:
         """Declares an activation tensor; after a ReLU the zero point makes int8's own saturation clip at 2^b - 1 steps."""
-        step = self.step(f"{steps}/activation_log_step", bits)
-        zero_point = 0 if signed else 127 - activation_range(bits, signed)[1]
-        self.tensors.append(QuantizedTensor(name, shape, step, zero_point))
-        return self.x
+        learned = f"{layer.name}.{kind}"
+        bits = layer.output_bits if learned == list(layer.tensors)[-1] else FIXED_BITS
+        signed = layer.tensors[learned]
+        step = self.step(f"{learned}/activation_log_step", bits)
+        if kind == "normalize":
+            step = step / _shrink(layer)
+        name = layer.name if kind in ("normalize", "output") else learned
+        tensor = QuantizedTensor(name, shape, step, 0 if signed else 127 - activation_range(bits, signed)[1])
+        self.tensors.append(tensor)
+        return tensor
 
     def step(self, name: str, bits: int) -> np.ndarray:
         """The learned step of a width: a number, or one per channel; float32 as in training."""
@@ -90,17 +122,20 @@ class _Builder:
         return np.clip(np.round(rows / step[:, None]), *weight_range(layer.weight_bits)).astype(np.int32), step
 
     def normalization(self, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-        """Factor and offset per output channel of what follows the convolution."""
+        """Factor and offset per output channel of what follows the kernel; of a gate, that of the hard sigmoid too."""
         if layer.kind == "dense":
-            return np.ones(layer.output_channels), self.arrays["classifier/bias"]
-        factor, mean = _factor_and_mean(self.arrays, layer)
-        return factor, self.arrays[f"{layer.name}.normalize/beta"] - mean * factor
+            factor, offset = np.ones(layer.output_channels), self.arrays[f"{layer.name}/bias"].astype(np.float64)
+        else:
+            factor, mean = _factor_and_mean(self.arrays, layer)
+            offset = self.arrays[f"{layer.name}.normalize/beta"] - mean * factor
+        if layer.gates:
+            return factor / 6, offset / 6 + 0.5
+        return factor / _shrink(layer), offset / _shrink(layer)
 
-    def add_residual(self, layer: Layer, shortcut: QuantizedTensor) -> None:
-        block = layer.name.rpartition(".")[0]
-        projected = self.x
-        total = self.tensor(f"{block}.sum", f"{block}.sum", projected.shape, FIXED_BITS, signed=True)
-        self.operators.append(Add(shortcut.name, projected.name, total.name))
+
+def _shrink(layer: Layer) -> float:
+    """What a layer's output is divided by in the file: the operators of a hard-swish read x / sqrt(6)."""
+    return math.sqrt(6) if layer.activation == "hard_swish" else 1.0
 
 
 def fold(
@@ -156,9 +191,10 @@ def round_biases(space: SearchSpace, subnet: Subnet, target: Target, arrays: Map
     """
     offsets, rounded = _build(space, subnet, target, arrays).offsets, dict(arrays)
     for layer in space.layers(subnet):
-        offset = offsets[layer.name]
+        offset = offsets[layer.name] * _shrink(layer)
         if layer.kind == "dense":
-            rounded["classifier/bias"] = offset.astype(np.float32)
+            bias = (offset - 0.5) * 6 if layer.gates else offset
+            rounded[f"{layer.name}/bias"] = bias.astype(np.float32)
         else:
             factor, mean = _factor_and_mean(arrays, layer)
             rounded[f"{layer.name}.normalize/beta"] = (offset + mean * factor).astype(np.float32)
@@ -166,7 +202,7 @@ def round_biases(space: SearchSpace, subnet: Subnet, target: Target, arrays: Map
 
 
 def to_graph(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping[str, np.ndarray]) -> Graph:
-    """The integer graph of a subnet.
+    """The integer graph of a subnet, which reads images at the subnet's resolution.
 
     Args:
         space: The space of the network that the arrays are from.
@@ -179,20 +215,10 @@ def to_graph(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping
 
 
 def _build(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping[str, np.ndarray]) -> _Builder:
-    images = QuantizedTensor("image", (1, *space.input_shape), 1.0 / 255.0, -128)
-    builder = _Builder(space, subnet, target, arrays, [images], [], {})
-    stream = images
-    for layer in space.layers(subnet):
-        if layer.kind == "dense":
-            size = layer.input_channels
-            features = builder.x
-            pooled = builder.tensor("pooled", "pooled", (1, size), FIXED_BITS, signed=False)
-            builder.operators.append(GlobalAveragePool(features.name, pooled.name))
-        builder.add_layer(layer, builder.x)
-        if layer.residual:
-            builder.add_residual(layer, stream)
-        if not layer.relu:
-            stream = builder.x
+    size = image_size(space.input_shape, subnet["resolution"])
+    images = QuantizedTensor("image", (1, *size, space.input_shape[2]), 1.0 / 255.0, -128)
+    builder = _Builder(space, target, arrays, [images], [], {})
+    walk(space.layers(subnet), images, builder.add)
     return builder
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 import daqu_tf
 from daqu_tf import atomic, costs, data, output, targets
+from daqu_tf.architecture import image_size
 from daqu_tf.errors import DaquError
 
 OVERHEAD_SECONDS = 15.0  # Start and traces of one finalist; loading and scoring take their time by image.
@@ -89,6 +90,7 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     from daqu_tf.devices import HostDevice
     from daqu_tf.evaluation import Scorer, top1
     from daqu_tf.export import export_tflite, layer_table, round_biases
+    from daqu_tf.layers import resize
     from daqu_tf.pipeline import space_for
     from daqu_tf.training import fine_tune
 
@@ -107,7 +109,8 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     simulated = scorer.logits(dataset.x_test)
     path = folder / "models" / f"{name}.tflite"
     export_tflite(space, subnet, target, network.arrays(), path)
-    written = HostDevice().predict(path, dataset.x_test)
+    height, width = image_size(space.input_shape, subnet["resolution"])
+    written = HostDevice().predict(path, resize(tf.constant(dataset.x_test), (height, width)).numpy())
     tuned = {"search": scorer.accuracy(dataset.x_search, dataset.y_search), "test": top1(simulated, dataset.y_test)}
     atomic.write_json(
         folder / "finalists" / f"{name}.json",
@@ -117,7 +120,7 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
             "space": space.name,
             "target": target.name,
             "dataset": dataset.name,
-            "input": {"offset": dataset.input_offset, "scale": dataset.input_scale},
+            "input": {"height": height, "width": width, "offset": dataset.input_offset, "scale": dataset.input_scale},
             "subnet": subnet.to_json(),
             "subnet_text": str(subnet),
             "genome": space.genome(subnet),

@@ -10,8 +10,8 @@ import math
 import tensorflow as tf
 
 from daqu_tf.keras import keras
-from daqu_tf.quantizers import Bits, SwitchableQuantizer, quantize_activation, unless_float
-from daqu_tf.space import FIXED_BITS
+from daqu_tf.quantizers import Bits, SwitchableQuantizer, quantize_activation
+from daqu_tf.space import FIXED_BITS, FLOAT_BITS
 
 Size = int | tf.Tensor
 EPSILON = 1e-3  # Of batch normalization, as in Keras.
@@ -58,7 +58,10 @@ class ElasticConv2D(keras.layers.Layer):
         if self.stride > 1:
             x = x[:, :: self.stride, :: self.stride]
         # oneDNN's matrix product is over twice as fast as its 1x1 convolution on a CPU.
-        return tf.tensordot(x, kernel[0, 0], 1)
+        shape = tf.shape(x)
+        flat = tf.matmul(tf.reshape(x, [-1, shape[-1]]), kernel[0, 0])
+        y = tf.reshape(flat, tf.concat([shape[:-1], tf.shape(flat)[-1:]], 0))
+        return tf.ensure_shape(y, [*x.shape[:-1], kernel.shape[-1]])
 
 
 class ElasticDepthwiseConv2D(keras.layers.Layer):
@@ -147,29 +150,42 @@ class ElasticBatchNormalization(keras.layers.Layer):
                 layer multiplies its kernel by it, so that the step's gradient comes from these few numbers and not from another
                 four passes over the tensor (ours).
         """
+        count = channels(x)
+        gamma, beta = self.gamma[:count], self.beta[:count]
         if observe:
-            y = self._normalize(x, training, None, 1.0)
+            y = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=EPSILON)[0] if training else self._by_stored(x, gamma, beta)
             self.quantizer.initialise(self.steps, (tf.nn.relu(y) if self.relu else y).numpy(), observe)
         if as_codes:
             step = self.quantizer.step(self.steps)
-            return self.quantizer.codes(self._normalize(x, training, statistics_rate, step), self.relu), step
-        return self.quantizer.activate(self._normalize(x, training, statistics_rate, 1.0), self.steps, self.relu)
-
-    def _normalize(self, x, training: bool, statistics_rate, step):
-        count = channels(x)
-        gamma, beta = self.gamma[:count] / step, self.beta[:count] / step
+            y = self._normalize(x, gamma / step, beta / step, training, statistics_rate)
+            return self.quantizer.codes(y, self.relu), step
         if not training:
-            scale = gamma * tf.math.rsqrt(self.moving_variance[:count] + EPSILON)
-            return x * scale + (beta - self.moving_mean[:count] * scale)
-        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=EPSILON)
-        if statistics_rate is not None:
-            for stored, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                stored[:count].assign(stored[:count] + statistics_rate * (batch - stored[:count]))
+            return self.quantizer.activate(self._by_stored(x, gamma, beta), self.steps, self.relu)
+        y, mean, variance = self.quantizer.normalize(x, gamma, beta, self.steps, EPSILON, self.relu)
+        self._move(mean, variance, statistics_rate)
         return y
+
+    def _normalize(self, x, gamma, beta, training: bool, statistics_rate):
+        if not training:
+            return self._by_stored(x, gamma, beta)
+        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=EPSILON)
+        self._move(mean, variance, statistics_rate)
+        return y
+
+    def _by_stored(self, x, gamma, beta):
+        count = channels(x)
+        scale = gamma * tf.math.rsqrt(self.moving_variance[:count] + EPSILON)
+        return x * scale + (beta - self.moving_mean[:count] * scale)
+
+    def _move(self, mean, variance, rate) -> None:
+        if rate is not None:
+            for stored, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                count = tf.shape(batch)[0]
+                stored[:count].assign(stored[:count] + rate * (batch - stored[:count]))
 
 
 class QuantizedTensor(keras.layers.Layer):
-    """A quantizer, behind a ReLU or not: for sums, products, pooled features, hard-swishes and outputs of dense layers.
+    """A quantizer, behind a ReLU or not: for sums, pooled features and outputs of dense layers.
 
     Args:
         quantizer: Of the tensor that passes.
@@ -192,19 +208,32 @@ class QuantizedTensor(keras.layers.Layer):
         return self.quantizer.activate(x, self.steps, self.relu)
 
 
-def hard_swish(x: tf.Tensor, bits: Bits) -> tf.Tensor:
-    """x * relu6(x + 3) / 6 (Howard et al., ICCV 2019), unless `bits` is 32 with the gate that the file has."""
-    return x * hard_sigmoid(x, bits)
+class QuantizedProduct(QuantizedTensor):
+    """The quantized product of a tensor and a gate: a hard-swish, or channels weighed by squeeze-excite."""
 
+    def call(self, x, gate, observe: tuple[int, ...] = (), as_codes: bool = False):
+        """`x` times `gate` / 6, with all that `gate` says in [0, 6]; `as_codes` as in `ElasticBatchNormalization`."""
+        if observe:
+            self.quantizer.initialise(self.steps, (x * (gate * (1.0 / 6.0))).numpy(), observe)
+        if as_codes:
+            step = self.quantizer.step(self.steps)
+            return self.quantizer.codes(x * (gate * (1.0 / (6.0 * step))), self.relu), step
+        return self.quantizer.activate(x * (gate * (1.0 / 6.0)), self.steps, self.relu)
 
-def hard_sigmoid(x: tf.Tensor, bits: Bits) -> tf.Tensor:
-    """relu6(x + 3) / 6, unless `bits` is 32 on the 255 steps of an int8, whose saturation is the clipping: no operator in the file."""
-    gate, log_step = x * (1.0 / 6.0) + 0.5, tf.constant(-math.log(255.0), tf.float32)
-    return unless_float(
-        bits,
-        lambda: quantize_activation(gate, log_step, FIXED_BITS, signed=False),
-        lambda: tf.clip_by_value(gate, 0.0, 1.0),
-    )
+    def gate(self, x):
+        """relu6(x + 3), unless in float on the 255 steps of an int8, whose saturation is the clipping: no operator in the file.
+
+        A sixth of it is the hard sigmoid (Howard et al., ICCV 2019).
+        """
+        log_step = tf.constant(math.log(6.0 / 255.0), tf.float32)
+        return quantize_activation(tf.nn.relu6(x + 3.0), log_step, self._gate_bits(), signed=False)
+
+    def _gate_bits(self) -> Bits:
+        """8, or 32 where the product is float."""
+        bits = self.quantizer.bits()
+        if isinstance(bits, int):
+            return bits if bits == FLOAT_BITS else FIXED_BITS
+        return tf.where(tf.equal(bits, FLOAT_BITS), FLOAT_BITS, FIXED_BITS)
 
 
 def resize(images: tf.Tensor, size: tuple[Size, Size]) -> tf.Tensor:

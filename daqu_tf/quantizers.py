@@ -29,7 +29,7 @@ def activation_range(bits: int, signed: bool) -> tuple[int, int]:
 
 @tf.custom_gradient
 def fake_quantize(x: tf.Tensor, log_step: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor):
-    """Rounds `x` to multiples of exp(log_step) with codes in [lower, upper].
+    """Rounds `x` to multiples of exp(log_step) with codes in [lower, upper]; an infinite range leaves `x` as it is.
 
     Gradients are LSQ's (Esser et al., ICLR 2020, equations 3 and 5), without its gradient scale, which cancels out
     under Adam.
@@ -45,14 +45,23 @@ def fake_quantize(x: tf.Tensor, log_step: tf.Tensor, lower: tf.Tensor, upper: tf
     """
     step = tf.exp(log_step)
     scaled = x / step
-    codes = tf.clip_by_value(tf.round(scaled), lower, upper)
+    clipped = tf.raw_ops.ClipByValue(t=scaled, clip_value_min=lower, clip_value_max=upper)
+    is_float = tf.math.is_inf(upper)
+    y = tf.cond(is_float, lambda: tf.identity(x), lambda: tf.round(clipped) * step)
 
     def gradient(upstream):
-        inside = tf.logical_and(scaled >= lower, scaled <= upper)
-        d_step = upstream * tf.where(inside, codes - scaled, codes) * step
-        return tf.where(inside, upstream, 0.0), _sum_to(d_step, log_step), None, None
+        d_x = tf.where(tf.equal(clipped, scaled), upstream, 0.0)
+        # Of the step: upstream * (y - x) / step where nothing is clipped, upstream * y / step elsewhere.
+        d_log_step = _sum_to(upstream * y - d_x * x, log_step)
+        return d_x, tf.where(is_float, 0.0, d_log_step), None, None
 
-    return codes * step, gradient
+    return y, gradient
+
+
+def _sum_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Sums `x` over the axes in which `like` was broadcast."""
+    axes, _ = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(like), s1=tf.shape(x))
+    return tf.reshape(tf.reduce_sum(x, axes), tf.shape(like))
 
 
 def quantize_activation(x: tf.Tensor, log_step: tf.Tensor, bits: Bits, signed: bool, relu: bool = False) -> tf.Tensor:
@@ -73,16 +82,10 @@ def quantize_activation(x: tf.Tensor, log_step: tf.Tensor, bits: Bits, signed: b
 
     @tf.custom_gradient
     def quantize(x, log_step):
-        low, high = _limits(bits, signed, relu, tf.exp(log_step))
-        options = {"num_bits": bits, "signed_input": signed, "range_given": True}
-        y = unless_float(
-            bits,
-            lambda: tf.raw_ops.QuantizeAndDequantizeV3(input=x, input_min=low, input_max=high, **options),
-            lambda: tf.nn.relu(x) if relu else tf.identity(x),
-        )
+        y, d_x_of = _rounded(x, tf.exp(log_step), bits, signed, relu)
 
         def gradient(upstream):
-            d_x = tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=x, input_min=low, input_max=high)[0]
+            d_x = d_x_of(upstream)
             return d_x, unless_float(bits, lambda: tf.reduce_sum(upstream * y - d_x * x), lambda: tf.constant(0.0))
 
         return y, gradient
@@ -90,9 +93,64 @@ def quantize_activation(x: tf.Tensor, log_step: tf.Tensor, bits: Bits, signed: b
     return quantize(x, log_step)
 
 
+def normalize_activation(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, log_step: tf.Tensor, epsilon: float, bits: Bits, signed: bool, relu: bool
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Batch normalization by the batch's own statistics, then `quantize_activation`, with two passes over memory less.
+
+    With y = gamma * normalized x + beta, the sum of d_y * y is that of gamma * d_gamma + beta * d_beta, which are small (ours).
+
+    Args:
+        x: NHWC.
+        gamma: Shape (channels,).
+        beta: Shape (channels,).
+        log_step: Scalar.
+        epsilon: Of the normalization.
+        bits: As for `quantize_activation`, like `signed` and `relu`.
+
+    Returns:
+        The activation, and the batch's mean and unbiased variance, shape (channels,).
+    """
+
+    @tf.custom_gradient
+    def normalize(x, gamma, beta, log_step):
+        options = {"epsilon": epsilon, "is_training": True}
+        statistics = {"mean": tf.zeros([0]), "variance": tf.zeros([0])}
+        normalized = tf.raw_ops.FusedBatchNormV3(x=x, scale=gamma, offset=beta, **statistics, **options)
+        y, d_normalized_of = _rounded(normalized.y, tf.exp(log_step), bits, signed, relu)
+
+        def gradient(upstream, *_):
+            reserved = {f"reserve_space_{number}": getattr(normalized, f"reserve_space_{number}") for number in (1, 2, 3)}
+            d_normalized = d_normalized_of(upstream)
+            d_x, d_gamma, d_beta, *_ = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=d_normalized, x=x, scale=gamma, **reserved, **options
+            )
+            lower = tf.reduce_sum(gamma * d_gamma + beta * d_beta)
+            return d_x, d_gamma, d_beta, unless_float(bits, lambda: tf.reduce_sum(upstream * y) - lower, lambda: tf.constant(0.0))
+
+        return (y, normalized.batch_mean, normalized.batch_variance), gradient
+
+    return normalize(x, gamma, beta, log_step)
+
+
+def _rounded(x: tf.Tensor, step: tf.Tensor, bits: Bits, signed: bool, relu: bool) -> tuple[tf.Tensor, Callable]:
+    """A quantized activation, and the function from its gradient to that of `x`."""
+    low, high = _limits(bits, signed, relu, step)
+
+    def fused():
+        options = {"num_bits": bits, "signed_input": signed, "range_given": True}
+        return tf.raw_ops.QuantizeAndDequantizeV3(input=x, input_min=low, input_max=high, **options)
+
+    def d_x_of(upstream):
+        return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=x, input_min=low, input_max=high)[0]
+
+    return unless_float(bits, fused, lambda: tf.nn.relu(x) if relu else tf.identity(x)), d_x_of
+
+
 def _limits(bits: Bits, signed: bool, relu: bool, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Between which values an activation is not clipped. A float ReLU passes no gradient at 0 itself."""
     lowest, highest = _code_limits(bits, signed)
+    step = tf.where(tf.math.is_finite(step), step, 1.0)  # The kernel refuses others; values that are not finite show in x too.
     tiny = tf.constant(np.finfo(np.float32).tiny if relu else -np.inf)
     if isinstance(bits, int):
         return (tiny, tf.constant(np.inf)) if bits == FLOAT_BITS else (lowest * step, highest * step)
@@ -101,9 +159,10 @@ def _limits(bits: Bits, signed: bool, relu: bool, step: tf.Tensor) -> tuple[tf.T
 
 
 def _code_limits(bits: Bits, signed: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """The lowest and highest code as floats; `activation_range`, of a tensor too."""
-    levels = tf.pow(2.0, tf.cast(bits, tf.float32))
-    return (-levels / 2, levels / 2 - 1) if signed else (tf.zeros([]), levels - 1)
+    """`activation_range` as floats, of a tensor too; at 32 bits some range."""
+    table = np.zeros((2, FLOAT_BITS + 1), np.float32)
+    table[:, 2:9] = np.transpose([activation_range(width, signed) for width in range(2, 9)])
+    return tf.gather(table[0], bits), tf.gather(table[1], bits)
 
 
 def unless_float(bits: Bits, quantized: Callable[[], tf.Tensor], otherwise: Callable[[], tf.Tensor]) -> tf.Tensor:
@@ -111,12 +170,6 @@ def unless_float(bits: Bits, quantized: Callable[[], tf.Tensor], otherwise: Call
     if isinstance(bits, int):
         return otherwise() if bits == FLOAT_BITS else quantized()
     return tf.cond(bits == FLOAT_BITS, otherwise, quantized)
-
-
-def _sum_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Sums `x` over the axes in which `like` was broadcast."""
-    axes, _ = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(like), s1=tf.shape(x))
-    return tf.reshape(tf.reduce_sum(x, axes), tf.shape(like))
 
 
 def best_steps(values: np.ndarray, lower: int, upper: int) -> np.ndarray:
@@ -175,7 +228,9 @@ class SwitchableQuantizer(Quantizer):
         """The logarithm of the step at `bits`, shape () or (channels,); at 32 that of some width."""
         if isinstance(bits, int):
             return weights["log_step"][self.alphabet.index(bits) if bits in self.alphabet else 0]
-        return tf.gather(weights["log_step"], tf.argmax(tf.equal(bits, self.alphabet)))
+        rows = np.zeros(FLOAT_BITS + 1, np.int32)
+        rows[list(self.alphabet)] = range(len(self.alphabet))
+        return tf.gather(weights["log_step"], tf.gather(rows, bits))
 
     def step(self, weights: dict[str, tf.Variable]) -> tf.Tensor | float:
         """The active width's step; 1 at 32 bits."""
@@ -188,6 +243,11 @@ class SwitchableQuantizer(Quantizer):
         """A ReLU, if any, and the codes of an activation that was divided by its step; in float, the activation."""
         return quantize_activation(x, tf.constant(0.0), self.bits(), self.signed, relu)
 
+    def normalize(self, x, gamma, beta, weights: dict[str, tf.Variable], epsilon: float, relu: bool):
+        """`normalize_activation` at the active width."""
+        bits = self.bits()
+        return normalize_activation(x, gamma, beta, self.log_step(weights, bits), epsilon, bits, self.signed, relu)
+
     def activate(self, x: tf.Tensor, weights: dict[str, tf.Variable], relu: bool) -> tf.Tensor:
         """A ReLU, if any, and the quantizer of an activation, in one."""
         bits = self.bits()
@@ -198,13 +258,12 @@ class SwitchableQuantizer(Quantizer):
         if self.channel_axis is None:
             return self.activate(inputs, weights, relu=False)
         bits = self.bits()
-        return unless_float(bits, lambda: self._quantize_kernel(inputs, weights, bits), lambda: tf.identity(inputs))
-
-    def _quantize_kernel(self, kernel: tf.Tensor, weights: dict[str, tf.Variable], bits: Bits) -> tf.Tensor:
-        trailing = kernel.shape.rank - 1 - self.channel_axis
+        if isinstance(bits, int) and bits == FLOAT_BITS:
+            return tf.identity(inputs)
+        trailing = inputs.shape.rank - 1 - self.channel_axis
         log_step = tf.reshape(self.log_step(weights, bits), [-1, *[1] * trailing])
-        limit = _code_limits(bits, signed=True)[1]
-        return fake_quantize(kernel, log_step, -limit, limit)
+        limit = tf.where(tf.equal(bits, FLOAT_BITS), np.inf, _code_limits(bits, signed=True)[1])
+        return fake_quantize(inputs, log_step, -limit, limit)
 
     def initialise(self, weights: dict[str, tf.Variable], values: np.ndarray, widths: Sequence[int]) -> None:
         """Sets the steps of `widths` to those with the least squared error on `values`, shaped as the tensor."""

@@ -24,17 +24,6 @@ from daqu_tf.keras import QuantizeConfig, QuantizeWrapper, keras, tfmot
 from daqu_tf.quantizers import SwitchableQuantizer
 from daqu_tf.space import FIXED_BITS, FLOAT_BITS
 
-__all__ = [
-    "StockQuantizeConfig",
-    "StockQuantizer",
-    "SwitchableScheme",
-    "SwitchableTensor",
-    "initialise_steps",
-    "make_switchable",
-    "set_bits",
-    "switchable_tensors",
-]
-
 layers, transforms = keras.layers, tfmot.quantization.keras.default_8bit.default_8bit_transforms
 QuantizeLayer = transforms.InputLayerQuantize().custom_objects()["QuantizeLayer"]  # TFMOT gives it no public name.
 BITS = (2, 3, 4, 6, 8)
@@ -281,7 +270,7 @@ def make_switchable(model: keras.Model, weight_bits: Sequence[int] = BITS, activ
         DaquError: The model or one of its layers cannot be quantized, or an alphabet is not of widths from 2 to 8.
     """
     for name, alphabet in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
-        if not alphabet or not set(alphabet) <= set(range(2, 9)):
+        if not (isinstance(alphabet, Sequence) and alphabet and all(bits in range(2, 9) for bits in alphabet)):
             raise DaquError(f"`{name}` must be a sequence of widths from 2 to 8, but received {alphabet!r}: give it as (2, 4, 8).")
     original = _functional(model)
     _check_layers(original)
@@ -309,13 +298,15 @@ def _functional(model: keras.Model) -> keras.Model:
 
 def _check_layers(model: keras.Model) -> None:
     """Raises DaquError for the first layer that has no rule here."""
-    counts = [node.layer.name for nodes in model._nodes_by_depth.values() for node in nodes]
+    known = KERNELS.keys() | SELECTING | COMBINING | FUNCTIONS
+    calls = [node.layer.name for nodes in model._nodes_by_depth.values() for node in nodes]
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             raise _refused(layer, "it is a model within the model: call its layers one by one")
-        if type(layer) not in KERNELS.keys() | SELECTING | COMBINING | FUNCTIONS:
-            raise _refused(layer, "it has no rule where its quantizers belong: build the model of the layers in `stock_models`")
-        if counts.count(layer.name) > 1:
+        if type(layer) not in known:
+            names = ", ".join(sorted(kind.__name__ for kind in known))
+            raise _refused(layer, f"no rule says where its quantizers belong: use only {names}")
+        if calls.count(layer.name) > 1:
             raise _refused(layer, "it is called more than once: give each call a layer of its own")
         if layer.compute_dtype != "float32":
             raise _refused(layer, f"it computes in {layer.compute_dtype}: build the model in float32")
@@ -397,11 +388,10 @@ def set_bits(
     Raises:
         DaquError: A layer has no such quantizer, or no steps for the width.
     """
-    for role, bits in (("weight", weight_bits), ("activation", activation_bits)):
-        tensors = [tensor for tensor in _switchable(model) if tensor.role == role]
-        if bits is not None:
-            widths = bits if isinstance(bits, Mapping) else _for_all(tensors, role, bits)
-            _assign({tensor.layer: tensor for tensor in tensors}, role, widths)
+    tensors = _switchable(model)
+    changes = [*_changes(tensors, "weight", weight_bits), *_changes(tensors, "activation", activation_bits)]
+    for variable, bits in changes:
+        variable.assign(bits)
 
 
 def _switchable(model: keras.Model) -> list[SwitchableTensor]:
@@ -410,19 +400,21 @@ def _switchable(model: keras.Model) -> list[SwitchableTensor]:
     return tensors
 
 
-def _for_all(tensors: list[SwitchableTensor], role: str, bits: int) -> dict[str, int]:
-    alphabets = {tensor.layer: tensor.quantizer.alphabet for tensor in tensors}
-    legal = {FLOAT_BITS}.union(*alphabets.values())
+def _changes(tensors: list[SwitchableTensor], role: str, bits: int | Mapping[str, int] | None) -> list[tuple[tf.Variable, int]]:
+    """The variables to set and their values, all of them checked."""
+    named = {tensor.layer: tensor for tensor in tensors if tensor.role == role}
+    widths = {} if bits is None else bits if isinstance(bits, Mapping) else _for_all(named, role, bits)
+    for name, width in widths.items():
+        if name not in named:
+            raise DaquError(f"`{role}_bits` names {name!r}, which has no {role} quantizer: choose of {', '.join(named)}.")
+        if width not in (legal := [*named[name].quantizer.alphabet, FLOAT_BITS]):
+            raise DaquError(f"`{role}_bits` of {name!r} must be one of {legal}, but received {width!r}: choose one of these.")
+    return [(named[name].variables["bits"], width) for name, width in widths.items()]
+
+
+def _for_all(named: dict[str, SwitchableTensor], role: str, bits: int) -> dict[str, int]:
+    alphabets = {name: tensor.quantizer.alphabet for name, tensor in named.items()}
+    legal = sorted({FLOAT_BITS}.union(*alphabets.values()))
     if bits not in legal:
-        raise DaquError(f"`{role}_bits` must be one of {sorted(legal)}, but received {bits!r}: choose one of these.")
+        raise DaquError(f"`{role}_bits` must be one of {legal}, but received {bits!r}: choose one of these.")
     return {name: alphabet[0] if len(alphabet) == 1 and bits != FLOAT_BITS else bits for name, alphabet in alphabets.items()}
-
-
-def _assign(tensors: dict[str, SwitchableTensor], role: str, widths: Mapping[str, int]) -> None:
-    for name, bits in widths.items():
-        if name not in tensors:
-            raise DaquError(f"`{role}_bits` names {name!r}, which has no {role} quantizer: choose of {', '.join(tensors)}.")
-        if bits not in (legal := (*tensors[name].quantizer.alphabet, FLOAT_BITS)):
-            raise DaquError(f"`{role}_bits` of {name!r} must be one of {legal}, but received {bits!r}: choose one of these.")
-    for name, bits in widths.items():
-        tensors[name].variables["bits"].assign(bits)

@@ -2,17 +2,16 @@
 
 import tensorflow as tf
 
-from daqu_tf.architecture import Layer
+from daqu_tf.architecture import Layer, walk
 from daqu_tf.keras import QuantizeWrapper, keras
 from daqu_tf.layers import (
     ElasticBatchNormalization,
     ElasticConv2D,
     ElasticDense,
     ElasticDepthwiseConv2D,
+    QuantizedProduct,
     QuantizedTensor,
     Size,
-    hard_sigmoid,
-    hard_swish,
 )
 from daqu_tf.quantizers import SwitchableQuantizeConfig, SwitchableQuantizer
 
@@ -44,7 +43,8 @@ class Unit(keras.layers.Layer):
             self.normalize = ElasticBatchNormalization(relu, quantizer, name=name)
             return
         attribute = {"pooled": "pooled", "output": "output_tensor", "hard_swish": "swish", "product": "product", "sum": "total"}[kind]
-        setattr(self, attribute, QuantizedTensor(quantizer, relu, name=name))
+        tensor = QuantizedProduct if kind in ("hard_swish", "product") else QuantizedTensor
+        setattr(self, attribute, tensor(quantizer, relu, name=name))
 
     def call(self, x, layer: Layer, arguments: dict, other=None, step=None, as_codes: bool = False):
         """NHWC, or (batch, channels) of a dense layer, in and out.
@@ -61,17 +61,15 @@ class Unit(keras.layers.Layer):
         if self.pooled is not None:
             x = self.pooled(tf.reduce_mean(x, [1, 2]), observe=observe)
         x = self.weighted(x, **_sizes(layer), **({} if step is None else {"step": step}))
-        if as_codes:
-            return self.normalize(x, **arguments, as_codes=True)
         if self.normalize is not None:
-            x = self.normalize(x, **arguments)
+            x = self.normalize(x, **arguments, as_codes=as_codes and self.swish is None)
         if self.output_tensor is not None:
             x = self.output_tensor(x, observe=observe)
         if self.swish is not None:
-            x = self.swish(hard_swish(x, self.swish.quantizer.bits()), observe=observe)
+            x = self.swish(x, self.swish.gate(x), observe=observe, as_codes=as_codes)
         if self.product is not None:
-            gate = hard_sigmoid(x, self.product.quantizer.bits())
-            x = self.product(other * gate[:, tf.newaxis, tf.newaxis, :], observe=observe)
+            gate = self.product.gate(x)[:, tf.newaxis, tf.newaxis, :]
+            x = self.product(other, gate, observe=observe, as_codes=as_codes)
         if self.total is not None:
             x = self.total(x + other, observe=observe)
         return x
@@ -107,22 +105,20 @@ class Block(keras.layers.Layer):
 
     def call(self, x, layers: dict[str, Layer], arguments: dict):
         """NHWC in, NHWC out; `layers` by name, with the active sizes."""
-        block_input = gated = x
+        units = {unit.layer.name: (unit, after) for unit, after in zip(self.units, [*self.units[1:], None])}
         step = None
-        for unit, after in zip(self.units, [*self.units[1:], None]):
-            read, other = x, block_input
-            if unit.layer.is_shortcut:
-                read, other = block_input, x
-            if unit.layer.pools:
-                gated = x
-            if unit.layer.gates:
-                other = gated
-            as_codes = after is not None and _reads_only(after.layer, unit.layer)
-            x = unit(read, layers[unit.layer.name], arguments, other, step, as_codes)
-            x, step = x if as_codes else (x, None)
-        return x
+
+        def run(layer: Layer, x, other):
+            nonlocal step
+            unit, after = units[layer.name]
+            as_codes = after is not None and _reads_only(after.layer, layer)
+            output = unit(x, layers[layer.name], arguments, other, step, as_codes)
+            x, step = output if as_codes else (output, None)
+            return x
+
+        return walk((unit.layer for unit in self.units), x, run)
 
 
 def _reads_only(layer: Layer, before: Layer) -> bool:
-    """Whether all that the layer does with the one before it is to multiply its single tensor by its own kernel."""
-    return len(before.tensors) == 1 and not (before.kind == "dense" or layer.is_shortcut or layer.pools)
+    """Whether all that the layer does with what the one before it leaves is to multiply it by its own kernel."""
+    return not (layer.kind == "dense" or layer.is_shortcut or before.residual)

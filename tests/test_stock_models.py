@@ -430,7 +430,7 @@ def test_a_user_may_annotate_and_apply(sequential):
     set_bits(model, {"one": 2}, {"two": 4})
     first = model.get_layer("quant_one")(sequential.images)
     second = model.get_layer("quant_two")(first)
-    assert len(np.unique(first)) > 300 and len(np.unique(second)) == 16
+    assert len(np.unique(first)) > 300 and 8 < len(np.unique(second)) <= 16
     kernels = [model.get_layer(f"quant_{name}").layer for name in ("one", "two")]
     assert len(np.unique(kernels[0].kernel[..., 0])) <= 3 and len(np.unique(kernels[1].depthwise_kernel[:, :, 0])) == 9
 
@@ -491,7 +491,7 @@ def test_models_that_cannot_be_quantized(model, message):
         make_switchable(model())
 
 
-@pytest.mark.parametrize("alphabet", [(), (1, 8), (4, 9), (8, 32)])
+@pytest.mark.parametrize("alphabet", [(), (1, 8), (4, 9), (8, 32), 4, "48"])
 @pytest.mark.parametrize("argument", ["weight_bits", "activation_bits"])
 def test_alphabets_that_cannot_be(argument, alphabet):
     with pytest.raises(DaquError, match=f"`{argument}` must be a sequence of widths from 2 to 8"):
@@ -503,9 +503,10 @@ def test_alphabets_that_cannot_be(argument, alphabet):
     [
         ({"weight_bits": 5}, r"`weight_bits` must be one of \[2, 3, 4, 6, 8, 32\], but received 5"),
         ({"activation_bits": "4"}, "`activation_bits` must be one of"),
-        ({"weight_bits": {"stem": 4}}, r"`weight_bits` of 'stem' must be one of \(8, 32\), but received 4"),
+        ({"weight_bits": {"stem": 4}}, r"`weight_bits` of 'stem' must be one of \[8, 32\], but received 4"),
         ({"weight_bits": {"hidden": 2, "stem_bn": 4}}, "names 'stem_bn', which has no weight quantizer: choose of stem, depthwise"),
-        ({"activation_bits": {"project": 8}}, "names 'project', which has no activation quantizer"),
+        ({"weight_bits": [4]}, r"but received \[4\]"),
+        ({"weight_bits": 4, "activation_bits": {"project": 8}}, "names 'project', which has no activation quantizer"),
     ],
 )
 def test_bits_that_cannot_be_set_change_nothing(sequential, arguments, message):
