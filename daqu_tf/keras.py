@@ -11,4 +11,4 @@ QuantizeConfig = tfmot.quantization.keras.QuantizeConfig
 Quantizer = tfmot.quantization.keras.quantizers.Quantizer
 QuantizeWrapper = tfmot.quantization.keras.QuantizeWrapperV2
 
-__all__ = ["QuantizeConfig", "QuantizeWrapper", "Quantizer", "keras"]
+__all__ = ["QuantizeConfig", "QuantizeWrapper", "Quantizer", "keras", "tfmot"]

@@ -153,7 +153,11 @@ class ElasticBatchNormalization(keras.layers.Layer):
         count = channels(x)
         gamma, beta = self.gamma[:count], self.beta[:count]
         if observe:
-            y = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=EPSILON)[0] if training else self._by_stored(x, gamma, beta)
+            y = (
+                tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=EPSILON)[0]
+                if training
+                else self._by_stored(x, gamma, beta)
+            )
             self.quantizer.initialise(self.steps, (tf.nn.relu(y) if self.relu else y).numpy(), observe)
         if as_codes:
             step = self.quantizer.step(self.steps)

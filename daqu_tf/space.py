@@ -140,7 +140,9 @@ class SearchSpace:
                 f"{stride}: use images of {stride} or more pixels a side, or another space."
             )
         if self.genes[0].values[-1] > self.input_shape[0]:
-            raise DaquError(f"`resolutions` must be at most the {self.input_shape[0]} of `input_shape`, but received {self.resolutions}.")
+            raise DaquError(
+                f"`resolutions` must be at most the {self.input_shape[0]} of `input_shape`, but received {self.resolutions}."
+            )
 
     def for_images(self, input_shape: Sequence[int], num_classes: int) -> "SearchSpace":
         """The same space for other images and classes; resolutions keep their share of the full one."""
@@ -178,15 +180,14 @@ class SearchSpace:
     def genes(self) -> tuple[Gene, ...]:
         """Every choice, in the order of the genome."""
         genes = [Gene("resolution", self.resolutions or self.input_shape[:1]), Gene("stem.width", self.stem_widths)]
-        searched = self.activation == "relu"
-        genes += [Gene("stem.activation_bits", self.activation_bits)] * searched
+        if self.activation == "relu":
+            genes.append(Gene("stem.activation_bits", self.activation_bits))
         for number, stage in enumerate(self.stages, 1):
             genes += [Gene(f"stage{number}.width", stage.widths), Gene(f"stage{number}.depth", stage.depths)]
             for block in range(1, max(stage.depths, default=0) + 1):
                 genes += self._block_genes(number, stage, block)
-        if self.head_widths:
+        if self.head_widths:  # Its output is only pooled: fewer bits would cost accuracy and save nothing.
             genes += [Gene("head.width", self.head_widths), Gene("head.weight_bits", self.weight_bits)]
-            genes += [Gene("head.activation_bits", self.activation_bits)] * searched
         left = dict(self.narrowed)
         return tuple(
             dataclasses.replace(gene, values=tuple(value for value in gene.values if value in left[gene.name]))
@@ -355,7 +356,9 @@ def _check_names(space: SearchSpace) -> None:
         if stage.block not in BLOCKS:
             raise DaquError(f"`block` must be one of {', '.join(BLOCKS)}, but received {stage.block!r}.")
         if stage.block == "basic" and (stage.squeeze_excite or stage.activation != "relu"):
-            raise DaquError("`squeeze_excite` must be false and `activation` relu in a stage of basic blocks: change one or `block`.")
+            raise DaquError(
+                "`squeeze_excite` must be false and `activation` relu in a stage of basic blocks: change one or `block`."
+            )
 
 
 def _check_gene(gene: Gene) -> None:

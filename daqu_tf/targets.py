@@ -5,29 +5,54 @@ import dataclasses
 import numpy as np
 
 from daqu_tf.errors import DaquError
-from daqu_tf.space import Layer, SearchSpace
+from daqu_tf.space import Layer, SearchSpace, Subnet
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
     """A runtime and what counts on it: fewer bits are worth searching only where an objective gets cheaper.
 
+    One of your own: `Target("mine", (("accuracy", "max"), ("file_bytes", "min")), int4_fully_connected=False)`.
+
     Attributes:
         name: The name it is found under.
         objectives: (metric, `max` or `min`); accuracy first.
         int4_fully_connected: Whether per-channel INT4 FULLY_CONNECTED runs at speed.
-        activation_bits: Widths that change an objective; 8 bits where none does.
     """
 
     name: str
     objectives: tuple[tuple[str, str], ...]
     int4_fully_connected: bool
-    activation_bits: tuple[int, ...]
 
     def restrict(self, space: SearchSpace) -> SearchSpace:
-        """The part of `space` whose choices differ for this target; its cardinality is the effective one."""
-        bits = tuple(bits for bits in space.activation_bits if bits in self.activation_bits)
-        return space.restrict(activation_bits=bits or space.activation_bits[-1:])
+        """The part of `space` whose choices differ for this target; its cardinality is the effective one.
+
+        Of widths that cost the same by every objective only the highest stays, which is the most accurate.
+        """
+        layers = {layer.name: layer for layer in space.layers(space.largest())}
+        kept = {}
+        for gene in space.genes:
+            if gene.name.endswith("_bits"):
+                layer = layers[gene.name.rpartition(".")[0]]
+                kept[gene.name] = tuple({self._price(layer, gene.name, bits): bits for bits in gene.values}.values())
+        for field in ("weight_bits", "activation_bits"):
+            if widths := set().union(*(values for name, values in kept.items() if name.endswith(field))):
+                space = space.restrict(**{field: tuple(widths)})
+        here = {gene.name: gene.values for gene in space.genes}
+        return space.restrict(**{name: values for name, values in kept.items() if values != here[name]})
+
+    def canonicalise(self, space: SearchSpace, subnet: Subnet) -> Subnet:
+        """The subnet of `restrict(space)` that costs what `subnet` does by every objective."""
+        kept = {gene.name: gene.values for gene in self.restrict(space).genes}
+        return space.subnet({name: min(other for other in kept[name] if other >= value) for name, value in subnet.choices})
+
+    def _price(self, layer: Layer, gene: str, bits: int) -> tuple:
+        """What a width comes to: equal for widths between which no objective but accuracy can choose."""
+        metrics = {name for name, _ in self.objectives}
+        if gene.endswith("activation_bits"):
+            return (bits,) if "bitops" in metrics else ()
+        layer = dataclasses.replace(layer, weight_bits=bits)
+        return (bits,) if metrics & _PRICED_BY_WEIGHT_BITS else (self.container(layer),)
 
     def container(self, layer: Layer) -> str:
         """The type the file stores the layer's weights in.
@@ -42,16 +67,17 @@ class Target:
         return (layer.weight_bits <= 4) & (self.int4_fully_connected and layer.kind in ("pointwise", "dense"))
 
 
+_PRICED_BY_WEIGHT_BITS = {"bitops", "bit_packed_bytes", "deflated_bytes"}  # Latency and file bytes see containers alone.
 _LITERT_OBJECTIVES = (("accuracy", "max"), ("latency_us", "min"), ("file_bytes", "min"), ("deflated_bytes", "min"))
 _ACCELERATOR_OBJECTIVES = (("accuracy", "max"), ("bitops", "min"), ("bit_packed_bytes", "min"))
 
 TARGETS = {
     target.name: target
     for target in (
-        Target("litert_cpu", _LITERT_OBJECTIVES, int4_fully_connected=True, activation_bits=(8,)),
-        Target("litert_cpu_int8", _LITERT_OBJECTIVES, int4_fully_connected=False, activation_bits=(8,)),
+        Target("litert_cpu", _LITERT_OBJECTIVES, int4_fully_connected=True),
+        Target("litert_cpu_int8", _LITERT_OBJECTIVES, int4_fully_connected=False),
         # Hardware that computes at any width. Its files still run, exactly, on int8 kernels.
-        Target("accelerator", _ACCELERATOR_OBJECTIVES, int4_fully_connected=False, activation_bits=tuple(range(2, 9))),
+        Target("accelerator", _ACCELERATOR_OBJECTIVES, int4_fully_connected=False),
     )
 }
 

@@ -2,9 +2,13 @@ import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from counted_space import COUNTED
+from families import FAMILIES
+from family_supernets import family_supernet
 
 from daqu_tf import costs, spaces, targets, tflite_file
+from daqu_tf.baked import bake
 from daqu_tf.errors import DaquError
 from daqu_tf.export import to_graph
 from daqu_tf.weights import cut
@@ -88,23 +92,62 @@ def test_many_at_once_cost_what_each_does(space):
             assert int(values[index]) == getattr(costs, name)(space, subnet, *arguments), name
 
 
+def graphs_of(name, target, count):
+    """Subnets of a family with their integer graphs."""
+    supernet, _ = family_supernet(name)
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        subnet = supernet.space.sample_by_gene(rng)
+        yield subnet, to_graph(supernet.space, subnet, target, cut(supernet.space, subnet, supernet.arrays()))
+
+
 @pytest.mark.parametrize("target", targets.TARGETS.values(), ids=targets.TARGETS)
-def test_bytes_of_real_files(digits, target):
-    space, arrays, rng = digits.supernet.space, digits.supernet.arrays(), np.random.default_rng(0)
-    for _ in range(10):
-        subnet = space.sample_by_gene(rng)
-        data = tflite_file.write(to_graph(space, subnet, target, cut(space, subnet, arrays)))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bytes_of_real_files(name, target):
+    space = FAMILIES[name]
+    for subnet, graph in graphs_of(name, target, 10):
+        data = tflite_file.write(graph)
         assert costs.file_bytes(space, subnet, target) == pytest.approx(len(data), rel=0.03)
         assert costs.deflated_bytes(space, subnet, target) == pytest.approx(len(zlib.compress(data, 9)), rel=0.1)
 
 
-def test_parameters_are_those_of_the_built_network(digits):
-    space = digits.supernet.space
+@pytest.mark.parametrize("name", FAMILIES)
+def test_peak_of_activations_is_that_of_the_file_s_operators(name):
+    for subnet, graph in graphs_of(name, TARGET, 20):
+        sizes = {tensor.name: int(np.prod(tensor.shape)) for tensor in graph.tensors}
+        last_read = {tensor: index for index, operator in enumerate(graph.operators) for tensor in operator.inputs}
+        written = {operator.output: index for index, operator in enumerate(graph.operators)} | {graph.input: -1}
+        peak = max(
+            sum(size for tensor, size in sizes.items() if written[tensor] <= index <= last_read.get(tensor, index))
+            for index in range(len(graph.operators))
+        )
+        assert costs.peak_activation_bytes(FAMILIES[name], subnet) == peak, str(subnet)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_parameters_and_macs_are_those_of_the_built_network(name):
+    supernet, _ = family_supernet(name)
+    space = supernet.space
     subnet = space.sample_by_gene(np.random.default_rng(4))
-    arrays = cut(space, subnet, digits.supernet.arrays())
+    arrays = cut(space, subnet, supernet.arrays())
     kernels = sum(array.size for name, array in arrays.items() if name.endswith("/kernel"))
     biases = sum(array.size for name, array in arrays.items() if name.endswith(("/beta", "/bias")))
     assert costs.parameters(space, subnet) == kernels + biases
+    # TensorFlow counts two operations a multiply-accumulate, of the stock layers that the subnet is baked into.
+    assert costs.macs(space, subnet) == operations(bake(supernet.extract(subnet))) // 2
+
+
+def operations(model):
+    """Floating-point operations of the layers with kernels, as TensorFlow's profiler counts them."""
+    function = tf.function(lambda x: model(x)).get_concrete_function(tf.TensorSpec((1, *model.input_shape[1:])))
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    options = tf.compat.v1.profiler.ProfileOptionBuilder(options).with_empty_output().build()
+    node = tf.compat.v1.profiler.profile(function.graph, options=options, cmd="op")
+    total = 0
+    while node.children:  # A chain, by kind of operator.
+        (node,) = node.children
+        total += node.float_ops if node.name in ("Conv2D", "DepthwiseConv2dNative", "MatMul") else 0
+    return total
 
 
 def test_sampling_within_limits():

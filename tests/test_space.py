@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import scipy.stats
 from counted_space import COUNTED
+from families import FAMILIES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daqu_tf import spaces
+from daqu_tf import architecture, spaces, targets
 from daqu_tf.errors import DaquError
 from daqu_tf.space import SearchSpace, Stage
 
@@ -30,6 +31,7 @@ STAGES = st.builds(
     kernels=some(3, 5, 7),
     expansions=some(1, 2, 4),
     stride=st.sampled_from((1, 2)),
+    block=st.sampled_from(architecture.BLOCKS),
 )
 # Small enough to enumerate every combination of values.
 SMALL_SPACES = st.builds(
@@ -40,9 +42,10 @@ SMALL_SPACES = st.builds(
     stem_widths=some(4, 8),
     stem_stride=st.just(1),
     stages=st.lists(STAGES, min_size=1, max_size=2).map(tuple),
-    head_widths=some(16, 32),
+    head_widths=st.sampled_from(((), (16,), (16, 32))),
     weight_bits=some(4, 8),
     activation_bits=some(8, most=1),
+    resolutions=some(6, 8),
 ).filter(lambda space: math.prod(len(gene.values) for gene in space.genes) <= 5000)
 
 
@@ -99,7 +102,10 @@ def test_a_space_survives_json():
         ({"stages": 3}, "a list of `stages`"),
         ({"stages": ["wide"]}, "A stage of a space must be a JSON object, but received 'wide'"),
         ({"colour": "red"}, "A space has the fields name, .*, but received `colour`"),
-        ({"head_widths": []}, "`head.width` must have at least one choice"),
+        ({"stem_widths": []}, "`stem.width` must have at least one choice"),
+        ({"activation": "gelu"}, "`activation` must be one of relu, hard_swish, but received 'gelu'"),
+        ({"activation": 1}, "`activation` must be a text, but received 1"),
+        ({"resolutions": [4, 9]}, r"`resolutions` must be at most the 8 of `input_shape`, but received \(4, 9\)"),
         ({"head_widths": 64}, "`head_widths` must be a list of whole numbers, but received 64"),
         ({"head_widths": [6.5]}, r"`head_widths` must be a list of whole numbers, but received \[6.5\]"),
         ({"stem_stride": [1]}, r"`stem_stride` must be a whole number, but received \[1\]"),
@@ -143,7 +149,7 @@ def test_cardinality_by_hand():
     # Bits of the stem and the head; two widths of two stages; head widths; one or two blocks of 5^5 precisions.
     precisions = 5**5
     first, second = 2 * precisions, 2 * 2 * precisions
-    assert COUNTED.cardinality == 5**3 * 2 * 2 * 2 * (first + first**2) * (second + second**2)
+    assert COUNTED.cardinality == 5**2 * 2 * 2 * 2 * (first + first**2) * (second + second**2)
 
 
 @NAMED
@@ -204,6 +210,7 @@ def test_restrict():
     precisions = 2**3
     first, second = 2 * precisions, 2 * 2 * precisions
     assert restricted.cardinality == 2 * 2 * 2 * 2 * (first + first**2) * (second + second**2)
+    assert COUNTED.restrict(activation_bits=(8,), weight_bits=(4, 8)) == restricted
     subnet = restricted.sample(np.random.default_rng(0))
     assert COUNTED.subnet(subnet.values) == subnet
 
@@ -213,6 +220,88 @@ def test_restrict_to_what_the_space_lacks():
         COUNTED.restrict(weight_bits=(5, 7, 8))
     with pytest.raises(DaquError, match="weight_bits` must have at least one choice"):
         COUNTED.restrict(weight_bits=())
+
+
+def test_restrict_by_gene_and_by_the_end_of_a_name():
+    restricted = COUNTED.restrict(kernel=(3,), depth=(1,), **{"stage2.width": (32,), "stage1.block1.project.weight_bits": (2, 8)})
+    for gene in restricted.genes:
+        if gene.name.endswith((".kernel", ".depth")) or gene.name in ("stage2.width", "stage1.block1.project.weight_bits"):
+            assert set(gene.values) < {1, 2, 3, 4, 6, 8, 32}
+    values = {gene.name: gene.values for gene in restricted.genes}
+    assert values["stage2.block1.kernel"] == (3,) and values["stage2.width"] == (32,) and values["stage1.depth"] == (1,)
+    assert values["stage1.block1.project.weight_bits"] == (2, 8) and values["stage1.block1.expand.weight_bits"] == (2, 3, 4, 6, 8)
+    assert restricted.cardinality < COUNTED.cardinality
+    assert SearchSpace.from_json(json.loads(json.dumps(restricted.to_json()))) == restricted
+    assert restricted.restrict(expansion=(2,)).restrict(kernel=(3,)).largest()["stage1.block1.expansion"] == 2
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"colour": (3,)}, "`colour` must be left out: there is no such gene in space 'counted by hand'"),
+        ({"kernel": (7,)}, r"`kernel` must be among \(3, 5\) of space"),
+        ({"kernel": (5,)}, "`stage1.block1.kernel` must have at least one choice"),
+    ],
+)
+def test_restrict_that_leaves_nothing(choices, message):
+    with pytest.raises(DaquError, match=message):
+        COUNTED.restrict(**choices)
+
+
+def test_other_images_keep_the_share_of_each_resolution():
+    space = spaces.get("mobilenet_v2_28").for_images((56, 84, 3), 4)
+    assert space.resolutions == (40, 48, 56)
+    layers = space.layers(space.subnet(space.largest().values | {"resolution": 40}))
+    assert layers[0].input_size == (40, 60)
+    assert space.restrict(resolution=(40, 56)).for_images((28, 28, 3), 4).genes[0].values == (20, 28)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"block": "dense"}, "`block` must be one of inverted_residual, basic, but received 'dense'"),
+        (
+            {"block": "basic", "squeeze_excite": True},
+            "`squeeze_excite` must be false and `activation` relu in a stage of basic blocks",
+        ),
+        ({"activation": "gelu"}, "`activation` must be one of relu, hard_swish, but received 'gelu'"),
+    ],
+)
+def test_a_stage_that_makes_no_sense(changes, message):
+    with pytest.raises(DaquError, match=message):
+        tiny_space(**changes)
+
+
+def test_named_spaces_are_as_large_as_they_say():
+    imagenet = spaces.get("mobilenet_v3_imagenet")
+    assert imagenet.cardinality > 10**47
+    assert targets.get("litert_cpu").restrict(imagenet).cardinality > 10**47
+    assert imagenet.genes[0].values == (128, 160, 192, 224)
+
+
+def test_layers_of_a_mobilenet_v3():
+    space = FAMILIES["squeeze_excite"]
+    layers = {layer.name: layer for layer in space.layers(space.largest())}
+    assert (layers["stage2.block1.squeeze"].input_channels, layers["stage2.block1.squeeze"].output_channels) == (32, 8)
+    assert layers["stage2.block1.excite"].output_channels == layers["stage2.block1.depthwise"].output_channels
+    assert layers["stage2.block1.project"].input_size == layers["stage2.block1.depthwise"].output_size
+    assert layers["stage4.block1.depthwise"].activation == layers["stem"].activation == "hard_swish"
+    searched = {gene.name for gene in space.genes if gene.name.endswith("activation_bits")}
+    # What a kernel reads behind a ReLU: not the tensor that is weighed, but the product.
+    assert {name for name in searched if "stage2.block1" in name} == {
+        f"stage2.block1.{layer}.activation_bits" for layer in ("expand", "squeeze", "excite")
+    }
+    assert {name for name in searched if "stage4.block1" in name} == {"stage4.block1.squeeze.activation_bits"}
+
+
+def test_layers_of_a_residual_network():
+    space = FAMILIES["basic"]
+    layers = {layer.name: layer for layer in space.layers(space.largest())}
+    shortcut, second = layers["stage2.block1.shortcut"], layers["stage2.block1.conv2"]
+    assert shortcut.input_channels == layers["stage2.block1.conv1"].input_channels == 8
+    assert shortcut.output_size == second.output_size == (5, 6)
+    assert shortcut.residual == "relu" and second.residual is None and layers["stage2.block2.conv2"].residual == "relu"
+    assert layers["classifier"].input_channels == 12
 
 
 def test_with_bits_changes_bits_only():
@@ -233,8 +322,8 @@ def test_layers_chain():
             assert after.input_bits == before.output_bits or after.kind == "dense"
             assert after.input_size == before.output_size or after.kind == "dense"
         for layer in layers:
-            assert layer.residual == layer.name.endswith(".block2.project")
-            assert layer.relu or layer.output_bits == 8
+            assert layer.residual == ("linear" if layer.name.endswith(".block2.project") else None)
+            assert layer.activation == "relu" or layer.output_bits == 8
             if layer.name in ("stem", "classifier"):
                 assert layer.weight_bits == 8
 
@@ -249,7 +338,7 @@ def test_odd_images_are_padded():
 
 def test_text_of_a_subnet():
     subnet = COUNTED.subnet(COUNTED.smallest().values | {"stage1.block1.depthwise.weight_bits": 3, "head.weight_bits": 2})
-    assert str(subnet) == "stem c16 s1 c8 d1 [k3e2 w8.3.8 a8.8] s2 c16 d1 [k3e2 w8.8.8 a8.8] head c32 w2"
+    assert str(subnet) == "r8 stem c16 s1 c8 d1 [k3e2 w8.3.8 a8.8] s2 c16 d1 [k3e2 w8.8.8 a8.8] head c32 w2"
 
 
 def test_errors_name_the_gene():
@@ -262,7 +351,7 @@ def test_errors_name_the_gene():
     genome = COUNTED.genome(COUNTED.largest())
     for index in (-1, 2):
         with pytest.raises(DaquError, match=rf"`head.width` must be in 0..1, but received {index}"):
-            COUNTED.from_genome([*genome[:-3], index, *genome[-2:]])
+            COUNTED.from_genome([*genome[:-2], index, *genome[-1:]])
     with pytest.raises(DaquError, match=f"must have {len(genome)} entries, but received {len(genome) - 1}"):
         COUNTED.from_genome(genome[1:])
 
