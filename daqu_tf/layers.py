@@ -146,18 +146,14 @@ class ElasticBatchNormalization(keras.layers.Layer):
             training: Whether to normalize by the batch's statistics.
             statistics_rate: In (0, 1]: the stored statistics move this far to the batch's. None leaves them.
             observe: Bit-widths whose steps are set from this batch; eager mode only.
-            as_codes: Whether to return codes, and the step as a second value. Scale and offset are divided by the step, and the next
-                layer multiplies its kernel by it, so that the step's gradient comes from these few numbers and not from another
-                four passes over the tensor (ours).
+            as_codes: Whether to return codes, and the step as a second value. Scale and offset are divided by the step, and the
+                next layer multiplies its kernel by it, so that the step's gradient comes from these few numbers and not from
+                another four passes over the tensor (ours).
         """
         count = channels(x)
         gamma, beta = self.gamma[:count], self.beta[:count]
         if observe:
-            y = (
-                tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=EPSILON)[0]
-                if training
-                else self._by_stored(x, gamma, beta)
-            )
+            y = self._normalize(x, gamma, beta, training, None)
             self.quantizer.initialise(self.steps, (tf.nn.relu(y) if self.relu else y).numpy(), observe)
         if as_codes:
             step = self.quantizer.step(self.steps)

@@ -8,7 +8,7 @@ from daqu_tf.space import SearchSpace, Stage
 
 
 def _mobilenet_v3_imagenet() -> SearchSpace:
-    """MobileNetV3 as Once-for-All searched it (Cai et al., ICLR 2020), with elastic widths, and without the layer behind the pool."""
+    """MobileNetV3 as Once-for-All searched it (Cai et al., ICLR 2020), but with elastic widths and no layer behind the pool."""
     elastic = {"depths": (2, 3, 4), "kernels": (3, 5, 7), "expansions": (3, 4, 6)}
     swish = {"activation": "hard_swish"}
     return SearchSpace(

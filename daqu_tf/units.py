@@ -42,9 +42,7 @@ class Unit(keras.layers.Layer):
         if kind == "normalize":
             self.normalize = ElasticBatchNormalization(relu, quantizer, name=name)
             return
-        attribute = {"pooled": "pooled", "output": "output_tensor", "hard_swish": "swish", "product": "product", "sum": "total"}[
-            kind
-        ]
+        attribute = {"output": "output_tensor", "hard_swish": "swish", "sum": "total"}.get(kind, kind)
         tensor = QuantizedProduct if kind in ("hard_swish", "product") else QuantizedTensor
         setattr(self, attribute, tensor(quantizer, relu, name=name))
 

@@ -10,6 +10,7 @@ from daqu_tf.quantizers import (
     activation_range,
     best_steps,
     fake_quantize,
+    quantize_activation,
     weight_range,
 )
 
@@ -202,3 +203,47 @@ def test_wrapped_layer_uses_the_quantized_kernel():
     step = np.exp(steps["log_step"].numpy()[0])
     codes = np.clip(np.round(kernel.numpy() / step), -3, 3)
     np.testing.assert_allclose(wrapper(x), x.numpy() @ (codes * step)[0, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8, 32])
+@pytest.mark.parametrize("signed, relu", [(True, False), (False, False), (False, True)])
+@pytest.mark.parametrize("as_bits", [int, tf.constant], ids=["int", "tensor"])
+def test_the_fused_activation_is_the_plain_one(bits, signed, relu, as_bits):
+    x, log_step, weight = tf.constant(values(40, 7)), tf.constant(np.log(0.11), tf.float32), tf.constant(values(40, 7) + 1)
+
+    def plain(x, log_step):
+        x = tf.nn.relu(x) if relu else x
+        if bits == 32:
+            return x
+        lower, upper = activation_range(bits, signed)
+        return fake_quantize(x, log_step, tf.constant(float(lower)), tf.constant(float(upper)))
+
+    def fused(x, log_step):
+        return quantize_activation(x, log_step, as_bits(bits), signed, relu)
+
+    results = []
+    for function in (plain, fused, tf.function(fused)):
+        with tf.GradientTape() as tape:
+            tape.watch([x, log_step])
+            loss = tf.reduce_sum(function(x, log_step) * weight)
+        gradients = tape.gradient(loss, [x, log_step], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        results.append([function(x, log_step), *gradients])
+    for other in results[1:]:
+        for expected, actual in zip(results[0], other, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_infinite_range_is_float():
+    x, log_step = tf.constant(values(5, 4)), tf.zeros(4)
+    with tf.GradientTape() as tape:
+        tape.watch([x, log_step])
+        y = fake_quantize(x, log_step, tf.constant(-np.inf), tf.constant(np.inf))
+    np.testing.assert_array_equal(y, x)
+    d_x, d_log_step = tape.gradient(y, [x, log_step])
+    assert np.all(d_x == 1) and not np.any(d_log_step)
+
+
+@pytest.mark.parametrize("step", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_is_no_error_of_the_runtime(step):
+    y = quantize_activation(tf.constant([1.0, np.nan]), tf.constant(step), 4, signed=True)
+    assert not np.isfinite(y[1])

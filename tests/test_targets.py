@@ -2,8 +2,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from families import FAMILIES
 
-from daqu_tf import spaces, targets
+from daqu_tf import costs, spaces, targets
 from daqu_tf.errors import DaquError
 
 DIGITS = spaces.get("digits")
@@ -27,6 +28,48 @@ def test_restrict_leaves_what_changes_an_objective(name):
 def test_restrict_of_a_space_without_the_target_s_bits_takes_the_highest():
     space = DIGITS.restrict(activation_bits=(2, 4))
     assert targets.get("litert_cpu").restrict(space).activation_bits == (4,)
+
+
+MINE = targets.Target("mine", (("accuracy", "max"), ("latency_us", "min"), ("file_bytes", "min")), int4_fully_connected=True)
+
+
+def test_a_target_of_a_user_s_own_keeps_what_its_objectives_tell_apart():
+    restricted = MINE.restrict(FAMILIES["inverted_residual"])
+    values = {gene.name: gene.values for gene in restricted.genes}
+    assert values["stage2.block1.expand.weight_bits"] == (4, 8)  # INT4 or INT8.
+    assert values["stage2.block1.depthwise.weight_bits"] == (8,)  # INT8 at any width.
+    assert values["stage2.block1.expand.activation_bits"] == values["stem.activation_bits"] == (8,)
+    # Two containers of a layer: one such layer in a block of the first stage; in one of the second two, kernels and expansions.
+    first, second = 2, 2 * 2 * 2 * 2
+    resolutions, stem, head = 2, 2, 2 * 2
+    assert restricted.cardinality == resolutions * stem * head * 2 * (first + first**2) * 2 * (second + second**2)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("target", [*targets.TARGETS.values(), MINE], ids=lambda target: target.name)
+def test_the_canonical_subnet_costs_the_same_by_every_objective(name, target):
+    space, rng = FAMILIES[name], np.random.default_rng(0)
+    restricted = target.restrict(space)
+    subnets = [space.sample_by_gene(rng) for _ in range(100)]
+    canonical = [target.canonicalise(space, subnet) for subnet in subnets]
+    tables = [costs.of_many(space, [space.genome(subnet) for subnet in some], target) for some in (subnets, canonical)]
+    for objective, _ in target.objectives:
+        if objective in costs.COSTS:
+            np.testing.assert_array_equal(*(table[objective] for table in tables), err_msg=objective)
+    for subnet in canonical:
+        assert restricted.subnet(subnet.values) == subnet
+        assert target.canonicalise(space, subnet) == subnet
+        assert [target.container(layer) for layer in space.layers(subnet)]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_choice_that_is_left_changes_an_objective(name):
+    space, target = FAMILIES[name], targets.get("accelerator")
+    largest = target.restrict(space).largest()
+    for gene in target.restrict(space).genes:
+        if gene.name.endswith("_bits") and gene.name in largest.values:
+            changed = space.subnet(largest.values | {gene.name: gene.values[0]})
+            assert costs.bitops(space, changed) < costs.bitops(space, largest), gene.name
 
 
 @pytest.mark.parametrize("bits", range(2, 9))

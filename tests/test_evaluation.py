@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from families import FAMILIES, smooth_images
+from family_supernets import family_supernet
+
+from daqu_tf.evaluation import Scorer, top1
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    supernet, _ = family_supernet("inverted_residual")
+    return Scorer(supernet, smooth_images(supernet.space, 256, seed=3))
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    """Images, and labels that some of the subnets get right."""
+    images = smooth_images(FAMILIES["inverted_residual"], 200, seed=4)
+    return images, np.random.default_rng(0).integers(0, 5, 200)
+
+
+def subnets(count):
+    rng = np.random.default_rng(7)
+    return [FAMILIES["inverted_residual"].sample_by_gene(rng) for _ in range(count)]
+
+
+def test_evaluate_is_recalibration_and_accuracy_of_each(scorer, labelled):
+    accuracies = scorer.evaluate(subnets(4), *labelled)
+    supernet, _ = family_supernet("inverted_residual")
+    for subnet, accuracy in zip(subnets(4), accuracies):
+        network = supernet.extract(subnet)
+        alone = Scorer(network, smooth_images(supernet.space, 256, seed=3))
+        alone.recalibrate()
+        assert accuracy == pytest.approx(top1(alone.logits(labelled[0]), labelled[1]), abs=0.011)
+    assert len(set(accuracies)) > 1
+
+
+def test_what_is_known_is_not_computed_again(scorer, labelled, monkeypatch):
+    first = scorer.evaluate(subnets(3), *labelled)
+    monkeypatch.setattr(scorer, "recalibrate", lambda: pytest.fail("It was known."))
+    assert scorer.evaluate(list(reversed(subnets(3))), *labelled) == list(reversed(first))
+    with pytest.raises(pytest.fail.Exception, match="It was known"):
+        scorer.evaluate(subnets(3), labelled[0][:100], labelled[1][:100])
+
+
+def test_other_weights_have_other_scores(scorer, labelled):
+    supernet, _ = family_supernet("inverted_residual")
+    before, arrays = scorer.evaluate(subnets(1), *labelled), supernet.arrays()
+    try:
+        supernet.load_arrays(arrays | {"classifier/bias": np.float32([-99, -99, -99, -99, 99])})
+        assert scorer.evaluate(subnets(1), *labelled) == [np.mean(labelled[1] == 4)] != before
+    finally:
+        supernet.load_arrays(arrays)
+    assert scorer.evaluate(subnets(1), *labelled) == before
