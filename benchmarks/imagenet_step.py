@@ -87,9 +87,10 @@ def main(argv: list[str]) -> None:
     for name, row in rows.items():
         print(f"{name}: {row['macs'] / 1e6:.0f}M MACs, {row['step_seconds']:.2f} s a step, {row['peak_bytes'] / 2**30:.2f} GiB")
     traces = optimizer.accumulate.experimental_get_tracing_count()
+    difference = max(row["static_difference"] for row in rows.values())
     bars = [
         records.bar("traces after the first call", traces - 1, 0, "at_most", "traces"),
-        records.bar("static network from the supernet", max(r["static_difference"] for r in rows.values()), 1e-5, "at_most", "logits"),
+        records.bar("static network from the supernet", difference, 1e-5, "at_most", "logits"),
     ]
     results = {"batch": count, "build_and_trace_seconds": tracing, "subnets": rows}
     print(f"Wrote {records.write('imagenet_step_quick' if _QUICK.value else 'imagenet_step', [_SEED.value], results, bars)}")

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from daqu_tf import weights
 from daqu_tf.architecture import FIXED_BITS, Layer, image_size, walk
 from daqu_tf.keras import keras
 from daqu_tf.layers import EPSILON
@@ -49,9 +50,11 @@ class _Baker:
         if not layer.gates:
             x = self._tensor(x, layer, "output" if layer.kind == "dense" else "normalize")
         if layer.activation == "hard_swish":
-            x = self._tensor(keras.layers.Multiply()([x, self._hard_sigmoid(x)]), layer, "hard_swish")
+            gate = self._hard_sigmoid(x, layer, "hard_swish")
+            x = self._tensor(keras.layers.Multiply()([x, gate]), layer, "hard_swish")
         if layer.gates:
-            gate = keras.layers.Reshape((1, 1, layer.output_channels), name=f"{layer.name}.gate")(self._hard_sigmoid(x))
+            gate = self._hard_sigmoid(x, layer, "product")
+            gate = keras.layers.Reshape((1, 1, layer.output_channels), name=f"{layer.name}.gate")(gate)
             x = self._tensor(keras.layers.Multiply()([other, gate]), layer, "product")
         if layer.residual:
             x = keras.layers.Add(name=f"{layer.name}.add")([x, other])
@@ -59,15 +62,16 @@ class _Baker:
             x = self._tensor(x, layer, "sum")
         return x
 
-    def _hard_sigmoid(self, x):
+    def _hard_sigmoid(self, x, layer: Layer, product: str):
         gate = keras.layers.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)
-        return gate if self._fixed == FLOAT_BITS else _fake_quantized(gate, 0.0, 1.0, FIXED_BITS)
+        in_float = self._tensor_bits(layer, product) == FLOAT_BITS
+        return gate if in_float else _fake_quantized(gate, 0.0, 1.0, FIXED_BITS)
 
     def _weighted(self, layer: Layer) -> keras.layers.Layer:
         kernel = self._kernel(layer)
         if layer.kind == "dense":
-            weights = [kernel, self._arrays[f"{layer.name}/bias"]]
-            return keras.layers.Dense(layer.output_channels, weights=weights, name=layer.name)
+            arrays = [kernel, self._arrays[f"{layer.name}/bias"]]
+            return keras.layers.Dense(layer.output_channels, weights=arrays, name=layer.name)
         options = {"strides": layer.stride, "padding": "same", "use_bias": False, "weights": [kernel], "name": layer.name}
         if layer.kind == "depthwise":
             return keras.layers.DepthwiseConv2D(layer.kernel, **options)
@@ -77,27 +81,25 @@ class _Baker:
         kernel, bits = self._arrays[f"{layer.name}/kernel"], self._bits(f"{layer.name}.weight_bits")
         if bits == FLOAT_BITS:
             return kernel
-        step = self._step(f"{layer.name}/kernel_log_step", bits)
+        step = weights.step(self._network.space, self._arrays, f"{layer.name}/kernel_log_step", bits)
         step = step[:, np.newaxis] if layer.kind == "depthwise" else step
         return np.clip(np.round(kernel / step), *weight_range(bits)) * step
 
     def _tensor(self, x, layer: Layer, kind: str):
         """`x` behind the quantizer of one of the layer's tensors."""
-        name, last = f"{layer.name}.{kind}", list(layer.tensors)[-1]
-        bits = self._bits(f"{layer.name}.activation_bits") if name == last else self._fixed
+        name, bits = f"{layer.name}.{kind}", self._tensor_bits(layer, kind)
         if bits == FLOAT_BITS:
             return x
-        step = float(self._step(f"{name}/activation_log_step", bits))
+        step = float(weights.step(self._network.space, self._arrays, f"{name}/activation_log_step", bits))
         lowest, highest = activation_range(bits, layer.tensors[name])
         return keras.layers.Activation("linear", name=name)(_fake_quantized(x, lowest * step, highest * step, bits))
 
+    def _tensor_bits(self, layer: Layer, kind: str) -> int:
+        last = f"{layer.name}.{kind}" == list(layer.tensors)[-1]
+        return self._bits(f"{layer.name}.activation_bits") if last else self._fixed
+
     def _bits(self, gene: str) -> int:
         return self._network.subnet.values.get(gene, self._fixed)
-
-    def _step(self, name: str, bits: int) -> np.ndarray:
-        searched = self._network.space.weight_bits if "kernel" in name else self._network.space.activation_bits
-        steps = tf.exp(self._arrays[name]).numpy()
-        return steps[searched.index(bits) if len(steps) == len(searched) else 0]
 
 
 def _fake_quantized(x, lowest: float, highest: float, bits: int):

@@ -9,7 +9,7 @@ import numpy as np
 
 from daqu_tf.architecture import Layer, Number
 from daqu_tf.errors import DaquError
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf.space import SearchSpace, Subnet, check_integer
 from daqu_tf.targets import Target
 
 _ALIGNMENT = 16  # Of constants in a .tflite file.
@@ -51,11 +51,13 @@ def peak_activation_bytes(space: SearchSpace, subnet: Subnet) -> int:
 
 def file_bytes(space: SearchSpace, subnet: Subnet, target: Target) -> int:
     """The size of the `.tflite` file, within three percent; exact only once it is written."""
+    check_integer(subnet)
     return int(_file_bytes(space.layers(subnet), target))
 
 
 def deflated_bytes(space: SearchSpace, subnet: Subnet, target: Target) -> int:
     """The size of the file after DEFLATE, within some percent: it depends on the trained codes."""
+    check_integer(subnet)
     return int(_deflated_bytes(space.layers(subnet), target))
 
 
@@ -70,7 +72,7 @@ def of_many(space: SearchSpace, genomes: np.ndarray, target: Target) -> dict[str
     Returns:
         Cost name to (count,) values in the units of the function of that name.
     """
-    layers = space.layer_table(np.asarray(genomes))
+    layers = space.layer_table(genomes)
     costs = {name: cost(layers) for name, cost in _COSTS.items()}
     return costs | {name: cost(layers, target) for name, cost in _TARGET_COSTS.items()}
 
@@ -90,8 +92,9 @@ def sample(
     Raises:
         DaquError: No such cost, or none of the attempts kept within the limits.
     """
-    if unknown := set(limits) - set(COSTS):
-        raise DaquError(f"`limits` must be among {', '.join(COSTS)}, but received {min(unknown)!r}.")
+    for name, most in limits.items():
+        if name not in COSTS or not isinstance(most, int | float):
+            raise DaquError(f"`limits` must be numbers by the names {', '.join(COSTS)}, but received {name!r}: {most!r}.")
     least = dict.fromkeys(limits, np.inf)
     for start in range(0, attempts, batch := 1000):
         genomes = space.sample_genomes(rng, min(batch, attempts - start))

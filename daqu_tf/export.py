@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from daqu_tf import atomic, tflite_file
+from daqu_tf import atomic, tflite_file, weights
 from daqu_tf.architecture import image_size, walk
 from daqu_tf.errors import DaquError
 from daqu_tf.quantizers import activation_range, weight_range
-from daqu_tf.space import FIXED_BITS, Layer, SearchSpace, Subnet
+from daqu_tf.space import FIXED_BITS, Layer, SearchSpace, Subnet, check_integer
 from daqu_tf.targets import Target
 from daqu_tf.tflite_graph import (
     Add,
@@ -79,15 +79,15 @@ class _Builder:
         else:
             output = self.tensor(layer, "output" if layer.kind == "dense" else "normalize", shape)
         factor, offset = self.normalization(layer)
-        weights, scales, bias, self.offsets[layer.name] = fold(*self.integers(layer), factor, offset, x.scale, output.scale)
+        codes, scales, bias, self.offsets[layer.name] = fold(*self.integers(layer), factor, offset, x.scale, output.scale)
         arguments = {"weight_scales": scales, "bias": bias, "relu": layer.activation == "relu"}
         size, ends = layer.kernel, (x.name, output.name)
         if self.target.container(layer) == "INT4" or layer.kind == "dense":
-            operator = FullyConnected(*ends, weights, container=self.target.container(layer), **arguments)
+            operator = FullyConnected(*ends, codes, container=self.target.container(layer), **arguments)
         elif layer.kind == "depthwise":
-            operator = DepthwiseConv2D(*ends, weights.T.reshape(1, size, size, -1), stride=layer.stride, **arguments)
+            operator = DepthwiseConv2D(*ends, codes.T.reshape(1, size, size, -1), stride=layer.stride, **arguments)
         else:
-            kernel = weights.reshape(-1, size, size, layer.input_channels)
+            kernel = codes.reshape(-1, size, size, layer.input_channels)
             operator = Conv2D(*ends, kernel, stride=layer.stride, **arguments)
         self.operators.append(operator)
         return output
@@ -97,7 +97,7 @@ class _Builder:
         learned = f"{layer.name}.{kind}"
         bits = layer.output_bits if learned == list(layer.tensors)[-1] else FIXED_BITS
         signed = layer.tensors[learned]
-        step = self.step(f"{learned}/activation_log_step", bits)
+        step = float(weights.step(self.space, self.arrays, f"{learned}/activation_log_step", bits))
         if kind == "normalize":
             step = step / _shrink(layer)
         name = layer.name if kind in ("normalize", "output") else learned
@@ -105,18 +105,10 @@ class _Builder:
         self.tensors.append(tensor)
         return tensor
 
-    def step(self, name: str, bits: int) -> np.ndarray:
-        """The learned step of a width: a number, or one per channel; float32 as in training."""
-        steps = np.exp(self.arrays[name].astype(np.float32))
-        searched = self.space.activation_bits if "activation" in name else self.space.weight_bits
-        alphabet = searched if len(steps) == len(searched) and bits in searched else (FIXED_BITS,)
-        step = steps[alphabet.index(bits)]
-        return float(step) if step.ndim == 0 else step
-
     def integers(self, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
         """The trained codes (output channels, rest) and their steps (output channels,)."""
         kernel = self.arrays[f"{layer.name}/kernel"]
-        step = self.step(f"{layer.name}/kernel_log_step", layer.weight_bits)
+        step = weights.step(self.space, self.arrays, f"{layer.name}/kernel_log_step", layer.weight_bits)
         rows = kernel[..., 0] if layer.kind == "depthwise" else kernel
         rows = np.moveaxis(rows, -1, 0).reshape(rows.shape[-1], -1)
         return np.clip(np.round(rows / step[:, None]), *weight_range(layer.weight_bits)).astype(np.int32), step
@@ -215,6 +207,7 @@ def to_graph(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping
 
 
 def _build(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping[str, np.ndarray]) -> _Builder:
+    check_integer(subnet)
     size = image_size(space.input_shape, subnet["resolution"])
     images = QuantizedTensor("image", (1, *size, space.input_shape[2]), 1.0 / 255.0, -128)
     builder = _Builder(space, target, arrays, [images], [], {})

@@ -5,13 +5,10 @@ supernet. Input channels are those that come in; the active part is always the f
 kernel.
 """
 
-import math
-
 import tensorflow as tf
 
 from daqu_tf.keras import keras
-from daqu_tf.quantizers import Bits, SwitchableQuantizer, quantize_activation
-from daqu_tf.space import FIXED_BITS, FLOAT_BITS
+from daqu_tf.quantizers import SwitchableQuantizer, clip_to_gate
 
 Size = int | tf.Tensor
 EPSILON = 1e-3  # Of batch normalization, as in Keras.
@@ -221,19 +218,8 @@ class QuantizedProduct(QuantizedTensor):
         return self.quantizer.activate(x * (gate * (1.0 / 6.0)), self.steps, self.relu)
 
     def gate(self, x):
-        """relu6(x + 3), unless in float on the 255 steps of an int8, whose saturation is the clipping: no operator in the file.
-
-        A sixth of it is the hard sigmoid (Howard et al., ICCV 2019).
-        """
-        log_step = tf.constant(math.log(6.0 / 255.0), tf.float32)
-        return quantize_activation(tf.nn.relu6(x + 3.0), log_step, self._gate_bits(), signed=False)
-
-    def _gate_bits(self) -> Bits:
-        """8, or 32 where the product is float."""
-        bits = self.quantizer.bits()
-        if isinstance(bits, int):
-            return bits if bits == FLOAT_BITS else FIXED_BITS
-        return tf.where(tf.equal(bits, FLOAT_BITS), FLOAT_BITS, FIXED_BITS)
+        """`clip_to_gate`, in float where the product is."""
+        return clip_to_gate(x, self.quantizer.bits())
 
 
 def resize(images: tf.Tensor, size: tuple[Size, Size]) -> tf.Tensor:

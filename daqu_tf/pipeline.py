@@ -4,6 +4,7 @@ Each stage reads what the one before it wrote into the output folder, and does n
 """
 
 import contextlib
+import decimal
 import functools
 import importlib.metadata
 import os
@@ -77,7 +78,7 @@ class _Job:
     def run(self, last_stage: str) -> pathlib.Path:
         self.progress.begin("data")
         counts = ", ".join(f"{len(getattr(self.dataset, f'x_{split}'))} {split}" for split in ("train", "search", "test"))
-        self.progress.end(f"{self.dataset.name}: {counts} images; {self.space.cardinality:.1e} subnets")
+        self.progress.end(f"{self.dataset.name}: {counts} images; {decimal.Decimal(self.space.cardinality):.1e} subnets")
         for stage, product, work in (
             ("supernet", "supernet.npz", self.train),
             ("search", "finalists.json", self.search),
@@ -267,7 +268,10 @@ def describe(config: RunConfig, dataset: data.Dataset, space: SearchSpace) -> di
             "num_classes": dataset.num_classes,
             "fingerprint": dataset.fingerprint,
         },
-        "cardinality": {"nominal": f"{nominal.cardinality:.2e}", "effective": f"{space.cardinality:.2e}"},
+        # As decimals: a float ends at 1e308.
+        "cardinality": {
+            name: f"{decimal.Decimal(part.cardinality):.2e}" for name, part in (("nominal", nominal), ("effective", space))
+        },
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from daqu_tf.keras import QuantizeConfig, Quantizer, keras
-from daqu_tf.space import FLOAT_BITS
+from daqu_tf.space import FIXED_BITS, FLOAT_BITS
 
 Bits = int | tf.Tensor  # A Python int in a static network, a scalar tensor in the supernet.
 
@@ -133,6 +133,33 @@ def normalize_activation(
     return normalize(x, gamma, beta, log_step)
 
 
+def clip_to_gate(x: tf.Tensor, bits: Bits) -> tf.Tensor:
+    """relu6(x + 3), unless `bits` is 32 on the 255 steps of an int8, whose saturation is the clipping: no operator in the file.
+
+    A sixth of it is the hard sigmoid (Howard et al., ICCV 2019).
+
+    Args:
+        x: Any shape.
+        bits: 32 for float; any other width means the 8 bits that a gate always has.
+    """
+
+    @tf.custom_gradient
+    def clip(x):
+        shifted = x + 3.0
+        limits = {"input_min": tf.constant(0.0), "input_max": tf.constant(6.0)}
+
+        def fused():
+            options = {"num_bits": FIXED_BITS, "signed_input": False, "range_given": True}
+            return tf.raw_ops.QuantizeAndDequantizeV3(input=shifted, **limits, **options)
+
+        def gradient(upstream):
+            return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=shifted, **limits)[0]
+
+        return unless_float(bits, fused, lambda: tf.nn.relu6(shifted)), gradient
+
+    return clip(x)
+
+
 def _rounded(x: tf.Tensor, step: tf.Tensor, bits: Bits, signed: bool, relu: bool) -> tuple[tf.Tensor, Callable]:
     """A quantized activation, and the function from its gradient to that of `x`."""
     low, high = _limits(bits, signed, relu, step)
@@ -150,7 +177,7 @@ def _rounded(x: tf.Tensor, step: tf.Tensor, bits: Bits, signed: bool, relu: bool
 def _limits(bits: Bits, signed: bool, relu: bool, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Between which values an activation is not clipped. A float ReLU passes no gradient at 0 itself."""
     lowest, highest = _code_limits(bits, signed)
-    step = tf.where(tf.math.is_finite(step), step, 1.0)  # The kernel refuses others; values that are not finite show in x too.
+    step = tf.where(tf.math.is_finite(step), step, 1.0)  # The kernel refuses others.
     tiny = tf.constant(np.finfo(np.float32).tiny if relu else -np.inf)
     if isinstance(bits, int):
         return (tiny, tf.constant(np.inf)) if bits == FLOAT_BITS else (lowest * step, highest * step)

@@ -112,7 +112,8 @@ class SearchSpace:
         narrowed: What `restrict` left of genes: (gene name, values).
 
     Raises:
-        DaquError: A choice list is empty, a kernel is even, bits are outside 2..8, or the image is too small.
+        DaquError: A field has a value of another kind, a choice list is empty, a kernel is even, bits are outside 2..8, a gene
+            that there is not was narrowed, or the image is too small.
     """
 
     name: str
@@ -129,9 +130,12 @@ class SearchSpace:
     narrowed: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self):
+        architecture.check_fields(self)
         _check_names(self)
         for gene in self.genes:
             _check_gene(gene)
+        if unknown := dict(self.narrowed).keys() - {gene.name for gene in self.genes}:
+            raise DaquError(f"`narrowed` must name genes of space {self.name!r}, but received `{min(unknown)}`.")
         stride = self.stem_stride * math.prod(stage.stride for stage in self.stages)
         smallest = architecture.image_size(self.input_shape, self.genes[0].values[0])
         if min(smallest) < stride:
@@ -165,15 +169,16 @@ class SearchSpace:
         """
         fields, narrowed = {}, dict(self.narrowed)
         for name, values in choices.items():
+            values = set(architecture.typed(name, tuple[int, ...], values))
             genes = [gene for gene in self.genes if name in (gene.name, gene.name.rpartition(".")[2])]
             known = {value for gene in genes for value in gene.values}
-            if missing := set(values) - known:
+            if missing := values - known:
                 among = f"among {tuple(sorted(known))} of" if known else "left out: there is no such gene in"
                 raise DaquError(f"`{name}` must be {among} space {self.name!r}, but received {sorted(missing)}.")
             if name in ("weight_bits", "activation_bits"):
                 fields[name] = tuple(sorted(values))
             else:
-                narrowed |= {gene.name: tuple(sorted(set(values) & set(gene.values))) for gene in genes}
+                narrowed |= {gene.name: tuple(sorted(values & set(gene.values))) for gene in genes}
         return dataclasses.replace(self, narrowed=tuple(narrowed.items()), **fields)
 
     @functools.cached_property
@@ -209,26 +214,34 @@ class SearchSpace:
         Raises:
             DaquError: A gene that acts has no value or one outside its alphabet.
         """
+        if not isinstance(values, Mapping):
+            raise DaquError(f"`values` must be gene names with their values, but received {values!r}.")
         for gene in self.genes:
             if gene.acts(values) and values.get(gene.name) not in gene.values:
-                raise DaquError(f"`{gene.name}` must be one of {gene.values}, but received {values.get(gene.name)}.")
+                raise DaquError(f"`{gene.name}` must be one of {gene.values}, but received {values.get(gene.name)!r}.")
         return Subnet(tuple((gene.name, int(values[gene.name])) for gene in self.genes if gene.acts(values)))
 
     def genome(self, subnet: Subnet) -> list[int]:
-        """The index of every gene's value; 0 where the gene does not act."""
-        return [gene.values.index(subnet[gene.name]) if gene.name in subnet.values else 0 for gene in self.genes]
+        """The index of every gene's value; 0 where the gene does not act.
+
+        Raises:
+            DaquError: The space has no such subnet.
+        """
+        values = self.subnet(subnet.values).values
+        return [gene.values.index(values[gene.name]) if gene.name in values else 0 for gene in self.genes]
 
     def from_genome(self, genome: Sequence[int]) -> Subnet:
         """The inverse of `genome`.
 
         Raises:
-            DaquError: Wrong length, or an index out of range (the gene is named).
+            DaquError: Wrong length, or an index that is no whole number or out of range (the gene is named).
         """
-        if len(genome) != len(self.genes):
-            raise DaquError(f"`genome` must have {len(self.genes)} entries, but received {len(genome)}.")
+        if not isinstance(genome, Sequence | np.ndarray) or len(genome) != len(self.genes):
+            came = len(genome) if isinstance(genome, Sequence | np.ndarray) else repr(genome)
+            raise DaquError(f"`genome` must have {len(self.genes)} entries, but received {came}.")
         for gene, index in zip(self.genes, genome):
-            if not 0 <= index < len(gene.values):
-                raise DaquError(f"Gene `{gene.name}` must be in 0..{len(gene.values) - 1}, but received {index}.")
+            if not isinstance(index, int | np.integer) or not 0 <= index < len(gene.values):
+                raise DaquError(f"Gene `{gene.name}` must be a whole number in 0..{len(gene.values) - 1}, but received {index!r}.")
         return self.subnet({gene.name: gene.values[index] for gene, index in zip(self.genes, genome)})
 
     def sample(self, rng: np.random.Generator) -> Subnet:
@@ -280,7 +293,18 @@ class SearchSpace:
 
         Args:
             genomes: Shape (count, genes), indices of the genes' values.
+
+        Raises:
+            DaquError: The array has another shape or type, or an index is out of range (the gene is named).
         """
+        genomes = np.asarray(genomes)
+        if genomes.ndim != 2 or genomes.shape[1] != len(self.genes) or not np.issubdtype(genomes.dtype, np.integer):
+            wanted = f"whole numbers of shape (count, {len(self.genes)})"
+            raise DaquError(f"`genomes` must be {wanted}, but received {genomes.dtype} of shape {genomes.shape}.")
+        for gene, column in zip(self.genes, genomes.T):
+            if column.size and not 0 <= column.min() <= column.max() < len(gene.values):
+                came = f"{column.min()} to {column.max()}"
+                raise DaquError(f"Gene `{gene.name}` must be in 0..{len(gene.values) - 1}, but received {came}.")
         values = {gene.name: np.array(gene.values)[column] for gene, column in zip(self.genes, np.transpose(genomes))}
         return architecture.layers(self, values)
 
@@ -298,8 +322,7 @@ class SearchSpace:
         stages = content.get("stages") if isinstance(content, Mapping) else None
         if not isinstance(stages, list | tuple):
             raise DaquError("A space must be a JSON object with a list of `stages`: see `daqu-space --json` for an example.")
-        narrowed = tuple((name, tuple(values)) for name, values in content.get("narrowed", ()))
-        return _from_json(cls, {**content, "stages": tuple(_from_json(Stage, stage) for stage in stages), "narrowed": narrowed})
+        return _from_json(cls, {**content, "stages": tuple(_from_json(Stage, stage) for stage in stages)})
 
     def to_hyperparameters(self) -> "keras_tuner.HyperParameters":
         """One `Choice` a gene, under its name, on which any of KerasTuner's oracles can run."""
@@ -320,7 +343,7 @@ class SearchSpace:
 
 
 def _from_json(cls: type, content: Any) -> Any:
-    """An instance of a dataclass of names, numbers and tuples of numbers."""
+    """An instance of a dataclass."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     what = f"A {'space' if cls is SearchSpace else 'stage of a space'}"
     if not isinstance(content, Mapping):
@@ -329,23 +352,15 @@ def _from_json(cls: type, content: Any) -> Any:
         raise DaquError(f"{what} has the fields {', '.join(fields)}, but received `{min(unknown)}`.")
     needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
     if missing := needed - set(content):
-        raise DaquError(f"{what} must have `{min(missing)}`, but received only {', '.join(content)}.")
-    return cls(**{name: _checked(name, fields[name].type, value) for name, value in content.items()})
+        raise DaquError(f"{what} must have `{min(missing)}`, but received only {', '.join(content) or 'nothing'}.")
+    return cls(**content)
 
 
-def _checked(name: str, kind: Any, value: Any) -> Any:
-    """`value` as a field of type `kind`: lists of whole numbers become tuples."""
-    if name in ("stages", "narrowed"):
-        return value
-    if kind in (str, bool):
-        if type(value) is not kind:
-            raise DaquError(f"`{name}` must be {'a text' if kind is str else 'true or false'}, but received {value!r}.")
-        return value
-    numbers = value if isinstance(value, list | tuple) else (value,)
-    if (kind is int) == isinstance(value, list | tuple) or not all(type(number) is int for number in numbers):
-        wanted = "a whole number" if kind is int else "a list of whole numbers"
-        raise DaquError(f"`{name}` must be {wanted}, but received {value!r}.")
-    return value if kind is int else tuple(value)
+def check_integer(subnet: Subnet) -> None:
+    """Raises `DaquError` if a layer of the subnet is float: there is no integer file of it."""
+    for name, value in subnet.choices:
+        if value == FLOAT_BITS and name.endswith("_bits"):
+            raise DaquError(f"`{name}` must be 2 to 8 bits in a file of integers, but received {value}: choose a width.")
 
 
 def _check_names(space: SearchSpace) -> None:

@@ -1,6 +1,7 @@
 """The named search spaces, and those of a user's own."""
 
 import json
+import os
 import pathlib
 
 from daqu_tf.errors import DaquError
@@ -117,13 +118,13 @@ _NAMED = (_digits(), _mobilenet_v2_28(), _mobilenet_v3_cifar(), _resnet_cifar(),
 SPACES = {space.name: space for space in _NAMED}
 
 
-def get(name: str) -> SearchSpace:
+def get(name: str | os.PathLike) -> SearchSpace:
     """Returns the named space, or the one that a `.json` file describes.
 
     Raises:
         DaquError: There is no such space, or the file does not describe one.
     """
-    if name.endswith(".json"):
+    if str(name).endswith(".json"):
         return _read(pathlib.Path(name))
     if name not in SPACES:
         raise DaquError(f"`space` must be one of {', '.join(SPACES)} or a .json file, but received {name!r}.")
@@ -135,6 +136,6 @@ def _read(path: pathlib.Path) -> SearchSpace:
         content = json.loads(path.read_text())
     except OSError as error:
         raise DaquError(f"The space {path} cannot be read ({error.strerror}): give the path of a .json file.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DaquError(f"The space {path} is no JSON ({error}): `daqu-space --json` prints an example.") from error
     return SearchSpace.from_json(content)

@@ -87,8 +87,12 @@ class Network(keras.Model):
         return {name: variable for name, variable in named.items() if not name.endswith("/optimizer_step")}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """A copy of all weights, statistics and steps."""
-        return {name: variable.numpy() for name, variable in self.variables_by_name.items()}
+        """A copy of all weights, statistics and steps, and the widths that the rows of steps are for."""
+        return {name: variable.numpy() for name, variable in self.variables_by_name.items()} | self._alphabets
+
+    @property
+    def _alphabets(self) -> dict[str, np.ndarray]:
+        return {name: np.array(getattr(self.space, name)) for name in ("weight_bits", "activation_bits")}
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """The inverse of `arrays`.
@@ -96,13 +100,21 @@ class Network(keras.Model):
         Raises:
             DaquError: The arrays are those of another space (what differs is said).
         """
+
+        def require(condition: bool, name: str, expected: str, came: object) -> None:
+            if not condition:
+                another = f"The weights are those of another space than {self.space.name!r}"
+                raise DaquError(f"{another}: `{name}` must {expected}, but received {came}.")
+
+        for name, widths in self._alphabets.items():
+            came = arrays.get(name, widths)
+            require(np.array_equal(came, widths), name, f"be {widths.tolist()}", np.asarray(came).tolist())
         for name, variable in self.variables_by_name.items():
-            if name not in arrays or arrays[name].shape != tuple(variable.shape):
-                came = arrays[name].shape if name in arrays else "nothing"
-                raise DaquError(
-                    f"The weights are those of another space than {self.space.name!r}: `{name}` must have shape "
-                    f"{tuple(variable.shape)}, but received {came}."
-                )
+            shape = arrays[name].shape if name in arrays else None
+            expected = f"have shape {tuple(variable.shape)}"
+            require(shape == tuple(variable.shape), name, expected, "nothing" if shape is None else shape)
+        for name in arrays.keys() - self.variables_by_name.keys() - self._alphabets.keys():
+            require(False, name, "not be there", f"shape {arrays[name].shape}")
         for name, variable in self.variables_by_name.items():
             variable.assign(arrays[name])
 
@@ -148,9 +160,8 @@ class Supernet(Network):
     def __init__(self, space: SearchSpace):
         self._genes = {gene.name: gene for gene in space.genes}
         self._index = {name: index for index, name in enumerate((FIXED, *self._genes))}
-        vector = self._pack(space.largest())
         super().__init__(space, space.largest().values, name="supernet")
-        self.active = tf.Variable(vector, dtype=tf.int32, trainable=False, name="active")
+        self.active = tf.Variable(self._pack(space.largest()), dtype=tf.int32, trainable=False, name="active")
         self.create()
 
     def choice(self, name):
@@ -168,9 +179,10 @@ class Supernet(Network):
 
     def _pack(self, subnet: Subnet) -> list[int]:
         values = subnet.values
-        for name, value in values.items():
-            if value not in (*self._genes[name].values, FLOAT_BITS):
-                raise DaquError(f"`{name}` must be one of {self._genes[name].values} or {FLOAT_BITS}, but received {value}.")
+        lowest = {name: gene.values[0] for name, gene in self._genes.items()}
+        known = {name: lowest.get(name) if value == FLOAT_BITS else value for name, value in values.items()}
+        if self.space.subnet(known).values.keys() != values.keys():
+            raise DaquError(f"`subnet` must be of space {self.space.name!r}, but has other genes: make it with `space.subnet`.")
         return [_fixed_bits(subnet), *(values.get(name, gene.values[0]) for name, gene in self._genes.items())]
 
     def extract(self, subnet: Subnet) -> "StaticNetwork":

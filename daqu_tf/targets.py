@@ -29,7 +29,8 @@ class Target:
 
         Of widths that cost the same by every objective only the highest stays, which is the most accurate.
         """
-        layers = {layer.name: layer for layer in space.layers(space.largest())}
+        # Of every depth: `space` may have been restricted to fewer blocks than it has genes for.
+        layers = {layer.name: layer for layer in space.layer_table(np.zeros((1, len(space.genes)), int))}
         kept = {}
         for gene in space.genes:
             if gene.name.endswith("_bits"):
@@ -42,9 +43,13 @@ class Target:
         return space.restrict(**{name: values for name, values in kept.items() if values != here[name]})
 
     def canonicalise(self, space: SearchSpace, subnet: Subnet) -> Subnet:
-        """The subnet of `restrict(space)` that costs what `subnet` does by every objective."""
-        kept = {gene.name: gene.values for gene in self.restrict(space).genes}
-        return space.subnet({name: min(other for other in kept[name] if other >= value) for name, value in subnet.choices})
+        """The subnet of `restrict(space)` that costs what `subnet` does by every objective.
+
+        Raises:
+            DaquError: The space has no such subnet.
+        """
+        kept, values = {gene.name: gene.values for gene in self.restrict(space).genes}, space.subnet(subnet.values).values
+        return space.subnet({name: min(other for other in kept[name] if other >= value) for name, value in values.items()})
 
     def _price(self, layer: Layer, gene: str, bits: int) -> tuple:
         """What a width comes to: equal for widths between which no objective but accuracy can choose."""

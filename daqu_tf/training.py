@@ -91,7 +91,7 @@ class Optimizer:
         decays = [WEIGHT_DECAY * learning_rate if v.name.endswith("kernel:0") else 0.0 for v in self._variables]
         self._rate, self._decay = (tf.constant(np.repeat(x, self._sizes), tf.float32) for x in (rates, decays))
         self.gradient = tf.Variable(tf.zeros_like(self._rate), trainable=False)
-        self.moments = tf.Variable(tf.zeros([2, *self._rate.shape]), trainable=False)
+        self.mean, self.square, self._direction = (tf.Variable(tf.zeros_like(self._rate), trainable=False) for _ in range(3))
         self.updates = tf.Variable(0.0, trainable=False)
         shape = [None, *network.space.input_shape]
         signature = [tf.TensorSpec(shape), tf.TensorSpec([None, network.space.num_classes])]
@@ -115,17 +115,28 @@ class Optimizer:
         norm = tf.norm(gradient[: self._weights])
         weights = gradient[: self._weights] * (CLIP_NORM / tf.maximum(norm, CLIP_NORM))
         gradient = tf.concat([weights, gradient[self._weights :]], 0)
-        betas = tf.constant(BETAS)
-        count = self.updates.assign_add(1.0)
-        moments = self.moments.assign(
-            betas[:, None] * self.moments + (1 - betas[:, None]) * tf.stack([gradient, tf.square(gradient)])
-        )
-        mean, square = tf.unstack(moments)
-        unbiased = tf.sqrt(1 - tf.pow(BETAS[1], count)) / (1 - tf.pow(BETAS[0], count))
-        change = self._rate * unbiased * mean / (tf.sqrt(square) + 1e-7) + self._decay * _flat(self._variables)
+        change = self._rate * self._adam(gradient) - self._decay * _flat(self._variables)
         for variable, part in zip(self._variables, tf.split(factor * change, self._sizes)):
-            variable.assign_sub(tf.reshape(part, variable.shape))
+            variable.assign_add(tf.reshape(part, variable.shape))
         self.gradient.assign(tf.zeros_like(self.gradient))
+
+    def _adam(self, gradient):
+        """Adam's step at a learning rate of 1: TensorFlow's fused kernel, on a vector of zeros."""
+        count = self.updates.assign_add(1.0)
+        self._direction.assign(tf.zeros_like(gradient))
+        tf.raw_ops.ResourceApplyAdam(
+            var=self._direction.handle,
+            m=self.mean.handle,
+            v=self.square.handle,
+            beta1_power=tf.pow(BETAS[0], count),
+            beta2_power=tf.pow(BETAS[1], count),
+            lr=1.0,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            epsilon=1e-7,
+            grad=gradient,
+        )
+        return self._direction.read_value()
 
     def apply(self, done: float) -> float:
         """Moves the variables at share `done` of the schedule; returns the learning rate."""
@@ -227,7 +238,7 @@ class SupernetTraining:
         self._optimizer = Optimizer(supernet, schedule.learning_rate)
         self._scorer = scorer
         self._state = tf.Variable(json.dumps({"step": 0, "seconds": 0.0, "open": []}), trainable=False)
-        optimizer = {"moments": self._optimizer.moments, "updates": self._optimizer.updates}
+        optimizer = {name: getattr(self._optimizer, name) for name in ("mean", "square", "updates")}
         checkpoint = tf.train.Checkpoint(supernet=supernet, state=self._state, **optimizer)
         self._checkpoints = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=2)
         self._log = tf.summary.create_file_writer(str(folder / "tensorboard"))

@@ -111,7 +111,7 @@ class Block(keras.layers.Layer):
         def run(layer: Layer, x, other):
             nonlocal step
             unit, after = units[layer.name]
-            as_codes = after is not None and _reads_only(after.layer, layer)
+            as_codes = after is not None and _reads_only(after.layer)
             output = unit(x, layers[layer.name], arguments, other, step, as_codes)
             x, step = output if as_codes else (output, None)
             return x
@@ -119,6 +119,6 @@ class Block(keras.layers.Layer):
         return walk((unit.layer for unit in self.units), x, run)
 
 
-def _reads_only(layer: Layer, before: Layer) -> bool:
+def _reads_only(layer: Layer) -> bool:
     """Whether all that the layer does with what the one before it leaves is to multiply it by its own kernel."""
-    return not (layer.kind == "dense" or layer.is_shortcut or before.residual)
+    return not (layer.kind == "dense" or layer.is_shortcut)

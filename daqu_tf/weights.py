@@ -1,10 +1,10 @@
-"""The part of a supernet's weights that one subnet has: first channels, centre of the kernels. Plain NumPy."""
+"""The part of a supernet's weights that one subnet has: first channels, centre of the kernels; and its steps. Plain NumPy."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from daqu_tf.space import Layer, SearchSpace, Subnet
+from daqu_tf.space import FIXED_BITS, Layer, SearchSpace, Subnet
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -37,3 +37,18 @@ def _cut_layer(layer: Layer, arrays: Arrays) -> dict[str, np.ndarray]:
     for name in ("gamma", "beta", "moving_mean", "moving_variance"):
         part[f"{layer.name}.normalize/{name}"] = arrays[f"{layer.name}.normalize/{name}"][:channels]
     return part
+
+
+def step(space: SearchSpace, arrays: Arrays, name: str, bits: int) -> np.ndarray:
+    """The learned step of a width, float32 as in training: shape () or (channels,).
+
+    Args:
+        space: Of the network that the arrays are from.
+        arrays: `Network.arrays()`.
+        name: Of the logarithms of the steps, one row for each width: `stem/kernel_log_step`.
+        bits: One of the widths.
+    """
+    steps = np.exp(arrays[name].astype(np.float32))
+    searched = space.activation_bits if name.endswith("activation_log_step") else space.weight_bits
+    alphabet = searched if len(steps) == len(searched) and bits in searched else (FIXED_BITS,)
+    return steps[alphabet.index(bits)]

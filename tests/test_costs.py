@@ -162,5 +162,29 @@ def test_limits_that_nothing_keeps():
     rng, space = np.random.default_rng(0), spaces.get("digits")
     with pytest.raises(DaquError, match=r"None of 2,000 subnets keeps within `limits` .*least seen: macs of \d"):
         costs.sample(space, TARGET, rng, {"macs": 10}, attempts=2000)
-    with pytest.raises(DaquError, match="`limits` must be among parameters, macs, .*, but received 'latency'"):
+    with pytest.raises(DaquError, match="`limits` must be numbers by the names parameters, macs, .*, but received 'latency': 10"):
         costs.sample(space, TARGET, rng, {"latency": 10})
+    with pytest.raises(DaquError, match="but received 'macs': 'few'"):
+        costs.sample(space, TARGET, rng, {"macs": "few"})
+
+
+@pytest.mark.parametrize(
+    ("genomes", "message"),
+    [
+        ([0] * 34, r"`genomes` must be whole numbers of shape \(count, \d+\), but received int64 of shape \(34,\)"),
+        (np.zeros((3, 5), int), r"but received int64 of shape \(3, 5\)"),
+        (np.zeros((2, len(COUNTED.genes))), "but received float64"),
+        (np.full((2, len(COUNTED.genes)), 9), "Gene `resolution` must be in 0..0, but received 9 to 9"),
+        (np.full((2, len(COUNTED.genes)), -1), "Gene `resolution` must be in 0..0, but received -1 to -1"),
+    ],
+)
+def test_genomes_that_are_none(genomes, message):
+    with pytest.raises(DaquError, match=message):
+        costs.of_many(COUNTED, genomes, TARGET)
+
+
+def test_a_float_subnet_has_no_file():
+    subnet = COUNTED.largest().with_bits(32, 8)
+    for cost in (costs.file_bytes, costs.deflated_bytes):
+        with pytest.raises(DaquError, match="`stage1.block1.expand.weight_bits` must be 2 to 8 bits in a file"):
+            cost(COUNTED, subnet, TARGET)

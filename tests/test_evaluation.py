@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from families import FAMILIES, smooth_images
 from family_supernets import family_supernet
 
@@ -39,8 +40,10 @@ def test_what_is_known_is_not_computed_again(scorer, labelled, monkeypatch):
     first = scorer.evaluate(subnets(3), *labelled)
     monkeypatch.setattr(scorer, "recalibrate", lambda: pytest.fail("It was known."))
     assert scorer.evaluate(list(reversed(subnets(3))), *labelled) == list(reversed(first))
-    with pytest.raises(pytest.fail.Exception, match="It was known"):
-        scorer.evaluate(subnets(3), labelled[0][:100], labelled[1][:100])
+    x, y = labelled
+    for other in ((x[::-1], y), (x, y[::-1])):
+        with pytest.raises(pytest.fail.Exception, match="It was known"):
+            scorer.evaluate(subnets(3), *other)
 
 
 def test_other_weights_have_other_scores(scorer, labelled):
@@ -52,3 +55,16 @@ def test_other_weights_have_other_scores(scorer, labelled):
     finally:
         supernet.load_arrays(arrays)
     assert scorer.evaluate(subnets(1), *labelled) == before
+
+
+def test_other_steps_have_other_scores(scorer, labelled, monkeypatch):
+    supernet, _ = family_supernet("inverted_residual")
+    scorer.evaluate(subnets(1), *labelled)
+    monkeypatch.setattr(scorer, "recalibrate", lambda: pytest.fail("It was not known."))
+    step = supernet.variables_by_name["head/kernel_log_step"]
+    step.assign_add(tf.ones_like(step))
+    try:
+        with pytest.raises(pytest.fail.Exception, match="It was not known"):
+            scorer.evaluate(subnets(1), *labelled)
+    finally:
+        step.assign_sub(tf.ones_like(step))

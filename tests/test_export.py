@@ -118,6 +118,13 @@ def test_fold_makes_a_constant_of_a_dead_channel():
     np.testing.assert_allclose(offsets, bias * 0.01 * scales, rtol=1e-6)
 
 
+def test_a_float_layer_is_refused(tmp_path):
+    network = StaticNetwork(SPACE, SPACE.largest().with_bits(32, 8))
+    with pytest.raises(DaquError, match="must be 2 to 8 bits in a file of integers, but received 32"):
+        export_tflite(SPACE, network.subnet, TARGET, network.arrays(), tmp_path / "model.tflite")
+    assert not (tmp_path / "model.tflite").exists()
+
+
 def test_a_folder_that_does_not_exist(tmp_path):
     network, _ = _network(2)
     with pytest.raises(DaquError, match="cannot be written"):

@@ -156,7 +156,6 @@ def test_initialise_lowers_the_error(axis):
     before = dict(errors())
     quantizer.initialise(weights, x, ALPHABET)
     after = dict(errors())
-    print({b: after[b] / before[b] for b in ALPHABET})
     assert all(after[bits] <= before[bits] * (1 + 1e-5) for bits in ALPHABET)
     assert after[2] < 0.9 * before[2]
     assert sorted(after.values(), reverse=True) == list(after.values())

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import itertools
 import json
 import math
@@ -110,6 +111,13 @@ def test_a_space_survives_json():
         ({"head_widths": [6.5]}, r"`head_widths` must be a list of whole numbers, but received \[6.5\]"),
         ({"stem_stride": [1]}, r"`stem_stride` must be a whole number, but received \[1\]"),
         ({"stem_stride": "1"}, "`stem_stride` must be a whole number, but received '1'"),
+        ({"stem_stride": 0}, "`stem_stride` must be at least 1, but received 0"),
+        ({"num_classes": -1}, "`num_classes` must be at least 1, but received -1"),
+        ({"input_shape": [8, 8]}, r"`input_shape` must be height, width and channels .*, but received \[8, 8\]"),
+        ({"input_shape": [8, 8, 0]}, r"`input_shape` must be at least 1, but received \(8, 8, 0\)"),
+        ({"narrowed": 3}, "`narrowed` must be a list of pairs of a gene's name and a list of whole numbers, but received 3"),
+        ({"narrowed": [["stem.width", "16"]]}, "`narrowed` must be a list of pairs"),
+        ({"narrowed": [["colour", [3]]]}, "`narrowed` must name genes of space 'counted by hand', but received `colour`"),
     ],
 )
 def test_wrong_json_of_a_space(change, message):
@@ -117,13 +125,20 @@ def test_wrong_json_of_a_space(change, message):
         SearchSpace.from_json(json.loads(json.dumps(COUNTED.to_json())) | change)
 
 
+def test_lists_and_numbers_of_numpy_are_as_good():
+    listed = tiny_space(widths=[8], expansions=[np.int64(1)], stride=np.int64(2))
+    assert listed == tiny_space(expansions=(1,)) and not listed.stages[0].expands
+    assert SearchSpace.from_json(json.loads(json.dumps(listed.to_json()))) == listed
+
+
 def test_a_space_of_a_user_s_own(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(COUNTED.to_json()))
-    assert spaces.get(str(path)) == COUNTED
-    path.write_text("{")
-    with pytest.raises(DaquError, match=r"mine.json is no JSON .*`daqu-space --json` prints an example"):
-        spaces.get(str(path))
+    assert spaces.get(str(path)) == spaces.get(path) == COUNTED
+    for wrong in ("{", "[" * 100_000):
+        path.write_text(wrong)
+        with pytest.raises(DaquError, match=r"mine.json is no JSON .*`daqu-space --json` prints an example"):
+            spaces.get(str(path))
     with pytest.raises(DaquError, match="cannot be read"):
         spaces.get(str(tmp_path / "none.json"))
 
@@ -224,9 +239,6 @@ def test_restrict_to_what_the_space_lacks():
 
 def test_restrict_by_gene_and_by_the_end_of_a_name():
     restricted = COUNTED.restrict(kernel=(3,), depth=(1,), **{"stage2.width": (32,), "stage1.block1.project.weight_bits": (2, 8)})
-    for gene in restricted.genes:
-        if gene.name.endswith((".kernel", ".depth")) or gene.name in ("stage2.width", "stage1.block1.project.weight_bits"):
-            assert set(gene.values) < {1, 2, 3, 4, 6, 8, 32}
     values = {gene.name: gene.values for gene in restricted.genes}
     assert values["stage2.block1.kernel"] == (3,) and values["stage2.width"] == (32,) and values["stage1.depth"] == (1,)
     assert values["stage1.block1.project.weight_bits"] == (2, 8) and values["stage1.block1.expand.weight_bits"] == (2, 3, 4, 6, 8)
@@ -241,11 +253,20 @@ def test_restrict_by_gene_and_by_the_end_of_a_name():
         ({"colour": (3,)}, "`colour` must be left out: there is no such gene in space 'counted by hand'"),
         ({"kernel": (7,)}, r"`kernel` must be among \(3, 5\) of space"),
         ({"kernel": (5,)}, "`stage1.block1.kernel` must have at least one choice"),
+        ({"kernel": 3}, "`kernel` must be a list of whole numbers, but received 3"),
+        ({"weight_bits": (8.0,)}, r"`weight_bits` must be a list of whole numbers, but received \(8.0,\)"),
     ],
 )
 def test_restrict_that_leaves_nothing(choices, message):
     with pytest.raises(DaquError, match=message):
         COUNTED.restrict(**choices)
+
+
+@pytest.mark.parametrize("target", targets.TARGETS.values(), ids=targets.TARGETS)
+def test_a_target_takes_a_space_of_fewer_blocks_than_it_has_genes_for(target):
+    shallow = COUNTED.restrict(depth=(1,))
+    assert target.restrict(shallow) == target.restrict(COUNTED).restrict(depth=(1,))
+    assert target.canonicalise(shallow, shallow.largest()) == shallow.largest()
 
 
 def test_other_images_keep_the_share_of_each_resolution():
@@ -349,11 +370,22 @@ def test_errors_name_the_gene():
     with pytest.raises(DaquError, match=r"`stage1.depth` .* received None"):
         COUNTED.subnet(values)
     genome = COUNTED.genome(COUNTED.largest())
-    for index in (-1, 2):
-        with pytest.raises(DaquError, match=rf"`head.width` must be in 0..1, but received {index}"):
+    for index in (-1, 2, 0.5, "0", math.nan):
+        with pytest.raises(DaquError, match=rf"`head.width` must be a whole number in 0..1, but received {index!r}"):
             COUNTED.from_genome([*genome[:-2], index, *genome[-1:]])
     with pytest.raises(DaquError, match=f"must have {len(genome)} entries, but received {len(genome) - 1}"):
         COUNTED.from_genome(genome[1:])
+    with pytest.raises(DaquError, match="`genome` must have .* entries, but received None"):
+        COUNTED.from_genome(None)
+    with pytest.raises(DaquError, match=r"`values` must be gene names with their values, but received \[1\]"):
+        COUNTED.subnet([1])
+
+
+def test_a_subnet_of_another_space_has_no_genome():
+    with pytest.raises(DaquError, match=r"`stem.activation_bits` must be one of \(2, 3, 4, 6, 8\), but received 32"):
+        COUNTED.genome(COUNTED.largest().with_bits(32, 32))
+    with pytest.raises(DaquError, match=r"`resolution` must be one of \(8,\), but received 32"):
+        targets.get("litert_cpu").canonicalise(COUNTED, spaces.get("resnet_cifar").largest())
 
 
 @pytest.mark.parametrize(
@@ -366,6 +398,9 @@ def test_errors_name_the_gene():
         ({"expansions": (2, 2)}, r"`stage1.block1.expansion` must be ascending"),
         ({"depths": (0, 1)}, r"`stage1.depth` must be ascending positive"),
         ({"stride": 16}, r"Images of 8x8 are too small for space 'tiny'"),
+        ({"stride": 0}, "`stride` must be at least 1, but received 0"),
+        ({"widths": 8}, "`widths` must be a list of whole numbers, but received 8"),
+        ({"depths": (1.0, 2.0)}, r"`depths` must be a list of whole numbers, but received \(1.0, 2.0\)"),
     ],
 )
 def test_a_space_that_makes_no_sense(changes, message):
@@ -382,6 +417,15 @@ def test_bits_must_be_2_to_8(bits):
 def test_unknown_name():
     with pytest.raises(DaquError, match=r"`space` must be one of digits, .* received 'digit'"):
         spaces.get("digit")
+
+
+def test_a_table_of_more_subnets_than_a_float_can_count(tmp_path):
+    deep = dataclasses.replace(COUNTED, stages=(dataclasses.replace(COUNTED.stages[0], depths=(100,)),))
+    assert deep.cardinality > 10**308
+    (tmp_path / "deep.json").write_text(json.dumps(deep.to_json()))
+    command = [sys.executable, "-m", "daqu_tf.tools.space", f"--space={tmp_path / 'deep.json'}"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert f"{deep.cardinality} exactly" in printed
 
 
 def test_tensorflow_is_not_imported():

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from daqu_tf.errors import DaquError
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage
+from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage, Subnet
 from daqu_tf.supernet import StaticNetwork, Supernet
 from daqu_tf.weights import cut
 
@@ -140,7 +140,8 @@ def test_names_are_those_of_the_space_s_layers(digits):
     names = set(digits.supernet.arrays())
     for layer in space.layers(space.largest()):
         assert {f"{layer.name}/kernel", f"{layer.name}/kernel_log_step"} <= names
-    assert len(names) == len(digits.supernet.variables_by_name) == len({*map(str.lower, names)})
+    assert names == {*digits.supernet.variables_by_name, "weight_bits", "activation_bits"}
+    assert len(names) == len({*map(str.lower, names)})
 
 
 def test_arrays_round_trip(digits, images):
@@ -161,12 +162,22 @@ def test_arrays_are_copies(tiny):
 
 
 def test_arrays_of_another_space(digits, tiny):
-    with pytest.raises(DaquError, match=r"another space than 'tiny': `.*` must have shape .*, but received \("):
+    with pytest.raises(DaquError, match=r"another space than 'tiny': `weight_bits` must be \[2, 8\], but received \[2, 3, 4"):
         tiny.load_arrays(digits.supernet.arrays())
-    with pytest.raises(DaquError, match=r"another space than 'digits': `.*` must have shape .*, but received "):
-        digits.supernet.load_arrays(tiny.arrays())
+    arrays = digits.supernet.arrays()
+    with pytest.raises(DaquError, match=r"another space than 'digits': `.*` must have shape .*, but received \("):
+        digits.supernet.load_arrays(arrays | {"head/kernel": np.zeros((1, 1, 3, 3))})
+    with pytest.raises(DaquError, match=r"`stage3/kernel` must not be there, but received shape \(1,\)"):
+        digits.supernet.load_arrays(arrays | {"stage3/kernel": np.zeros(1)})
     with pytest.raises(DaquError, match="but received nothing"):
         tiny.load_arrays({})
+
+
+def test_a_subnet_of_another_space(digits, tiny):
+    with pytest.raises(DaquError, match="must be one of"):
+        tiny.activate(Subnet(()))
+    with pytest.raises(DaquError, match="`subnet` must be of space 'tiny', but has other genes"):
+        tiny.activate(Subnet((*tiny.space.largest().choices, ("stage9.width", 8))))
 
 
 def test_extracted_weights_are_the_network_s_own(tiny):

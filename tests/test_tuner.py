@@ -6,7 +6,9 @@ import sys
 
 import keras_tuner
 import pytest
+from families import FAMILIES
 
+from daqu_tf import costs
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle import ParetoOracle, SearchFailedError
 from daqu_tf.tuner import DaquTuner
@@ -177,3 +179,22 @@ def test_a_stock_tuner_resumes_from_the_journal(tmp_path):
         tuner = Tuner(make(tmp_path / "other", max_trials=trials).oracle, directory=str(tmp_path), project_name="stock")
         tuner.search()
         assert len(tuner.oracle.trials) == trials
+
+
+@pytest.mark.parametrize("kind", [keras_tuner.oracles.RandomSearchOracle, keras_tuner.oracles.BayesianOptimizationOracle])
+def test_a_stock_oracle_searches_a_space(kind, tmp_path):
+    space, subnets = FAMILIES["squeeze_excite"], []
+
+    def evaluate(values):
+        hyperparameters = keras_tuner.HyperParameters()
+        hyperparameters.values = values
+        subnets.append(space.from_hyperparameters(hyperparameters))
+        return {"macs": costs.macs(space, subnets[-1])}
+
+    objective = keras_tuner.Objective("macs", "min")
+    oracle = kind(objective=objective, max_trials=6, hyperparameters=space.to_hyperparameters(), seed=0)
+    tuner = DaquTuner(oracle, evaluate, directory=tmp_path)
+    tuner.search(verbose=0)
+    assert len(set(subnets)) == 6
+    best = tuner.oracle.get_best_trials(1)[0]
+    assert best.metrics.get_best_value("macs") == min(costs.macs(space, subnet) for subnet in subnets)

@@ -48,6 +48,9 @@ def _guard(run: Callable[[list[str]], None], arguments: list[str], positional: b
     except DaquError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # Whoever read the output has seen enough; Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         sys.exit(130)

@@ -3,6 +3,7 @@
 daqu-space --space=mobilenet_v2_28
 """
 
+import decimal
 import json
 
 from absl import flags
@@ -22,13 +23,16 @@ def _print_space(argv: list[str]) -> None:
         print(json.dumps(space.to_json(), indent=1))
         return
     effective = target.restrict(space)
+    longest = max(len(gene.name) for gene in space.genes)
     for gene in space.genes:
-        print(f"{gene.name:<34} {', '.join(map(str, gene.values))}")
-    print(f"\n{space.cardinality:.3e} subnets, {space.cardinality} exactly")
-    print(f"{effective.cardinality:.3e} of them differ on {target.name}, {effective.cardinality} exactly\n")
+        print(f"{gene.name:<{longest}} {', '.join(map(str, gene.values))}")
+    # As decimals: a float ends at 1e308.
+    nominal, differing = map(decimal.Decimal, (space.cardinality, effective.cardinality))
+    print(f"\n{nominal:.3e} subnets, {nominal} exactly")
+    print(f"{differing:.3e} of them differ on {target.name}, {differing} exactly\n")
     ends = (effective.smallest(), effective.largest())
     figures = costs.of_many(effective, [effective.genome(subnet) for subnet in ends], target)
-    print(f"{'8 bits throughout':<22} {'smallest':>16} {'largest':>16}")
+    print(f"{'at the highest bits':<22} {'smallest':>16} {'largest':>16}")
     for name, (smallest, largest) in figures.items():
         print(f"{name.replace('_', ' '):<22} {smallest:>16,.0f} {largest:>16,.0f}")
 
