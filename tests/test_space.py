@@ -3,6 +3,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -431,3 +432,12 @@ def test_a_table_of_more_subnets_than_a_float_can_count(tmp_path):
 def test_tensorflow_is_not_imported():
     code = "import sys; from daqu_tf import costs, space, spaces, targets; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_table_of_a_named_space():
+    command = [sys.executable, "-m", "daqu_tf.tools.space", "--space=mobilenet_v3_imagenet", "--genes"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "3.750e+102 subnets" in printed
+    assert re.search(r"^stage3 +inverted residual, squeeze-excite +32, 40 +2, 3, 4 +3, 5, 7 +3, 4, 6 +2 +relu$", printed, re.M)
+    assert re.search(r"^macs +27,742,720 +564,621,856$", printed, re.M)
+    assert re.search(r"^stage6.block4.project.weight_bits: 2, 3, 4, 6, 8$", printed, re.M)
