@@ -36,13 +36,13 @@ class Network(keras.Model):
         super().__init__(name=name)
         self.space = space
         self._searched = {gene.name for gene in space.genes}
-        self.stages = []
+        self.blocks = []
         for layer in architecture.layers(space, largest):
             unit = Unit(layer, self._quantizer, name=f"{layer.name}.unit")
-            if layer.block and self.stages and self.stages[-1].name == layer.block:
-                self.stages[-1].units.append(unit)
+            if layer.block and self.blocks and self.blocks[-1].name == layer.block:
+                self.blocks[-1].units.append(unit)
             else:
-                self.stages.append(Block([unit], name=layer.block or f"{layer.name}.block"))
+                self.blocks.append(Block([unit], name=layer.block or f"{layer.name}.block"))
 
     def choice(self, name: str) -> Bits:
         """The active value of a gene, or of `FIXED`: a Python int or a scalar int32 tensor."""
@@ -66,7 +66,7 @@ class Network(keras.Model):
         choices = self.choices
         layers = {layer.name: layer for layer in architecture.layers(self.space, choices)}
         x = quantize_input(resize(images, architecture.image_size(self.space.input_shape, choices["resolution"])))
-        for block in self.stages:
+        for block in self.blocks:
             x = _run(block, x, layers, arguments)
         return x
 
