@@ -44,6 +44,7 @@ _SUBNETS = flags.DEFINE_integer("subnets", 100, "Random subnets of each, uniform
 _STEPS = flags.DEFINE_integer("steps", 9, "Timed steps of each of the two, after three that are not.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the subnets.")
 _STATE = flags.DEFINE_string("state", "runs/supernet_step.jsonl", "What has been measured so far; the command goes on from there.")
+_MINUTES = flags.DEFINE_float("minutes", None, "Measure no further subnet after this time, and sum up what there is.")
 _QUICK = flags.DEFINE_bool("quick", False, "Three subnets of the first space and no memory: the same figures, coarsely.")
 _MEMORY_OF = flags.DEFINE_string("memory_of", None, "Only print the peak memory of training `supernet` or `tfmot` (internal).")
 
@@ -166,7 +167,10 @@ def measure(space: SearchSpace, count: int, state: pathlib.Path) -> list[dict]:
     rows = [row for row in rows if row.items() >= setting.items()][:count]
     genomes = space.sample_genomes(np.random.default_rng(_SEED.value), count)
     ours, theirs = SupernetStep(space), TfmotStep(space)
+    began = time.monotonic()
     for genome in genomes[len(rows) :]:
+        if _MINUTES.value is not None and time.monotonic() - began > 60 * _MINUTES.value and rows:
+            break
         subnet = space.from_genome(genome)
         ours.prepare(subnet)
         theirs.prepare(subnet)
