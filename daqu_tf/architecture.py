@@ -211,6 +211,11 @@ class Layer:
         return tensors
 
     @property
+    def left_tensor(self) -> str:
+        """The name of the last of `tensors`."""
+        return list(self.tensors)[-1]
+
+    @property
     def weights(self) -> Number:
         """Number of kernel weights."""
         return self.kernel**2 * self.output_channels * (1 if self.kind == "depthwise" else self.input_channels)
@@ -227,7 +232,7 @@ class Layer:
 
 
 @dataclasses.dataclass
-class _Walk:
+class _Chain:
     """Adds layers one behind another: `size`, `channels` and `bits` are those of the tensor that the next one reads."""
 
     values: Mapping[str, Number]
@@ -280,19 +285,19 @@ def layers(space: "SearchSpace", values: Mapping[str, Number]) -> list[Layer]:
         space: Of the choices.
         values: Gene name to value; a gene that does not act may be missing.
     """
-    walk = _Walk(values, [], image_size(space.input_shape, values["resolution"]), space.input_shape[2])
-    walk.add("stem", "conv", values["stem.width"], space.activation, kernel=3, stride=space.stem_stride)
+    chain = _Chain(values, [], image_size(space.input_shape, values["resolution"]), space.input_shape[2])
+    chain.add("stem", "conv", values["stem.width"], space.activation, kernel=3, stride=space.stem_stride)
     for number, stage in enumerate(space.stages, 1):
         name = f"stage{number}"
         for block in range(1, max(stage.depths) + 1):
-            walk.active = block <= min(stage.depths) or values[f"{name}.depth"] >= block
-            if walk.active is not False:  # It is a number's comparison; whole arrays have no one answer.
-                _BLOCKS[stage.block](walk, stage, f"{name}.block{block}", block, values[f"{name}.width"])
-    walk.active = True
+            chain.active = block <= min(stage.depths) or values[f"{name}.depth"] >= block
+            if chain.active is not False:  # It is a number's comparison; whole arrays have no one answer.
+                _BLOCKS[stage.block](chain, stage, f"{name}.block{block}", block, values[f"{name}.width"])
+    chain.active = True
     if space.head_widths:
-        walk.add("head", "pointwise", values["head.width"], space.activation)
-    walk.add("classifier", "dense", space.num_classes, "linear", pools=True)
-    return walk.layers
+        chain.add("head", "pointwise", values["head.width"], space.activation)
+    chain.add("classifier", "dense", space.num_classes, "linear", pools=True)
+    return chain.layers
 
 
 def walk(layers: Iterable[Layer], x: Tensor, run: Callable[[Layer, Tensor, Tensor], Tensor]) -> Tensor:
@@ -325,34 +330,34 @@ def squeezed_channels(channels: Number) -> Number:
     return -(-channels // 32) * 8
 
 
-def _inverted_residual(walk: _Walk, stage: Stage, block: str, number: int, width: Number) -> None:
-    stream = walk.count if number > 1 else 0
-    hidden = walk.channels * walk.values[f"{block}.expansion"]
+def _inverted_residual(chain: _Chain, stage: Stage, block: str, number: int, width: Number) -> None:
+    stream = chain.count if number > 1 else 0
+    hidden = chain.channels * chain.values[f"{block}.expansion"]
     if stage.expands:
-        walk.add(f"{block}.expand", "pointwise", hidden, stage.activation)
-        walk.held = stream
-    kernel, stride = walk.values[f"{block}.kernel"], stage.stride if number == 1 else 1
-    walk.add(f"{block}.depthwise", "depthwise", hidden, stage.activation, kernel, stride)
-    walk.held = stream
+        chain.add(f"{block}.expand", "pointwise", hidden, stage.activation)
+        chain.held = stream
+    kernel, stride = chain.values[f"{block}.kernel"], stage.stride if number == 1 else 1
+    chain.add(f"{block}.depthwise", "depthwise", hidden, stage.activation, kernel, stride)
+    chain.held = stream
     if stage.squeeze_excite:
-        walk.add(f"{block}.squeeze", "dense", squeezed_channels(hidden), "relu", pools=True)
-        walk.add(f"{block}.excite", "dense", hidden, "hard_sigmoid", gates=True)
-    walk.add(f"{block}.project", "pointwise", width, "linear", residual="linear" if number > 1 else None)
-    walk.held = 0
+        chain.add(f"{block}.squeeze", "dense", squeezed_channels(hidden), "relu", pools=True)
+        chain.add(f"{block}.excite", "dense", hidden, "hard_sigmoid", gates=True)
+    chain.add(f"{block}.project", "pointwise", width, "linear", residual="linear" if number > 1 else None)
+    chain.held = 0
 
 
-def _basic(walk: _Walk, stage: Stage, block: str, number: int, width: Number) -> None:
-    stream, before = walk.count, dataclasses.replace(walk)
+def _basic(chain: _Chain, stage: Stage, block: str, number: int, width: Number) -> None:
+    stream, before = chain.count, dataclasses.replace(chain)
     stride = stage.stride if number == 1 else 1
-    hidden = width * walk.values[f"{block}.expansion"]
-    walk.add(f"{block}.conv1", "conv", hidden, "relu", walk.values[f"{block}.kernel"], stride)
-    walk.held = stream
-    walk.add(f"{block}.conv2", "conv", width, "linear", 3, residual="relu" if number > 1 else None)
+    hidden = width * chain.values[f"{block}.expansion"]
+    chain.add(f"{block}.conv1", "conv", hidden, "relu", chain.values[f"{block}.kernel"], stride)
+    chain.held = stream
+    chain.add(f"{block}.conv2", "conv", width, "linear", 3, residual="relu" if number > 1 else None)
     if number == 1:
-        walk.held, walk.size, walk.channels = walk.count, before.size, before.channels
-        walk.bits, walk.signed = before.bits, before.signed
-        walk.add(f"{block}.shortcut", "conv", width, "linear", 1, stride, residual="relu")
-    walk.held = 0
+        chain.held, chain.size, chain.channels = chain.count, before.size, before.channels
+        chain.bits, chain.signed = before.bits, before.signed
+        chain.add(f"{block}.shortcut", "conv", width, "linear", 1, stride, residual="relu")
+    chain.held = 0
 
 
 _BLOCKS = dict(zip(BLOCKS, (_inverted_residual, _basic)))

@@ -95,8 +95,8 @@ class _Baker:
         return keras.layers.Activation("linear", name=name)(_fake_quantized(x, lowest * step, highest * step, bits))
 
     def _tensor_bits(self, layer: Layer, kind: str) -> int:
-        last = f"{layer.name}.{kind}" == list(layer.tensors)[-1]
-        return self._bits(f"{layer.name}.activation_bits") if last else self._fixed
+        is_left = f"{layer.name}.{kind}" == layer.left_tensor
+        return self._bits(f"{layer.name}.activation_bits") if is_left else self._fixed
 
     def _bits(self, gene: str) -> int:
         return self._network.subnet.values.get(gene, self._fixed)

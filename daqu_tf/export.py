@@ -95,7 +95,7 @@ class _Builder:
     def tensor(self, layer: Layer, kind: str, shape: tuple[int, ...]) -> QuantizedTensor:
         """Declares an activation tensor; after a ReLU the zero point makes int8's own saturation clip at 2^b - 1 steps."""
         learned = f"{layer.name}.{kind}"
-        bits = layer.output_bits if learned == list(layer.tensors)[-1] else FIXED_BITS
+        bits = layer.output_bits if learned == layer.left_tensor else FIXED_BITS
         signed = layer.tensors[learned]
         step = float(weights.step(self.space, self.arrays, f"{learned}/activation_log_step", bits))
         if kind == "normalize":

@@ -32,9 +32,8 @@ class Unit(keras.layers.Layer):
         axis = {"depthwise": 2, "dense": 1}.get(layer.kind, 3)
         config = SwitchableQuantizeConfig(quantizer(f"{layer.name}.weight_bits", channel_axis=axis))
         self.weighted = QuantizeWrapper(_weighted(layer), config, name=layer.name)
-        last = list(layer.tensors)[-1]
         for tensor, signed in layer.tensors.items():
-            gene = f"{layer.name}.activation_bits" if tensor == last else None
+            gene = f"{layer.name}.activation_bits" if tensor == layer.left_tensor else None
             self._add_tensor(tensor, quantizer(gene, signed=signed))
 
     def _add_tensor(self, name: str, quantizer: SwitchableQuantizer) -> None:
