@@ -37,7 +37,21 @@ def write_readme() -> None:
         f"| {'met' if met else '**missed**'} |"
         for name, bar, met in bars()
     ]
-    (HERE / "README.md").write_text(INTRODUCTION + "\n".join(rows) + "\n")
+    (HERE / "README.md").write_text(INTRODUCTION + "\n".join(rows) + "\n" + "".join(sections()))
+
+
+def sections() -> list[str]:
+    """Table and picture of every benchmark that has them."""
+    found = []
+    for path in sorted((HERE / "results").glob("*.json")):
+        results = json.loads(path.read_text())["results"]
+        if not isinstance(results, dict) or "table" not in results:
+            continue
+        table = results["table"]
+        lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        found.append(f"\n## {path.stem}\n\n{table['caption']}\n\n{text}\n\n![{path.stem}]({results['picture']})\n")
+    return found
 
 
 def main() -> None:

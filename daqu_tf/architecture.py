@@ -4,13 +4,13 @@ Sizes, channels and bits are whole numbers for one subnet, and arrays for many a
 """
 
 import dataclasses
-import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from daqu_tf.errors import DaquError
+from daqu_tf.fields import typed
 
 if TYPE_CHECKING:
     from daqu_tf.space import SearchSpace
@@ -81,6 +81,13 @@ class Stage:
         return tuple(layer for layer in self.layers(number) if searched.get(layer, False))
 
 
+_KINDS = {
+    tuple[int, int, int]: "height, width and channels in whole numbers",
+    tuple[Stage, ...]: "a list of stages",
+    tuple[tuple[str, tuple[int, ...]], ...]: "a list of pairs of a gene's name and a list of whole numbers",
+}
+
+
 def check_fields(choices: Any) -> None:
     """Makes tuples of the lists in a dataclass, and Python's numbers of NumPy's.
 
@@ -88,47 +95,10 @@ def check_fields(choices: Any) -> None:
         DaquError: A field has a value of another kind (the field is named).
     """
     for field in dataclasses.fields(choices):
-        value = typed(field.name, field.type, getattr(choices, field.name))
+        value = typed(field.name, field.type, getattr(choices, field.name), _KINDS)
         if field.type in (int, tuple[int, int, int]) and np.min(value) < 1:
             raise DaquError(f"`{field.name}` must be at least 1, but received {value}.")
         object.__setattr__(choices, field.name, value)
-
-
-def typed(name: str, kind: Any, value: Any) -> Any:
-    """`value`, of the field or argument `name`, as a `kind`.
-
-    Raises:
-        DaquError: It is of another kind.
-    """
-    try:
-        return _as(kind, value)
-    except (TypeError, ValueError):
-        raise DaquError(f"`{name}` must be {_KINDS[kind]}, but received {value!r}.") from None
-
-
-_KINDS = {
-    str: "a text",
-    bool: "true or false",
-    int: "a whole number",
-    tuple[int, ...]: "a list of whole numbers",
-    tuple[int, int, int]: "height, width and channels in whole numbers",
-    tuple[Stage, ...]: "a list of stages",
-    tuple[tuple[str, tuple[int, ...]], ...]: "a list of pairs of a gene's name and a list of whole numbers",
-}
-
-
-def _as(kind: Any, value: Any) -> Any:
-    if parts := typing.get_args(kind):
-        if isinstance(value, str | Mapping):
-            raise TypeError
-        items = tuple(value)
-        kinds = parts[:1] * len(items) if parts[-1] is ... else parts
-        return tuple(_as(part, item) for part, item in zip(kinds, items, strict=True))
-    if kind is int and isinstance(value, np.integer):
-        return int(value)
-    if type(value) is not kind:
-        raise TypeError
-    return value
 
 
 @dataclasses.dataclass(frozen=True)

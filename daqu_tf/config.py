@@ -8,8 +8,16 @@ from typing import Any
 
 from daqu_tf import spaces, targets
 from daqu_tf.errors import DaquError
+from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS
 
 LEAST_BUDGET_MINUTES = 1.0
+CHOICES = {
+    "warmup": WARM_UPS,
+    "precision_transfer": TRANSFERS,
+    "augmentation": AUGMENTATIONS,
+    "strategy": STRATEGIES,
+    "mixed_precision": MIXED_PRECISIONS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +34,14 @@ class RunConfig:
         max_trials: The most subnets scored in the search, whatever time is left.
         batch_size: Images a training step.
         learning_rate: The peak, of AdamW, in both trainings.
-        warmup: Whether the architectures are first trained in full precision.
-        precision_transfer: `progressive`, or `all_at_once`.
+        warmup: How the architectures are first trained in full precision: `gap_aware`, `sandwich`, or `none`.
+        precision_transfer: How widths open: `progressive`, `all_at_once`, or `none`, which trains the highest alone.
+        epochs: Of the supernet; 0 gives it a share of the minutes instead.
+        schedule: A `.json` file with a whole `Schedule`, which takes the place of the settings of training.
+        augmentation: Of training images: one of `AUGMENTATIONS`.
+        strategy: Where the supernet trains: one of `STRATEGIES`.
+        mixed_precision: Of float arithmetic, for GPUs: one of `MIXED_PRECISIONS`.
+        deterministic: One thread and deterministic operators for the supernet: with `epochs`, the same weights bit for bit.
         workers: Processes that fine-tune at once, of one thread each; 0 takes one per core.
         seed: Of everything random.
 
@@ -44,13 +58,19 @@ class RunConfig:
     max_trials: int = 400
     batch_size: int = 64
     learning_rate: float = 8e-3
-    warmup: bool = True
+    warmup: str = "gap_aware"
     precision_transfer: str = "progressive"
+    epochs: float = 0.0
+    schedule: str = ""
+    augmentation: str = "auto"
+    strategy: str = "auto"
+    mixed_precision: str = "none"
+    deterministic: bool = False
     workers: int = 0
     seed: int = 0
 
     def __post_init__(self):
-        for name, ending in (("dataset", ".npz"), ("space", ".json")):
+        for name, ending in (("dataset", ".npz"), ("space", ".json"), ("schedule", ".json")):
             if getattr(self, name).endswith(ending):  # Later stages run in other folders.
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
         spaces.get(self.space)
@@ -65,8 +85,11 @@ class RunConfig:
                 raise DaquError(f"`{name}` must be at least {least}, but received {getattr(self, name)}.")
         if not 0 < self.learning_rate <= 1:
             raise DaquError(f"`learning_rate` must be in (0, 1], but received {self.learning_rate}.")
-        if self.precision_transfer not in ("progressive", "all_at_once"):
-            raise DaquError(f"`precision_transfer` must be progressive or all_at_once, but received {self.precision_transfer!r}.")
+        if not 0 <= self.epochs < math.inf:
+            raise DaquError(f"`epochs` must be above 0, or 0 to train by minutes, but received {self.epochs:g}.")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {getattr(self, name)!r}.")
 
     @property
     def folder(self) -> pathlib.Path:

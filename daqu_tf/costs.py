@@ -29,6 +29,11 @@ def macs(space: SearchSpace, subnet: Subnet) -> int:
     return _macs(space.layers(subnet))
 
 
+def macs_of_many(space: SearchSpace, genomes: np.ndarray) -> np.ndarray:
+    """`macs` of genomes (count, genes), shape (count,)."""
+    return _macs(space.layer_table(genomes))
+
+
 def parameters(space: SearchSpace, subnet: Subnet) -> int:
     """Kernel weights and one bias per output channel, as in the file, where batch normalization is folded."""
     return _parameters(space.layers(subnet))

@@ -3,6 +3,7 @@
 The pipeline starts it as `python -m daqu_tf.finalist FOLDER NAME SECONDS PARENT`; one thread, so that several share a machine well.
 """
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -90,9 +91,9 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     from daqu_tf.devices import HostDevice
     from daqu_tf.evaluation import Scorer, top1
     from daqu_tf.export import export_tflite, layer_table, round_biases
+    from daqu_tf.fine_tuning import FineTuner, FineTuning
     from daqu_tf.layers import resize
     from daqu_tf.pipeline import space_for
-    from daqu_tf.training import fine_tune
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     config, finalists = output.config_of(folder), output.read_json(folder / "finalists.json")
@@ -101,8 +102,9 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     subnet = space.subnet(finalists[name]["values"])
     arrays = output.read_arrays(folder / "supernet.npz")
     seed = config.seed + 1 + list(finalists).index(name)
-    how = {"seconds": seconds, "batch_size": config.batch_size, "learning_rate": config.learning_rate, "seed": seed}
-    network, steps = fine_tune(space, subnet, arrays, dataset, **how)
+    settings = {name: getattr(config, name) for name in ("batch_size", "learning_rate", "augmentation")}
+    how = FineTuning(seconds=seconds, seed=seed, **settings)
+    network, steps = FineTuner(space, arrays, dataset, how).tune(subnet)
     network.load_arrays(round_biases(space, subnet, target, network.arrays()))
 
     scorer = Scorer(network, dataset.x_train)
@@ -131,7 +133,7 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
                 "file": {"test": top1(written, dataset.y_test)},
             },
             "top1_agreement": float(np.mean(written.argmax(1) == simulated.argmax(1))),
-            "fine_tuning": how | {"steps": steps},
+            "fine_tuning": dataclasses.asdict(how) | {"steps": steps},
             "macs": costs.macs(space, subnet),
             "parameters": costs.parameters(space, subnet),
             "bitops": costs.bitops(space, subnet),

@@ -5,10 +5,13 @@ supernet. Input channels are those that come in; the active part is always the f
 kernel.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
+from daqu_tf.distribution import replicas
 from daqu_tf.keras import keras
-from daqu_tf.quantizers import SwitchableQuantizer, clip_to_gate
+from daqu_tf.quantizers import SwitchableQuantizer, clip_to_gate, normalize_over_replicas
 
 Size = int | tf.Tensor
 EPSILON = 1e-3  # Of batch normalization, as in Keras.
@@ -28,6 +31,24 @@ def centre(kernel: tf.Tensor, size: Size | None) -> tf.Tensor:
     return kernel[start : start + size, start : start + size]
 
 
+def product_in(
+    half: str | None, product: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], x: tf.Tensor, kernel: tf.Tensor
+) -> tf.Tensor:
+    """`product(x, kernel)`, computed in a type of half the width; float32 in and out.
+
+    Codes of up to 8 bits are exact in both.
+
+    Args:
+        half: `float16`, `bfloat16`, or None for float32.
+        product: A convolution or matrix product.
+        x: Its first argument.
+        kernel: Its second.
+    """
+    if half is None:
+        return product(x, kernel)
+    return tf.cast(product(tf.cast(x, half), tf.cast(kernel, half)), tf.float32)
+
+
 class ElasticConv2D(keras.layers.Layer):
     """A convolution without bias of which the first `filters` outputs are computed; 1x1 ones are matrix products.
 
@@ -35,11 +56,12 @@ class ElasticConv2D(keras.layers.Layer):
         filters: The most output channels.
         kernel_size: The largest side of the kernel.
         stride: In both directions.
+        half: As for `product_in`.
     """
 
-    def __init__(self, filters: int, kernel_size: int = 1, stride: int = 1, **kwargs):
+    def __init__(self, filters: int, kernel_size: int = 1, stride: int = 1, half: str | None = None, **kwargs):
         super().__init__(**kwargs)
-        self.filters, self.kernel_size, self.stride = filters, kernel_size, stride
+        self.filters, self.kernel_size, self.stride, self.half = filters, kernel_size, stride, half
 
     def build(self, input_shape):
         """Creates the kernel, shape (size, size, input channels, filters)."""
@@ -51,12 +73,12 @@ class ElasticConv2D(keras.layers.Layer):
         """NHWC in, NHWC with `filters` channels out; codes of a tensor are given with their step."""
         kernel = centre(self.kernel, kernel_size)[:, :, : channels(x), : self.filters if filters is None else filters] * step
         if self.kernel_size > 1:
-            return tf.nn.conv2d(x, kernel, self.stride, "SAME")
+            return product_in(self.half, lambda x, kernel: tf.nn.conv2d(x, kernel, self.stride, "SAME"), x, kernel)
         if self.stride > 1:
             x = x[:, :: self.stride, :: self.stride]
         # oneDNN's matrix product is over twice as fast as its 1x1 convolution on a CPU.
         shape = tf.shape(x)
-        flat = tf.matmul(tf.reshape(x, [-1, shape[-1]]), kernel[0, 0])
+        flat = product_in(self.half, tf.matmul, tf.reshape(x, [-1, shape[-1]]), kernel[0, 0])
         y = tf.reshape(flat, tf.concat([shape[:-1], tf.shape(flat)[-1:]], 0))
         return tf.ensure_shape(y, [*x.shape[:-1], kernel.shape[-1]])
 
@@ -67,11 +89,12 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
     Args:
         kernel_size: The largest side of the kernel.
         stride: In both directions.
+        half: As for `product_in`.
     """
 
-    def __init__(self, kernel_size: int, stride: int = 1, **kwargs):
+    def __init__(self, kernel_size: int, stride: int = 1, half: str | None = None, **kwargs):
         super().__init__(**kwargs)
-        self.kernel_size, self.stride = kernel_size, stride
+        self.kernel_size, self.stride, self.half = kernel_size, stride, half
 
     def build(self, input_shape):
         """Creates the kernel, shape (size, size, channels, 1)."""
@@ -84,7 +107,8 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
     def call(self, x, kernel_size: Size | None = None, step=1.0):
         """NHWC in, NHWC with the same channels out; codes of a tensor are given with their step."""
         kernel = centre(self.kernel, kernel_size)[:, :, : channels(x)] * step
-        return tf.nn.depthwise_conv2d(x, kernel, [1, self.stride, self.stride, 1], "SAME")
+        strides = [1, self.stride, self.stride, 1]
+        return product_in(self.half, lambda x, kernel: tf.nn.depthwise_conv2d(x, kernel, strides, "SAME"), x, kernel)
 
 
 class ElasticDense(keras.layers.Layer):
@@ -92,11 +116,12 @@ class ElasticDense(keras.layers.Layer):
 
     Args:
         units: The most outputs.
+        half: As for `product_in`.
     """
 
-    def __init__(self, units: int, **kwargs):
+    def __init__(self, units: int, half: str | None = None, **kwargs):
         super().__init__(**kwargs)
-        self.units = units
+        self.units, self.half = units, half
 
     def build(self, input_shape):
         """Creates the kernel, shape (inputs, units), and the bias."""
@@ -107,7 +132,7 @@ class ElasticDense(keras.layers.Layer):
     def call(self, x, units: Size | None = None):
         """(batch, inputs) in, (batch, units) out."""
         units = self.units if units is None else units
-        return tf.matmul(x, self.kernel[: channels(x), :units]) + self.bias[:units]
+        return product_in(self.half, tf.matmul, x, self.kernel[: channels(x), :units]) + self.bias[:units]
 
 
 class ElasticBatchNormalization(keras.layers.Layer):
@@ -141,7 +166,8 @@ class ElasticBatchNormalization(keras.layers.Layer):
         Args:
             x: The input.
             training: Whether to normalize by the batch's statistics.
-            statistics_rate: In (0, 1]: the stored statistics move this far to the batch's. None leaves them.
+            statistics_rate: In (0, 1]: the stored statistics move this far to the batch's. None leaves them. Not with several
+                replicas: each worker recalibrates by itself, on the same images.
             observe: Bit-widths whose steps are set from this batch; eager mode only.
             as_codes: Whether to return codes, and the step as a second value. Scale and offset are divided by the step, and the
                 next layer multiplies its kernel by it, so that the step's gradient comes from these few numbers and not from
@@ -156,8 +182,9 @@ class ElasticBatchNormalization(keras.layers.Layer):
             step = self.quantizer.step(self.steps)
             y = self._normalize(x, gamma / step, beta / step, training, statistics_rate)
             return self.quantizer.codes(y, self.relu), step
-        if not training:
-            return self.quantizer.activate(self._by_stored(x, gamma, beta), self.steps, self.relu)
+        if not training or replicas() > 1:
+            y = self._normalize(x, gamma, beta, training, statistics_rate)
+            return self.quantizer.activate(y, self.steps, self.relu)
         y, mean, variance = self.quantizer.normalize(x, gamma, beta, self.steps, EPSILON, self.relu)
         self._move(mean, variance, statistics_rate)
         return y
@@ -165,6 +192,8 @@ class ElasticBatchNormalization(keras.layers.Layer):
     def _normalize(self, x, gamma, beta, training: bool, statistics_rate):
         if not training:
             return self._by_stored(x, gamma, beta)
+        if replicas() > 1:
+            return normalize_over_replicas(x, gamma, beta, EPSILON, self.gamma.shape[0], self.name)
         y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=EPSILON)
         self._move(mean, variance, statistics_rate)
         return y
@@ -178,7 +207,9 @@ class ElasticBatchNormalization(keras.layers.Layer):
         if rate is not None:
             for stored, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 count = tf.shape(batch)[0]
-                stored[:count].assign(stored[:count] + rate * (batch - stored[:count]))
+                moved = stored[:count] + rate * (batch - stored[:count])
+                # Whole: a part of a variable that several devices have cannot be assigned.
+                stored.assign(tf.concat([moved, stored[count:]], 0))
 
 
 class QuantizedTensor(keras.layers.Layer):

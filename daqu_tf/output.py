@@ -19,7 +19,7 @@ LOCK = ".lock"
 # What a run writes, and --overwrite deletes; `config.json` goes last, since it is what marks the folder as a run's.
 CONTENTS = (
     "clock.json", "timeline.json", "training.csv", "checkpoints", "tensorboard", "supernet.npz", "search", "finalists.json",
-    "finalists", "models", "pareto.json", "pareto.csv", "pareto.png", "report.html", "config.json",
+    "finalists", "fine_tuned", "models", "pareto.json", "pareto.csv", "pareto.png", "report.html", "config.json",
 )  # fmt: skip
 
 

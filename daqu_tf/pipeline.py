@@ -17,11 +17,13 @@ import numpy as np
 import daqu_tf
 from daqu_tf import atomic, data, output, spaces, targets
 from daqu_tf.config import RunConfig
+from daqu_tf.distribution import check_strategy, make_strategy
 from daqu_tf.errors import DaquError
 from daqu_tf.finalist import OVERHEAD_SECONDS, OVERHEAD_SECONDS_AN_IMAGE, FinalistProcesses
 from daqu_tf.output import Clock, read_json
 from daqu_tf.progress import Progress
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf.schedule import Schedule, make_schedule
+from daqu_tf.space import SearchSpace
 from daqu_tf.targets import Target
 
 STAGES = ("supernet", "search", "report")
@@ -53,10 +55,9 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     # All that the settings can be wrong about comes before anything in the folder is touched.
     dataset = data.load(config.dataset, config.seed)
     space = space_for(config, dataset)
-    if config.batch_size > len(dataset.x_train):
-        raise DaquError(
-            f"`batch_size` must be at most the {len(dataset.x_train)} training images, but received {config.batch_size}."
-        )
+    schedule = schedule_for(config, space)
+    schedule.check(space, len(dataset.x_train))
+    check_strategy(config.strategy)
     with output.locked(config.folder):
         if changed := output.changes(config.folder, config, dataset.fingerprint):
             if not overwrite:
@@ -114,8 +115,12 @@ class _Job:
         from daqu_tf.keras import keras
         from daqu_tf.supernet import Supernet
 
+        if self.config.deterministic:
+            _make_deterministic()
+        strategy = make_strategy(self.config.strategy)
         keras.utils.set_random_seed(self.config.seed)
-        return Supernet(self.space)
+        with strategy.scope():
+            return Supernet(self.space, None if self.config.mixed_precision == "none" else self.config.mixed_precision)
 
     @functools.cached_property
     def scorer(self):
@@ -126,17 +131,20 @@ class _Job:
 
     def train(self) -> None:
         """Both phases; leaves the weights."""
-        from daqu_tf.training import Schedule, SupernetTraining
+        from daqu_tf.training import SupernetTraining
 
-        config, seconds = self.config, self.clock.budget_seconds * SUPERNET_SHARE
-        schedule = Schedule(seconds, config.batch_size, config.learning_rate, config.warmup, config.precision_transfer, config.seed)
+        began = time.monotonic()
 
         def on_progress(phase: str, done: float, figures: dict[str, float]) -> None:
-            best = f"largest {figures['accuracy_largest']:.1%}  " if "accuracy_largest" in figures else ""
-            self.progress.update(f"{phase.replace('_', ' ')}  {best}loss {figures['loss']:.3f}", (1 - done) * seconds)
+            left = (time.monotonic() - began) * (1 - done) / max(done - start, 1e-9)
+            self.progress.update(f"{phase.replace('_', ' ')}  {training_text(figures)}", left)
             self.clock.tick()
 
-        SupernetTraining(self.supernet, self.dataset, self.scorer, schedule, self.folder).run(on_progress)
+        training = SupernetTraining(
+            self.supernet, self.dataset, self.scorer, schedule_for(self.config, self.space), self.folder, self.progress.warn
+        )
+        start = training.restore()
+        training.run(on_progress)
         output.write_arrays(self.folder / "supernet.npz", self.supernet.arrays())
         self.supernet.activate(self.space.largest())
         self.scorer.recalibrate()
@@ -250,11 +258,48 @@ def space_for(config: RunConfig, dataset: data.Dataset) -> SearchSpace:
     return targets.get(config.target).restrict(space)
 
 
+def _make_deterministic() -> None:
+    """One thread and deterministic operators, for this process.
+
+    Raises:
+        DaquError: TensorFlow has begun to work already.
+    """
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError as error:
+        raise DaquError("`deterministic` must be set before TensorFlow computes anything: start a new process.") from error
+    tf.config.experimental.enable_op_determinism()
+
+
+def schedule_for(config: RunConfig, space: SearchSpace) -> Schedule:
+    """How the supernet is trained: what the settings mean, or what their JSON file says.
+
+    Raises:
+        DaquError: The file cannot be read or describes no schedule.
+    """
+    if config.schedule:
+        return Schedule.from_json(read_json(pathlib.Path(config.schedule)))
+    length, unit = (config.epochs, "epochs") if config.epochs else (config.budget_minutes * SUPERNET_SHARE, "minutes")
+    settings = {name: getattr(config, name) for name in ("learning_rate", "batch_size", "seed", "augmentation")}
+    return make_schedule(space, config.warmup, config.precision_transfer, length, unit, **settings)
+
+
+def training_text(figures: dict[str, float]) -> str:
+    """The figures of a training as one line for people."""
+    percent = {"mean": "accuracy_mean", "largest": "accuracy_largest", "smallest": "accuracy_smallest", "gap": "gap"}
+    parts = [f"{label} {figures[name]:.1%}" for label, name in percent.items() if name in figures]
+    return "  ".join([*parts, f"loss {figures['loss']:.3f}"])
+
+
 def describe(config: RunConfig, dataset: data.Dataset, space: SearchSpace) -> dict:
     """The content of `config.json`."""
     nominal = spaces.get(config.space).for_images(dataset.image_shape, dataset.num_classes)
     return {
         "flags": config.to_json(),
+        "schedule": schedule_for(config, space).to_json(),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES} | {"daqu_tf": daqu_tf.__version__},
         "seed": config.seed,
         "target": config.target,
@@ -307,48 +352,3 @@ def objective_values(target: Target, member: dict) -> list[float]:
         "latency_us": member["latency"]["median_us"],
     }
     return [figures[name] * (-1 if direction == "max" else 1) for name, direction in target.objectives]
-
-
-def export_inherited(folder: pathlib.Path, name: str, path: pathlib.Path) -> pathlib.Path:
-    """Exports a subnet with the weights that it inherits from a run's supernet, recalibrated but not fine-tuned.
-
-    Args:
-        folder: The run.
-        name: `largest`, `smallest`, a finalist of the run, or a JSON file: gene names and values, or a manifest.
-        path: The `.tflite` file to write.
-
-    Raises:
-        DaquError: The run has no trained supernet, its data has changed, or there is no such subnet.
-    """
-    from daqu_tf.evaluation import Scorer
-    from daqu_tf.export import export_tflite
-    from daqu_tf.supernet import extract
-
-    config = output.config_of(folder)
-    if not (folder / "supernet.npz").exists():
-        raise DaquError(f"{folder} holds no trained supernet yet: run daqu-train with its settings first.")
-    dataset = data.load(config.dataset, config.seed)
-    if changed := output.changes(folder, config, dataset.fingerprint):
-        raise DaquError(f"{config.dataset} is not what the supernet was trained on ({changed}): restore it.")
-    space = space_for(config, dataset)
-    subnet = _find_subnet(folder, space, name)
-    network = extract(space, subnet, output.read_arrays(folder / "supernet.npz"))
-    Scorer(network, dataset.x_train).recalibrate()
-    export_tflite(space, subnet, targets.get(config.target), network.arrays(), path)
-    return path
-
-
-def _find_subnet(folder: pathlib.Path, space: SearchSpace, name: str) -> Subnet:
-    if name in ("largest", "smallest"):
-        return getattr(space, name)()
-    finalists = read_json(folder / "finalists.json", {})
-    if name in finalists:
-        return space.subnet(finalists[name]["values"])
-    if not pathlib.Path(name).is_file():
-        known = ", ".join(["largest", "smallest", *finalists])
-        raise DaquError(f"`subnet` must be one of {known} or a JSON file, but received {name!r}.")
-    content = read_json(pathlib.Path(name))
-    values = content.get("subnet", content) if isinstance(content, dict) else None
-    if not isinstance(values, dict):
-        raise DaquError(f"{name} must hold a JSON object of gene names and values, or be a model's manifest.")
-    return space.subnet(values)

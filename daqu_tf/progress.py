@@ -37,6 +37,11 @@ class Progress:
         """Ends the stage with a line that stays."""
         self._print(f"{self._stage:<20}{minutes(time.monotonic() - self._began)}  {text}", end="\n")
 
+    def warn(self, text: str) -> None:
+        """A line that stays, for something the user should know; the stage goes on."""
+        self._print(f"Warning: {text}", end="\n")
+        self._shown = 0.0
+
     def abandon(self) -> None:
         """Leaves the line as it is: what comes next is an error's."""
         if self._live:

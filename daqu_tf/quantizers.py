@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from daqu_tf.distribution import replicas, sum_over_replicas
 from daqu_tf.keras import QuantizeConfig, Quantizer, keras
 from daqu_tf.space import FIXED_BITS, FLOAT_BITS
 
@@ -131,6 +132,27 @@ def normalize_activation(
         return (y, normalized.batch_mean, normalized.batch_variance), gradient
 
     return normalize(x, gamma, beta, log_step)
+
+
+def normalize_over_replicas(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float, largest: int, name: str) -> tf.Tensor:
+    """Batch normalization by the statistics of all replicas' batches, which are of one size, forward and backward.
+
+    Args:
+        x: NHWC.
+        gamma: Shape (channels,).
+        beta: Shape (channels,).
+        epsilon: Of the normalization.
+        largest: The most channels that there may be.
+        name: Of the layer.
+    """
+    count = tf.shape(gamma)[0]
+    own = tf.stack([tf.reduce_mean(x, [0, 1, 2]), tf.reduce_mean(tf.square(x), [0, 1, 2])])
+    # Padded, for what is exchanged must have one shape for all subnets: (2, largest).
+    padded = tf.ensure_shape(tf.pad(own, [[0, 0], [0, largest - count]]), [2, largest])
+    mean, mean_square = tf.unstack(sum_over_replicas(padded, name)[:, :count] / replicas())
+    variance = tf.maximum(mean_square - tf.square(mean), 0.0)
+    scale = gamma * tf.math.rsqrt(variance + epsilon)
+    return x * scale + (beta - mean * scale)
 
 
 def clip_to_gate(x: tf.Tensor, bits: Bits) -> tf.Tensor:
@@ -290,7 +312,8 @@ class SwitchableQuantizer(Quantizer):
         trailing = inputs.shape.rank - 1 - self.channel_axis
         log_step = tf.reshape(self.log_step(weights, bits), [-1, *[1] * trailing])
         limit = tf.where(tf.equal(bits, FLOAT_BITS), np.inf, _code_limits(bits, signed=True)[1])
-        return fake_quantize(inputs, log_step, -limit, limit)
+        # A variable of several devices would not be taken for an argument.
+        return fake_quantize(tf.convert_to_tensor(inputs), log_step, -limit, limit)
 
     def initialise(self, weights: dict[str, tf.Variable], values: np.ndarray, widths: Sequence[int]) -> None:
         """Sets the steps of `widths` to those with the least squared error on `values`, shaped as the tensor."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daqu_tf import architecture
+from daqu_tf import architecture, fields
 from daqu_tf.architecture import ACTIVATIONS, BLOCKS, FIXED_BITS, Layer, Stage
 from daqu_tf.errors import DaquError
 
@@ -167,19 +167,19 @@ class SearchSpace:
         Raises:
             DaquError: There is no such gene, a value is not in the space, or a gene would be left without a choice.
         """
-        fields, narrowed = {}, dict(self.narrowed)
+        alphabets, narrowed = {}, dict(self.narrowed)
         for name, values in choices.items():
-            values = set(architecture.typed(name, tuple[int, ...], values))
+            values = set(fields.typed(name, tuple[int, ...], values))
             genes = [gene for gene in self.genes if name in (gene.name, gene.name.rpartition(".")[2])]
             known = {value for gene in genes for value in gene.values}
             if missing := values - known:
                 among = f"among {tuple(sorted(known))} of" if known else "left out: there is no such gene in"
                 raise DaquError(f"`{name}` must be {among} space {self.name!r}, but received {sorted(missing)}.")
             if name in ("weight_bits", "activation_bits"):
-                fields[name] = tuple(sorted(values))
+                alphabets[name] = tuple(sorted(values))
             else:
                 narrowed |= {gene.name: tuple(sorted(values & set(gene.values))) for gene in genes}
-        return dataclasses.replace(self, narrowed=tuple(narrowed.items()), **fields)
+        return dataclasses.replace(self, narrowed=tuple(narrowed.items()), **alphabets)
 
     @functools.cached_property
     def genes(self) -> tuple[Gene, ...]:
@@ -322,7 +322,8 @@ class SearchSpace:
         stages = content.get("stages") if isinstance(content, Mapping) else None
         if not isinstance(stages, list | tuple):
             raise DaquError("A space must be a JSON object with a list of `stages`: see `daqu-space --json` for an example.")
-        return _from_json(cls, {**content, "stages": tuple(_from_json(Stage, stage) for stage in stages)})
+        stages = tuple(fields.from_json(Stage, stage, "A stage of a space") for stage in stages)
+        return fields.from_json(cls, {**content, "stages": stages}, "A space")
 
     def to_hyperparameters(self) -> "keras_tuner.HyperParameters":
         """One `Choice` a gene, under its name, on which any of KerasTuner's oracles can run."""
@@ -340,20 +341,6 @@ class SearchSpace:
             DaquError: A gene that acts has no value or one outside its alphabet.
         """
         return self.subnet(hyperparameters.values)
-
-
-def _from_json(cls: type, content: Any) -> Any:
-    """An instance of a dataclass."""
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    what = f"A {'space' if cls is SearchSpace else 'stage of a space'}"
-    if not isinstance(content, Mapping):
-        raise DaquError(f"{what} must be a JSON object, but received {content!r}.")
-    if unknown := set(content) - set(fields):
-        raise DaquError(f"{what} has the fields {', '.join(fields)}, but received `{min(unknown)}`.")
-    needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
-    if missing := needed - set(content):
-        raise DaquError(f"{what} must have `{min(missing)}`, but received only {', '.join(content) or 'nothing'}.")
-    return cls(**content)
 
 
 def check_integer(subnet: Subnet) -> None:

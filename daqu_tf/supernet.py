@@ -20,6 +20,7 @@ from daqu_tf.space import FLOAT_BITS, SearchSpace, Subnet
 from daqu_tf.units import Block, Unit
 from daqu_tf.weights import cut
 
+HALF_TYPES = ("float16", "bfloat16")
 FIXED = "fixed_bits"  # The width of the tensors that are not searched: 8, or 32 in a float network.
 
 
@@ -30,15 +31,22 @@ class Network(keras.Model):
         space: What may be chosen.
         largest: Gene name to the largest value that it can take in this network.
         name: Of the Keras model.
+        mixed_precision: `float16` or `bfloat16` is the type in which convolutions and matrix products compute; None is float32, as
+            everything else is in any case. The weights are the same: a network of another type can load them.
+
+    Raises:
+        DaquError: There is no such `mixed_precision`.
     """
 
-    def __init__(self, space: SearchSpace, largest: Mapping[str, int], name: str):
+    def __init__(self, space: SearchSpace, largest: Mapping[str, int], name: str, mixed_precision: str | None = None):
         super().__init__(name=name)
-        self.space = space
+        if mixed_precision not in (None, *HALF_TYPES):
+            raise DaquError(f"`mixed_precision` must be one of {', '.join(HALF_TYPES)}, or None, but received {mixed_precision!r}.")
+        self.space, self.mixed_precision = space, mixed_precision
         self._searched = {gene.name for gene in space.genes}
         self.blocks = []
         for layer in architecture.layers(space, largest):
-            unit = Unit(layer, self._quantizer, name=f"{layer.name}.unit")
+            unit = Unit(layer, self._quantizer, f"{layer.name}.unit", mixed_precision)
             if layer.block and self.blocks and self.blocks[-1].name == layer.block:
                 self.blocks[-1].units.append(unit)
             else:
@@ -152,15 +160,16 @@ class Supernet(Network):
 
     Args:
         space: What may be chosen.
+        mixed_precision: As for `Network`.
 
     Attributes:
         active: The active subnet as one int32 vector: the fixed bits, then the value of every gene.
     """
 
-    def __init__(self, space: SearchSpace):
+    def __init__(self, space: SearchSpace, mixed_precision: str | None = None):
         self._genes = {gene.name: gene for gene in space.genes}
         self._index = {name: index for index, name in enumerate((FIXED, *self._genes))}
-        super().__init__(space, space.largest().values, name="supernet")
+        super().__init__(space, space.largest().values, "supernet", mixed_precision)
         self.active = tf.Variable(self._pack(space.largest()), dtype=tf.int32, trainable=False, name="active")
         self.create()
 
@@ -196,11 +205,12 @@ class StaticNetwork(Network):
     Args:
         space: The space of the subnet.
         subnet: The choice.
+        mixed_precision: As for `Network`.
     """
 
-    def __init__(self, space: SearchSpace, subnet: Subnet):
+    def __init__(self, space: SearchSpace, subnet: Subnet, mixed_precision: str | None = None):
         self.subnet = subnet
-        super().__init__(space, subnet.values, name="subnet")
+        super().__init__(space, subnet.values, "subnet", mixed_precision)
         self.create()
 
     def choice(self, name):

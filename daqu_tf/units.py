@@ -23,15 +23,16 @@ class Unit(keras.layers.Layer):
         layer: What is built, at its largest.
         quantizer: Makes a quantizer from the name of its width's gene, and `signed` or `channel_axis`.
         name: Of the unit.
+        half: The type of convolutions and matrix products, as for `layers.product_in`.
     """
 
-    def __init__(self, layer: Layer, quantizer, name: str):
+    def __init__(self, layer: Layer, quantizer, name: str, half: str | None = None):
         super().__init__(name=name)
         self.layer = layer
         self.pooled = self.normalize = self.output_tensor = self.swish = self.product = self.total = None
         axis = {"depthwise": 2, "dense": 1}.get(layer.kind, 3)
         config = SwitchableQuantizeConfig(quantizer(f"{layer.name}.weight_bits", channel_axis=axis))
-        self.weighted = QuantizeWrapper(_weighted(layer), config, name=layer.name)
+        self.weighted = QuantizeWrapper(_weighted(layer, half), config, name=layer.name)
         for tensor, signed in layer.tensors.items():
             gene = f"{layer.name}.activation_bits" if tensor == layer.left_tensor else None
             self._add_tensor(tensor, quantizer(gene, signed=signed))
@@ -74,12 +75,12 @@ class Unit(keras.layers.Layer):
         return x
 
 
-def _weighted(layer: Layer) -> keras.layers.Layer:
+def _weighted(layer: Layer, half: str | None) -> keras.layers.Layer:
     if layer.kind == "dense":
-        return ElasticDense(layer.output_channels)
+        return ElasticDense(layer.output_channels, half)
     if layer.kind == "depthwise":
-        return ElasticDepthwiseConv2D(layer.kernel, layer.stride)
-    return ElasticConv2D(layer.output_channels, layer.kernel, layer.stride)
+        return ElasticDepthwiseConv2D(layer.kernel, layer.stride, half)
+    return ElasticConv2D(layer.output_channels, layer.kernel, layer.stride, half)
 
 
 def _sizes(layer: Layer) -> dict[str, Size]:

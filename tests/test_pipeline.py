@@ -155,7 +155,7 @@ def _last_phase(folder: pathlib.Path) -> str:
 def test_killed_in_every_stage_it_ends_complete(tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
     command = [*COMMAND, f"--output_dir={folder}"]
-    _kill_when(command, lambda: list((folder / "checkpoints").glob("*.index")), log)
+    _kill_when(command, lambda: list((folder / "checkpoints").glob("step-*.npz")), log)
     _kill_when(command, lambda: _last_phase(folder) == "precision_transfer", log)
     _kill_when(command, lambda: len(_trials(folder)) >= 3, log)
     trials = _trials(folder)

@@ -1,135 +1,185 @@
+import csv
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from tensorflow.python.summary.summary_iterator import summary_iterator
 
-from daqu_tf import data, spaces, targets, training
+from daqu_tf import costs, data, spaces, targets
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
 from daqu_tf.keras import keras
-from daqu_tf.space import FLOAT_BITS
-from daqu_tf.supernet import StaticNetwork
-from daqu_tf.training import (
-    CLIP_NORM,
-    STEP_RATE,
-    WEIGHT_DECAY,
-    Batches,
-    Optimizer,
-    Schedule,
-    augment,
-    fine_tune,
-    flips,
-    sandwich,
-)
+from daqu_tf.schedule import PrecisionTransfer, Schedule, WarmUp
+from daqu_tf.supernet import Supernet
+from daqu_tf.training import SupernetTraining
 
-SPACE = targets.get("litert_cpu").restrict(spaces.get("digits"))
-SCHEDULE = Schedule(seconds=10, batch_size=32, learning_rate=1e-3, warmup=True, precision_transfer="progressive", seed=0)
-ALPHABET = (2, 3, 4, 6, 8)
+SPACE = targets.get("litert_cpu").restrict(spaces.get("digits")).restrict(kernel=(3,), resolution=(8,))
+SCHEDULE = Schedule("epochs", WarmUp(2.0), PrecisionTransfer(3.0, (8, 6, 4, 3, 2)), seed=1)
 
 
-def test_widths_open_from_high_to_low_and_stay_open():
-    opened = [SCHEDULE.open_widths(ALPHABET, done) for done in np.linspace(0, 1, 101)]
-    assert opened[0] == () and opened[-1] == ALPHABET
-    for before, after in itertools.pairwise(opened):
-        assert set(before) <= set(after) and after == ALPHABET[len(ALPHABET) - len(after) :]
-    assert {len(widths) for widths in opened} == {0, 1, 2, 3, 4, 5}
+@pytest.fixture(scope="module")
+def dataset():
+    return data.load("digits")
 
 
-def test_switches():
-    at_once = dataclasses.replace(SCHEDULE, precision_transfer="all_at_once")
-    assert at_once.open_widths(ALPHABET, 0.41) == ALPHABET and at_once.open_widths(ALPHABET, 0.39) == ()
-    without = dataclasses.replace(SCHEDULE, warmup=False)
-    assert without.phase(0.0) == "precision_transfer" and without.open_widths(ALPHABET, 0.0) == (8,)
+@pytest.fixture(scope="module")
+def traced(dataset):
+    """A supernet, its scorer, and the weights that it began with: a trace takes long."""
+    keras.utils.set_random_seed(0)
+    supernet = Supernet(SPACE)
+    return supernet, Scorer(supernet, dataset.x_train), supernet.arrays()
 
 
-def test_sandwich_has_the_ends_and_only_open_widths():
-    rng = np.random.default_rng(0)
-    for widths in ((8,), (4, 6, 8)):
-        for _ in range(20):
-            subnets = sandwich(SPACE, widths, rng)
-            assert subnets[0] == SPACE.restrict(weight_bits=widths).largest() and len(subnets) == 4
-            assert {v for s in subnets for name, v in s.choices if name.endswith("weight_bits")} <= set(widths)
-            assert subnets[1]["stage1.width"] == 4 and subnets[1]["stage2.depth"] == 1
-    warm = sandwich(SPACE, (), rng)
-    assert {value for s in warm for name, value in s.choices if name.endswith("_bits")} == {FLOAT_BITS}
+@pytest.fixture
+def training(traced, dataset, tmp_path):
+    """Makes a training from the very first weights, in the test's folder."""
+    supernet, scorer, arrays = traced
+
+    def make(schedule=SCHEDULE, dataset=dataset, warnings=None):
+        supernet.load_arrays(arrays)
+        return SupernetTraining(supernet, dataset, scorer, schedule, tmp_path, ([] if warnings is None else warnings).append)
+
+    return make
 
 
-def test_augment_shifts_and_mirrors_only():
-    images = np.random.default_rng(0).random((64, 8, 8, 1), np.float32)
-    shifted = augment(images, np.random.default_rng(1), flip=False)
-    mirrored = augment(images, np.random.default_rng(1), flip=True)
-    assert shifted.shape == images.shape and shifted.dtype == np.float32
-    inner = images[:, 2:6, 2:6]
-    windows = [[shifted[i, r : r + 4, c : c + 4] for r in range(1, 4) for c in range(1, 4)] for i in range(64)]
-    assert all(any(np.array_equal(inner[i], window) for window in windows[i]) for i in range(64))
-    flipped = [not np.array_equal(a, b) for a, b in zip(shifted, mirrored)]
-    assert 16 < sum(flipped) < 48
-    assert all(np.array_equal(shifted[i][:, ::-1], mirrored[i]) for i in range(64) if flipped[i])
+def rows(folder):
+    with (folder / "training.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def test_only_known_data_is_mirrored():
-    assert flips("fashion_mnist") and flips("some/cifar10.npz") and not flips("digits") and not flips("mnist")
+def progress(*_):
+    pass
 
 
-def test_batches_depend_on_the_step_alone():
-    dataset = data.load("digits")
-    batches, again = Batches(dataset, 64, seed=3), Batches(dataset, 64, seed=3)
-    first = [batches[step] for step in range(3 * batches.per_epoch)]
-    for step in (40, 0, 41, 7):
-        for a, b in zip(first[step], again[step]):
-            np.testing.assert_array_equal(a, b)
-    assert batches.per_epoch == len(dataset.x_train) // 64
+class Stop(Exception):
+    pass
 
 
-def test_a_batch_larger_than_the_data():
-    with pytest.raises(DaquError, match="`batch_size` must be at most the"):
-        Batches(data.load("digits"), 5000, seed=0)
+def test_both_phases_in_order_and_a_row_each_epoch(training, traced, dataset, tmp_path):
+    seen = []
+    state = training().run(lambda phase, done, figures: seen.append((phase, done)))
+    per_epoch = len(dataset.x_train) // SCHEDULE.batch_size
+    assert state.step == 5 * per_epoch == len(seen) and state.open == SPACE.weight_bits and state.skipped == 0
+    assert [phase for phase, _ in seen] == ["warm_up"] * 2 * per_epoch + ["precision_transfer"] * 3 * per_epoch
+    assert np.all(np.diff([done for _, done in seen]) > 0) and seen[-1][1] == 1.0
+    written = rows(tmp_path)
+    assert [float(row["epoch"]) for row in written] == [1, 2, 3, 4, 5]
+    assert written[1]["accuracy_w8a8"] == "" and float(written[-1]["accuracy_w2a8"]) > 0.2
+    assert float(written[-1]["accuracy_largest"]) > 0.4
+    assert float(written[-1]["gap"]) >= 2 * float(written[-1]["gap_std"]) > 0
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    tags = {value.tag for event in summary_iterator(str(events)) for value in event.summary.value}
+    assert {"loss", "learning_rate", "gap", "accuracy_w4a8"} <= tags
 
 
-def test_the_flat_optimizer_moves_variables_as_stock_keras_does():
-    dataset = data.load("digits")
-    ours, stock = (StaticNetwork(SPACE, SPACE.smallest()) for _ in range(2))
-    ours.initialise_steps(dataset.x_train[:64], (8,))
-    stock.load_arrays(ours.arrays())
-    steps = [v for v in stock.trainable_variables if "log_step" in v.name]
-    weights = [v for v in stock.trainable_variables if "log_step" not in v.name]
-    adam = keras.optimizers.Adam(0.5 * STEP_RATE)
-    adamw = keras.optimizers.AdamW(0.5 * 1e-3, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP_NORM)
-    adamw.exclude_from_weight_decay([v for v in weights if "kernel" not in v.name])
-    optimizer = Optimizer(ours, 1e-3)
-    for step in range(3):
-        chosen = slice(64 * step, 64 * step + 64)
-        images, targets = dataset.x_train[chosen], np.eye(10, dtype=np.float32)[dataset.y_train[chosen]] * 30
-        optimizer.accumulate(images, targets)
-        ends = np.cumsum([np.prod(v.shape) for v in weights + steps])
-        flat = np.split(optimizer.gradient.numpy(), ends[:-1].astype(int))
-        gradients = [tf.reshape(part, v.shape) for part, v in zip(flat, weights + steps)]
-        norm = np.linalg.norm(np.concatenate(flat[: len(weights)]))
-        optimizer._apply(0.5)
-        adamw.apply_gradients(zip(gradients[: len(weights)], weights))
-        adam.apply_gradients(zip(gradients[len(weights) :], steps))
-        assert norm > CLIP_NORM  # Else clipping would go untested.
-    for name, value in stock.arrays().items():
-        np.testing.assert_allclose(ours.arrays()[name], value, atol=2e-5, err_msg=name)
+def test_a_resumed_training_ends_with_the_same_weights(training, traced, tmp_path):
+    schedule = Schedule("epochs", WarmUp(0.5), PrecisionTransfer(1.0, (8, 6, 4, 3, 2)), seed=1)
+    alone = training(schedule)
+    alone.run(progress)
+    expected = traced[0].arrays()
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink()
+
+    cut = training(schedule)
+
+    def stop(phase, done, figures):
+        if done > 0.6:
+            cut._save()
+            raise Stop
+
+    with pytest.raises(Stop):
+        cut.run(stop)
+    resumed = training(schedule)
+    assert 0.6 < resumed.restore() < 0.7
+    resumed.run(progress)
+    for name, value in traced[0].arrays().items():
+        if "moving_" not in name:  # Those of what was scored last; the scorer remembers what it need not score again.
+            np.testing.assert_allclose(value, expected[name], atol=1e-3, err_msg=name)  # Bit for bit: `test_resume.py`.
 
 
-def test_a_batch_that_is_not_finite_moves_no_weight_to_nan():
-    network = StaticNetwork(SPACE, SPACE.smallest())
-    optimizer = Optimizer(network, 1e-3)
-    optimizer.accumulate(np.full((4, 8, 8, 1), np.nan, np.float32), np.full((4, 10), 0.1, np.float32))
-    optimizer.apply(0.5)
-    assert all(np.all(np.isfinite(value)) for value in network.arrays().values())
+def test_a_precision_that_was_never_trained_has_steps_from_the_weights(training, traced):
+    state = training(Schedule("epochs", None, PrecisionTransfer(0.2, (8,)))).run(progress)
+    assert state.open == SPACE.weight_bits
+    steps = {name: value for name, value in traced[0].arrays().items() if name.endswith("kernel_log_step") and len(value) == 5}
+    assert steps and all((np.diff(value, axis=0) < 0).all() for value in steps.values())  # Two bits have the largest step.
 
 
-@pytest.mark.parametrize("least_float_seconds", [0.1, 60.0])
-def test_fine_tuning_ends_in_a_trained_network_of_the_subnet_s_own_bits(least_float_seconds, digits, monkeypatch):
-    monkeypatch.setattr(training, "LEAST_FLOAT_SECONDS", least_float_seconds)
-    dataset, space = data.load("digits"), digits.supernet.space
-    subnet = space.restrict(weight_bits=(3, 4), activation_bits=(6,)).sample(np.random.default_rng(1))
-    network, steps = fine_tune(space, subnet, digits.supernet.arrays(), dataset, 4.0, 64, 8e-3, seed=0)
-    assert network.subnet == subnet and steps > 20
-    assert Scorer(network, dataset.x_train).accuracy(dataset.x_search, dataset.y_search) > 0.6
-    again, _ = fine_tune(space, subnet, digits.supernet.arrays(), dataset, 0.01, 64, 8e-3, seed=0)
-    assert Scorer(again, dataset.x_train).accuracy(dataset.x_search, dataset.y_search) < 0.4  # Random weights, one step.
+def test_a_warm_up_whose_gap_is_stuck_ends_early(training, tmp_path, monkeypatch):
+    schedule = Schedule("epochs", WarmUp(8.0, patience=2), PrecisionTransfer(2.0, (8, 4)), batch_size=512)
+    one = training(schedule)
+    gaps = iter([0.3, 0.2, 0.25, 0.21, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    score = one._panel.score
+    monkeypatch.setattr(one._panel, "score", lambda widths: score(widths) | {"gap": next(gaps)})
+    state = one.run(progress)
+    assert state.transfer_from == 0.4
+    assert [row["phase"] for row in rows(tmp_path)] == ["warm_up"] * 4 + ["precision_transfer"] * 6
+
+
+def test_gradients_that_are_not_finite_are_skipped_said_once_and_end_the_training(training, traced, dataset, tmp_path):
+    images = dataset.x_train.copy()
+    images[:, 0, 0] = np.nan
+    broken, warnings = dataclasses.replace(dataset, x_train=images), []
+    one = training(dataclasses.replace(SCHEDULE, guard=4), broken, warnings)
+    before = traced[0].arrays()
+    with pytest.raises(DaquError, match="diverged: 4 steps in a row up to 3 .* Lower --learning_rate"):
+        one.run(progress)
+    assert len(warnings) == 1 and "step 0 were not finite" in warnings[0]
+    for name, value in traced[0].arrays().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+def test_some_that_are_not_finite_do_no_harm(training, traced, dataset):
+    images = dataset.x_train.copy()
+    images[::300, 0, 0] = np.nan
+    one = training(Schedule("epochs", WarmUp(1.0), None), dataclasses.replace(dataset, x_train=images), warnings := [])
+    state = one.run(progress)
+    assert 1 <= state.skipped <= len(images[::300]) and len(warnings) == 1, (state.skipped, warnings)
+    assert all(np.isfinite(variable).all() for variable in traced[0].trainable_variables)
+
+
+def test_a_checkpoint_of_another_space(training, dataset, tmp_path):
+    one = training(Schedule("epochs", WarmUp(0.05), None))
+    one.run(progress)
+    other = SPACE.restrict(**{"head.width": (16,)})
+    supernet = Supernet(other)
+    with pytest.raises(DaquError, match="The weights are those of another space"):
+        SupernetTraining(supernet, dataset, Scorer(supernet, dataset.x_train), SCHEDULE, tmp_path).restore()
+
+
+def test_a_schedule_that_does_not_fit(training):
+    for schedule, message in (
+        (dataclasses.replace(SCHEDULE, batch_size=5000), "`batch_size` must be at most the"),
+        (Schedule("epochs", None, PrecisionTransfer(1.0, (8, 5))), "`order` must be among the weight bits"),
+        (Schedule("epochs", None, PrecisionTransfer(1.0, (6, 4))), "`order` must begin with 8"),
+    ):
+        with pytest.raises(DaquError, match=message):
+            training(schedule)
+
+
+def test_a_training_by_minutes_takes_them(training):
+    state = training(Schedule("minutes", WarmUp(0.02), PrecisionTransfer(0.03, (8, 6, 4, 3, 2)))).run(progress)
+    assert 3.0 <= state.seconds < 6.0
+
+
+def test_the_largest_of_a_step_teaches_the_others_at_the_highest_precision(training, traced, monkeypatch):
+    supernet = traced[0]
+    one = training(Schedule("epochs", None, PrecisionTransfer(0.3, (8, 2), opening=0.0, distillation=0.25)))
+    seen, accumulate = [], one._optimizer.accumulate
+
+    def record(images, targets, weight):
+        active = dict(zip([gene.name for gene in SPACE.genes], supernet.active.numpy()[1:]))
+        loss, logits = accumulate(images, targets, weight)
+        seen.append((SPACE.subnet(active), targets.numpy(), logits.numpy()))
+        return loss, logits
+
+    monkeypatch.setattr(one._optimizer, "accumulate", record)
+    one.run(progress)
+    assert seen and len(seen) % 4 == 0
+    for (teacher, labels, logits), *students in zip(*(seen[place::4] for place in range(4))):
+        assert {value for name, value in teacher.choices if name.endswith("_bits")} == {8}
+        assert set(labels.ravel()) == {0.0, 1.0}
+        opinion = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        for student, taught, _ in students:
+            assert costs.macs(SPACE, student) <= costs.macs(SPACE, teacher)
+            np.testing.assert_allclose(taught, 0.75 * labels + 0.25 * opinion, atol=1e-5)
+    assert any(value == 2 for student, _, _ in seen for name, value in student.choices if name.endswith("_bits"))

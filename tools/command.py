@@ -1,5 +1,6 @@
 """What every tool does: flags, TensorFlow's noise kept away, and one sentence for what the user can mend."""
 
+import errno
 import logging
 import os
 import sys
@@ -51,6 +52,11 @@ def _guard(run: Callable[[list[str]], None], arguments: list[str], positional: b
     except BrokenPipeError:  # Whoever read the output has seen enough; Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"Error: {error.strerror}: free some and run the same command, which goes on from there.", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""Exports one subnet of a trained supernet, with inherited weights, to a `.tflite` file.
+"""Exports one subnet of a trained supernet, with inherited or fine-tuned weights, to a `.tflite` file.
 
     daqu-export --run=runs/digits --subnet=largest --output=largest.tflite
 
@@ -13,14 +13,15 @@ from daqu_tf.tools import command
 
 _RUN = flags.DEFINE_string("run", None, "Output folder of daqu-run or daqu-train.")
 _SUBNET = flags.DEFINE_string("subnet", "largest", "largest, smallest, a finalist's name, or a JSON file.")
+_FINE_TUNED = flags.DEFINE_bool("fine_tuned", False, "With the weights that `daqu-train --subnet` left.")
 _OUTPUT = flags.DEFINE_string("output", None, "The .tflite file to write.")
 
 
 def _export(argv: list[str]) -> None:
     del argv
-    from daqu_tf.pipeline import export_inherited
+    from daqu_tf.trained_run import TrainedRun
 
-    path = export_inherited(pathlib.Path(_RUN.value), _SUBNET.value, pathlib.Path(_OUTPUT.value))
+    path = TrainedRun(pathlib.Path(_RUN.value)).export(_SUBNET.value, _FINE_TUNED.value, pathlib.Path(_OUTPUT.value))
     print(f"Wrote {path} ({path.stat().st_size:,} bytes)")
 
 

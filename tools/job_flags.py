@@ -3,9 +3,10 @@
 from absl import flags
 
 from daqu_tf.config import RunConfig
+from daqu_tf.errors import DaquError
+from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS
 from daqu_tf.spaces import SPACES
 from daqu_tf.targets import TARGETS
-from daqu_tf.tools import command
 
 _DATASET = flags.DEFINE_string("dataset", None, "digits, a .npz file, fashion_mnist, mnist, cifar10 or cifar100.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for everything the run writes.")
@@ -16,29 +17,36 @@ _FINALISTS = flags.DEFINE_integer("finalists", RunConfig.finalists, "Front membe
 _MAX_TRIALS = flags.DEFINE_integer("max_trials", RunConfig.max_trials, "Subnets scored in the search, at most.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", RunConfig.batch_size, "Images in a training step.")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", RunConfig.learning_rate, "Peak learning rate of AdamW.")
-_WARMUP = flags.DEFINE_bool("warmup", RunConfig.warmup, "Train the architectures in full precision first.")
-_TRANSFER = flags.DEFINE_enum(
-    "precision_transfer", RunConfig.precision_transfer, ["progressive", "all_at_once"], "How weight widths open."
+_WARMUP = flags.DEFINE_enum("warmup", RunConfig.warmup, WARM_UPS, "How architectures are sampled in full precision, first.")
+_TRANSFER = flags.DEFINE_enum("precision_transfer", RunConfig.precision_transfer, TRANSFERS, "How widths open, from high to low.")
+_EPOCHS = flags.DEFINE_float("epochs", RunConfig.epochs, "Epochs of the supernet; 0: a share of the minutes.")
+_SCHEDULE = flags.DEFINE_string("schedule", RunConfig.schedule, "A .json file with a whole training schedule, instead.")
+_AUGMENTATION = flags.DEFINE_enum("augmentation", RunConfig.augmentation, AUGMENTATIONS, "What is done to training images.")
+_STRATEGY = flags.DEFINE_enum("strategy", RunConfig.strategy, STRATEGIES, "tf.distribute strategy of the supernet's training.")
+_MIXED = flags.DEFINE_enum(
+    "mixed_precision", RunConfig.mixed_precision, MIXED_PRECISIONS, "Type of the float arithmetic, for GPUs."
 )
+_DETERMINISTIC = flags.DEFINE_bool("deterministic", RunConfig.deterministic, "One thread, so that --epochs repeat bit for bit.")
 _WORKERS = flags.DEFINE_integer("workers", RunConfig.workers, "Processes that fine-tune at once; 0: one a core.")
 _SEED = flags.DEFINE_integer("seed", RunConfig.seed, "Seed of everything random.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings in the output folder.")
 
 
-def run_until(last_stage: str, usage: str) -> None:
-    """A tool's `main`: runs the job with the settings given as flags, up to `last_stage`.
+def run_until(last_stage: str, argv: list[str]) -> None:
+    """Runs the job with the settings given as flags.
 
     Args:
         last_stage: One of `pipeline.STAGES`.
-        usage: The tool's docstring.
+        argv: What is no flag; there is nothing.
+
+    Raises:
+        DaquError: Something that the user can mend.
     """
+    del argv
+    if flags.FLAGS.dataset is None:
+        raise DaquError("`dataset` must be given: --dataset=digits, or the path of a .npz file.")
+    config = RunConfig(**{name: flags.FLAGS[name].value for name in RunConfig.__dataclass_fields__})
+    from daqu_tf import pipeline
 
-    def run(argv: list[str]) -> None:
-        del argv
-        config = RunConfig(**{name: flags.FLAGS[name].value for name in RunConfig.__dataclass_fields__})
-        from daqu_tf import pipeline
-
-        product = pipeline.run(config, overwrite=_OVERWRITE.value, last_stage=last_stage)
-        print(f"{last_stage.capitalize()}: {product.resolve()}")
-
-    command.main(run, usage, required=("dataset", "output_dir"), modules=(__name__,))
+    product = pipeline.run(config, overwrite=_OVERWRITE.value, last_stage=last_stage)
+    print(f"{last_stage.capitalize()}: {product.resolve()}")

@@ -5,12 +5,14 @@
 The same command goes on where it was cut off.
 """
 
-from daqu_tf.tools import job_flags
+import functools
+
+from daqu_tf.tools import command, job_flags
 
 
 def main() -> None:
     """The console script."""
-    job_flags.run_until("report", __doc__)
+    command.main(functools.partial(job_flags.run_until, "report"), __doc__, ("dataset", "output_dir"), (job_flags.__name__,))
 
 
 if __name__ == "__main__":

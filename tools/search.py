@@ -3,12 +3,14 @@
 daqu-search --dataset=digits --space=digits --budget_minutes=4 --output_dir=runs/digits
 """
 
-from daqu_tf.tools import job_flags
+import functools
+
+from daqu_tf.tools import command, job_flags
 
 
 def main() -> None:
     """The console script."""
-    job_flags.run_until("search", __doc__)
+    command.main(functools.partial(job_flags.run_until, "search"), __doc__, ("dataset", "output_dir"), (job_flags.__name__,))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,47 @@
-"""Trains the supernet only: warm-up, then precision transfer. `daqu-run` with the same flags goes on from there.
+"""Trains the supernet: warm-up, then precision transfer. `daqu-run` with the same flags goes on from there.
 
-daqu-train --dataset=digits --space=digits --budget_minutes=4 --output_dir=runs/digits
+    daqu-train --dataset=digits --space=digits --budget_minutes=4 --output_dir=runs/digits
+
+With --subnet it fine-tunes a subnet of a trained supernet instead: `largest`, `smallest`, the name of a finalist (m00), `front` for
+all of those, or a JSON file of gene names and values.
+
+    daqu-train --output_dir=runs/digits --subnet=largest --fine_tuning_minutes=1
 """
 
-from daqu_tf.tools import job_flags
+import pathlib
+
+from absl import flags
+
+from daqu_tf.tools import command, job_flags
+
+_SUBNET = flags.DEFINE_string("subnet", None, "What to fine-tune: largest, smallest, a finalist, front, or a JSON file.")
+_MINUTES = flags.DEFINE_float("fine_tuning_minutes", 2.0, "For each subnet.")
+_DISTILLATION = flags.DEFINE_float("distillation", 0.0, "Share of the largest subnet's opinion in what the others are taught.")
+
+
+def _train(argv: list[str]) -> None:
+    if _SUBNET.value is None:
+        job_flags.run_until("supernet", argv)
+        return
+    from daqu_tf.progress import Progress
+    from daqu_tf.trained_run import TrainedRun
+
+    progress = Progress()
+    folder = pathlib.Path(flags.FLAGS.output_dir)
+    run = TrainedRun(folder)
+    progress.begin("fine-tuning")
+    rows = run.fine_tune(
+        _SUBNET.value, _MINUTES.value, _DISTILLATION.value, lambda name, done: progress.update(f"{name}  {done:.0%}", None)
+    )
+    for row in rows:
+        before, after = (row["search_accuracy"][name] for name in ("inherited", "fine_tuned"))
+        path = folder / "fine_tuned" / f"{row['name']}.npz"
+        progress.end(f"{row['name']}: {before:.1%} inherited, {after:.1%} fine-tuned, on the search split; {path}")
 
 
 def main() -> None:
     """The console script."""
-    job_flags.run_until("supernet", __doc__)
+    command.main(_train, __doc__, required=("output_dir",), modules=(job_flags.__name__, __name__))
 
 
 if __name__ == "__main__":

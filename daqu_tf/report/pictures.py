@@ -1,6 +1,7 @@
 """The pictures of a report, as PNG bytes, for light and for dark pages."""
 
 import io
+import re
 from collections.abc import Sequence
 
 import matplotlib
@@ -43,23 +44,22 @@ def front(run: Run, theme: str) -> bytes:
 
 
 def training(run: Run, theme: str) -> bytes:
-    """Draws loss and accuracies over the minutes (or steps) of training, the phases shaded."""
-    columns = [name for name in run.training[0] if name.startswith("accuracy")]
+    """Draws the supernet's training, phases shaded: loss, accuracy of architectures, and of precisions where those are known."""
+    names = [name for name in run.training[0] if name.startswith("accuracy")]
+    precisions = [name for name in names if re.fullmatch(r"accuracy_w\d+a\d+", name)]
+    curves = [part for part in (["loss"], [name for name in names if name not in precisions], precisions) if part]
     with matplotlib.rc_context(_style(theme)):
-        figure = Figure(figsize=(10.4, 3.4), layout="constrained")
-        loss, accuracy = figure.subplots(1, 2)
+        figure = Figure(figsize=(4.4 * len(curves) + 1.6, 3.4), layout="constrained")
         x, label = _progress(run)
-        loss.plot(*_known(x, _column(run, "loss")), color=THEMES[theme][4])
-        loss.set_ylabel("training loss")
-        for name, color in zip(columns, THEMES[theme][5] * len(columns)):
-            values = 100 * _column(run, name)
-            accuracy.plot(*_known(x, values), color=color, label=_plain(name.removeprefix("accuracy_")), marker=".")
-        accuracy.set_ylabel("accuracy on the search split, %")
-        for axes in (loss, accuracy):
+        for axes, columns in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves):
+            for name, color in zip(columns, THEMES[theme][5] * len(columns)):
+                values = _column(run, name) * (1 if name == "loss" else 100)
+                axes.plot(*_known(x, values), color=color, label=_plain(name.removeprefix("accuracy_")), marker=".")
+            axes.set_ylabel("training loss" if columns == ["loss"] else "accuracy on the search split, %")
             axes.set_xlabel(label)
             _shade_phases(axes, run, x, theme)
-        if columns:
-            accuracy.legend()
+            if columns != ["loss"]:
+                axes.legend(loc="lower right")
         return _png(figure)
 
 

@@ -1,0 +1,263 @@
+"""Training on several devices or machines, through tf.distribute.
+
+Every replica computes the same subnet on its part of a global batch. One process has all devices of its machine, and with TF_CONFIG
+there is one such process, a worker, on each machine; every worker runs the same program and takes its decisions from the chief.
+"""
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from daqu_tf.errors import DaquError
+from daqu_tf.schedule import STRATEGIES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
+EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+GROUP_KEY = 0x64610000  # Far from the keys that tf.distribute gives its own groups, which count from 1.
+
+
+def check_strategy(name: str) -> str:
+    """Finds what is wrong with a strategy or with TF_CONFIG before anything waits for other machines; imports no TensorFlow.
+
+    Args:
+        name: One of `schedule.STRATEGIES`.
+
+    Returns:
+        `multi_worker`, if that is what `name` and TF_CONFIG come to; otherwise `name`.
+
+    Raises:
+        DaquError: There is no such strategy, or TF_CONFIG does not fit it.
+    """
+    if name not in STRATEGIES:
+        raise DaquError(f"`strategy` must be one of {', '.join(STRATEGIES)}, but received {name!r}.")
+    config = _tf_config()
+    cluster = config.get("cluster")
+    tasks = sum(map(_size, cluster.values())) if isinstance(cluster, dict) else 0
+    if name in ("one_device", "mirrored") and tasks > 1:
+        raise DaquError(f"`strategy` {name} is for one machine, but TF_CONFIG names {tasks}: use multi_worker or unset TF_CONFIG.")
+    if name == "multi_worker" or (name == "auto" and tasks > 1):
+        _check_cluster(config)
+        return "multi_worker"
+    return name
+
+
+def _size(addresses: Any) -> int:
+    return len(addresses) if isinstance(addresses, list | dict) else 1
+
+
+def _tf_config() -> Mapping[str, Any]:
+    """TF_CONFIG, empty if it is not set."""
+    try:
+        config = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    except json.JSONDecodeError as error:
+        raise DaquError(f"TF_CONFIG must be JSON such as {EXAMPLE}, but is not ({error}): mend or unset it.") from error
+    _require(isinstance(config, dict), "be an object", config)
+    return config
+
+
+def _require(condition: bool, expected: str, came: object) -> None:
+    if not condition:
+        raise DaquError(f"TF_CONFIG must {expected}, but received {came!r}: set it to something like {EXAMPLE}.")
+
+
+def _check_cluster(config: Mapping[str, Any]) -> None:
+    """Whether the cluster is one of workers alone, and the task one of them."""
+    if not config:
+        raise DaquError(f"`strategy` multi_worker needs TF_CONFIG, which is not set: set it on every worker to {EXAMPLE}.")
+    cluster, task = config.get("cluster"), config.get("task")
+    _require(isinstance(cluster, dict) and bool(cluster.get("worker")), "have a list of addresses `cluster.worker`", cluster)
+    _require(list(cluster) == ["worker"], "name all machines under `cluster.worker`", sorted(cluster))
+    workers = cluster["worker"]
+    _require(isinstance(workers, list), "have a list of addresses `cluster.worker`", workers)
+    for address in workers:
+        match = ADDRESS.fullmatch(address) if isinstance(address, str) else None
+        _require(bool(match) and 0 < int(match[2]) < 65536, "have addresses of the form host:port", address)
+    _require(len(set(workers)) == len(workers), "name each address once", workers)
+    _require(isinstance(task, dict) and task.get("type") == "worker", "have a `task` of type worker", task)
+    index = task.get("index")
+    is_index = isinstance(index, int) and not isinstance(index, bool)
+    _require(is_index and 0 <= index < len(workers), f"have a `task.index` from 0 to {len(workers) - 1}", index)
+
+
+def make_strategy(name: str) -> "tf.distribute.Strategy":
+    """The strategy under whose scope networks are made. To be called before TensorFlow computes anything.
+
+    Args:
+        name: `mirrored`: all GPUs, or all logical CPUs where there are none. `multi_worker`: those of all workers in TF_CONFIG, for
+            which this waits. `auto`: `multi_worker` where TF_CONFIG names several workers, else `mirrored` on several GPUs, else
+            `one_device`, which is TensorFlow's default and costs nothing.
+
+    Raises:
+        DaquError: As `check_strategy`.
+    """
+    name = check_strategy(name)
+    import tensorflow as tf
+
+    if name == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.get_strategy()
+
+
+def worker(strategy: "tf.distribute.Strategy") -> tuple[int, int]:
+    """The index of this worker, and how many there are."""
+    import tensorflow as tf
+
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 0, 1
+    resolver = strategy.cluster_resolver
+    return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
+
+
+def is_chief(strategy: "tf.distribute.Strategy") -> bool:
+    """Whether this worker is the one that writes files and decides."""
+    return worker(strategy)[0] == 0
+
+
+def own_part(strategy: "tf.distribute.Strategy", batch: "np.ndarray") -> "np.ndarray":
+    """This worker's part of a global batch, which every worker can make by itself from seed and step.
+
+    Args:
+        strategy: Of the network.
+        batch: Images or labels; the first axis is the batch's.
+
+    Raises:
+        DaquError: The batch cannot be shared out evenly.
+    """
+    replicas, (index, workers) = strategy.num_replicas_in_sync, worker(strategy)
+    if len(batch) % replicas:
+        nearest = max(1, round(len(batch) / replicas)) * replicas
+        raise DaquError(f"`batch_size` must be a multiple of the {replicas} replicas, but received {len(batch)}: use {nearest}.")
+    size = len(batch) // workers
+    return batch[index * size : (index + 1) * size]
+
+
+def from_chief(strategy: "tf.distribute.Strategy", values: "np.ndarray | float") -> "np.ndarray":
+    """The chief's values on every worker, all of which must call this at the same point.
+
+    What workers measure by themselves, as time, differs, and a decision that differs makes them wait for each other for ever.
+
+    Args:
+        strategy: Of the network.
+        values: Numbers that a float64 can hold, of the same shape on every worker.
+
+    Returns:
+        A float64 array.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    values = np.asarray(values, np.float64)
+    if worker(strategy)[1] == 1:
+        return values
+
+    @tf.function(autograph=False)
+    def shared(own):
+        sums = strategy.run(lambda: _all_reduce(tf.where(_is_first_replica(), own, 0.0), "from_chief"))
+        return tf.stack(strategy.experimental_local_results(sums))
+
+    return shared(tf.constant(values))[0].numpy()
+
+
+def checkpoint_from_chief(
+    strategy: "tf.distribute.Strategy",
+    found: "tuple[dict[str, np.ndarray], dict[str, Any]] | None",
+    own: "dict[str, np.ndarray]",
+) -> "tuple[dict[str, np.ndarray], dict[str, Any]] | None":
+    """The chief's checkpoint on every worker: those of the others may be older, or missing.
+
+    Args:
+        strategy: Of the network.
+        found: Arrays and state of this worker's own checkpoint, if it has one.
+        own: This worker's arrays now, for their names and shapes.
+    """
+    import numpy as np
+
+    if worker(strategy)[1] == 1:
+        return found
+    text = json.dumps(found[1]).encode() if found else b""
+    size = int(from_chief(strategy, [len(text)])[0])
+    if not size:
+        return None
+    state = bytes(from_chief(strategy, list(text.ljust(size)[:size])).astype(np.uint8))
+    arrays = found[0] if found else own
+    flat = from_chief(strategy, np.concatenate([arrays[name].ravel().astype(np.float64) for name in own]))
+    ends = np.cumsum([array.size for array in own.values()])
+    parts = np.split(flat, ends[:-1])
+    return {n: part.reshape(own[n].shape).astype(own[n].dtype) for n, part in zip(own, parts)}, json.loads(state)
+
+
+def _is_first_replica() -> "tf.Tensor":
+    import tensorflow as tf
+
+    return tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0)
+
+
+def replicas() -> int:
+    """How many replicas compute what is being traced; 1 outside of `strategy.run`, also under a strategy's scope."""
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
+def replica_part(strategy: "tf.distribute.Strategy", batch: "tf.Tensor") -> "tf.Tensor":
+    """This replica's part of its worker's part of a batch; inside of `strategy.run`."""
+    import tensorflow as tf
+
+    count = strategy.num_replicas_in_sync // worker(strategy)[1]
+    if count == 1:
+        return batch
+    index, size = tf.distribute.get_replica_context().replica_id_in_sync_group % count, tf.shape(batch)[0] // count
+    return batch[index * size : (index + 1) * size]
+
+
+def sum_over_replicas(x: "tf.Tensor", name: str) -> "tf.Tensor":
+    """The sum of all replicas' `x`, on each of them; as for gradients too. Inside of `strategy.run` and a `tf.function`.
+
+    TensorFlow's own `ReplicaContext.all_reduce` cannot be used in a branch of `tf.cond`, where most layers are. This can, as all
+    replicas take the same branch, the active subnet being the same everywhere. Each of them must use the sum: where one does not,
+    TensorFlow prunes its share, and the others wait for it for ever.
+
+    Args:
+        x: Of one static shape, always: members of a group refuse another.
+        name: Says which tensors belong together. Not used twice in one function.
+    """
+    import tensorflow as tf
+
+    if replicas() == 1:
+        return x
+
+    @tf.custom_gradient
+    def total(x):
+        return _all_reduce(x, name), lambda upstream: _all_reduce(upstream, f"{name}/gradient")
+
+    return total(x)
+
+
+def _all_reduce(x: "tf.Tensor", name: str) -> "tf.Tensor":
+    import tensorflow as tf
+
+    # From names, not a counter: replicas and workers need not trace in the same order. Not CollectiveReduceV2, which hangs in a
+    # group of logical CPUs of one process (TensorFlow 2.21).
+    key = zlib.crc32(f"{name} {x.dtype.name} {x.shape.as_list()}".encode()) & 0x7FFFFFFF
+    size = replicas()
+    return tf.raw_ops.CollectiveReduce(
+        input=x,
+        group_size=size,
+        group_key=GROUP_KEY + size,
+        instance_key=key,
+        merge_op="Add",
+        final_op="Id",
+        subdiv_offsets=[0],
+    )

@@ -1,0 +1,151 @@
+"""What can be done with the trained supernet of a run, beside the search: fine-tune subnets by name, and export them."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from daqu_tf import atomic, data, output, targets
+from daqu_tf.errors import DaquError
+from daqu_tf.output import read_json
+from daqu_tf.pipeline import space_for
+from daqu_tf.space import Subnet
+
+FRONT = "front"
+
+
+class TrainedRun:
+    """A folder that daqu-train or daqu-run has left.
+
+    Args:
+        folder: The run.
+
+    Raises:
+        DaquError: The folder has no trained supernet, or its data has changed.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder, self.config = folder, output.config_of(folder)
+        if not (folder / "supernet.npz").exists():
+            raise DaquError(f"{folder} holds no trained supernet yet: run daqu-train with its settings first.")
+        self.dataset = data.load(self.config.dataset, self.config.seed)
+        if changed := output.changes(folder, self.config, self.dataset.fingerprint):
+            raise DaquError(f"{self.config.dataset} is not what the supernet was trained on ({changed}): restore it.")
+        self.space = space_for(self.config, self.dataset)
+
+    @functools.cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Of the supernet."""
+        return output.read_arrays(self.folder / "supernet.npz")
+
+    def subnets(self, name: str) -> dict[str, Subnet]:
+        """Subnets by a name for files.
+
+        Args:
+            name: `largest`, `smallest`, a finalist of the run, `front` for all of them, or a JSON file: gene names and values, or a
+                manifest.
+
+        Raises:
+            DaquError: There is no such subnet.
+        """
+        finalists = {key: self.space.subnet(value["values"]) for key, value in self._finalists().items()}
+        if name == FRONT and finalists:
+            return finalists
+        known = {"largest": self.space.largest(), "smallest": self.space.smallest()} | finalists
+        if name in known:
+            return {name: known[name]}
+        path = pathlib.Path(name)
+        if not path.is_file():
+            raise DaquError(f"`subnet` must be one of {', '.join(known)} or a JSON file, but received {name!r}.")
+        content = read_json(path)
+        values = content.get("subnet", content) if isinstance(content, dict) else None
+        if not isinstance(values, dict):
+            raise DaquError(f"{name} must hold a JSON object of gene names and values, or be a model's manifest.")
+        return {path.name.partition(".")[0]: self.space.subnet(values)}
+
+    def _finalists(self) -> dict[str, dict]:
+        return read_json(self.folder / "finalists.json", {})
+
+    def fine_tune(self, name: str, minutes: float, distillation: float, on_progress: Callable[[str, float], None]) -> list[dict]:
+        """Fine-tunes subnets; writes `fine_tuned/NAME.npz` and `NAME.json`.
+
+        One that is there already, with the same settings, is not trained again.
+
+        Args:
+            name: As for `subnets`.
+            minutes: For each.
+            distillation: As in `FineTuning`.
+            on_progress: Called with a subnet's name and the share of its training that is done.
+
+        Returns:
+            The content of the JSON files: subnet, settings, steps, and both accuracies on the search split.
+
+        Raises:
+            DaquError: There is no such subnet, or a number is out of range.
+        """
+        from daqu_tf.fine_tuning import FineTuner, FineTuning
+
+        if not 0 < minutes < float("inf"):
+            raise DaquError(f"`fine_tuning_minutes` must be above 0, but received {minutes:g}.")
+        if not 0 <= distillation <= 1:
+            raise DaquError(f"`distillation` must be in [0, 1], but received {distillation:g}.")
+        settings = {name: getattr(self.config, name) for name in ("batch_size", "learning_rate", "seed", "augmentation")}
+        how = FineTuning(seconds=60 * minutes, distillation=distillation, **settings)
+        tuner = FineTuner(self.space, self.arrays, self.dataset, how)
+        (self.folder / "fine_tuned").mkdir(exist_ok=True)
+        return [self._fine_tune(tuner, how, *named, on_progress) for named in self.subnets(name).items()]
+
+    def _fine_tune(self, tuner, how, name: str, subnet: Subnet, on_progress: Callable[[str, float], None]) -> dict:
+        path = self.folder / "fine_tuned" / f"{name}.json"
+        asked = {"name": name, "subnet": subnet.to_json(), "how": dataclasses.asdict(how)}
+        found = read_json(path, {})
+        if found.items() >= asked.items() and path.with_suffix(".npz").exists():
+            return found
+        network, steps = tuner.tune(subnet, lambda done: on_progress(name, done))
+        output.write_arrays(path.with_suffix(".npz"), network.arrays())
+        accuracies = {"inherited": self._accuracy(self.inherited(subnet)), "fine_tuned": self._accuracy(network)}
+        atomic.write_json(path, found := asked | {"steps": steps, "search_accuracy": accuracies})
+        return found
+
+    def inherited(self, subnet: Subnet):
+        """The static network of `subnet` with the supernet's weights, recalibrated."""
+        from daqu_tf.evaluation import Scorer
+        from daqu_tf.supernet import extract
+
+        network = extract(self.space, subnet, self.arrays)
+        Scorer(network, self.dataset.x_train).recalibrate()
+        return network
+
+    def _accuracy(self, network) -> float:
+        from daqu_tf.evaluation import Scorer
+
+        return Scorer(network, self.dataset.x_train).accuracy(self.dataset.x_search, self.dataset.y_search)
+
+    def export(self, name: str, fine_tuned: bool, path: pathlib.Path) -> pathlib.Path:
+        """Exports one subnet.
+
+        Args:
+            name: As for `subnets`, but not `front`.
+            fine_tuned: Whether with the weights that `fine_tune` left, instead of those inherited from the supernet, recalibrated.
+            path: The `.tflite` file to write.
+
+        Raises:
+            DaquError: There is no such subnet, or it has not been fine-tuned.
+        """
+        from daqu_tf.export import export_tflite
+        from daqu_tf.supernet import StaticNetwork
+
+        if name == FRONT:
+            raise DaquError("`subnet` must be one subnet, but received 'front': name one of its members, as m00.")
+        ((stem, subnet),) = self.subnets(name).items()
+        if fine_tuned:
+            network, tuned = StaticNetwork(self.space, subnet), self.folder / "fine_tuned" / f"{stem}.npz"
+            if read_json(tuned.with_suffix(".json"), {}).get("subnet") != subnet.to_json():
+                raise DaquError(f"{name} has not been fine-tuned: run daqu-train --subnet={name} first, or leave --fine_tuned out.")
+            network.load_arrays(output.read_arrays(tuned))
+        else:
+            network = self.inherited(subnet)
+        export_tflite(self.space, subnet, targets.get(self.config.target), network.arrays(), path)
+        return path

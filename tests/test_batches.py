@@ -1,0 +1,160 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from daqu_tf.batches import Augmentation, Batches
+from daqu_tf.data import Dataset
+
+NONE = Augmentation(0, False)
+
+
+def dataset(name="digits", count=100, shape=(8, 8, 1), classes=10):
+    """Every image has its number in each pixel, and its label is that number modulo the classes."""
+    numbers = np.arange(count, dtype=np.float32)
+    x, y = np.broadcast_to(numbers[:, None, None, None], (count, *shape)).copy(), (np.arange(count) % classes).astype(np.int32)
+    empty = {"x_search": x[:0], "y_search": y[:0], "x_test": x[:0], "y_test": y[:0]}
+    return Dataset(name, x, y, **empty, num_classes=classes, input_offset=0, input_scale=1, test_was_cut=False, fingerprint="")
+
+
+def take(batches, start, count):
+    return [(x.numpy(), y.numpy()) for x, y in batches.starting_at(start).take(count)]
+
+
+def numbers(parts):
+    """Which images there are, in order."""
+    return np.concatenate([x[:, 0, 0, 0] for x, _ in parts]).astype(int)
+
+
+def assert_equal(first, second):
+    assert len(first) == len(second)
+    for a, b in zip(itertools.chain(*first), itertools.chain(*second)):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("count, size", [(100, 20), (96, 32), (7, 7), (5, 1)])
+def test_each_image_is_once_in_an_epoch(count, size):
+    batches = Batches(dataset(count=count), size, 0, NONE)
+    assert batches.per_epoch == count // size
+    for epoch in range(3):
+        parts = take(batches, epoch * batches.per_epoch, batches.per_epoch)
+        assert sorted(numbers(parts)) == list(range(count))
+
+
+def test_what_is_left_of_an_epoch_differs():
+    batches = Batches(dataset(count=107), 20, 0, NONE)
+    assert batches.per_epoch == 5
+    epochs = [numbers(take(batches, 5 * epoch, 5)) for epoch in range(12)]
+    assert all(len(set(epoch)) == 100 for epoch in epochs)
+    left = [frozenset(range(107)) - set(epoch) for epoch in epochs]
+    assert len(set(left)) == 12
+
+
+def test_labels_are_one_hot_and_belong_to_the_images():
+    for x, y in take(Batches(dataset(), 20, 3, NONE), 0, 5):
+        assert x.shape == (20, 8, 8, 1) and x.dtype == np.float32 and y.shape == (20, 10) and y.dtype == np.float32
+        np.testing.assert_array_equal(y, np.eye(10)[x[:, 0, 0, 0].astype(int) % 10])
+
+
+def test_every_epoch_and_every_seed_has_its_own_order():
+    orders = [numbers(take(Batches(dataset(), 20, seed, NONE), 5 * epoch, 5)) for seed in range(4) for epoch in range(4)]
+    for first, second in itertools.combinations([np.arange(100), *orders], 2):
+        assert np.mean(first == second) < 0.1  # Of two random orders, one in a hundred.
+        assert abs(np.corrcoef(first, second)[0, 1]) < 0.4
+
+
+def test_a_place_in_the_epoch_is_open_to_every_image():
+    batches = Batches(dataset(count=8), 4, 0, NONE)
+    first = [part[0][0, 0, 0, 0] for part in take(batches, 0, 800)[::2]]
+    counts = np.bincount(np.array(first, int), minlength=8)
+    assert counts.min() > 25 and counts.max() < 80  # 50 each.
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 13])
+def test_to_start_at_a_step_is_to_skip_the_ones_before(step):
+    batches, again = (Batches(dataset(), 20, 1, Augmentation(2, True)) for _ in range(2))
+    assert_equal(take(again, step, 8), take(batches, 0, step + 8)[step:])
+
+
+def test_images_are_augmented_anew_in_each_step():
+    data = dataclasses.replace(dataset(count=4), x_train=np.random.default_rng(0).random((4, 8, 8, 1), np.float32))
+    steps = [x for x, _ in take(Batches(data, 4, 0, Augmentation(2, True)), 0, 12)]
+    seen = {image.tobytes() for x in steps for image in x}
+    assert len(seen) > 24  # Of 48; each image has 50 forms.
+
+
+def test_the_steps_of_an_epoch_are_augmented_in_different_ways():
+    image = np.random.default_rng(0).random((1, 8, 8, 1), np.float32)
+    data = dataclasses.replace(dataset(count=64), x_train=np.repeat(image, 64, axis=0))
+    first, second, *_ = (x for x, _ in take(Batches(data, 16, 0, Augmentation(2, True)), 0, 4))
+    assert np.mean(np.all(first == second, axis=(1, 2, 3))) < 0.3
+
+
+def test_the_augmentation_that_fits_the_data_is_the_default():
+    data = dataclasses.replace(dataset("cifar10", 4), x_train=np.random.default_rng(0).random((4, 32, 32, 3), np.float32))
+    by_default = take(Batches(data, 4, 0), 0, 3)
+    assert_equal(by_default, take(Batches(data, 4, 0, Augmentation(4, True)), 0, 3))
+
+
+@pytest.mark.parametrize(
+    "name, height, augmentation, shift, mirror",
+    [
+        ("fashion_mnist", 28, "auto", 2, True),
+        ("cifar10", 32, "auto", 4, True),
+        ("cifar100", 32, "auto", 4, True),
+        ("mnist", 28, "auto", 2, False),
+        ("digits", 8, "auto", 1, False),
+        ("my_letters", 56, "auto", 4, False),
+        ("my_cifar", 32, "auto", 2, False),
+        *((name, 28, "none", 0, False) for name in ("fashion_mnist", "cifar10", "mnist", "my_letters")),
+        ("cifar10", 32, "shift", 4, False),
+        ("fashion_mnist", 28, "shift", 2, False),
+        ("mnist", 28, "shift", 2, False),
+        ("mnist", 28, "shift_mirror", 2, True),
+        ("my_letters", 224, "shift_mirror", 16, True),
+        ("cifar10", 32, "shift_mirror", 4, True),
+    ],
+)
+def test_what_an_augmentation_is_for_a_data_set(name, height, augmentation, shift, mirror):
+    data = dataset(name, 2, (height, 2 * height, 1))
+    assert Augmentation.of(data, augmentation) == Augmentation(shift, mirror)
+
+
+def moved(image, down, right, mirror):
+    """As NumPy says it: edges repeated."""
+    height, width = image.shape[:2]
+    image = image[np.clip(np.arange(height) + down, 0, height - 1)][:, np.clip(np.arange(width) + right, 0, width - 1)]
+    return image[:, ::-1] if mirror else image
+
+
+@pytest.mark.parametrize("shift, mirror", [(1, False), (2, True), (0, True)])
+def test_images_are_shifted_and_mirrored_only(shift, mirror):
+    images = np.random.default_rng(0).random((600, 6, 9, 2), np.float32)
+    augmented = Augmentation(shift, mirror)(tf.constant(images), tf.constant([1, 2], tf.int64)).numpy()
+    assert augmented.shape == images.shape and augmented.dtype == np.float32
+    offsets = range(-shift, shift + 1)
+    ways = list(itertools.product(offsets, offsets, (False, True) if mirror else (False,)))
+    found = []
+    for before, after in zip(images, augmented):
+        (way,) = [way for way in ways if np.array_equal(moved(before, *way), after)]
+        found.append(way)
+    counts = [found.count(way) for way in ways]
+    expected = 600 / len(ways)
+    assert min(counts) > 0.35 * expected and max(counts) < 2 * expected  # Each way, of both axes, as often as the others.
+
+
+def test_none_leaves_images_untouched():
+    images = np.random.default_rng(0).random((9, 8, 8, 1), np.float32)
+    np.testing.assert_array_equal(NONE(tf.constant(images), tf.constant([0, 0], tf.int64)), images)
+
+
+def test_the_seed_decides_the_augmentation():
+    images, augmentation = np.random.default_rng(0).random((64, 8, 8, 1), np.float32), Augmentation(2, True)
+    first, same, step, seed = (
+        augmentation(tf.constant(images), tf.constant(s, tf.int64)) for s in ([3, 4], [3, 4], [3, 5], [4, 4])
+    )
+    np.testing.assert_array_equal(first, same)
+    for other in (step, seed):
+        assert np.mean(np.all(first == other, axis=(1, 2, 3))) < 0.2  # One of fifty ways is the same.

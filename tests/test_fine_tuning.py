@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from daqu_tf import data, fine_tuning
+from daqu_tf.evaluation import Scorer
+from daqu_tf.fine_tuning import FineTuner, FineTuning
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return data.load("digits")
+
+
+def accuracy(network, dataset):
+    return Scorer(network, dataset.x_train).accuracy(dataset.x_search, dataset.y_search)
+
+
+@pytest.mark.parametrize("least_float_seconds", [0.1, 60.0])
+def test_it_ends_in_a_trained_network_of_the_subnet_s_own_bits(least_float_seconds, digits, dataset, monkeypatch):
+    monkeypatch.setattr(fine_tuning, "LEAST_FLOAT_SECONDS", least_float_seconds)
+    space = digits.supernet.space
+    subnet = space.restrict(weight_bits=(3, 4), activation_bits=(6,)).sample(np.random.default_rng(1))
+    network, steps = FineTuner(space, digits.supernet.arrays(), dataset, FineTuning(seconds=4.0)).tune(subnet)
+    assert network.subnet == subnet and steps > 20
+    assert accuracy(network, dataset) > 0.6
+
+
+def test_subnets_of_one_architecture_share_the_float_phase(digits, dataset, monkeypatch):
+    space = digits.supernet.space
+    tuner = FineTuner(space, digits.supernet.arrays(), dataset, FineTuning(steps=40, float_share=0.5))
+    trained = []
+    train = tuner._train
+    monkeypatch.setattr(tuner, "_train", lambda network, *rest: (trained.append(network.subnet), train(network, *rest)))
+    smallest = space.smallest()
+    few, many = smallest.with_bits(4, 4), smallest.with_bits(8, 8)
+    shared, steps = tuner.tune(many)
+    networks = [shared, tuner.tune(few)[0], tuner.tune(many)[0]]
+    assert steps == 40 and trained == [smallest.with_bits(32, 32), many, few, many]
+    first, other, again = (network.arrays()["classifier/kernel"] for network in networks)
+    np.testing.assert_allclose(again, first, atol=1e-4)
+    assert np.abs(other - first).max() > 1e-3
+
+
+def test_the_largest_subnet_can_teach(digits, dataset):
+    """With nothing but its opinion, a student learns what random weights believe, and no labels."""
+    space = digits.supernet.space
+    how = FineTuning(steps=60, float_share=0.0, distillation=1.0)
+    network, _ = FineTuner(space, digits.supernet.arrays(), dataset, how).tune(space.smallest())
+    assert accuracy(network, dataset) < 0.4
