@@ -125,7 +125,16 @@ def train(arm: str, seed: int) -> None:
     }
     scores |= {"images_a_second": 4 * state.step * _BATCH_SIZE.value / state.seconds}
     scores |= {"peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    scores["schedule"] = schedule_of(arm, space, seed).to_json()
     atomic.write_json(folder / "scores.json", scores)
+
+
+def trained(arm: str, seed: int) -> dict[str, np.ndarray]:
+    """The arm's supernet, trained once more if only its scores are here."""
+    path = folder_of(arm, seed) / "supernet.npz"
+    if not path.exists():
+        train(arm, seed)
+    return output.read_arrays(path)
 
 
 def three(space: SearchSpace) -> list[Subnet]:
@@ -160,8 +169,7 @@ def rank(arm: str, seed: int) -> None:
     from daqu_tf.supernet import extract
 
     dataset, space = load()
-    folder = folder_of(arm, seed)
-    arrays = output.read_arrays(folder / "supernet.npz")
+    folder, arrays = folder_of(arm, seed), trained(arm, seed)
     how = FineTuning(steps=_STEPS.value, batch_size=_BATCH_SIZE.value, seed=seed, float_share=0.0)
     done = len(read_lines(folder / "ranking.jsonl"))
     for band, kind, subnet in ranked(space)[done:]:
@@ -182,9 +190,7 @@ def alone(seed: int) -> None:
     from daqu_tf.supernet import StaticNetwork
 
     dataset, space = load()
-    folder = folder_of("full", seed)
-    arrays = output.read_arrays(folder / "supernet.npz")
-    path = folder / "alone.jsonl"
+    path, arrays = folder_of("full", seed) / "alone.jsonl", trained("full", seed)
     done = len(read_lines(path))
     for place, width in [(place, width) for place in range(3) for width in WIDTHS][done:]:
         subnet = uniform_bits(space, three(space)[place], width)
@@ -233,8 +239,33 @@ def do(part: str) -> None:
     {"train": lambda: train(arm, int(seed)), "rank": lambda: rank(arm, int(seed)), "alone": lambda: alone(int(seed))}[kind]()
 
 
+def restore_published() -> None:
+    """Takes what earlier calls published, perhaps on another machine, as done: their folders need not be here."""
+    path = records.RESULTS / f"{result_name()}.json"
+    if not path.exists():
+        return
+    published = json.loads(path.read_text())["results"]
+    files = {
+        folder_of(arm, int(seed)) / "scores.json": json.dumps(scores)
+        for arm, seeds in published["arms"].items()
+        for seed, scores in seeds.items()
+    }
+    for name, rows in published["rows"].items():
+        files[pathlib.Path(_FOLDER.value) / data_name() / name] = "".join(json.dumps(row) + "\n" for row in rows)
+    for path, content in files.items():
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_bytes(path, content.encode())
+
+
+def result_name() -> str:
+    """Of the JSON file and the picture."""
+    return f"ablation_{data_name()}" + ("_quick" if _QUICK.value else "")
+
+
 def run_parts() -> None:
     """All that is left, two at a time, each on a core of its own; sums up after each."""
+    restore_published()
     waiting = [name for name, is_done in parts() if not is_done()]
     cores = sorted(os.sched_getaffinity(0))[:2]
     running: dict[int, tuple[str, subprocess.Popen]] = {}
@@ -279,15 +310,16 @@ def summarise() -> None:
     if not arms:
         return
     seed = int(_SEEDS.value[0])
-    rankings = {arm: rows for arm in TAU_ARMS if (rows := read_lines(folder_of(arm, seed) / "ranking.jsonl"))}
-    alone_rows = read_lines(folder_of("full", seed) / "alone.jsonl")
-    name = f"ablation_{data_name()}" + ("_quick" if _QUICK.value else "")
+    rows = {str(path.relative_to(root)): read_lines(path) for path in sorted(root.glob("*/*.jsonl"))}
+    rankings = {arm: found for arm in TAU_ARMS if (found := rows.get(f"{arm}-{seed}/ranking.jsonl"))}
+    alone_rows = rows.get(f"full-{seed}/alone.jsonl", [])
+    name = result_name()
     results = {
         "table": ablation_summary.table_of(arms),
         "picture": f"results/{name}.png",
         "arms": arms,
-        "ranking": {arm: ablation_summary.tau(rows) | {"rows": rows} for arm, rows in rankings.items() if len(rows) > 10},
-        "alone": alone_rows,
+        "ranking": {arm: ablation_summary.tau(found) for arm, found in rankings.items()},
+        "rows": rows,
     }
     seeds = sorted({seed for scores in arms.values() for seed in scores})
     records.write(name, seeds, results, ablation_summary.bars_of(arms, rankings, alone_rows))

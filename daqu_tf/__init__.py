@@ -2,10 +2,11 @@
 
 One flow, one direction:
 
-    architecture -> space, spaces -> targets, costs -> quantizers -> layers -> units -> supernet -> training -> evaluation
-    -> export -> devices -> oracle -> tuner -> report
+    architecture -> space, spaces -> targets, costs -> samplers, schedule -> quantizers -> layers -> units -> supernet
+    -> evaluation -> training -> fine_tuning -> export -> devices -> oracle -> tuner -> report
 
-`daqu_tf.run(RunConfig(...))` goes through all of it (`pipeline.py`); each stage can be used alone. Beside the flow stand `baked`, a
+`daqu_tf.run(RunConfig(...))` goes through all of it (`pipeline.py`); each stage can be used alone, and `trained_run.py` says what else
+can be done with a trained supernet. Beside the flow stand `baked`, a
 subnet as a plain tf_keras model, and `stock_models`, switchable bits for any tf_keras model.
 """
 

@@ -16,6 +16,7 @@ from daqu_tf.config import RunConfig
 from daqu_tf.errors import DaquError
 
 LOCK = ".lock"
+WHERE = ("output_dir", "strategy", "workers")  # Settings that say where a job runs, not what it does: a resumed one may have others.
 # What a run writes, and --overwrite deletes; `config.json` goes last, since it is what marks the folder as a run's.
 CONTENTS = (
     "clock.json", "timeline.json", "training.csv", "checkpoints", "tensorboard", "supernet.npz", "search", "finalists.json",
@@ -67,7 +68,7 @@ def changes(folder: pathlib.Path, config: RunConfig, fingerprint: str | None = N
     """What differs from the run in the folder, for people; empty where nothing does or there is no run.
 
     Args:
-        folder: Its own name is no setting.
+        folder: The run's.
         config: The settings now.
         fingerprint: Of the data set now; None where it is not known yet.
     """
@@ -75,7 +76,7 @@ def changes(folder: pathlib.Path, config: RunConfig, fingerprint: str | None = N
     if not settings:
         return ""
     before, now = settings["flags"], config.to_json()
-    names = [name for name in now if name != "output_dir" and before.get(name) != now[name]]
+    names = [name for name in now if name not in WHERE and before.get(name) != now[name]]
     differing = [f"--{name} was {before.get(name)}" for name in names]
     if fingerprint is not None and settings["dataset"].get("fingerprint") != fingerprint:
         differing.append("the images were others")
