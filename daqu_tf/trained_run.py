@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -51,14 +52,15 @@ class TrainedRun:
             DaquError: There is no such subnet.
         """
         finalists = {key: self.space.subnet(value["values"]) for key, value in self._finalists().items()}
+        known = {"largest": self.space.largest(), "smallest": self.space.smallest()} | finalists
         if name == FRONT and finalists:
             return finalists
-        known = {"largest": self.space.largest(), "smallest": self.space.smallest()} | finalists
         if name in known:
             return {name: known[name]}
         path = pathlib.Path(name)
         if not path.is_file():
-            raise DaquError(f"`subnet` must be one of {', '.join(known)} or a JSON file, but received {name!r}.")
+            names = ", ".join([*([FRONT] if finalists else []), *known])
+            raise DaquError(f"`subnet` must be one of {names} or a JSON file, but received {name!r}.")
         content = read_json(path)
         values = content.get("subnet", content) if isinstance(content, dict) else None
         if not isinstance(values, dict):
@@ -68,8 +70,10 @@ class TrainedRun:
     def _finalists(self) -> dict[str, dict]:
         return read_json(self.folder / "finalists.json", {})
 
-    def fine_tune(self, name: str, minutes: float, distillation: float, on_progress: Callable[[str, float], None]) -> list[dict]:
-        """Fine-tunes subnets; writes `fine_tuned/NAME.npz` and `NAME.json`.
+    def fine_tune(
+        self, name: str, minutes: float, distillation: float, on_progress: Callable[[str, float], None]
+    ) -> Iterator[dict[str, Any]]:
+        """Fine-tunes subnets, one after the other; writes `fine_tuned/NAME.npz` and `NAME.json`.
 
         One that is there already, with the same settings, is not trained again.
 
@@ -79,8 +83,8 @@ class TrainedRun:
             distillation: As in `FineTuning`.
             on_progress: Called with a subnet's name and the share of its training that is done.
 
-        Returns:
-            The content of the JSON files: subnet, settings, steps, and both accuracies on the search split.
+        Yields:
+            The content of each JSON file: subnet, settings, steps, and both accuracies on the search split.
 
         Raises:
             DaquError: There is no such subnet, or a number is out of range.
@@ -93,9 +97,11 @@ class TrainedRun:
             raise DaquError(f"`distillation` must be in [0, 1], but received {distillation:g}.")
         settings = {name: getattr(self.config, name) for name in ("batch_size", "learning_rate", "seed", "augmentation")}
         how = FineTuning(seconds=60 * minutes, distillation=distillation, **settings)
+        subnets = self.subnets(name)
         tuner = FineTuner(self.space, self.arrays, self.dataset, how)
         (self.folder / "fine_tuned").mkdir(exist_ok=True)
-        return [self._fine_tune(tuner, how, *named, on_progress) for named in self.subnets(name).items()]
+        for stem, subnet in subnets.items():
+            yield self._fine_tune(tuner, how, stem, subnet, on_progress)
 
     def _fine_tune(self, tuner, how, name: str, subnet: Subnet, on_progress: Callable[[str, float], None]) -> dict:
         path = self.folder / "fine_tuned" / f"{name}.json"

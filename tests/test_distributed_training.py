@@ -104,7 +104,14 @@ def test_two_workers_stay_together_and_train_as_one_device(tmp_path):
     ],
 )
 def test_bad_settings_of_a_training(flags, sentence, tmp_path):
-    command = [sys.executable, "-m", "daqu_tf.tools.train", "--dataset=digits", "--space=digits", f"--output_dir={tmp_path / 'run'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "daqu_tf.tools.train",
+        "--dataset=digits",
+        "--space=digits",
+        f"--output_dir={tmp_path / 'run'}",
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
     done = subprocess.run([*command, *flags], capture_output=True, text=True, env=environment)
     assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr

@@ -29,14 +29,22 @@ def _train(argv: list[str]) -> None:
     progress = Progress()
     folder = pathlib.Path(flags.FLAGS.output_dir)
     run = TrainedRun(folder)
-    progress.begin("fine-tuning")
-    rows = run.fine_tune(
-        _SUBNET.value, _MINUTES.value, _DISTILLATION.value, lambda name, done: progress.update(f"{name}  {done:.0%}", None)
-    )
-    for row in rows:
+    begun: set[str] = set()
+
+    def begin(name: str) -> None:
+        if name not in begun:
+            progress.begin(f"fine-tuning {name}")
+            begun.add(name)
+
+    def on_progress(name: str, done: float) -> None:
+        begin(name)
+        progress.update("", 60 * _MINUTES.value * (1 - done))
+
+    for row in run.fine_tune(_SUBNET.value, _MINUTES.value, _DISTILLATION.value, on_progress):
+        begin(row["name"])
         before, after = (row["search_accuracy"][name] for name in ("inherited", "fine_tuned"))
         path = folder / "fine_tuned" / f"{row['name']}.npz"
-        progress.end(f"{row['name']}: {before:.1%} inherited, {after:.1%} fine-tuned, on the search split; {path}")
+        progress.end(f"{before:.1%} inherited, {after:.1%} fine-tuned, on the search split; {path}")
 
 
 def main() -> None:

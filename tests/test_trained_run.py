@@ -1,0 +1,104 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from daqu_tf import atomic, data, output, pipeline
+from daqu_tf.config import RunConfig
+from daqu_tf.devices import HostDevice
+from daqu_tf.errors import DaquError
+from daqu_tf.evaluation import top1
+from daqu_tf.supernet import Supernet
+from daqu_tf.trained_run import TrainedRun
+
+
+def member(space):
+    return space.restrict(resolution=(8,)).smallest()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder as daqu-search leaves it, whose supernet was not trained."""
+    config = RunConfig("digits", str(tmp_path_factory.mktemp("run")), space="digits")
+    dataset = data.load("digits", config.seed)
+    space = pipeline.space_for(config, dataset)
+    atomic.write_json(config.folder / "config.json", pipeline.describe(config, dataset, space))
+    supernet = Supernet(space)
+    supernet.initialise_steps(dataset.x_train[:64], space.weight_bits)
+    output.write_arrays(config.folder / "supernet.npz", supernet.arrays())
+    finalists = {"m00": {"values": member(space).to_json(), "inherited": 0.1}}
+    atomic.write_json(config.folder / "finalists.json", finalists)
+    return TrainedRun(config.folder)
+
+
+def test_a_subnet_is_found_by_name_or_file(run, tmp_path):
+    smallest = run.space.smallest()
+    assert run.subnets("smallest") == {"smallest": smallest} and run.subnets("m00") == run.subnets("front")
+    assert run.subnets("front") == {"m00": member(run.space)}
+    for content in (smallest.to_json(), {"subnet": smallest.to_json(), "sha256": "..."}):
+        (tmp_path / "mine.manifest.json").write_text(json.dumps(content))
+        assert run.subnets(str(tmp_path / "mine.manifest.json")) == {"mine": smallest}
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("tiny", "`subnet` must be one of front, largest, smallest, m00 or a JSON file"),
+        ("list.json", "must hold a JSON object of gene names and values"),
+        ("broken.json", "cannot be read"),
+        ("other.json", "`resolution` must be one of"),
+    ],
+)
+def test_no_such_subnet(run, tmp_path, monkeypatch, name, sentence):
+    monkeypatch.chdir(tmp_path)
+    for path, content in (("list.json", "[1]"), ("broken.json", "{"), ("other.json", '{"stem.width": 4}')):
+        (tmp_path / path).write_text(content)
+    with pytest.raises(DaquError, match=re.escape(sentence)):
+        run.subnets(name)
+
+
+def test_fine_tuned_exported_and_not_trained_again(run, tmp_path):
+    seen = []
+    (row,) = run.fine_tune("front", 4 / 60, 0.0, lambda name, done: seen.append((name, done)))
+    assert row["search_accuracy"]["fine_tuned"] > 0.5 > row["search_accuracy"]["inherited"]
+    assert seen[-1] == ("m00", 1.0)
+    assert list(run.fine_tune("m00", 4 / 60, 0.0, lambda *_: pytest.fail("It is there already."))) == [row]
+    path = run.export("m00", fine_tuned=True, path=tmp_path / "m00.tflite")
+    dataset = run.dataset
+    assert top1(HostDevice().predict(path, dataset.x_search), dataset.y_search) > 0.5
+    path = run.export("m00", fine_tuned=False, path=tmp_path / "inherited.tflite")
+    assert top1(HostDevice().predict(path, dataset.x_search), dataset.y_search) < 0.5
+
+
+def test_what_was_not_fine_tuned_is_not_exported_as_such(run, tmp_path):
+    with pytest.raises(DaquError, match="largest has not been fine-tuned: run daqu-train --subnet=largest first"):
+        run.export("largest", fine_tuned=True, path=tmp_path / "largest.tflite")
+    with pytest.raises(DaquError, match="must be one subnet, but received 'front'"):
+        run.export("front", fine_tuned=False, path=tmp_path / "front.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--subnet=tiny"], "`subnet` must be one of"),
+        (["--subnet=m00", "--fine_tuning_minutes=0"], "`fine_tuning_minutes` must be above 0"),
+        (["--subnet=m00", "--distillation=2"], "`distillation` must be in [0, 1]"),
+        ([], "`dataset` must be given"),
+    ],
+)
+def test_the_tool_says_what_is_wrong(run, flags, sentence):
+    command = [sys.executable, "-m", "daqu_tf.tools.train", f"--output_dir={run.folder}", *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"Error: {sentence}") and done.stderr.count("\n") == 1
+
+
+def test_a_folder_without_a_trained_supernet(tmp_path):
+    with pytest.raises(DaquError, match="holds no run"):
+        TrainedRun(tmp_path)
+    config = RunConfig("digits", str(tmp_path), space="digits")
+    (tmp_path / "config.json").write_text(json.dumps({"flags": config.to_json(), "dataset": {}}))
+    with pytest.raises(DaquError, match="no trained supernet yet"):
+        TrainedRun(tmp_path)
