@@ -113,6 +113,6 @@ def test_bad_settings_of_a_training(flags, sentence, tmp_path):
         f"--output_dir={tmp_path / 'run'}",
     ]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
-    done = subprocess.run([*command, *flags], capture_output=True, text=True, env=environment)
+    done = subprocess.run([*command, f"--output_dir={tmp_path / 'run'}", *flags], capture_output=True, text=True, env=environment)
     assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
