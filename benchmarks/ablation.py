@@ -6,11 +6,14 @@ Every arm takes the same steps over the same batches, on one core; two arms run 
 - a panel of 16 architectures at 8 bits and at mixed bits: the accuracy gap and the mean;
 - three architectures at every width throughout, against their own 8 bits;
 - how well the accuracy with inherited weights ranks subnets: Kendall's tau with that after an equal fine-tuning, within bands of
-  MACs and precision;
-- fine-tuning, against the same network trained alone for three times as many steps.
-Each part is written down as it ends; cut off, the command goes on with the next, and what there is is summed up after each.
+  MACs and precision (first seed);
+- fine-tuning those three at every width, also with the largest subnet as teacher, against the same network trained alone for as
+  many steps and for three times as many (first seed).
+Each part is written down as it ends, and what there is is summed up. Cut off, the command goes on with the next part. One that
+fails does not stop the others, but the command then ends with status 1.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -28,27 +31,32 @@ from absl import app, flags
 from daqu_tf import atomic, data, output, spaces
 from daqu_tf.panel import architectures
 from daqu_tf.samplers import mixed_bits, uniform_bits
-from daqu_tf.schedule import DISTILLATION, WARM_UP_SHARE, PrecisionTransfer, Schedule, WarmUp
+from daqu_tf.schedule import Schedule, make_schedule
 from daqu_tf.space import SearchSpace, Subnet
 
 PANEL, PANEL_SEED = 16, 99
-ARMS = {
-    # Warm-up's sampler, that of the precision transfer, how widths open, and the distillation of both phases.
-    "full": ("gap_aware", "gap_aware", "progressive", DISTILLATION),
-    "no_warm_up": (None, "sandwich", "progressive", DISTILLATION),
-    "all_at_once": ("gap_aware", "gap_aware", "all_at_once", DISTILLATION),
-    "eight_bits": ("gap_aware", "gap_aware", "none", DISTILLATION),
-    "sandwich": ("sandwich", "sandwich", "progressive", DISTILLATION),
-    "no_warm_up_gap_aware": (None, "gap_aware", "progressive", DISTILLATION),
-    "warm_up_only": ("gap_aware", "sandwich", "progressive", DISTILLATION),
-    "no_distillation": ("gap_aware", "gap_aware", "progressive", 0.0),
+ARMS = {  # --warmup and --precision_transfer as of daqu-train, and what else is changed in the phases.
+    "full": ("gap_aware", "progressive", {}),
+    "no_warm_up": ("none", "progressive", {}),
+    "all_at_once": ("gap_aware", "all_at_once", {}),
+    "eight_bits": ("gap_aware", "none", {}),
+    "sandwich": ("sandwich", "progressive", {}),
+    "no_warm_up_gap_aware": ("none", "progressive", {"precision_transfer": {"sampler": "gap_aware"}}),
+    "warm_up_only": ("gap_aware", "progressive", {"precision_transfer": {"sampler": "sandwich"}}),
+    "no_distillation": (
+        "gap_aware",
+        "progressive",
+        {"warm_up": {"distillation": 0.0}, "precision_transfer": {"distillation": 0.0}},
+    ),
 }
 FINE_TUNED_BANDS, FINE_TUNED_IN_A_CELL = 4, 3
 PRECISIONS = ("high", "4", "low", "mixed")
-TAU_ARMS = ("full", "no_warm_up")
+RANKED = FINE_TUNED_BANDS * len(PRECISIONS) * FINE_TUNED_IN_A_CELL
 WIDTHS = (8, 6, 4, 3, 2)
+QUICK = {"dataset": "digits", "space": "digits", "arms": ["full", "no_warm_up"], "seeds": ["0"], "epochs": 15.0, "batch_size": 32}
+QUICK |= {"ranking": False, "alone": False}
 
-_DATASET = flags.DEFINE_string("dataset", None, "A .npz with x_train, y_train, x_test and y_test.", required=True)
+_DATASET = flags.DEFINE_string("dataset", None, f"One of {', '.join(data.NAMES)}, or a .npz with x_train, y_train, x_test, y_test.")
 _SPACE = flags.DEFINE_string("space", "mobilenet_v2_28", "Search space.")
 _SEEDS = flags.DEFINE_list(
     "seeds", ["0", "1", "2"], "Of weights, order, augmentation and sampling; the splits are always the same."
@@ -60,24 +68,80 @@ _STEPS = flags.DEFINE_integer("fine_tuning_steps", 800, "Of each fine-tuning.")
 _RANKING = flags.DEFINE_bool("ranking", True, "Fine-tune 48 subnets of two arms, for Kendall's tau.")
 _ALONE = flags.DEFINE_bool("alone", True, "Fine-tune three architectures at every width, and train each alone.")
 _FOLDER = flags.DEFINE_string("folder", "runs/ablation", "What has been done so far; the command goes on from there.")
-_QUICK = flags.DEFINE_bool("quick", False, "Two arms of the space `digits` on its own data, one seed, in about a minute.")
+_QUICK = flags.DEFINE_bool(
+    "quick", False, "Two arms of the space `digits` on its own data, one seed, about a minute; others by their flags."
+)
 _PART = flags.DEFINE_string("part", None, "Only do this part (internal).")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One piece of work, for a process of its own.
+
+    Attributes:
+        kind: `train`, `rank` or `alone`.
+        arm: One of `ARMS`.
+        seed: Of it.
+    """
+
+    kind: str
+    arm: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.arm}:{self.seed}"
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Of the trained supernet."""
+        return root() / f"{self.arm}-{self.seed}"
+
+    @property
+    def log(self) -> pathlib.Path:
+        """What the process prints."""
+        return self.folder / f"{self.kind}.log"
+
+    @property
+    def path(self) -> pathlib.Path:
+        """What it leaves."""
+        return self.folder / ("scores.json" if self.kind == "train" else f"{self.kind}-{_STEPS.value}.jsonl")
+
+    def is_done(self) -> bool:
+        """Whether all of it is there."""
+        if self.kind == "train":
+            return self.path.exists()
+        return len(read_lines(self.path)) >= {"rank": RANKED, "alone": 3 * len(WIDTHS)}[self.kind]
+
+    def can_start(self) -> bool:
+        """A supernet must be trained and scored before it is used."""
+        return self.kind == "train" or all((self.folder / name).exists() for name in ("supernet.npz", "scores.json"))
 
 
 def schedule_of(arm: str, space: SearchSpace, seed: int) -> Schedule:
     """The arm's schedule: all have as many steps and one cosine."""
-    warm, sampler, opening, distillation = ARMS[arm]
-    share = WARM_UP_SHARE if warm else 0.0
-    order = space.weight_bits[::-1] if opening != "none" else space.weight_bits[-1:]
-    settings = {"distillation": distillation} | ({} if opening == "progressive" else {"opening": 0.0})
-    transfer = PrecisionTransfer((1 - share) * _EPOCHS.value, order, sampler=sampler, **settings)
-    warm_up = WarmUp(share * _EPOCHS.value, sampler=warm, distillation=distillation) if warm else None
-    return Schedule("epochs", warm_up, transfer, _BATCH_SIZE.value, seed)
+    warm_up, transfer, changes = ARMS[arm]
+    schedule = make_schedule(space, warm_up, transfer, _EPOCHS.value, "epochs", batch_size=_BATCH_SIZE.value, seed=seed)
+    phases = {name: dataclasses.replace(getattr(schedule, name), **changed) for name, changed in changes.items()}
+    return dataclasses.replace(schedule, **phases)
 
 
-def folder_of(arm: str, seed: int) -> pathlib.Path:
-    """Of one trained supernet."""
-    return pathlib.Path(_FOLDER.value) / data_name() / f"{arm}-{seed}"
+def schedule_json(part: Part) -> dict:
+    """As it is read back from a file."""
+    return json.loads(json.dumps(schedule_of(part.arm, spaces.get(_SPACE.value), part.seed).to_json()))
+
+
+def check_folders() -> None:
+    """Ends the command where a folder holds a training, done or begun, of another schedule: say, one of older defaults."""
+    for part in trainings():
+        path = part.folder / "schedule.json"
+        if path.exists() and json.loads(path.read_text()) != schedule_json(part):
+            sys.exit(f"{part.folder} was trained with another schedule: delete it, or choose another --folder.")
+
+
+def root() -> pathlib.Path:
+    """Of all that was trained with these settings."""
+    name = f"{data_name()}-{pathlib.Path(_SPACE.value).stem}-{_EPOCHS.value:g}-{_BATCH_SIZE.value}"
+    return pathlib.Path(_FOLDER.value) / name
 
 
 def data_name() -> str:
@@ -91,7 +155,7 @@ def load() -> tuple[data.Dataset, SearchSpace]:
     return dataset, spaces.get(_SPACE.value).for_images(dataset.image_shape, dataset.num_classes)
 
 
-def train(arm: str, seed: int) -> None:
+def train(part: Part) -> None:
     """Trains and scores one arm; writes `supernet.npz` and `scores.json`."""
     from daqu_tf.evaluation import Scorer
     from daqu_tf.keras import keras
@@ -99,42 +163,37 @@ def train(arm: str, seed: int) -> None:
     from daqu_tf.training import SupernetTraining
 
     dataset, space = load()
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(part.seed)
     supernet = Supernet(space)
     scorer = Scorer(supernet, dataset.x_train)
-    folder = folder_of(arm, seed)
-    training = SupernetTraining(supernet, dataset, scorer, schedule_of(arm, space, seed), folder)
+    schedule = schedule_of(part.arm, space, part.seed)
+    atomic.write_json(part.folder / "schedule.json", schedule.to_json())
+    training = SupernetTraining(supernet, dataset, scorer, schedule, part.folder)
     training.restore()
     state = training.run(lambda phase, done, figures: None)
-    output.write_arrays(folder / "supernet.npz", supernet.arrays())
-
-    def score(subnets: list[Subnet]) -> list[float]:
-        return scorer.evaluate(subnets, dataset.x_search, dataset.y_search)
-
-    panel = architectures(space, PANEL, PANEL_SEED)
-    rng = np.random.default_rng(7)
-    mixed = [mixed_bits(space, subnet, space.weight_bits, rng) for subnet in panel]
-    scores = {"panel": {"8 bits": score([uniform_bits(space, subnet, 8) for subnet in panel]), "mixed bits": score(mixed)}}
-    few = three(space)
-    scores["precisions"] = {str(width): score([uniform_bits(space, subnet, width) for subnet in few]) for width in WIDTHS}
+    output.write_arrays(part.folder / "supernet.npz", supernet.arrays())
+    scores = accuracies(space, lambda subnets: scorer.evaluate(subnets, dataset.x_search, dataset.y_search))
     scores |= {
         "steps": state.step,
         "seconds": state.seconds,
         "skipped": state.skipped,
         "input_share": state.input_seconds / state.seconds,
+        "images_a_second": state.step * _BATCH_SIZE.value / state.seconds,
+        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "schedule": schedule.to_json(),
     }
-    scores |= {"images_a_second": 4 * state.step * _BATCH_SIZE.value / state.seconds}
-    scores |= {"peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
-    scores["schedule"] = schedule_of(arm, space, seed).to_json()
-    atomic.write_json(folder / "scores.json", scores)
+    atomic.write_json(part.path, scores)
 
 
-def trained(arm: str, seed: int) -> dict[str, np.ndarray]:
-    """The arm's supernet, trained once more if only its scores are here."""
-    path = folder_of(arm, seed) / "supernet.npz"
-    if not path.exists():
-        train(arm, seed)
-    return output.read_arrays(path)
+def accuracies(space: SearchSpace, score: Callable[[list[Subnet]], list[float]]) -> dict[str, dict[str, list[float]]]:
+    """Of the panel at 8 and at mixed bits, and of three of it at every width."""
+    panel, few = architectures(space, PANEL, PANEL_SEED), three(space)
+    rng = np.random.default_rng(7)
+    mixed = [mixed_bits(space, subnet, space.weight_bits, rng) for subnet in panel]
+    return {
+        "panel": {"8 bits": score([uniform_bits(space, subnet, 8) for subnet in panel]), "mixed bits": score(mixed)},
+        "precisions": {str(width): score([uniform_bits(space, subnet, width) for subnet in few]) for width in WIDTHS},
+    }
 
 
 def three(space: SearchSpace) -> list[Subnet]:
@@ -162,46 +221,52 @@ def at_precision(space: SearchSpace, subnet: Subnet, kind: str, rng: np.random.G
     return uniform_bits(space, subnet, int(rng.choice({"high": (6, 8), "4": (4,), "low": (2, 3)}[kind])))
 
 
-def rank(arm: str, seed: int) -> None:
-    """Accuracy of every ranked subnet as inherited and after an equal fine-tuning; `ranking.jsonl`."""
+def rank(part: Part) -> None:
+    """Accuracy of every ranked subnet as inherited and after an equal fine-tuning."""
     from daqu_tf.evaluation import Scorer
     from daqu_tf.fine_tuning import FineTuner, FineTuning
     from daqu_tf.supernet import extract
 
     dataset, space = load()
-    folder, arrays = folder_of(arm, seed), trained(arm, seed)
-    how = FineTuning(steps=_STEPS.value, batch_size=_BATCH_SIZE.value, seed=seed, float_share=0.0)
-    done = len(read_lines(folder / "ranking.jsonl"))
-    for band, kind, subnet in ranked(space)[done:]:
+    arrays = output.read_arrays(part.folder / "supernet.npz")
+    how = FineTuning(steps=_STEPS.value, batch_size=_BATCH_SIZE.value, seed=part.seed, float_share=0.0)
+    tuner = FineTuner(space, arrays, dataset, how)
+    for band, kind, subnet in ranked(space)[len(read_lines(part.path)) :]:
         inherited = extract(space, subnet, arrays)
         scorer = Scorer(inherited, dataset.x_train)
         scorer.recalibrate()
         before = scorer.accuracy(dataset.x_search, dataset.y_search)
-        tuned, _ = FineTuner(space, arrays, dataset, how).tune(subnet)
+        tuned, _ = tuner.tune(subnet)
         after = Scorer(tuned, dataset.x_train).accuracy(dataset.x_search, dataset.y_search)
-        add_line(folder / "ranking.jsonl", {"macs_band": band, "precision": kind, "inherited": before, "fine_tuned": after})
+        add_line(part.path, {"macs_band": band, "precision": kind, "inherited": before, "fine_tuned": after})
 
 
-def alone(seed: int) -> None:
-    """Three architectures at every width: fine-tuned, and trained from random weights for three times the steps."""
+def alone(part: Part) -> None:
+    """Three architectures at every width: fine-tuned, and trained from random weights, also for three times the steps."""
     from daqu_tf.evaluation import Scorer
     from daqu_tf.fine_tuning import FineTuner, FineTuning
     from daqu_tf.keras import keras
     from daqu_tf.supernet import StaticNetwork
 
     dataset, space = load()
-    path, arrays = folder_of("full", seed) / "alone.jsonl", trained("full", seed)
-    done = len(read_lines(path))
-    for place, width in [(place, width) for place in range(3) for width in WIDTHS][done:]:
-        subnet = uniform_bits(space, three(space)[place], width)
-        keras.utils.set_random_seed(seed)
-        random = StaticNetwork(space, space.largest()).arrays()
+    inherited = output.read_arrays(part.folder / "supernet.npz")
+    keras.utils.set_random_seed(part.seed)
+    random = StaticNetwork(space, space.largest()).arrays()
+    how = FineTuning(steps=_STEPS.value, batch_size=_BATCH_SIZE.value, seed=part.seed)
+    variants = {
+        "fine_tuned": (inherited, how),
+        "distilled": (inherited, dataclasses.replace(how, distillation=0.5)),
+        "same_steps": (random, how),
+        "alone": (random, dataclasses.replace(how, steps=3 * how.steps)),
+    }
+    tuners = {name: FineTuner(space, arrays, dataset, variant) for name, (arrays, variant) in variants.items()}
+    cells = [(place, width) for place in range(3) for width in WIDTHS]
+    for place, width in cells[len(read_lines(part.path)) :]:
         row = {"architecture": place, "width": width}
-        for name, start, factor in (("fine_tuned", arrays, 1), ("same_steps", random, 1), ("alone", random, 3)):
-            how = FineTuning(steps=factor * _STEPS.value, batch_size=_BATCH_SIZE.value, seed=seed)
-            network, _ = FineTuner(space, start, dataset, how).tune(subnet)
+        for name, tuner in tuners.items():
+            network, _ = tuner.tune(uniform_bits(space, three(space)[place], width))
             row[name] = Scorer(network, dataset.x_train).accuracy(dataset.x_search, dataset.y_search)
-        add_line(path, row)
+        add_line(part.path, row)
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:
@@ -214,46 +279,64 @@ def add_line(path: pathlib.Path, row: dict) -> None:
     atomic.write_bytes(path, "".join(json.dumps(line) + "\n" for line in [*read_lines(path), row]).encode())
 
 
-def parts() -> list[tuple[str, Callable[[], bool]]]:
-    """What there is to do, in order, and whether it is done."""
-    seeds = [int(seed) for seed in _SEEDS.value]
-    found = [(f"train:{arm}:{seed}", (folder_of(arm, seed) / "scores.json").exists) for seed in seeds for arm in _ARMS.value]
-    if _RANKING.value:
-        for arm in TAU_ARMS:
-            count = FINE_TUNED_BANDS * len(PRECISIONS) * FINE_TUNED_IN_A_CELL
-            path = folder_of(arm, seeds[0]) / "ranking.jsonl"
-            found.append((f"rank:{arm}:{seeds[0]}", lambda path=path, count=count: len(read_lines(path)) >= count))
-    if _ALONE.value:
-        path = folder_of("full", seeds[0]) / "alone.jsonl"
-        found.append((f"alone:full:{seeds[0]}", lambda: len(read_lines(path)) >= 3 * len(WIDTHS)))
-    return found
+def trainings() -> list[Part]:
+    """One for each arm and seed; all arms of the first seed come first."""
+    return [Part("train", arm, int(seed)) for seed in _SEEDS.value for arm in _ARMS.value]
 
 
-def do(part: str) -> None:
+def uses() -> list[Part]:
+    """The parts that use a trained supernet, asked for or not, all of the first seed."""
+    kinds = [*(("rank", arm) for arm in ablation_summary.TAU_ARMS), ("alone", "full")]
+    return [Part(kind, arm, int(_SEEDS.value[0])) for kind, arm in kinds]
+
+
+def parts_left() -> list[Part]:
+    """What is left to do, in order. An arm of which only the scores are here is trained once more where its weights are needed."""
+    asked = {"rank": _RANKING.value, "alone": _ALONE.value}
+    later = [part for part in uses() if asked[part.kind] and part.arm in _ARMS.value and not part.is_done()]
+    needed = {part.folder for part in later}
+    lost = [part for part in trainings() if part.folder in needed and not (part.folder / "supernet.npz").exists()]
+    return [part for part in trainings() if part in lost or not part.is_done()] + later
+
+
+def do(part: Part) -> None:
     """One part, in this process."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    kind, arm, seed = part.split(":")
-    {"train": lambda: train(arm, int(seed)), "rank": lambda: rank(arm, int(seed)), "alone": lambda: alone(int(seed))}[kind]()
+    {"train": train, "rank": rank, "alone": alone}[part.kind](part)
+
+
+def settings() -> dict:
+    """What two calls must share, beside the schedule, to share results."""
+    return json.loads(json.dumps({"space": spaces.get(_SPACE.value).to_json(), "fine_tuning_steps": _STEPS.value}))
+
+
+def published() -> dict[pathlib.Path, str]:
+    """The files that earlier calls with the same settings published, perhaps on another machine."""
+    files = {}
+    try:
+        results = json.loads((records.RESULTS / f"{result_name()}.json").read_text())["results"]
+        if any(results[name] != value for name, value in settings().items()):
+            return {}
+        for part in [Part("train", arm, int(seed)) for arm in ARMS for seed in results["arms"].get(arm, {})]:
+            scores = results["arms"][part.arm][str(part.seed)]
+            if scores["schedule"] != schedule_json(part):
+                continue
+            for use in (dataclasses.replace(part, kind=kind) for kind in ("rank", "alone")):
+                if rows := results["rows"].get(str(use)):
+                    files[use.path] = "".join(json.dumps(row) + "\n" for row in rows)
+            files |= {part.folder / "schedule.json": json.dumps(scores["schedule"]), part.path: json.dumps(scores)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # There is none, or one of another version.
+        return {}
+    return files
 
 
 def restore_published() -> None:
-    """Takes what earlier calls published, perhaps on another machine, as done: their folders need not be here."""
-    path = records.RESULTS / f"{result_name()}.json"
-    if not path.exists():
-        return
-    published = json.loads(path.read_text())["results"]
-    files = {
-        folder_of(arm, int(seed)) / "scores.json": json.dumps(scores)
-        for arm, seeds in published["arms"].items()
-        for seed, scores in seeds.items()
-    }
-    for name, rows in published["rows"].items():
-        files[pathlib.Path(_FOLDER.value) / data_name() / name] = "".join(json.dumps(row) + "\n" for row in rows)
-    for path, content in files.items():
-        if not path.exists():
+    """Takes what was published as done where nothing else is here."""
+    for path, content in published().items():
+        if not (path.parent / "scores.json").exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_bytes(path, content.encode())
 
@@ -263,37 +346,35 @@ def result_name() -> str:
     return f"ablation_{data_name()}" + ("_quick" if _QUICK.value else "")
 
 
-def run_parts() -> None:
-    """All that is left, two at a time, each on a core of its own; sums up after each."""
-    restore_published()
-    waiting = [name for name, is_done in parts() if not is_done()]
+def run_parts() -> list[Part]:
+    """All that is left, two at a time, each on a core of its own; sums up after each. Returns what could not be done."""
+    waiting, failed = parts_left(), []
     cores = sorted(os.sched_getaffinity(0))[:2]
-    running: dict[int, tuple[str, subprocess.Popen]] = {}
+    running: dict[int, tuple[Part, subprocess.Popen]] = {}
     try:
-        while waiting or running:
-            for core in [core for core in cores if core not in running]:
-                if waiting:
-                    running[core] = waiting[0], start(waiting.pop(0), core)
+        while True:
+            for core in cores:
+                if core not in running and (part := next((part for part in waiting if part.can_start()), None)):
+                    waiting.remove(part)
+                    running[core] = part, start(part, core)
+            if not running:
+                return failed + waiting
             time.sleep(1.0)
-            for core, (name, process) in list(running.items()):
-                if process.poll() is not None:
-                    del running[core]
-                    print(
-                        f"{name}: {'done' if process.returncode == 0 else f'failed with {process.returncode}'}, {len(waiting)} left"
-                    )
-                    summarise()
+            for core in [core for core, (_, process) in running.items() if process.poll() is not None]:
+                part, process = running.pop(core)
+                failed += [part] if process.returncode else []
+                print(f"{part}: {f'failed, see {part.log}' if process.returncode else 'done'}, {len(waiting)} waiting", flush=True)
+                summarise()
     finally:
         for _, process in running.values():
             process.kill()
 
 
-def start(part: str, core: int) -> subprocess.Popen:
-    """A process for one part, on one core; what it prints is in a log beside its results."""
-    _, arm, seed = part.split(":")
-    folder = folder_of(arm, int(seed))
-    folder.mkdir(parents=True, exist_ok=True)
+def start(part: Part, core: int) -> subprocess.Popen:
+    """A process for one part, on one core."""
+    part.folder.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    with (folder / "log.txt").open("ab") as log:
+    with part.log.open("ab") as log:
         process = subprocess.Popen([sys.executable, *sys.argv, f"--part={part}"], env=environment, stdout=log, stderr=log)
     os.sched_setaffinity(process.pid, {core})
     return process
@@ -301,43 +382,52 @@ def start(part: str, core: int) -> subprocess.Popen:
 
 def summarise() -> None:
     """Writes what there is to `results/ablation_DATA.json`, with its picture."""
-    root = pathlib.Path(_FOLDER.value) / data_name()
     arms: dict[str, dict[int, dict]] = {}
     for arm in ARMS:
-        for path in sorted(root.glob(f"{arm}-*/scores.json")):
-            if path.parent.name.removeprefix(f"{arm}-").isdigit():
-                arms.setdefault(arm, {})[int(path.parent.name.removeprefix(f"{arm}-"))] = json.loads(path.read_text())
+        seeds = [path.parent.name.removeprefix(f"{arm}-") for path in root().glob(f"{arm}-*/scores.json")]
+        for part in [Part("train", arm, seed) for seed in sorted(int(seed) for seed in seeds if seed.isdigit())]:
+            if (scores := json.loads(part.path.read_text()))["schedule"] == schedule_json(part):
+                arms.setdefault(arm, {})[part.seed] = scores
     if not arms:
         return
-    seed = int(_SEEDS.value[0])
-    rows = {str(path.relative_to(root)): read_lines(path) for path in sorted(root.glob("*/*.jsonl"))}
-    rankings = {arm: found for arm in TAU_ARMS if (found := rows.get(f"{arm}-{seed}/ranking.jsonl"))}
-    alone_rows = rows.get(f"full-{seed}/alone.jsonl", [])
-    name = result_name()
+    used = {part: rows for part in uses() if part.seed in arms.get(part.arm, {}) and (rows := read_lines(part.path))}
+    rankings = {part.arm: rows for part, rows in used.items() if part.kind == "rank" and part.is_done()}
+    alone_rows = next((rows for part, rows in used.items() if part.kind == "alone" and part.is_done()), [])
+    taus, name = ablation_summary.taus_of(rankings), result_name()
     results = {
-        "table": ablation_summary.table_of(arms),
+        "tables": ablation_summary.tables_of(arms, taus, alone_rows),
         "picture": f"results/{name}.png",
+        **settings(),
         "arms": arms,
-        "ranking": {arm: ablation_summary.tau(found) for arm, found in rankings.items()},
-        "rows": rows,
+        "stability": {arm: ablation_summary.stability_of(seeds) for arm, seeds in arms.items()},
+        "ranking": taus,
+        "rows": {str(part): rows for part, rows in used.items()},
     }
     seeds = sorted({seed for scores in arms.values() for seed in scores})
-    records.write(name, seeds, results, ablation_summary.bars_of(arms, rankings, alone_rows))
+    records.write(name, seeds, results, ablation_summary.bars_of(arms, taus, alone_rows))
     ablation_summary.draw(arms, records.RESULTS / f"{name}.png")
 
 
 def main(argv: list[str]) -> None:
     """Does what is left and writes `results/ablation_DATA.json`."""
     del argv
-    if _QUICK.value:
-        flags.FLAGS.arms, flags.FLAGS.seeds, flags.FLAGS.space, flags.FLAGS.epochs = ["full", "no_warm_up"], ["0"], "digits", 3.0
-        flags.FLAGS.ranking = flags.FLAGS.alone = False
-        flags.FLAGS.folder = f"{_FOLDER.value}_quick"
+    for name, value in QUICK.items() if _QUICK.value else ():
+        flags.FLAGS.set_default(name, value)
+    if not _DATASET.value:
+        sys.exit(f"`--dataset` must be one of {', '.join(data.NAMES)} or the path of a .npz file: give one, or --quick.")
+    if unknown := sorted(set(_ARMS.value) - set(ARMS)):
+        sys.exit(f"`--arms` must be among {', '.join(ARMS)}, but received {', '.join(unknown)}.")
     if _PART.value:
-        do(_PART.value)
+        kind, arm, seed = _PART.value.split(":")
+        do(Part(kind, arm, int(seed)))
         return
-    run_parts()
+    check_folders()
+    restore_published()
+    not_done = run_parts()
     summarise()
+    if not_done:
+        reasons = [f"{part} ({f'see {part.log}' if part.can_start() else 'its supernet is missing'})" for part in not_done]
+        sys.exit(f"Not done: {', '.join(reasons)}.")
 
 
 if __name__ == "__main__":

@@ -41,16 +41,17 @@ def write_readme() -> None:
 
 
 def sections() -> list[str]:
-    """Table and picture of every benchmark that has them."""
+    """Tables and picture of every benchmark that has them."""
     found = []
     for path in sorted((HERE / "results").glob("*.json")):
         results = json.loads(path.read_text())["results"]
-        if not isinstance(results, dict) or "table" not in results:
+        if not isinstance(results, dict) or "tables" not in results:
             continue
-        table = results["table"]
-        lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
-        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        found.append(f"\n## {path.stem}\n\n{table['caption']}\n\n{text}\n\n![{path.stem}]({results['picture']})\n")
+        found.append(f"\n## {path.stem}\n")
+        for table in results["tables"]:
+            lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
+            found.append(f"\n{table['caption']}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+        found.append(f"\n![{path.stem}]({results['picture']})\n")
     return found
 
 

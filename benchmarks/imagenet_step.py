@@ -38,7 +38,7 @@ def measure(supernet, optimizer, subnet: Subnet, batch, steps: int) -> dict:
     seconds = []
     for _ in range(2 + steps):
         began = time.perf_counter()
-        loss = float(optimizer.accumulate(*batch))
+        loss = float(optimizer.accumulate(*batch)[0])
         optimizer.apply(0.5)
         seconds.append(time.perf_counter() - began)
     supernet(batch[0], training=True, statistics_rate=1.0)
@@ -66,8 +66,8 @@ def main(argv: list[str]) -> None:
     import tensorflow as tf
 
     from daqu_tf.keras import keras
+    from daqu_tf.optimizer import Optimizer
     from daqu_tf.supernet import Supernet
-    from daqu_tf.training import Optimizer
 
     keras.utils.set_random_seed(_SEED.value)
     space, rng = spaces.get("mobilenet_v3_imagenet"), np.random.default_rng(_SEED.value)

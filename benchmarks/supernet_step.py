@@ -60,8 +60,8 @@ class SupernetStep:
     def __init__(self, space: SearchSpace):
         import tensorflow as tf
 
+        from daqu_tf.optimizer import Optimizer
         from daqu_tf.supernet import Supernet
-        from daqu_tf.training import Optimizer
 
         self.supernet = Supernet(space)
         self.optimizer = Optimizer(self.supernet, 1e-4)
@@ -85,7 +85,7 @@ class SupernetStep:
 
     def __call__(self) -> float:
         """Returns the loss."""
-        loss = self.optimizer.accumulate(*self._batch)
+        loss, _ = self.optimizer.accumulate(*self._batch)
         self.optimizer.apply(0.5)
         return float(loss)
 

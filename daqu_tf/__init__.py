@@ -25,6 +25,10 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 _LAZY = {
     "RunConfig": "config",
     "run": "pipeline",
+    "TrainedRun": "trained_run",
+    "Schedule": "schedule",
+    "WarmUp": "schedule",
+    "PrecisionTransfer": "schedule",
     "SearchSpace": "space",
     "Subnet": "space",
     "Target": "targets",

@@ -5,6 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from daqu_tf.data import Dataset
+from daqu_tf.schedule import check_batch_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Augmentation:
     mirror: bool
 
     @classmethod
-    def of(cls, dataset: Dataset, name: str = "auto") -> "Augmentation":
+    def of(cls, dataset: Dataset, name: str) -> "Augmentation":
         """The augmentation called `name`; `auto` is the one that fits the data set.
 
         CIFAR's is the usual one, four of 32 pixels and mirrored; other images are moved by a fourteenth of their height. Digits
@@ -56,15 +57,19 @@ class Batches:
     """Training batches by step.
 
     Args:
-        dataset: The train split is used, each image once an epoch.
-        batch_size: Images a batch, at most as many as there are.
+        dataset: The train split is used, each image at most once an epoch: another part each time does not fill a batch.
+        batch_size: Images a batch.
         seed: Of order and augmentation.
-        augmentation: What is done to the images; by default what fits the data set.
+        augmentation: What is done to the images.
+
+    Raises:
+        DaquError: There are fewer images than a batch has.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int, augmentation: Augmentation | None = None):
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, augmentation: Augmentation):
+        check_batch_size(batch_size, len(dataset.x_train))
         self._size, self._seed, self._count = batch_size, seed, len(dataset.x_train)
-        self._augmentation = augmentation or Augmentation.of(dataset)
+        self._augmentation = augmentation
         self._x, self._y = tf.constant(dataset.x_train), tf.one_hot(dataset.y_train, dataset.num_classes)
         self.per_epoch = self._count // batch_size
 

@@ -15,7 +15,7 @@ from daqu_tf import atomic
 
 KEPT = 2
 _STATE = "state.json"
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Checkpoints:
@@ -28,6 +28,8 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, on_warning: Callable[[str], None]):
         self._folder, self._warn, self._said = folder, on_warning, False
+        for left in folder.glob(".step-*"):  # By a process that was killed amid a save.
+            left.unlink(missing_ok=True)
 
     def save(self, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]) -> None:
         """Writes one, then deletes those beyond the newest `KEPT`.
@@ -57,14 +59,16 @@ class Checkpoints:
             old.unlink(missing_ok=True)
 
     def newest(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Arrays and state of the newest one that is whole; None where there is none. Damaged ones are said and put aside."""
+        """Arrays and state of the newest one that can be read; None where there is none. Damaged ones are said and put aside."""
         for path in self._paths():
             try:
                 with np.load(path, allow_pickle=False) as file:
                     arrays = dict(file)  # Reading checks each array's CRC.
                 return arrays, json.loads(bytes(arrays.pop(_STATE)))
+            except OSError as error:
+                self._warn(f"{path} cannot be read ({error}): an older one is used, if there is one.")
             except _DAMAGED as error:
-                self._warn(f"{path} is damaged ({error}): the one before is used.")
+                self._warn(f"{path} is damaged ({error}): an older one is used, if there is one.")
                 with contextlib.suppress(OSError):
                     path.rename(path.with_suffix(".damaged"))
         return None

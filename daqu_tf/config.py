@@ -8,7 +8,7 @@ from typing import Any
 
 from daqu_tf import spaces, targets
 from daqu_tf.errors import DaquError
-from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS
+from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS, check_seed
 
 LEAST_BUDGET_MINUTES = 1.0
 CHOICES = {
@@ -80,9 +80,10 @@ class RunConfig:
                 f"`budget_minutes` must be at least {LEAST_BUDGET_MINUTES:g}, but received {self.budget_minutes:g}: training, "
                 "search and export need that much to do anything."
             )
-        for name, least in (("finalists", 1), ("max_trials", 20), ("batch_size", 2), ("workers", 0), ("seed", 0)):
+        for name, least in (("finalists", 1), ("max_trials", 20), ("batch_size", 2), ("workers", 0)):
             if getattr(self, name) < least:
                 raise DaquError(f"`{name}` must be at least {least}, but received {getattr(self, name)}.")
+        check_seed(self.seed)
         if not 0 < self.learning_rate <= 1:
             raise DaquError(f"`learning_rate` must be in (0, 1], but received {self.learning_rate}.")
         if not 0 <= self.epochs < math.inf:
@@ -90,6 +91,11 @@ class RunConfig:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {getattr(self, name)!r}.")
+
+    @property
+    def how_to_train(self) -> dict[str, Any]:
+        """What the supernet's training and fine-tuning have in common, by name."""
+        return {name: getattr(self, name) for name in ("batch_size", "learning_rate", "seed", "augmentation")}
 
     @property
     def folder(self) -> pathlib.Path:

@@ -4,6 +4,7 @@ Every replica computes the same subnet on its part of a global batch. One proces
 there is one such process, a worker, on each machine; every worker runs the same program and takes its decisions from the chief.
 """
 
+import functools
 import json
 import os
 import re
@@ -124,7 +125,15 @@ def is_chief(strategy: "tf.distribute.Strategy") -> bool:
     return worker(strategy)[0] == 0
 
 
-def own_part(strategy: "tf.distribute.Strategy", batch: "np.ndarray") -> "np.ndarray":
+def check_shares(strategy: "tf.distribute.Strategy", size: int) -> None:
+    """Raises `DaquError` if a batch of `size` cannot be shared out evenly."""
+    replicas = strategy.num_replicas_in_sync
+    if size % replicas:
+        nearest = max(1, round(size / replicas)) * replicas
+        raise DaquError(f"`batch_size` must be a multiple of the {replicas} replicas, but received {size}: use {nearest}.")
+
+
+def own_part(strategy: "tf.distribute.Strategy", batch: "np.ndarray | tf.Tensor") -> "np.ndarray | tf.Tensor":
     """This worker's part of a global batch, which every worker can make by itself from seed and step.
 
     Args:
@@ -134,12 +143,10 @@ def own_part(strategy: "tf.distribute.Strategy", batch: "np.ndarray") -> "np.nda
     Raises:
         DaquError: The batch cannot be shared out evenly.
     """
-    replicas, (index, workers) = strategy.num_replicas_in_sync, worker(strategy)
-    if len(batch) % replicas:
-        nearest = max(1, round(len(batch) / replicas)) * replicas
-        raise DaquError(f"`batch_size` must be a multiple of the {replicas} replicas, but received {len(batch)}: use {nearest}.")
+    check_shares(strategy, len(batch))
+    index, workers = worker(strategy)
     size = len(batch) // workers
-    return batch[index * size : (index + 1) * size]
+    return batch if workers == 1 else batch[index * size : (index + 1) * size]
 
 
 def from_chief(strategy: "tf.distribute.Strategy", values: "np.ndarray | float") -> "np.ndarray":
@@ -158,15 +165,27 @@ def from_chief(strategy: "tf.distribute.Strategy", values: "np.ndarray | float")
     import tensorflow as tf
 
     values = np.asarray(values, np.float64)
-    if worker(strategy)[1] == 1:
-        return values
+    return values if worker(strategy)[1] == 1 else _from_chief(strategy)(tf.constant(values))[0].numpy()
 
-    @tf.function(autograph=False)
+
+@functools.cache
+def _from_chief(strategy: "tf.distribute.Strategy"):
+    """Traced once for each shape."""
+    import tensorflow as tf
+
+    @tf.function(autograph=False, reduce_retracing=False)
     def shared(own):
         sums = strategy.run(lambda: _all_reduce(tf.where(_is_first_replica(), own, 0.0), "from_chief"))
         return tf.stack(strategy.experimental_local_results(sums))
 
-    return shared(tf.constant(values))[0].numpy()
+    return shared
+
+
+def check_same_everywhere(strategy: "tf.distribute.Strategy", settings: Any) -> None:
+    """Raises `DaquError` if `settings`, which JSON can hold, are others on the chief."""
+    own = zlib.crc32(json.dumps(settings).encode())
+    if int(from_chief(strategy, own)) != own:
+        raise DaquError("Settings or data differ from those of worker 0: start the same command on the same data everywhere.")
 
 
 def checkpoint_from_chief(
@@ -190,7 +209,7 @@ def checkpoint_from_chief(
     if not size:
         return None
     state = bytes(from_chief(strategy, list(text.ljust(size)[:size])).astype(np.uint8))
-    arrays = found[0] if found else own
+    arrays = found[0] if found and is_chief(strategy) else own
     flat = from_chief(strategy, np.concatenate([arrays[name].ravel().astype(np.float64) for name in own]))
     ends = np.cumsum([array.size for array in own.values()])
     parts = np.split(flat, ends[:-1])

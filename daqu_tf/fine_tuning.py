@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from daqu_tf.batches import Augmentation, Batches
 from daqu_tf.data import Dataset
+from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
 from daqu_tf.optimizer import Optimizer, cosine
 from daqu_tf.samplers import in_float
 from daqu_tf.space import SearchSpace, Subnet
-from daqu_tf.supernet import StaticNetwork, extract
-from daqu_tf.training import STEP_IMAGES
+from daqu_tf.supernet import STEP_IMAGES, StaticNetwork, extract
 from daqu_tf.weights import cut
 
 FLOAT_SHARE = 0.7
@@ -46,6 +46,10 @@ class FineTuning:
     augmentation: str = "auto"
     float_share: float = FLOAT_SHARE
     distillation: float = 0.0
+
+    def __post_init__(self):
+        if not (self.seconds > 0 or self.steps > 0):
+            raise DaquError(f"`seconds` or `steps` must be above 0, but received {self.seconds} and {self.steps}.")
 
 
 class FineTuner:
@@ -106,7 +110,7 @@ class FineTuner:
         optimizer = Optimizer(network, self._how.learning_rate)
         progress.begin()
         for images, labels in self._batches.starting_at(progress.steps):
-            optimizer.accumulate(images, self._teach(images, labels), 1.0)
+            optimizer.accumulate(images, self._teach(images, labels))
             optimizer.apply(cosine(progress.done))
             progress.count()
             on_progress(progress.done)

@@ -36,7 +36,7 @@ def product_in(
 ) -> tf.Tensor:
     """`product(x, kernel)`, computed in a type of half the width; float32 in and out.
 
-    Codes of up to 8 bits are exact in both.
+    Activations that come as codes of up to 8 bits are exact in both.
 
     Args:
         half: `float16`, `bfloat16`, or None for float32.

@@ -44,7 +44,7 @@ class Optimizer:
         with self._strategy.scope():
             self._create_variables()
         shape = [None, *network.space.input_shape]
-        signature = [tf.TensorSpec(shape), tf.TensorSpec([None, network.space.num_classes]), tf.TensorSpec([])]
+        signature = [tf.TensorSpec(shape), tf.TensorSpec([None, network.space.num_classes])]
         self.accumulate = tf.function(self._accumulate, input_signature=signature, autograph=False)
         self._apply = tf.function(self._update, input_signature=[tf.TensorSpec([])], autograph=False)
 
@@ -52,7 +52,8 @@ class Optimizer:
         options = {"synchronization": tf.VariableSynchronization.ON_READ, "aggregation": tf.VariableAggregation.SUM}
         self.gradient = tf.Variable(tf.zeros_like(self._rate), trainable=False, **options)  # Each replica has its own.
         self.mean, self.square, self._direction = (tf.Variable(tf.zeros_like(self._rate), trainable=False) for _ in range(3))
-        self.updates = tf.Variable(0.0, trainable=False)
+        # Of each element its own count of updates: a width that opens late begins like one that was there from the start.
+        self.updates = tf.Variable(tf.zeros_like(self._rate), trainable=False)
         if self._is_scaled:
             self.scale, self.finite_steps = (tf.Variable(value, trainable=False) for value in (FIRST_SCALE, 0.0))
 
@@ -71,22 +72,21 @@ class Optimizer:
         for name, variable in self.state.items():
             variable.assign(arrays[name])
 
-    def _accumulate(self, images, targets, weight):
-        """Adds the active subnet's gradients times `weight`.
+    def _accumulate(self, images, targets):
+        """Adds the active subnet's gradients.
 
         Args:
             images: Of this worker: all, or `distribution.own_part`.
             targets: Class probabilities of these images.
-            weight: Scalar.
 
         Returns:
             The loss over the images of all workers, and the logits of these images.
         """
-        losses, logits = self._strategy.run(self._accumulate_part, (images, targets, weight))
+        losses, logits = self._strategy.run(self._accumulate_part, (images, targets))
         losses, logits = map(self._strategy.experimental_local_results, (losses, logits))
         return losses[0], logits[0] if len(logits) == 1 else tf.concat(logits, 0)
 
-    def _accumulate_part(self, images, targets, weight):
+    def _accumulate_part(self, images, targets):
         images, targets = (replica_part(self._strategy, x) for x in (images, targets))
         with tf.GradientTape() as tape:
             logits = self._network(images, training=True)
@@ -97,7 +97,7 @@ class Optimizer:
         gradients = tape.gradient(scaled, self._variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         loss = sum_over_replicas(loss, "loss")
         with tf.control_dependencies([loss]):  # The returned loss is one replica's, but all must take part in the sum.
-            _add(self.gradient, weight * _flat(gradients))
+            _add(self.gradient, _flat(gradients))
         return loss, logits
 
     def _update(self, factor):
@@ -124,23 +124,24 @@ class Optimizer:
         return tf.group(*(_add(variable, tf.reshape(part, variable.shape)) for variable, part in parts))
 
     def _adam(self, gradient):
-        """Adam's step at a learning rate of 1: TensorFlow's fused kernel, on a vector of zeros."""
-        _add(self.updates, 1.0)
-        count = self.updates.read_value()
+        """Adam's step at a learning rate of 1: TensorFlow's fused kernel, on a vector of zeros, and the correction of its bias."""
         _set(self._direction, tf.zeros_like(gradient))
         tf.raw_ops.ResourceApplyAdam(
             var=self._direction.handle,
             m=self.mean.handle,
             v=self.square.handle,
-            beta1_power=tf.pow(BETAS[0], count),
-            beta2_power=tf.pow(BETAS[1], count),
+            beta1_power=0.0,
+            beta2_power=0.0,
             lr=1.0,
             beta1=BETAS[0],
             beta2=BETAS[1],
             epsilon=1e-7,
             grad=gradient,
         )
-        return self._direction.read_value()
+        _add(self.updates, tf.cast(self.square.read_value() > 0, tf.float32))
+        updates = tf.maximum(self.updates.read_value(), 1.0)
+        mean_bias, square_bias = (1.0 - tf.exp(updates * math.log(beta)) for beta in BETAS)
+        return self._direction.read_value() * tf.sqrt(square_bias) / mean_bias
 
     def _adapt_scale(self, finite) -> None:
         """Doubles the scale of the loss after `GROWTH_STEPS` finite steps, and halves it after one that is not."""
@@ -156,9 +157,11 @@ class Optimizer:
             factor: Of the peak learning rates.
 
         Returns:
-            Whether all gradients were finite. Otherwise nothing moved, and in float16 the scale was halved.
+            False if gradients were not finite: then nothing moved. In float16 the scale of the loss is halved first, as long as
+            that can help, which is no failure.
         """
-        return bool(self._apply(factor))
+        lowest = not self._is_scaled or float(self.scale.read_value()) <= LEAST_SCALE
+        return bool(self._apply(factor)) or not lowest
 
 
 def cosine(done: float) -> float:

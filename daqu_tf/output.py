@@ -7,6 +7,7 @@ import json
 import pathlib
 import shutil
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,13 +69,13 @@ def check(config: RunConfig, overwrite: bool) -> None:
         )
 
 
-def changes(folder: pathlib.Path, config: RunConfig, fingerprint: str | None = None) -> str:
+def changes(folder: pathlib.Path, config: RunConfig, content: Mapping[str, Any] | None = None) -> str:
     """What differs from the run in the folder, for people; empty where nothing does or there is no run.
 
     Args:
         folder: The run's.
         config: The settings now.
-        fingerprint: Of the data set now; None where it is not known yet.
+        content: Of `config.json` now, where that is known already; what it leaves out is not compared.
     """
     settings = _settings(folder)
     if not settings:
@@ -82,8 +83,9 @@ def changes(folder: pathlib.Path, config: RunConfig, fingerprint: str | None = N
     before, now = settings["flags"], config.to_json()
     names = [name for name in now if name not in WHERE and before.get(name) != now[name]]
     differing = [f"--{name} was {before.get(name)}" for name in names]
-    if fingerprint is not None and settings["dataset"].get("fingerprint") != fingerprint:
-        differing.append("the images were others")
+    for name, what in (("dataset", "images"), ("schedule", "training schedule"), ("search_space", "search space")):
+        if content and name in content and json.loads(json.dumps(content[name])) != settings.get(name):
+            differing.append(f"the {what} had another content")
     return ", ".join(differing)
 
 
@@ -119,8 +121,13 @@ def config_of(folder: pathlib.Path) -> RunConfig:
     return RunConfig(**settings["flags"])
 
 
-def read_json(path: pathlib.Path, default=None):
+def read_json(path: pathlib.Path, default=None, remedy: str = "restore it, or delete the folder that holds it"):
     """The content of a JSON file; `default`, where given, if there is no such file.
+
+    Args:
+        path: Of the file.
+        default: None if the file must be there.
+        remedy: What the user should do about one that cannot be read.
 
     Raises:
         DaquError: The file is damaged.
@@ -130,7 +137,7 @@ def read_json(path: pathlib.Path, default=None):
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DaquError(f"{path} cannot be read ({error}): restore it, or delete the folder that holds it.") from error
+        raise DaquError(f"{path} cannot be read ({error}): {remedy}.") from error
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
@@ -166,4 +173,10 @@ class Clock:
         """Writes the seconds down, every few seconds or `now`."""
         if now or time.monotonic() - self._written > 5.0:
             self._written = time.monotonic()
-            atomic.write_json(self._path, {"seconds": round(self.elapsed(), 1)})
+            # A full disk is said by whoever has something to lose.
+            with contextlib.suppress(OSError):
+                atomic.write_json(self._path, {"seconds": round(self.elapsed(), 1)})
+
+    def forget(self, seconds: float) -> None:
+        """Gives back what was used for something that the budget is not for."""
+        self._before -= seconds

@@ -7,7 +7,7 @@ import numpy as np
 from daqu_tf import costs
 from daqu_tf.data import Dataset
 from daqu_tf.evaluation import Scorer
-from daqu_tf.samplers import in_float, uniform_bits
+from daqu_tf.samplers import in_float, next_width, uniform_bits
 from daqu_tf.space import SearchSpace, Subnet
 
 ARCHITECTURES = 8
@@ -24,8 +24,8 @@ def architectures(space: SearchSpace, count: int = ARCHITECTURES, seed: int = 0)
         seed: Of the choice.
     """
     rng = np.random.default_rng([seed, 5])
-    ends = [uniform_bits(space, end, space.weight_bits[-1]) for end in (space.smallest(), space.largest())]
-    drawn = (uniform_bits(space, space.sample_by_gene(rng), space.weight_bits[-1]) for _ in range(_CANDIDATES))
+    ends = [uniform_bits(space, end, space.widths[-1]) for end in (space.smallest(), space.largest())]
+    drawn = (uniform_bits(space, space.sample_by_gene(rng), space.widths[-1]) for _ in range(_CANDIDATES))
     between = sorted(set(drawn) - set(ends), key=lambda subnet: (costs.macs(space, subnet), subnet.choices))
     places = np.linspace(0, len(between) - 1, min(count - 2, len(between))).round().astype(int)
     return list(dict.fromkeys([ends[0], *(between[place] for place in places), ends[1]]))
@@ -44,7 +44,7 @@ class Panel:
         self._scorer, self._space = scorer, space
         self._images = dataset.x_search[:SCORED_IMAGES], dataset.y_search[:SCORED_IMAGES]
         self._architectures = architectures(space)
-        self.precisions = {width: precision_name(space, width) for width in space.weight_bits}
+        self.precisions = {width: precision_name(space, width) for width in space.widths}
 
     def score(self, widths: Sequence[int]) -> dict[str, float]:
         """Accuracies in [0, 1], by figure.
@@ -76,7 +76,4 @@ class Panel:
 
 def precision_name(space: SearchSpace, width: int) -> str:
     """`w4a8`: what one width throughout means in `space`."""
-    (activation_bits,) = {v for n, v in uniform_bits(space, space.smallest(), width).choices if n.endswith("activation_bits")} or {
-        8
-    }
-    return f"w{width}a{activation_bits}"
+    return f"w{next_width(space.weight_bits, width)}a{next_width(space.activation_bits, width)}"

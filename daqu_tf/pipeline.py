@@ -11,18 +11,19 @@ import os
 import pathlib
 import time
 import zlib
+from typing import Any
 
 import numpy as np
 
 import daqu_tf
 from daqu_tf import atomic, data, output, spaces, targets
 from daqu_tf.config import RunConfig
-from daqu_tf.distribution import check_strategy, make_strategy
+from daqu_tf.distribution import check_shares, check_strategy, is_chief, make_strategy
 from daqu_tf.errors import DaquError
 from daqu_tf.finalist import OVERHEAD_SECONDS, OVERHEAD_SECONDS_AN_IMAGE, FinalistProcesses
 from daqu_tf.output import Clock, read_json
 from daqu_tf.progress import Progress
-from daqu_tf.schedule import Schedule, make_schedule
+from daqu_tf.schedule import Schedule, check_batch_size, make_schedule
 from daqu_tf.space import SearchSpace
 from daqu_tf.targets import Target
 
@@ -57,20 +58,41 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     space = space_for(config, dataset)
     schedule = schedule_for(config, space)
     schedule.check(space, len(dataset.x_train))
-    check_strategy(config.strategy)
+    check_batch_size(config.batch_size, len(dataset.x_train))  # That of fine-tuning, where a file says how the supernet is trained.
+    if not (config.folder / "supernet.npz").exists():
+        check_strategy(config.strategy)
+    content = describe(config, dataset, space, schedule)
     with output.locked(config.folder):
-        if changed := output.changes(config.folder, config, dataset.fingerprint):
-            if not overwrite:
-                raise DaquError(f"{config.folder} holds a run of something else ({changed}): give --overwrite to begin again.")
+        changed = output.changes(config.folder, config, content)
+        if changed and not overwrite:
+            raise DaquError(f"{config.folder} holds a run of something else ({changed}): give --overwrite to begin again.")
+        is_trained = (config.folder / "supernet.npz").exists() and not changed
+        strategy = None if is_trained else _prepare_training(config, schedule)
+        if changed:
             output.clear(config.folder)
         if not (config.folder / "config.json").exists():
-            atomic.write_json(config.folder / "config.json", describe(config, dataset, space))
-        return _Job(config, dataset, space).run(last_stage)
+            atomic.write_json(config.folder / "config.json", content)
+        return _Job(config, dataset, space, schedule, strategy).run(last_stage)
+
+
+def _prepare_training(config: RunConfig, schedule: Schedule):
+    """The strategy of the supernet's training.
+
+    Raises:
+        DaquError: It fits TF_CONFIG or the batch badly, or TensorFlow has begun to work already.
+    """
+    check_strategy(config.strategy)
+    if config.deterministic:
+        _make_deterministic()
+    strategy = make_strategy(config.strategy)
+    check_shares(strategy, schedule.batch_size)
+    return strategy
 
 
 class _Job:
-    def __init__(self, config: RunConfig, dataset: data.Dataset, space: SearchSpace):
+    def __init__(self, config: RunConfig, dataset: data.Dataset, space: SearchSpace, schedule: Schedule, strategy):
         self.config, self.folder, self.dataset, self.space = config, config.folder, dataset, space
+        self.schedule, self.strategy = schedule, strategy
         self.target = targets.get(config.target)
         self.progress = Progress()
         self.clock = Clock(self.folder / "clock.json", config.budget_minutes * 60)
@@ -90,7 +112,7 @@ class _Job:
             if not (self.folder / product).exists():
                 with self.stage(stage):
                     work()
-            if stage == last_stage:
+            if stage == last_stage or (self.strategy and not is_chief(self.strategy)):
                 return self.folder / product
         raise DaquError(f"`last_stage` must be one of {', '.join(STAGES)}, but received {last_stage!r}.")
 
@@ -115,11 +137,8 @@ class _Job:
         from daqu_tf.keras import keras
         from daqu_tf.supernet import Supernet
 
-        if self.config.deterministic:
-            _make_deterministic()
-        strategy = make_strategy(self.config.strategy)
         keras.utils.set_random_seed(self.config.seed)
-        with strategy.scope():
+        with self.strategy.scope() if self.strategy else contextlib.nullcontext():
             return Supernet(self.space, None if self.config.mixed_precision == "none" else self.config.mixed_precision)
 
     @functools.cached_property
@@ -140,11 +159,11 @@ class _Job:
             self.progress.update(f"{phase.replace('_', ' ')}  {training_text(figures)}", left)
             self.clock.tick()
 
-        training = SupernetTraining(
-            self.supernet, self.dataset, self.scorer, schedule_for(self.config, self.space), self.folder, self.progress.warn
-        )
+        training = SupernetTraining(self.supernet, self.dataset, self.scorer, self.schedule, self.folder, self.progress.warn)
         start = training.restore()
-        training.run(on_progress)
+        state = training.run(on_progress)
+        if self.schedule.unit == "epochs":  # They are asked for beside the budget.
+            self.clock.forget(state.seconds)
         output.write_arrays(self.folder / "supernet.npz", self.supernet.arrays())
         self.supernet.activate(self.space.largest())
         self.scorer.recalibrate()
@@ -281,10 +300,9 @@ def schedule_for(config: RunConfig, space: SearchSpace) -> Schedule:
         DaquError: The file cannot be read or describes no schedule.
     """
     if config.schedule:
-        return Schedule.from_json(read_json(pathlib.Path(config.schedule)))
+        return Schedule.from_json(read_json(pathlib.Path(config.schedule), remedy="give the path of a schedule in JSON"))
     length, unit = (config.epochs, "epochs") if config.epochs else (config.budget_minutes * SUPERNET_SHARE, "minutes")
-    settings = {name: getattr(config, name) for name in ("learning_rate", "batch_size", "seed", "augmentation")}
-    return make_schedule(space, config.warmup, config.precision_transfer, length, unit, **settings)
+    return make_schedule(space, config.warmup, config.precision_transfer, length, unit, **config.how_to_train)
 
 
 def training_text(figures: dict[str, float]) -> str:
@@ -294,29 +312,35 @@ def training_text(figures: dict[str, float]) -> str:
     return "  ".join([*parts, f"loss {figures['loss']:.3f}"])
 
 
-def describe(config: RunConfig, dataset: data.Dataset, space: SearchSpace) -> dict:
+def describe(config: RunConfig, dataset: data.Dataset, space: SearchSpace, schedule: Schedule) -> dict:
     """The content of `config.json`."""
     nominal = spaces.get(config.space).for_images(dataset.image_shape, dataset.num_classes)
     return {
         "flags": config.to_json(),
-        "schedule": schedule_for(config, space).to_json(),
+        "schedule": schedule.to_json(),
+        "search_space": space.to_json(),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES} | {"daqu_tf": daqu_tf.__version__},
         "seed": config.seed,
         "target": config.target,
         "space": config.space,
-        "dataset": {
-            "name": dataset.name,
-            "train": len(dataset.x_train),
-            "search": len(dataset.x_search),
-            "test": len(dataset.x_test),
-            "test_was_cut": dataset.test_was_cut,
-            "num_classes": dataset.num_classes,
-            "fingerprint": dataset.fingerprint,
-        },
+        "dataset": describe_dataset(dataset),
         # As decimals: a float ends at 1e308.
         "cardinality": {
             name: f"{decimal.Decimal(part.cardinality):.2e}" for name, part in (("nominal", nominal), ("effective", space))
         },
+    }
+
+
+def describe_dataset(dataset: data.Dataset) -> dict[str, Any]:
+    """What `config.json` says of the data."""
+    return {
+        "name": dataset.name,
+        "train": len(dataset.x_train),
+        "search": len(dataset.x_search),
+        "test": len(dataset.x_test),
+        "test_was_cut": dataset.test_was_cut,
+        "num_classes": dataset.num_classes,
+        "fingerprint": dataset.fingerprint,
     }
 
 

@@ -35,7 +35,10 @@ class Uniform:
 
 
 class Sandwich(Uniform):
-    """The sandwich rule (Yu and Huang, ICCV 2019): the largest, the smallest, and random architectures."""
+    """The sandwich rule (Yu and Huang, ICCV 2019): the largest, the smallest, and random architectures.
+
+    Where the largest teaches in a precision transfer, it now and then takes the place of another, which may be the smallest.
+    """
 
     def architectures(self, rng):
         """The largest first."""
@@ -46,13 +49,13 @@ class GapAware(Uniform):
     """Architectures of bands of MACs; a band is drawn the more often, the further its loss lies behind that of the best (ours).
 
     The sandwich rule trains the two ends in every step, and what lies between them hardly ever. Here no architecture is in every
-    step: half of the draws go evenly over the bands, the others to those that lag. `state` is the running mean of each band's
+    step: a quarter of the draws go evenly over the bands, the others to those that lag. `state` is the running mean of each band's
     loss, None before the first.
     """
 
     BANDS, CANDIDATES = 6, 20_000
     TEMPERATURE = 0.05  # A band whose loss is higher by as much is drawn e times as often.
-    EVEN_SHARE = 0.5
+    EVEN_SHARE = 0.25
     END_SHARE = 0.3  # Of the draws in the first and the last band: the very smallest and largest, of which all have a part.
     RATE = 0.02  # Of the running means.
 

@@ -11,12 +11,13 @@ from daqu_tf.samplers import SAMPLERS
 from daqu_tf.space import SearchSpace
 
 UNITS = ("minutes", "epochs")
+MOST_SEED = 2**32 - 1  # NumPy's.
 WARM_UPS = ("none", "sandwich", "gap_aware")
 TRANSFERS = ("none", "all_at_once", "progressive")
 AUGMENTATIONS = ("auto", "none", "shift", "shift_mirror")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 MIXED_PRECISIONS = ("none", "float16", "bfloat16")
-WARM_UP_SHARE = 0.3  # Of the training.
+WARM_UP_SHARE = 0.2  # Of the training: a longer one leaves too little for the lowest widths.
 DEFAULT_SAMPLER = "gap_aware"
 DISTILLATION = 0.5  # Better by half a point to a point at every precision than none, in ten minutes on Fashion-MNIST.
 STEP_RATE = 5e-3  # Peak learning rate of the quantizers' log steps, under an Adam of their own.
@@ -54,8 +55,8 @@ class PrecisionTransfer:
 
     Attributes:
         length: In the schedule's unit.
-        order: Widths of weights in the order in which they open, descending; activations open with them. One that is not named is
-            never trained: its steps are set from the weights in the end.
+        order: Widths in the order in which they open, descending; a tensor that does not have one has the next above it. One that
+            is not named is never trained: its steps are set from the weights in the end.
         opening: Share of the phase, in [0, 1), after which all of `order` is open; 0 opens all at once.
         learning_rate: As for `WarmUp`, like `sampler` and `distillation`.
         step_rate: Peak learning rate of the quantizers' log steps, under an Adam of their own.
@@ -65,7 +66,7 @@ class PrecisionTransfer:
 
     length: float
     order: tuple[int, ...]
-    opening: float = 0.15
+    opening: float = 0.1
     learning_rate: float = 8e-3
     step_rate: float = STEP_RATE
     sampler: str = DEFAULT_SAMPLER
@@ -90,7 +91,7 @@ class Schedule:
     """How the supernet is trained: either phase may be missing, not both.
 
     Attributes:
-        unit: Of the phases' lengths: `epochs`, which make a training that can be repeated bit for bit, or `minutes` of training.
+        unit: Of the phases' lengths: `epochs`, which with deterministic operators repeat bit for bit, or `minutes` of training.
         warm_up: The first phase.
         precision_transfer: The second phase.
         batch_size: Images a step, over all replicas.
@@ -115,9 +116,10 @@ class Schedule:
             raise DaquError("`schedule` must have a warm-up or a precision transfer: with neither there is nothing to train.")
         if self.augmentation not in AUGMENTATIONS:
             raise DaquError(f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}, but received {self.augmentation!r}.")
-        for name, least in (("batch_size", 2), ("seed", 0), ("guard", 1)):
+        for name, least in (("batch_size", 2), ("guard", 1)):
             if getattr(self, name) < least:
                 raise DaquError(f"`{name}` must be at least {least}, but received {getattr(self, name)}.")
+        check_seed(self.seed)
 
     @property
     def length(self) -> float:
@@ -136,18 +138,17 @@ class Schedule:
             space: Whose widths are opened, the highest first.
             images: To train on.
         """
-        if self.batch_size > images:
-            raise DaquError(f"`batch_size` must be at most the {images} training images, but received {self.batch_size}.")
+        check_batch_size(self.batch_size, images)
         if not self.precision_transfer:
             return
         order = self.precision_transfer.order
-        if missing := set(order) - set(space.weight_bits):
+        if missing := set(order) - set(space.widths):
             raise DaquError(
-                f"`order` must be among the weight bits {list(space.weight_bits)} of space {space.name!r}, but received "
-                f"{sorted(missing)}: leave them out."
+                f"`order` must be among the widths {list(space.widths)} of space {space.name!r}, but received {sorted(missing)}: "
+                "leave them out."
             )
-        if order[0] != space.weight_bits[-1]:
-            raise DaquError(f"`order` must begin with {space.weight_bits[-1]}, the highest of the space, but received {order[0]}.")
+        if order[0] != space.widths[-1]:
+            raise DaquError(f"`order` must begin with {space.widths[-1]}, the highest of the space, but received {order[0]}.")
 
     def to_json(self) -> dict[str, Any]:
         """The schedule as a JSON object."""
@@ -155,12 +156,14 @@ class Schedule:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Schedule":
-        """The inverse of `to_json`.
+        """The inverse of `to_json`; also from the `config.json` of a run.
 
         Raises:
             DaquError: A field is missing, unknown or out of range (it is named).
         """
         phases = {"warm_up": WarmUp, "precision_transfer": PrecisionTransfer}
+        if isinstance(content, Mapping) and isinstance(content.get("schedule"), Mapping):
+            content = content["schedule"]  # A run's `config.json`.
         given = {name: content[name] for name in phases if isinstance(content, Mapping) and content.get(name) is not None}
         made = {name: from_json(phases[name], value, f"A {phases[name].__name__}") for name, value in given.items()}
         return from_json(cls, {**content, **made} if made else content, "A Schedule")
@@ -198,7 +201,7 @@ def make_schedule(
             raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {value!r}.")
     share = 0.0 if warm_up == "none" else WARM_UP_SHARE
     sampler = "sandwich" if warm_up == "none" else warm_up
-    order = space.weight_bits[::-1] if precision_transfer != "none" else space.weight_bits[-1:]
+    order = space.widths[::-1] if precision_transfer != "none" else space.widths[-1:]
     opening = {} if precision_transfer == "progressive" else {"opening": 0.0}
     common = {"learning_rate": learning_rate, "sampler": sampler}
     return Schedule(
@@ -225,3 +228,15 @@ def _check_phase(phase: WarmUp | PrecisionTransfer) -> None:
 def _check_rate(name: str, rate: float) -> None:
     if not 0 < rate <= 1:
         raise DaquError(f"`{name}` must be in (0, 1], but received {rate}.")
+
+
+def check_batch_size(batch_size: int, images: int) -> None:
+    """Raises `DaquError` if there are fewer training images than a batch has."""
+    if batch_size > images:
+        raise DaquError(f"`batch_size` must be at most the {images} training images, but received {batch_size}.")
+
+
+def check_seed(seed: int) -> None:
+    """Raises `DaquError` if there is no such seed."""
+    if not 0 <= seed <= MOST_SEED:
+        raise DaquError(f"`seed` must be from 0 to {MOST_SEED}, but received {seed}.")

@@ -269,6 +269,11 @@ class SearchSpace:
         """The least architecture at the highest precision."""
         return self.subnet({gene.name: (max if gene.name.endswith("_bits") else min)(gene.values) for gene in self.genes})
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Every width that some tensor can have, ascending."""
+        return tuple(sorted({*self.weight_bits, *self.activation_bits}))
+
     @functools.cached_property
     def cardinality(self) -> int:
         """The exact number of distinct subnets."""

@@ -21,6 +21,7 @@ from daqu_tf.units import Block, Unit
 from daqu_tf.weights import cut
 
 HALF_TYPES = ("float16", "bfloat16")
+STEP_IMAGES = 128  # From which activation steps are set.
 FIXED = "fixed_bits"  # The width of the tensors that are not searched: 8, or 32 in a float network.
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from daqu_tf import atomic, data, output, targets
 from daqu_tf.errors import DaquError
 from daqu_tf.output import read_json
-from daqu_tf.pipeline import space_for
+from daqu_tf.pipeline import describe_dataset, space_for
 from daqu_tf.space import Subnet
 
 FRONT = "front"
@@ -32,9 +33,10 @@ class TrainedRun:
         if not (folder / "supernet.npz").exists():
             raise DaquError(f"{folder} holds no trained supernet yet: run daqu-train with its settings first.")
         self.dataset = data.load(self.config.dataset, self.config.seed)
-        if changed := output.changes(folder, self.config, self.dataset.fingerprint):
-            raise DaquError(f"{self.config.dataset} is not what the supernet was trained on ({changed}): restore it.")
         self.space = space_for(self.config, self.dataset)
+        content = {"dataset": describe_dataset(self.dataset), "search_space": self.space.to_json()}
+        if changed := output.changes(folder, self.config, content):
+            raise DaquError(f"The supernet in {folder} was trained on something else ({changed}): restore that.")
 
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -61,59 +63,77 @@ class TrainedRun:
         if not path.is_file():
             names = ", ".join([*([FRONT] if finalists else []), *known])
             raise DaquError(f"`subnet` must be one of {names} or a JSON file, but received {name!r}.")
-        content = read_json(path)
+        content = read_json(path, remedy="give a subnet in JSON")
         values = content.get("subnet", content) if isinstance(content, dict) else None
         if not isinstance(values, dict):
             raise DaquError(f"{name} must hold a JSON object of gene names and values, or be a model's manifest.")
-        return {path.name.partition(".")[0]: self.space.subnet(values)}
+        return {path.name.removesuffix(".json").removesuffix(".manifest"): self.space.subnet(values)}
 
     def _finalists(self) -> dict[str, dict]:
         return read_json(self.folder / "finalists.json", {})
 
     def fine_tune(
-        self, name: str, minutes: float, distillation: float, on_progress: Callable[[str, float], None]
+        self,
+        name: str,
+        minutes: float,
+        distillation: float,
+        on_progress: Callable[[str, float], None],
+        overwrite: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Fine-tunes subnets, one after the other; writes `fine_tuned/NAME.npz` and `NAME.json`.
 
-        One that is there already, with the same settings, is not trained again.
+        One that is there already, from the same supernet and with the same settings, is not trained again.
 
         Args:
             name: As for `subnets`.
             minutes: For each.
             distillation: As in `FineTuning`.
             on_progress: Called with a subnet's name and the share of its training that is done.
+            overwrite: Whether those that are there with other settings may be replaced.
 
-        Yields:
-            The content of each JSON file: subnet, settings, steps, and both accuracies on the search split.
+        Returns:
+            As they are done, the content of the JSON files: subnet, settings, steps, and both accuracies on the search split.
 
         Raises:
-            DaquError: There is no such subnet, or a number is out of range.
+            DaquError: There is no such subnet, a number is out of range, or a result with other settings is there.
         """
-        from daqu_tf.fine_tuning import FineTuner, FineTuning
+        from daqu_tf.fine_tuning import FineTuning
 
         if not 0 < minutes < float("inf"):
             raise DaquError(f"`fine_tuning_minutes` must be above 0, but received {minutes:g}.")
         if not 0 <= distillation <= 1:
-            raise DaquError(f"`distillation` must be in [0, 1], but received {distillation:g}.")
-        settings = {name: getattr(self.config, name) for name in ("batch_size", "learning_rate", "seed", "augmentation")}
-        how = FineTuning(seconds=60 * minutes, distillation=distillation, **settings)
-        subnets = self.subnets(name)
-        tuner = FineTuner(self.space, self.arrays, self.dataset, how)
-        (self.folder / "fine_tuned").mkdir(exist_ok=True)
-        for stem, subnet in subnets.items():
-            yield self._fine_tune(tuner, how, stem, subnet, on_progress)
+            raise DaquError(f"`fine_tuning_distillation` must be in [0, 1], but received {distillation:g}.")
+        how = FineTuning(**self.config.how_to_train, seconds=60 * minutes, distillation=distillation)
+        supernet = hashlib.sha256((self.folder / "supernet.npz").read_bytes()).hexdigest()
+        asked = {
+            stem: {"name": stem, "subnet": subnet.to_json(), "how": dataclasses.asdict(how), "supernet": supernet}
+            for stem, subnet in self.subnets(name).items()
+        }
+        for stem, settings in asked.items():
+            found = read_json(self._path(stem), {})
+            if found and not overwrite and not found.items() >= settings.items():
+                raise DaquError(f"{self._path(stem)} was made with other settings: give --overwrite to replace it.")
+        return self._fine_tune(asked, how, on_progress)
 
-    def _fine_tune(self, tuner, how, name: str, subnet: Subnet, on_progress: Callable[[str, float], None]) -> dict:
-        path = self.folder / "fine_tuned" / f"{name}.json"
-        asked = {"name": name, "subnet": subnet.to_json(), "how": dataclasses.asdict(how)}
-        found = read_json(path, {})
-        if found.items() >= asked.items() and path.with_suffix(".npz").exists():
-            return found
-        network, steps = tuner.tune(subnet, lambda done: on_progress(name, done))
-        output.write_arrays(path.with_suffix(".npz"), network.arrays())
-        accuracies = {"inherited": self._accuracy(self.inherited(subnet)), "fine_tuned": self._accuracy(network)}
-        atomic.write_json(path, found := asked | {"steps": steps, "search_accuracy": accuracies})
-        return found
+    def _path(self, stem: str) -> pathlib.Path:
+        return self.folder / "fine_tuned" / f"{stem}.json"
+
+    def _fine_tune(self, asked: dict[str, dict], how, on_progress: Callable[[str, float], None]) -> Iterator[dict[str, Any]]:
+        from daqu_tf.fine_tuning import FineTuner
+
+        with output.locked(self.folder):
+            (self.folder / "fine_tuned").mkdir(exist_ok=True)
+            tuner = FineTuner(self.space, self.arrays, self.dataset, how)
+            for stem, settings in asked.items():
+                path = self._path(stem)
+                found = read_json(path, {})
+                if not (found.items() >= settings.items() and path.with_suffix(".npz").exists()):
+                    subnet = self.space.subnet(settings["subnet"])
+                    network, steps = tuner.tune(subnet, functools.partial(on_progress, stem))
+                    output.write_arrays(path.with_suffix(".npz"), network.arrays())
+                    accuracies = {"inherited": self._accuracy(self.inherited(subnet)), "fine_tuned": self._accuracy(network)}
+                    atomic.write_json(path, found := settings | {"steps": steps, "search_accuracy": accuracies})
+                yield found
 
     def inherited(self, subnet: Subnet):
         """The static network of `subnet` with the supernet's weights, recalibrated."""
@@ -149,7 +169,8 @@ class TrainedRun:
         if fine_tuned:
             network, tuned = StaticNetwork(self.space, subnet), self.folder / "fine_tuned" / f"{stem}.npz"
             if read_json(tuned.with_suffix(".json"), {}).get("subnet") != subnet.to_json():
-                raise DaquError(f"{name} has not been fine-tuned: run daqu-train --subnet={name} first, or leave --fine_tuned out.")
+                also = f" (daqu-run's own is {self.folder / 'models' / stem}.tflite)" if stem in self._finalists() else ""
+                raise DaquError(f"{name} has not been fine-tuned by daqu-train: run that with --subnet={name} first{also}.")
             network.load_arrays(output.read_arrays(tuned))
         else:
             network = self.inherited(subnet)

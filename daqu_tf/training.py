@@ -3,10 +3,13 @@
 Everything random is drawn from (seed, step), so that a resumed run needs no other state than what a checkpoint holds.
 """
 
+import contextlib
 import dataclasses
 import pathlib
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -15,20 +18,20 @@ from daqu_tf import costs
 from daqu_tf.batches import Augmentation, Batches
 from daqu_tf.checkpoints import Checkpoints
 from daqu_tf.data import Dataset
-from daqu_tf.distribution import checkpoint_from_chief, from_chief, is_chief, own_part
+from daqu_tf.distribution import check_same_everywhere, check_shares, checkpoint_from_chief, from_chief, is_chief, own_part
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
 from daqu_tf.optimizer import Optimizer, cosine
 from daqu_tf.panel import Panel
-from daqu_tf.samplers import SAMPLERS, Uniform, in_float, next_width, uniform_bits, with_open_bits
+from daqu_tf.samplers import SAMPLERS, Uniform, in_float, uniform_bits, with_open_bits
 from daqu_tf.schedule import STEP_RATE, PrecisionTransfer, Schedule, WarmUp
 from daqu_tf.space import Subnet
-from daqu_tf.supernet import Supernet
+from daqu_tf.supernet import STEP_IMAGES, Supernet
 from daqu_tf.training_log import TrainingLog
 
 CHECKPOINT_SECONDS = 30.0
+LARGEST_LEARNS = 0.25  # Of the steps of the precision transfer: the largest network is a student as well.
 MAX_SCORING_SHARE = 0.1  # Of the time: in a training by minutes, an epoch that is over sooner than that goes unscored.
-STEP_IMAGES = 128  # From which activation steps are set.
 _WHERE, _STEP_FIGURES = ("phase", "epoch", "step", "minutes"), ("loss", "learning_rate")  # Columns of training.csv.
 
 Figures = dict[str, float]
@@ -45,6 +48,7 @@ class TrainingState:
         transfer_from: Share of the training after which the precision transfer began; None before.
         open: The open widths, ascending.
         samplers: What the samplers have learned.
+        scored_step: When the panel was scored last.
         gaps: The panel's accuracy gaps of the warm-up.
         not_finite: Steps in a row whose gradients were not finite.
         skipped: All such steps.
@@ -55,7 +59,8 @@ class TrainingState:
     input_seconds: float = 0.0
     transfer_from: float | None = None
     open: tuple[int, ...] = ()
-    samplers: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    samplers: dict[str, list[float | None]] = dataclasses.field(default_factory=dict)
+    scored_step: int = 0
     gaps: list[float] = dataclasses.field(default_factory=list)
     not_finite: int = 0
     skipped: int = 0
@@ -88,7 +93,8 @@ class SupernetTraining:
         schedule.check(supernet.space, len(dataset.x_train))
         self._supernet, self._dataset, self._schedule, self._folder = supernet, dataset, schedule, folder
         self._space, self._warn, self._strategy = supernet.space, on_warning, supernet.distribute_strategy
-        own_part(self._strategy, np.zeros(schedule.batch_size))  # Refuses a batch that cannot be shared out.
+        check_shares(self._strategy, schedule.batch_size)
+        check_same_everywhere(self._strategy, [schedule.to_json(), self._space.to_json(), dataset.fingerprint])
         augmentation = Augmentation.of(dataset, schedule.augmentation)
         self._batches = Batches(dataset, schedule.batch_size, schedule.seed, augmentation)
         peaks = schedule.precision_transfer or schedule.warm_up
@@ -127,33 +133,41 @@ class SupernetTraining:
         state, log = self._state, TrainingLog(self._folder, [*_WHERE, *_STEP_FIGURES, *self._panel.names], self._state.step)
         batches = iter(self._batches.starting_at(state.step))
         saved = scored = time.monotonic()
-        scoring_seconds, figures = 0.0, {}
-        while (done := self._done()) < 1.0:
-            phase = self._enter_phase(done)
-            began = time.monotonic()
-            batch = next(batches)
-            state.input_seconds += time.monotonic() - began
-            figures |= self._step(phase, *(own_part(self._strategy, part) for part in batch), done)
-            # A first call traces for many seconds; that is the price of starting, and would end a short training at once.
-            seconds = min(time.monotonic() - began, self._longest_step)
-            state.seconds += float(from_chief(self._strategy, seconds))
-            now = time.monotonic()
-            if state.step % self._batches.per_epoch == 0 and self._may_score(now - scored, scoring_seconds):
-                figures |= self._score(log, phase, figures)
-                scored = time.monotonic()
-                scoring_seconds = scored - now
-            on_progress(_name(phase), self._done(), figures)
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                self._save()
-                saved = time.monotonic()
-        self._finish(log, figures)
+        scoring_seconds, figures, phase = 0.0, {}, self._schedule.precision_transfer or self._schedule.warm_up
+        with _signals_noted() as signals:
+            while (done := self._done()) < 1.0:
+                phase = self._enter_phase(done)
+                figures |= self._timed_step(phase, batches, done)
+                now = time.monotonic()
+                if state.step % self._batches.per_epoch == 0 and self._may_score(now - scored, scoring_seconds):
+                    figures |= self._score(log, phase, figures)
+                    scored = time.monotonic()
+                    scoring_seconds = scored - now
+                on_progress(_name(phase), self._done(), figures)
+                if signals or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    self._save()
+                    saved = time.monotonic()
+                if signals:
+                    raise KeyboardInterrupt
+        self._finish(log, phase, figures)
         return state
 
-    def _finish(self, log: TrainingLog, figures: Figures) -> None:
+    def _timed_step(self, phase: WarmUp | PrecisionTransfer, batches: Iterator, done: float) -> Figures:
+        """A step, and what it takes of the schedule."""
+        state, began = self._state, time.monotonic()
+        batch = [own_part(self._strategy, part) for part in next(batches)]
+        state.input_seconds += time.monotonic() - began
+        figures = self._step(phase, *batch, done)
+        # A first call traces for many seconds; that is the price of starting, and would end a short training at once.
+        seconds = min(time.monotonic() - began, self._longest_step)
+        state.seconds += float(from_chief(self._strategy, seconds))
+        return figures
+
+    def _finish(self, log: TrainingLog, phase: WarmUp | PrecisionTransfer, figures: Figures) -> None:
         """Scores the panel a last time; widths that were never trained get steps from the weights."""
-        if figures and self._state.step % self._batches.per_epoch:
-            self._score(log, self._enter_phase(1.0), figures)
-        self._open(self._space.weight_bits)
+        if self._state.scored_step != self._state.step:
+            self._score(log, phase, figures)
+        self._open(self._space.widths)
         self._save()
 
     def _may_score(self, since_seconds: float, scoring_seconds: float) -> bool:
@@ -187,60 +201,55 @@ class SupernetTraining:
         return bool(from_chief(self._strategy, float(stuck)))
 
     def _open(self, widths: tuple[int, ...]) -> None:
-        """Opens widths: their steps start from the present weights, and from the activations of the largest subnet at 8 bits."""
-        if new := tuple(width for width in widths if width not in self._state.open):
-            self._supernet.activate(self._space.largest())
+        """Opens widths: their steps start from the present weights, and from the activations of the largest subnet."""
+        state, space = self._state, self._space
+        if new := tuple(width for width in widths if width not in state.open):
+            self._supernet.activate(space.largest())
             images = self._dataset.x_train[:STEP_IMAGES]
-            if self._state.open:
-                self._supernet.initialise_weight_steps(new)
-                known = self._activation_widths(self._state.open)
-                self._supernet(images, training=True, observe=self._activation_widths(new) - known)
+            if not state.open:  # All, since a tensor that lacks a width has the next above it.
+                self._supernet.initialise_steps(images, space.weight_bits)
             else:
-                self._supernet.initialise_steps(images, new)
-            self._state.open = tuple(sorted((*self._state.open, *new)))
-
-    def _activation_widths(self, widths: tuple[int, ...]) -> set[int]:
-        return {next_width(self._space.activation_bits, width) for width in widths}
+                self._supernet.initialise_weight_steps(tuple(set(space.weight_bits) & set(new)))
+                self._supernet(images, training=True, observe=tuple(set(space.activation_bits) & set(new)))
+            state.open = tuple(sorted((*state.open, *new)))
 
     def _step(self, phase: WarmUp | PrecisionTransfer, images: tf.Tensor, labels: tf.Tensor, done: float) -> Figures:
         state, sampler = self._state, self._sampler_of(phase)
         rng = np.random.default_rng([self._schedule.seed, 3, state.step])
-        subnets, taught = self._subnets(phase, sampler.architectures(rng), rng)
+        taught = phase.distillation > 0
+        subnets = self._subnets(sampler.architectures(rng), taught, rng)
         losses, targets = [], labels
         for subnet in subnets:
             self._supernet.activate(subnet)
-            loss, logits = self._optimizer.accumulate(images, targets, 1.0)
+            loss, logits = self._optimizer.accumulate(images, targets)
             if not losses and taught:
                 targets = (1 - phase.distillation) * labels + phase.distillation * tf.nn.softmax(logits)
             elif taught:
                 loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels, logits))
             losses.append(float(loss))
         losses = from_chief(self._strategy, losses).tolist()
-        # The teacher's precision is another than that of the others, and would make its band look good.
-        sampler.observe(subnets[bool(taught and state.open) :], losses[bool(taught and state.open) :])
+        # At another precision than the others, the teacher would make its band look good.
+        students = slice(1 if taught and state.open else 0, None)
+        sampler.observe(subnets[students], losses[students])
         rate = cosine(done) * phase.learning_rate
         self._guard(self._optimizer.apply(rate / self._peak))
         state.step += 1
         return {"loss": float(np.mean(losses)), "learning_rate": rate}
 
-    def _subnets(
-        self, phase: WarmUp | PrecisionTransfer, architectures: list[Subnet], rng: np.random.Generator
-    ) -> tuple[list[Subnet], bool]:
-        """The subnets of a step, and whether the first one teaches the others.
+    def _subnets(self, architectures: list[Subnet], taught: bool, rng: np.random.Generator) -> list[Subnet]:
+        """The subnets of a step; where the first one teaches, it is the largest, at the highest precision.
 
-        The teacher is the largest of the architectures, at the highest precision. It is trained at lower ones too, like any other:
-        a largest subnet that only knows 8 bits is the worst of all at 2.
+        Now and then the largest is a student too: one that only knows 8 bits would be the worst of all at 2 (ours: by 6 points).
         """
-        space, widths, taught = self._space, self._state.open, phase.distillation > 0
+        space, widths = self._space, self._state.open
         if taught:
             architectures = sorted(architectures, key=lambda subnet: -costs.macs(space, subnet))
         if not widths:
-            return [in_float(subnet) for subnet in architectures], taught
-        if not taught:
-            return [with_open_bits(space, subnet, widths, rng) for subnet in architectures], taught
-        students = [architectures[place] for place in rng.permutation(len(architectures))[1:]]
-        teacher = uniform_bits(space, architectures[0], max(widths))
-        return [teacher, *(with_open_bits(space, subnet, widths, rng) for subnet in students)], taught
+            return [in_float(subnet) for subnet in architectures]
+        if taught and rng.random() < LARGEST_LEARNS:
+            architectures[rng.integers(1, len(architectures))] = architectures[0]
+        subnets = [with_open_bits(space, subnet, widths, rng) for subnet in architectures]
+        return [uniform_bits(space, architectures[0], max(widths)), *subnets[1:]] if taught else subnets
 
     def _guard(self, finite: bool) -> None:
         """Counts steps that were skipped; says so once.
@@ -256,7 +265,7 @@ class SupernetTraining:
         if state.not_finite >= self._schedule.guard:
             raise DaquError(
                 f"The training diverged: {state.not_finite} steps in a row up to {state.step} had gradients that are not finite. "
-                "Lower --learning_rate; the checkpoint from before is still there."
+                "Lower --learning_rate, with another --output_dir or --overwrite."
             )
 
     def _sampler_of(self, phase: WarmUp | PrecisionTransfer) -> Uniform:
@@ -272,6 +281,7 @@ class SupernetTraining:
         state = self._state
         if not is_chief(self._strategy):
             return {}
+        state.scored_step = state.step
         scores = self._panel.score(state.open)
         if phase is self._schedule.warm_up:
             state.gaps.append(scores["gap"])
@@ -284,12 +294,34 @@ class SupernetTraining:
         return scores
 
     def _save(self) -> None:
+        if not is_chief(self._strategy):
+            return
         self._state.samplers = {name: sampler.state for name, sampler in self._samplers.items()}
         self._checkpoints.save(self._state.step, self._arrays(), dataclasses.asdict(self._state))
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {f"supernet/{name}": array for name, array in self._supernet.arrays().items()}
         return arrays | {f"optimizer/{name}": array for name, array in self._optimizer.arrays().items()}
+
+
+@contextlib.contextmanager
+def _signals_noted() -> Iterator[list[int]]:
+    """Lets a step end before Ctrl-C or SIGTERM ends the training; a second one does so at once."""
+    noted: list[int] = []
+
+    def note(number: int, frame) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    # Python has handlers in the main thread only.
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _name(phase: WarmUp | PrecisionTransfer) -> str:

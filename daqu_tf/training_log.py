@@ -15,7 +15,7 @@ class TrainingLog:
     Args:
         folder: `training.csv` and `tensorboard/` are there.
         names: The columns, in order; a row need not have all of them.
-        step: What the files say of later steps is taken again: they were not in the checkpoint.
+        step: What `training.csv` says of later steps is dropped: they were not in the checkpoint, and are taken again.
     """
 
     def __init__(self, folder: pathlib.Path, names: Sequence[str], step: int):

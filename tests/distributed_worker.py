@@ -54,7 +54,7 @@ def train(strategy, order):
         targets = tf.one_hot(labels, space.num_classes)
         for index, subnet in enumerate(subnets_of(space, step)):
             supernet.activate(subnet)
-            losses[step, index], logits = optimizer.accumulate(images, targets, 1.0)
+            losses[step, index], logits = optimizer.accumulate(images, targets)
             assert logits.shape == targets.shape
         gradients.append(optimizer.gradient.read_value().numpy())  # Of all replicas.
         assert optimizer.apply(1.0 if step < FLOAT_STEPS else QUANTIZED_FACTOR)

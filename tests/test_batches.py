@@ -94,7 +94,7 @@ def test_the_steps_of_an_epoch_are_augmented_in_different_ways():
 
 def test_the_augmentation_that_fits_the_data_is_the_default():
     data = dataclasses.replace(dataset("cifar10", 4), x_train=np.random.default_rng(0).random((4, 32, 32, 3), np.float32))
-    by_default = take(Batches(data, 4, 0), 0, 3)
+    by_default = take(Batches(data, 4, 0, Augmentation.of(data, "auto")), 0, 3)
     assert_equal(by_default, take(Batches(data, 4, 0, Augmentation(4, True)), 0, 3))
 
 

@@ -85,7 +85,7 @@ def test_the_same_step_again_replaces_it(folder):
 
 def test_other_files_of_the_folder_are_left_alone(folder):
     folder.save(1)
-    others = ["notes.txt", "step-000000002.npz.bak", "step-2.npz", ".step-000000009.npz.abc.npz", "step-last.npz"]
+    others = ["notes.txt", "step-000000002.npz.bak", "step-2.npz", ".hidden.npz", "step-last.npz"]
     for name in others:
         (folder.path / name).write_text("mine")
     folder.save(2, 3)

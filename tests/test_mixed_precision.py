@@ -77,7 +77,7 @@ def test_training_lowers_the_loss(half, bits):
     optimizer = Optimizer(made, 1e-2)
     losses = []
     for _ in range(12):
-        losses.append(float(optimizer.accumulate(images, targets, 1.0)[0]))
+        losses.append(float(optimizer.accumulate(images, targets)[0]))
         assert optimizer.apply(1.0)
     assert losses[-1] < 0.8 * losses[0]
     assert {variable.dtype for variable in made.trainable_variables} == {tf.float32}
@@ -89,7 +89,7 @@ def test_gradients_do_not_depend_on_the_scale():
     for scale in (1.0, FIRST_SCALE):
         optimizer = Optimizer(network("float16"), 1e-2)
         optimizer.scale.assign(scale)
-        optimizer.accumulate(images, targets, 1.0)
+        optimizer.accumulate(images, targets)
         gradients.append(optimizer.gradient.numpy() / scale)
     error = np.linalg.norm(gradients[0] - gradients[1]) / np.linalg.norm(gradients[1])
     assert error < 0.01
@@ -98,18 +98,21 @@ def test_gradients_do_not_depend_on_the_scale():
 def test_an_overflow_halves_the_scale_and_skips_the_step():
     made, (images, targets) = network("float16"), batch()
     optimizer = Optimizer(made, 1e-2)
-    optimizer.accumulate(images, targets, 1.0)
+    optimizer.accumulate(images, targets)
     assert optimizer.apply(1.0)
     before, state = made.arrays(), optimizer.arrays()
     optimizer.scale.assign(2.0**40)
-    optimizer.accumulate(images, targets, 1.0)
-    assert not optimizer.apply(1.0)
+    optimizer.accumulate(images, targets)
+    assert optimizer.apply(1.0)  # The scale is being found: no failure.
     assert optimizer.scale.numpy() == 2.0**39 and optimizer.finite_steps.numpy() == 0
     for name, array in made.arrays().items():
         np.testing.assert_array_equal(array, before[name])
     for name in ("mean", "square", "updates"):
         np.testing.assert_array_equal(optimizer.arrays()[name], state[name])
     assert not optimizer.gradient.numpy().any()
+    optimizer.scale.assign(1.0)
+    optimizer.accumulate(images * np.nan, targets)
+    assert not optimizer.apply(1.0)
 
 
 def test_the_scale_doubles_after_many_finite_steps_and_is_part_of_the_state():
@@ -117,11 +120,11 @@ def test_the_scale_doubles_after_many_finite_steps_and_is_part_of_the_state():
     optimizer = Optimizer(made, 1e-2)
     optimizer.finite_steps.assign(GROWTH_STEPS - 2.0)
     for expected in (FIRST_SCALE, 2 * FIRST_SCALE, 2 * FIRST_SCALE):
-        optimizer.accumulate(images, targets, 1.0)
+        optimizer.accumulate(images, targets)
         assert optimizer.apply(1.0) and optimizer.scale.numpy() == expected
     other = Optimizer(made, 1e-2)
     other.load_arrays(optimizer.arrays())
-    assert other.scale.numpy() == 2 * FIRST_SCALE and other.finite_steps.numpy() == 1 and other.updates.numpy() == 3
+    assert other.scale.numpy() == 2 * FIRST_SCALE and other.finite_steps.numpy() == 1 and other.updates.numpy().max() == 3
 
 
 def test_only_float16_has_a_scale():

@@ -147,20 +147,22 @@ def test_length_and_share_of_the_warm_up():
 def test_check_accepts_what_fits():
     schedule(batch_size=64).check(DIGITS, images=64)
     schedule(precision_transfer={"order": (8, 3)}).check(DIGITS, images=1000)
+    schedule(precision_transfer={"order": (8, 6, 4)}).check(DIGITS.restrict(weight_bits=(8,)), images=1000)  # For activations.
     Schedule("epochs", WarmUp(1.0), None).check(DIGITS.restrict(weight_bits=(2,)), images=1000)
 
 
 @pytest.mark.parametrize(
     "order, allowed, sentence",
     [
-        ((8, 5, 4), (2, 3, 4, 6, 8), r"`order` must be among the weight bits \[2, 3, 4, 6, 8\] of space 'digits'.* \[5\]"),
+        ((8, 5, 4), (2, 3, 4, 6, 8), r"`order` must be among the widths \[2, 3, 4, 6, 8\] of space 'digits'.* \[5\]"),
         ((8, 6, 4), (4, 8), r"`order` must be among .* \[6\]"),
         ((6, 4), (4, 6, 8), "`order` must begin with 8, the highest of the space, but received 6"),
     ],
 )
 def test_check_of_widths(order, allowed, sentence):
     with pytest.raises(DaquError, match=sentence):
-        schedule(precision_transfer={"order": order}).check(DIGITS.restrict(weight_bits=allowed), images=1000)
+        space = DIGITS.restrict(weight_bits=allowed, activation_bits=allowed)
+        schedule(precision_transfer={"order": order}).check(space, images=1000)
 
 
 @pytest.mark.parametrize("warm_up_only", [False, True])
@@ -250,9 +252,9 @@ def test_make_schedule(warm_up, transfer, target):
         assert made.warm_up is None
     else:
         assert made.warm_up == WarmUp(made.warm_up.length, 1e-3, sampler)
-        assert made.warm_up.length == pytest.approx(3.0)
+        assert made.warm_up.length == pytest.approx(2.0)
     second = made.precision_transfer
-    assert second.length == pytest.approx(10.0 if warm_up == "none" else 7.0)
+    assert second.length == pytest.approx(10.0 if warm_up == "none" else 8.0)
     assert (second.sampler, second.learning_rate, second.distillation) == (sampler, 1e-3, 0.5)
     assert second.order == {"none": (8,), "all_at_once": (8, 6, 4, 3, 2), "progressive": (8, 6, 4, 3, 2)}[transfer]
     assert (second.opening > 0) == (transfer == "progressive")

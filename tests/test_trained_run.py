@@ -24,7 +24,9 @@ def run(tmp_path_factory):
     config = RunConfig("digits", str(tmp_path_factory.mktemp("run")), space="digits")
     dataset = data.load("digits", config.seed)
     space = pipeline.space_for(config, dataset)
-    atomic.write_json(config.folder / "config.json", pipeline.describe(config, dataset, space))
+    atomic.write_json(
+        config.folder / "config.json", pipeline.describe(config, dataset, space, pipeline.schedule_for(config, space))
+    )
     supernet = Supernet(space)
     supernet.initialise_steps(dataset.x_train[:64], space.weight_bits)
     output.write_arrays(config.folder / "supernet.npz", supernet.arrays())
@@ -65,6 +67,8 @@ def test_fine_tuned_exported_and_not_trained_again(run, tmp_path):
     assert row["search_accuracy"]["fine_tuned"] > 0.5 > row["search_accuracy"]["inherited"]
     assert seen[-1] == ("m00", 1.0)
     assert list(run.fine_tune("m00", 4 / 60, 0.0, lambda *_: pytest.fail("It is there already."))) == [row]
+    with pytest.raises(DaquError, match="was made with other settings: give --overwrite"):
+        run.fine_tune("m00", 5 / 60, 0.0, lambda *_: None)
     path = run.export("m00", fine_tuned=True, path=tmp_path / "m00.tflite")
     dataset = run.dataset
     assert top1(HostDevice().predict(path, dataset.x_search), dataset.y_search) > 0.5
@@ -73,7 +77,7 @@ def test_fine_tuned_exported_and_not_trained_again(run, tmp_path):
 
 
 def test_what_was_not_fine_tuned_is_not_exported_as_such(run, tmp_path):
-    with pytest.raises(DaquError, match="largest has not been fine-tuned: run daqu-train --subnet=largest first"):
+    with pytest.raises(DaquError, match="largest has not been fine-tuned by daqu-train: run that with --subnet=largest first"):
         run.export("largest", fine_tuned=True, path=tmp_path / "largest.tflite")
     with pytest.raises(DaquError, match="must be one subnet, but received 'front'"):
         run.export("front", fine_tuned=False, path=tmp_path / "front.tflite")
@@ -85,7 +89,9 @@ def test_what_was_not_fine_tuned_is_not_exported_as_such(run, tmp_path):
     [
         (["--subnet=tiny"], "`subnet` must be one of"),
         (["--subnet=m00", "--fine_tuning_minutes=0"], "`fine_tuning_minutes` must be above 0"),
-        (["--subnet=m00", "--distillation=2"], "`distillation` must be in [0, 1]"),
+        (["--subnet=m00", "--fine_tuning_distillation=2"], "`fine_tuning_distillation` must be in [0, 1]"),
+        (["--subnet=m00", "--learning_rate=0.1"], "--learning_rate has no effect beside --subnet"),
+        (["--schedule=mine.json", "--epochs=3", "--dataset=digits"], "--epochs has no effect beside --schedule"),
         ([], "`dataset` must be given"),
     ],
 )

@@ -1,5 +1,7 @@
 """The flags of the whole job, shared by `daqu-run` and by the tools that end after one of its stages."""
 
+from collections.abc import Iterable
+
 from absl import flags
 
 from daqu_tf.config import RunConfig
@@ -45,8 +47,17 @@ def run_until(last_stage: str, argv: list[str]) -> None:
     del argv
     if flags.FLAGS.dataset is None:
         raise DaquError("`dataset` must be given: --dataset=digits, or the path of a .npz file.")
+    if flags.FLAGS.schedule:
+        refuse("--schedule", kept=set(RunConfig.__dataclass_fields__) - {"warmup", "precision_transfer", "epochs"})
     config = RunConfig(**{name: flags.FLAGS[name].value for name in RunConfig.__dataclass_fields__})
     from daqu_tf import pipeline
 
     product = pipeline.run(config, overwrite=_OVERWRITE.value, last_stage=last_stage)
     print(f"{last_stage.capitalize()}: {product.resolve()}")
+
+
+def refuse(because: str, kept: Iterable[str]) -> None:
+    """Raises `DaquError` if a flag of the job is given, other than `kept`, that `because` makes useless."""
+    for name in {*RunConfig.__dataclass_fields__, "overwrite"} - set(kept):
+        if flags.FLAGS[name].present:
+            raise DaquError(f"--{name} has no effect beside {because}: leave one of them out.")

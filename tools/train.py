@@ -16,13 +16,14 @@ from daqu_tf.tools import command, job_flags
 
 _SUBNET = flags.DEFINE_string("subnet", None, "What to fine-tune: largest, smallest, a finalist, front, or a JSON file.")
 _MINUTES = flags.DEFINE_float("fine_tuning_minutes", 2.0, "For each subnet.")
-_DISTILLATION = flags.DEFINE_float("distillation", 0.0, "Share of the largest subnet's opinion in what the others are taught.")
+_DISTILLATION = flags.DEFINE_float("fine_tuning_distillation", 0.0, "Share of the largest subnet's opinion in what is taught.")
 
 
 def _train(argv: list[str]) -> None:
     if _SUBNET.value is None:
         job_flags.run_until("supernet", argv)
         return
+    job_flags.refuse("--subnet", kept=("output_dir", "overwrite"))
     from daqu_tf.progress import Progress
     from daqu_tf.trained_run import TrainedRun
 
@@ -40,7 +41,8 @@ def _train(argv: list[str]) -> None:
         begin(name)
         progress.update("", 60 * _MINUTES.value * (1 - done))
 
-    for row in run.fine_tune(_SUBNET.value, _MINUTES.value, _DISTILLATION.value, on_progress):
+    overwrite = flags.FLAGS.overwrite
+    for row in run.fine_tune(_SUBNET.value, _MINUTES.value, _DISTILLATION.value, on_progress, overwrite):
         begin(row["name"])
         before, after = (row["search_accuracy"][name] for name in ("inherited", "fine_tuned"))
         path = folder / "fine_tuned" / f"{row['name']}.npz"
