@@ -133,7 +133,7 @@ class SupernetTraining:
         state, log = self._state, TrainingLog(self._folder, [*_WHERE, *_STEP_FIGURES, *self._panel.names], self._state.step)
         batches = iter(self._batches.starting_at(state.step))
         saved = scored = time.monotonic()
-        scoring_seconds, figures, phase = 0.0, {}, self._schedule.precision_transfer or self._schedule.warm_up
+        scoring_seconds, figures, phase = None, {}, self._schedule.precision_transfer or self._schedule.warm_up
         with _signals_noted() as signals:
             while (done := self._done()) < 1.0:
                 phase = self._enter_phase(done)
@@ -141,8 +141,8 @@ class SupernetTraining:
                 now = time.monotonic()
                 if state.step % self._batches.per_epoch == 0 and self._may_score(now - scored, scoring_seconds):
                     figures |= self._score(log, phase, figures)
-                    scored = time.monotonic()
-                    scoring_seconds = scored - now
+                    scored, has_traced = time.monotonic(), scoring_seconds is not None
+                    scoring_seconds = scored - now if has_traced else 0.0
                 on_progress(_name(phase), self._done(), figures)
                 if signals or time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self._save()
@@ -170,8 +170,8 @@ class SupernetTraining:
         self._open(self._space.widths)
         self._save()
 
-    def _may_score(self, since_seconds: float, scoring_seconds: float) -> bool:
-        return self._schedule.unit == "epochs" or scoring_seconds <= MAX_SCORING_SHARE * since_seconds
+    def _may_score(self, since_seconds: float, scoring_seconds: float | None) -> bool:
+        return self._schedule.unit == "epochs" or (scoring_seconds or 0.0) <= MAX_SCORING_SHARE * since_seconds
 
     def _done(self) -> float:
         """The share of the schedule that is over."""
