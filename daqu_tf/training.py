@@ -103,6 +103,7 @@ class SupernetTraining:
         self._panel = Panel(scorer, supernet.space, dataset)
         self._checkpoints = Checkpoints(folder / "checkpoints", on_warning)
         self._samplers: dict[str, Uniform] = {}
+        self._losses: list[float] = []  # Since the panel was scored.
         self._state = TrainingState()
 
     def restore(self) -> float:
@@ -234,7 +235,8 @@ class SupernetTraining:
         rate = cosine(done) * phase.learning_rate
         self._guard(self._optimizer.apply(rate / self._peak))
         state.step += 1
-        return {"loss": float(np.mean(losses)), "learning_rate": rate}
+        self._losses.append(float(np.mean(losses)))
+        return {"loss": float(np.mean(self._losses)), "learning_rate": rate}
 
     def _subnets(self, architectures: list[Subnet], taught: bool, rng: np.random.Generator) -> list[Subnet]:
         """The subnets of a step; where the first one teaches, it is the largest, at the highest precision.
@@ -279,6 +281,7 @@ class SupernetTraining:
     def _score(self, log: TrainingLog, phase: WarmUp | PrecisionTransfer, figures: Figures) -> Figures:
         """Scores the panel and writes it down; the chief does, while others wait in their next step."""
         state = self._state
+        self._losses.clear()
         if not is_chief(self._strategy):
             return {}
         state.scored_step = state.step

@@ -25,6 +25,7 @@ AXES = {
     "bitops": ("BitOPs, millions", 1e-6),
 }
 _LOG_FROM_RATIO = 5.0
+_LABELLED_SHARE = 0.15  # Of a training: a shorter phase has no label.
 
 
 def front(run: Run, theme: str) -> bytes:
@@ -51,7 +52,7 @@ def training(run: Run, theme: str) -> bytes:
     with matplotlib.rc_context(_style(theme)):
         figure = Figure(figsize=(4.4 * len(curves) + 1.6, 3.4), layout="constrained")
         x, label = _progress(run)
-        for axes, columns in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves):
+        for axes, columns in zip(np.atleast_1d(figure.subplots(1, len(curves), sharex=True)), curves):
             for name, color in zip(columns, THEMES[theme][5] * len(columns)):
                 values = _column(run, name) * (1 if name == "loss" else 100)
                 axes.plot(*_known(x, values), color=color, label=_plain(name.removeprefix("accuracy_")), marker=".")
@@ -181,6 +182,8 @@ def _shade_phases(axes: Axes, run: Run, x: np.ndarray, theme: str) -> None:
             continue
         if order % 2:
             axes.axvspan(x[start], x[end], color=lines, alpha=0.35, linewidth=0, zorder=0)
+        if x[end] - x[start] < _LABELLED_SHARE * (x[-1] - x[0]):
+            continue  # Its label would lie on another.
         axes.annotate(
             names[start].replace("_", " "), (x[start], 1), (3, 3), xycoords=("data", "axes fraction"),
             textcoords="offset points", fontsize=8, color=text, alpha=0.8, parse_math=False,
