@@ -16,11 +16,12 @@ from daqu_tf.errors import DaquError
 from daqu_tf.keras import QuantizeWrapper, keras
 from daqu_tf.layers import ElasticBatchNormalization, QuantizedTensor, quantize_input, resize
 from daqu_tf.quantizers import Bits, SwitchableQuantizer
+from daqu_tf.schedule import MIXED_PRECISIONS
 from daqu_tf.space import FLOAT_BITS, SearchSpace, Subnet
 from daqu_tf.units import Block, Unit
 from daqu_tf.weights import cut
 
-HALF_TYPES = ("float16", "bfloat16")
+HALF_TYPES = MIXED_PRECISIONS[1:]
 STEP_IMAGES = 128  # From which activation steps are set.
 FIXED = "fixed_bits"  # The width of the tensors that are not searched: 8, or 32 in a float network.
 
