@@ -1,4 +1,4 @@
-"""Checkpoints of a training: one file each, whole or absent, and never fewer than one that can be read."""
+"""Checkpoints of a training: one file each, whole or absent; a damaged one is found by its CRC, and the one before is kept."""
 
 import contextlib
 import json
@@ -15,6 +15,7 @@ from daqu_tf import atomic
 
 KEPT = 2
 _STATE = "state.json"
+# What NumPy and zipfile raise on damaged files: a changed version or method says NotImplementedError, an encryption RuntimeError.
 _DAMAGED = (ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 

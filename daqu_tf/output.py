@@ -17,11 +17,8 @@ from daqu_tf.config import RunConfig
 from daqu_tf.errors import DaquError
 
 LOCK = ".lock"
-WHERE = (
-    "output_dir",
-    "strategy",
-    "workers",
-)  # Settings that say where a job runs, not what it does: a resumed one may have others.
+# Settings that say where a job runs, not what it does: a resumed one may have others.
+WHERE = ("output_dir", "strategy", "workers")
 # What a run writes, and --overwrite deletes; `config.json` goes last, since it is what marks the folder as a run's.
 CONTENTS = (
     "clock.json", "timeline.json", "training.csv", "checkpoints", "tensorboard", "supernet.npz", "search", "finalists.json",
