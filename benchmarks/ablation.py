@@ -54,7 +54,7 @@ PRECISIONS = ("high", "4", "low", "mixed")
 RANKED = FINE_TUNED_BANDS * len(PRECISIONS) * FINE_TUNED_IN_A_CELL
 WIDTHS = (8, 6, 4, 3, 2)
 QUICK = {"dataset": "digits", "space": "digits", "arms": ["full", "no_warm_up"], "seeds": ["0"], "epochs": 15.0, "batch_size": 32}
-QUICK |= {"ranking": False, "alone": False}
+QUICK |= {"learning_rate": 0.005, "ranking": False, "alone": False}
 
 _DATASET = flags.DEFINE_string("dataset", None, f"One of {', '.join(data.NAMES)}, or a .npz with x_train, y_train, x_test, y_test.")
 _SPACE = flags.DEFINE_string("space", "mobilenet_v2_28", "Search space.")
@@ -64,6 +64,7 @@ _SEEDS = flags.DEFINE_list(
 _ARMS = flags.DEFINE_list("arms", list(ARMS), "Those to train.")
 _EPOCHS = flags.DEFINE_float("epochs", 11.0, "Of the supernet.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.02, "Peak, everywhere: twice that of daqu-train for twice its batch.")
 _STEPS = flags.DEFINE_integer("fine_tuning_steps", 800, "Of each fine-tuning.")
 _RANKING = flags.DEFINE_bool("ranking", True, "Fine-tune 48 subnets of two arms, for Kendall's tau.")
 _ALONE = flags.DEFINE_bool("alone", True, "Fine-tune three architectures at every width, and train each alone.")
@@ -120,7 +121,9 @@ class Part:
 def schedule_of(arm: str, space: SearchSpace, seed: int) -> Schedule:
     """The arm's schedule: all have as many steps and one cosine."""
     warm_up, transfer, changes = ARMS[arm]
-    schedule = make_schedule(space, warm_up, transfer, _EPOCHS.value, "epochs", batch_size=_BATCH_SIZE.value, seed=seed)
+    schedule = make_schedule(
+        space, warm_up, transfer, _EPOCHS.value, "epochs", _LEARNING_RATE.value, batch_size=_BATCH_SIZE.value, seed=seed
+    )
     phases = {name: dataclasses.replace(getattr(schedule, name), **changed) for name, changed in changes.items()}
     return dataclasses.replace(schedule, **phases)
 
@@ -221,15 +224,22 @@ def at_precision(space: SearchSpace, subnet: Subnet, kind: str, rng: np.random.G
     return uniform_bits(space, subnet, int(rng.choice({"high": (6, 8), "4": (4,), "low": (2, 3)}[kind])))
 
 
+def fine_tuning(seed: int, **settings):
+    """A `FineTuning` of as many steps as all here have."""
+    from daqu_tf.fine_tuning import FineTuning
+
+    return FineTuning(steps=_STEPS.value, batch_size=_BATCH_SIZE.value, learning_rate=_LEARNING_RATE.value, seed=seed, **settings)
+
+
 def rank(part: Part) -> None:
     """Accuracy of every ranked subnet as inherited and after an equal fine-tuning."""
     from daqu_tf.evaluation import Scorer
-    from daqu_tf.fine_tuning import FineTuner, FineTuning
+    from daqu_tf.fine_tuning import FineTuner
     from daqu_tf.supernet import extract
 
     dataset, space = load()
     arrays = output.read_arrays(part.folder / "supernet.npz")
-    how = FineTuning(steps=_STEPS.value, batch_size=_BATCH_SIZE.value, seed=part.seed, float_share=0.0)
+    how = fine_tuning(part.seed, float_share=0.0)
     tuner = FineTuner(space, arrays, dataset, how)
     for band, kind, subnet in ranked(space)[len(read_lines(part.path)) :]:
         inherited = extract(space, subnet, arrays)
@@ -244,7 +254,7 @@ def rank(part: Part) -> None:
 def alone(part: Part) -> None:
     """Three architectures at every width: fine-tuned, and trained from random weights, also for three times the steps."""
     from daqu_tf.evaluation import Scorer
-    from daqu_tf.fine_tuning import FineTuner, FineTuning
+    from daqu_tf.fine_tuning import FineTuner
     from daqu_tf.keras import keras
     from daqu_tf.supernet import StaticNetwork
 
@@ -252,7 +262,7 @@ def alone(part: Part) -> None:
     inherited = output.read_arrays(part.folder / "supernet.npz")
     keras.utils.set_random_seed(part.seed)
     random = StaticNetwork(space, space.largest()).arrays()
-    how = FineTuning(steps=_STEPS.value, batch_size=_BATCH_SIZE.value, seed=part.seed)
+    how = fine_tuning(part.seed)
     variants = {
         "fine_tuned": (inherited, how),
         "distilled": (inherited, dataclasses.replace(how, distillation=0.5)),

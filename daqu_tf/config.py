@@ -57,7 +57,7 @@ class RunConfig:
     finalists: int = 8
     max_trials: int = 400
     batch_size: int = 64
-    learning_rate: float = 8e-3
+    learning_rate: float = 1e-2
     warmup: str = "gap_aware"
     precision_transfer: str = "progressive"
     epochs: float = 0.0

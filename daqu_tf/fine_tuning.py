@@ -41,7 +41,7 @@ class FineTuning:
     seconds: float = 0.0
     steps: int = 0
     batch_size: int = 64
-    learning_rate: float = 8e-3
+    learning_rate: float = 1e-2
     seed: int = 0
     augmentation: str = "auto"
     float_share: float = FLOAT_SHARE

@@ -10,7 +10,7 @@ from daqu_tf.distribution import replica_part, replicas, sum_over_replicas
 from daqu_tf.schedule import STEP_RATE
 from daqu_tf.supernet import Network
 
-WEIGHT_DECAY, CLIP_NORM, BETAS = 0.02, 5.0, (0.9, 0.999)
+WEIGHT_DECAY, CLIP_NORM, BETAS = 0.1, 5.0, (0.9, 0.999)
 FIRST_SCALE, LEAST_SCALE, MOST_SCALE = 2.0**15, 1.0, 2.0**24  # Of a loss whose gradients are float16's: 6e-8 to 65504.
 GROWTH_STEPS = 2000  # As many finite steps in a row double the scale, as in Keras.
 

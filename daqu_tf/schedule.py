@@ -38,7 +38,7 @@ class WarmUp:
     """
 
     length: float
-    learning_rate: float = 8e-3
+    learning_rate: float = 1e-2
     sampler: str = DEFAULT_SAMPLER
     distillation: float = DISTILLATION
     patience: int | None = None
@@ -67,7 +67,7 @@ class PrecisionTransfer:
     length: float
     order: tuple[int, ...]
     opening: float = 0.1
-    learning_rate: float = 8e-3
+    learning_rate: float = 1e-2
     step_rate: float = STEP_RATE
     sampler: str = DEFAULT_SAMPLER
     distillation: float = DISTILLATION
@@ -175,7 +175,7 @@ def make_schedule(
     precision_transfer: str,
     length: float,
     unit: str = "minutes",
-    learning_rate: float = 8e-3,
+    learning_rate: float = 1e-2,
     batch_size: int = 64,
     seed: int = 0,
     **settings: Any,

@@ -31,8 +31,8 @@ def _started(tmp_path: pathlib.Path) -> RunConfig:
 
 def test_other_settings_are_refused_and_named(tmp_path):
     config = _started(tmp_path)
-    other = RunConfig("digits", config.output_dir, space="digits", seed=5, learning_rate=0.01)
-    with pytest.raises(DaquError, match=r"other settings \(--learning_rate was 0.008, --seed was 0\)"):
+    other = RunConfig("digits", config.output_dir, space="digits", seed=5, learning_rate=0.02)
+    with pytest.raises(DaquError, match=r"other settings \(--learning_rate was 0.01, --seed was 0\)"):
         pipeline.run(other)
     assert (config.folder / "supernet.npz").read_text() == "precious"
 
