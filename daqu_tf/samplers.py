@@ -11,7 +11,6 @@ import numpy as np
 from daqu_tf import costs
 from daqu_tf.space import FLOAT_BITS, SearchSpace, Subnet
 
-SUBNETS = 4  # Of a step, as others found to work (BigNAS, AttentiveNAS: largest, smallest and two random ones).
 UNIFORM_SHARE = 0.5  # Of the subnets: one width throughout. The others have mixed bits.
 
 
@@ -22,13 +21,15 @@ class Uniform:
         space: What may be chosen.
     """
 
+    SUBNETS = 4  # Of a step, as others found to work (BigNAS, AttentiveNAS: largest, smallest and two random ones).
+
     def __init__(self, space: SearchSpace):
         self.space = space
         self.state: list[float | None] = []  # What `observe` has learned.
 
     def architectures(self, rng: np.random.Generator) -> list[Subnet]:
         """Those of one step; their bits mean nothing yet."""
-        return [self.space.sample_by_gene(rng) for _ in range(SUBNETS)]
+        return [self.space.sample_by_gene(rng) for _ in range(self.SUBNETS)]
 
     def observe(self, subnets: Sequence[Subnet], losses: Sequence[float]) -> None:
         """Takes note of the losses of a step."""
@@ -53,6 +54,7 @@ class GapAware(Uniform):
     loss, None before the first.
     """
 
+    SUBNETS = 6  # Which take as long as the sandwich rule's four, of which one is the largest.
     BANDS, CANDIDATES = 6, 20_000
     TEMPERATURE = 0.05  # A band whose loss is higher by as much is drawn e times as often.
     EVEN_SHARE = 0.25
@@ -75,7 +77,7 @@ class GapAware(Uniform):
         lag = np.array([0.0 if loss is None else loss - min(seen) for loss in self.state])
         behind = np.exp((lag - lag.max()) / self.TEMPERATURE)
         chances = self.EVEN_SHARE / self.BANDS + (1 - self.EVEN_SHARE) * behind / behind.sum()
-        return [self._draw(int(band), rng) for band in rng.choice(self.BANDS, SUBNETS, p=chances)]
+        return [self._draw(int(band), rng) for band in rng.choice(self.BANDS, self.SUBNETS, p=chances)]
 
     def _draw(self, band: int, rng: np.random.Generator) -> Subnet:
         genomes = self._bands[band]

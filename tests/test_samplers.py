@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daqu_tf import costs, spaces, targets
-from daqu_tf.samplers import SAMPLERS, SUBNETS, GapAware, Sandwich, Uniform, in_float, next_width, uniform_bits, with_open_bits
+from daqu_tf.samplers import SAMPLERS, GapAware, Sandwich, Uniform, in_float, next_width, uniform_bits, with_open_bits
 from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage, Subnet
 
 DIGITS = spaces.get("digits")
@@ -51,10 +51,10 @@ def test_every_subnet_is_legal_in_every_space(sampler, space):
     sampler, rng = sampler(space), np.random.default_rng(0)
     for step in range(5):
         subnets = sampler.architectures(rng)
-        assert len(subnets) == SUBNETS
+        assert len(subnets) == sampler.SUBNETS
         for subnet in subnets:
             assert space.subnet(subnet.values) == subnet
-        sampler.observe(subnets, [2.0 + step] * SUBNETS)
+        sampler.observe(subnets, [2.0 + step] * sampler.SUBNETS)
 
 
 @pytest.mark.parametrize("space", CHEAP)
@@ -146,7 +146,7 @@ def test_gap_aware_is_even_from_the_first_step_where_no_band_lags(seed):
     sampler, rng, bands = GapAware(DIGITS), np.random.default_rng(seed), []
     for _ in range(150):
         subnets = sampler.architectures(rng)
-        sampler.observe(subnets, [2.3] * SUBNETS)
+        sampler.observe(subnets, [2.3] * sampler.SUBNETS)
         bands += [band_of(DIGITS, subnet) for subnet in subnets]
     assert np.bincount(bands, minlength=GapAware.BANDS).max() < 0.3 * len(bands)
 
@@ -158,8 +158,8 @@ def test_gap_aware_survives_a_step_that_diverged(loss):
     sampler.observe([DIGITS.smallest()], [loss])
     for _ in range(20):
         subnets = sampler.architectures(rng)
-        assert len(subnets) == SUBNETS
-        sampler.observe(subnets, [2.3] * SUBNETS)
+        assert len(subnets) == sampler.SUBNETS
+        sampler.observe(subnets, [2.3] * sampler.SUBNETS)
 
 
 def test_gap_aware_has_the_very_ends_often():
