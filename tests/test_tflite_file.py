@@ -11,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from interpreters import BUILTIN, XNNPACK, is_wholly_delegated, only_operator, pack, run_file, steps_apart
 
 from daqu_tf import tflite_file
 from daqu_tf.errors import DaquError
@@ -28,8 +29,6 @@ NETWORKS = [
     *((tflite_networks.mobile_network_v3, precision) for precision in ("w8a8", "w4a4", "w8a2")),
     *((tflite_networks.residual_network, precision) for precision in ("w8a8", "w4a4")),
 ]
-XNNPACK = OpResolverType.BUILTIN
-BUILTIN = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 
 
 @pytest.fixture(scope="module", params=NETWORKS, ids=lambda param: f"{param[0].__name__}-{param[1]}")
@@ -45,46 +44,6 @@ def random_input(graph: Graph, seed: int = 5) -> np.ndarray:
 
 def invoke(graph: Graph, values: np.ndarray, kernels: OpResolverType) -> tuple[np.ndarray, Interpreter]:
     return run_file(tflite_file.write(graph), {graph.input: values}, kernels)
-
-
-def run_file(data: bytes, values: dict[str, np.ndarray], kernels: OpResolverType) -> tuple[np.ndarray, Interpreter]:
-    preserves = kernels == BUILTIN
-    options = {"experimental_op_resolver_type": kernels, "experimental_preserve_all_tensors": preserves, "num_threads": 1}
-    interpreter = Interpreter(model_content=data, **options)
-    interpreter.allocate_tensors()
-    for source in interpreter.get_input_details():
-        interpreter.set_tensor(source["index"], values[source["name"]])
-    interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"]), interpreter
-
-
-def only_operator(data: bytes, index: int) -> bytes:
-    """The file of which one operator runs, between the file's ends."""
-    model = schema.ModelT.InitFromPackedBuf(data)
-    subgraph = model.subgraphs[0]
-    node = subgraph.operators[index]
-    is_activation = [subgraph.tensors[tensor].name is not None for tensor in node.inputs]
-    subgraph.operators, subgraph.inputs, subgraph.outputs = [node], node.inputs[is_activation], node.outputs
-    model.signatureDefs = None
-    return pack(model)
-
-
-def pack(model: schema.ModelT) -> bytes:
-    builder = tflite_file._SharingBuilder()
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def steps_apart(a: np.ndarray, b: np.ndarray) -> int:
-    return int(np.abs(a.astype(int) - b).max())
-
-
-def is_wholly_delegated(interpreter: Interpreter, graph: Graph) -> bool:
-    """Whether one delegate node yields the output and reads, of all activations, the inputs alone."""
-    delegates = [node for node in interpreter._get_ops_details() if node["op_name"] == "DELEGATE"]
-    activations = {*range(len(graph.tensors))} - {source["index"] for source in interpreter.get_input_details()}
-    ends = [output["index"] for output in interpreter.get_output_details()]
-    return len(delegates) == 1 and [*delegates[0]["outputs"]] == ends and not activations & {*delegates[0]["inputs"]}
 
 
 def test_reads_what_it_wrote(network):
