@@ -29,6 +29,7 @@ import records
 from absl import app, flags
 
 from daqu_tf import atomic, data, output, spaces
+from daqu_tf.config import FINE_TUNING_RATE
 from daqu_tf.panel import architectures
 from daqu_tf.samplers import mixed_bits, uniform_bits
 from daqu_tf.schedule import Schedule, make_schedule
@@ -224,11 +225,12 @@ def at_precision(space: SearchSpace, subnet: Subnet, kind: str, rng: np.random.G
     return uniform_bits(space, subnet, int(rng.choice({"high": (6, 8), "4": (4,), "low": (2, 3)}[kind])))
 
 
-def fine_tuning(seed: int, **settings):
+def fine_tuning(seed: int):
     """A `FineTuning` of as many steps as all here have."""
     from daqu_tf.fine_tuning import FineTuning
 
-    return FineTuning(steps=_STEPS.value, batch_size=_BATCH_SIZE.value, learning_rate=_LEARNING_RATE.value, seed=seed, **settings)
+    rate = FINE_TUNING_RATE * _LEARNING_RATE.value
+    return FineTuning(steps=_STEPS.value, batch_size=_BATCH_SIZE.value, learning_rate=rate, seed=seed)
 
 
 def rank(part: Part) -> None:
@@ -239,7 +241,7 @@ def rank(part: Part) -> None:
 
     dataset, space = load()
     arrays = output.read_arrays(part.folder / "supernet.npz")
-    how = fine_tuning(part.seed, float_share=0.0)
+    how = fine_tuning(part.seed)
     tuner = FineTuner(space, arrays, dataset, how)
     for band, kind, subnet in ranked(space)[len(read_lines(part.path)) :]:
         inherited = extract(space, subnet, arrays)
@@ -263,11 +265,13 @@ def alone(part: Part) -> None:
     keras.utils.set_random_seed(part.seed)
     random = StaticNetwork(space, space.largest()).arrays()
     how = fine_tuning(part.seed)
+    # Random weights do best with half of the steps in float, and a training's learning rate.
+    from_random = dataclasses.replace(how, float_share=0.5, learning_rate=_LEARNING_RATE.value)
     variants = {
         "fine_tuned": (inherited, how),
         "distilled": (inherited, dataclasses.replace(how, distillation=0.5)),
-        "same_steps": (random, how),
-        "alone": (random, dataclasses.replace(how, steps=3 * how.steps)),
+        "same_steps": (random, from_random),
+        "alone": (random, dataclasses.replace(from_random, steps=3 * how.steps)),
     }
     tuners = {name: FineTuner(space, arrays, dataset, variant) for name, (arrays, variant) in variants.items()}
     cells = [(place, width) for place in range(3) for width in WIDTHS]

@@ -102,7 +102,7 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     subnet = space.subnet(finalists[name]["values"])
     arrays = output.read_arrays(folder / "supernet.npz")
     seed = config.seed + 1 + list(finalists).index(name)
-    how = FineTuning(**config.how_to_train | {"seconds": max(seconds, 1.0), "seed": seed})
+    how = FineTuning(**config.how_to_fine_tune | {"seconds": max(seconds, 1.0), "seed": seed})
     network, steps = FineTuner(space, arrays, dataset, how).tune(subnet)
     network.load_arrays(round_biases(space, subnet, target, network.arrays()))
 

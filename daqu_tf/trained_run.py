@@ -103,7 +103,7 @@ class TrainedRun:
             raise DaquError(f"`fine_tuning_minutes` must be above 0, but received {minutes:g}.")
         if not 0 <= distillation <= 1:
             raise DaquError(f"`fine_tuning_distillation` must be in [0, 1], but received {distillation:g}.")
-        how = FineTuning(**self.config.how_to_train, seconds=60 * minutes, distillation=distillation)
+        how = FineTuning(**self.config.how_to_fine_tune, seconds=60 * minutes, distillation=distillation)
         supernet = hashlib.sha256((self.folder / "supernet.npz").read_bytes()).hexdigest()
         asked = {
             stem: {"name": stem, "subnet": subnet.to_json(), "how": dataclasses.asdict(how), "supernet": supernet}
