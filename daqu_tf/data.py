@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from daqu_tf.class_names import names_of_classes
 from daqu_tf.errors import DaquError
 
 KERAS_NAMES = ("fashion_mnist", "mnist", "cifar10", "cifar100")
@@ -50,6 +51,7 @@ class Dataset:
         input_scale: 255 for uint8; 1 for other numbers already within [0, 1]; else the range of the training images.
         test_was_cut: Whether `test` was cut out of the training images, because the source has no test split.
         fingerprint: sha256, in hex, of the images as given and of the labels, in the order of the splits.
+        class_names: The name of each class, by its number; the numbers themselves where no names are known.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Dataset:
     input_scale: float
     test_was_cut: bool
     fingerprint: str
+    class_names: tuple[str, ...]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -75,7 +78,7 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
     """Loads a data set and splits it, the same way each time for the same seed.
 
     Args:
-        name_or_path: One of `NAMES`, or the path of a `.npz` file with x_train, y_train and perhaps x_test, y_test.
+        name_or_path: One of `NAMES`, or the path of a `.npz` file with x_train, y_train and perhaps x_test, y_test and class_names.
         seed: Seed of the splits.
         search_fraction: Part of the training images held out as `search`, at most 0.5; a small set gives 25 a class.
 
@@ -87,6 +90,7 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
     name, arrays = _read(name_or_path)
     train = _checked(name, "train", arrays["x_train"], arrays["y_train"])
     num_classes = _num_classes(name, train[1])
+    class_names = names_of_classes(name, num_classes, arrays.get("class_names"))
     test_was_cut = "x_test" not in arrays
     if test_was_cut:
         train, test = _cut(name, *train, _TEST_FRACTION, num_classes, seed)
@@ -105,6 +109,7 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
         input_scale=scale,
         test_was_cut=test_was_cut,
         fingerprint=_fingerprint(array for split in splits.values() for array in split),
+        class_names=class_names,
     )
 
 
@@ -148,8 +153,11 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             _check_keys(path, file.files)
-            wanted = ("x_train", "y_train", "x_test", "y_test")
-            return {key: file[key] for key in wanted if key in file.files}
+            wanted = ("x_train", "y_train", "x_test", "y_test", "class_names")
+            arrays = {key: file[key] for key in wanted if key in file.files}
+            if "class_names" not in arrays and _is_text(file, "labels"):
+                arrays["class_names"] = file["labels"]
+            return arrays
     except DaquError:
         raise
     except PermissionError as error:
@@ -159,6 +167,14 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"The data file {path} is not a whole .npz of plain number arrays: write it anew with "
             "numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
         ) from error
+
+
+def _is_text(file: np.lib.npyio.NpzFile, key: str) -> bool:
+    """Whether an array is there that holds texts; what else goes by that name, even if it cannot be read, is nothing to us."""
+    try:
+        return key in file.files and file[key].dtype.kind == "U"
+    except ValueError:
+        return False
 
 
 def _check_keys(path: pathlib.Path, found: list[str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from daqu_tf import atomic, tflite_file, weights
+from daqu_tf import atomic, tflite_file, tflite_metadata, weights
 from daqu_tf.architecture import image_size, walk
 from daqu_tf.errors import DaquError
 from daqu_tf.quantizers import activation_range, weight_range
@@ -25,14 +25,17 @@ from daqu_tf.tflite_graph import (
     GlobalAveragePool,
     Graph,
     Multiply,
+    Quantize,
     QuantizedTensor,
     gate,
     hard_swish,
 )
+from daqu_tf.tflite_metadata import Metadata
 
 EPSILON = 1e-3  # Of batch normalization, as in `layers.py`.
 # A channel whose weights cannot move its output by this share of a step is a constant: its tiny scale would be illegal.
 DEAD_STEPS = 1e-2
+INPUT_TYPES = ("int8", "uint8")
 MOST_STEPS = 255.5  # Of the output in one unit of the accumulator: more saturates all the same, and 256 is more than kernels take.
 
 
@@ -216,7 +219,13 @@ def _build(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping[s
 
 
 def export_tflite(
-    space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping[str, np.ndarray], path: str | os.PathLike
+    space: SearchSpace,
+    subnet: Subnet,
+    target: Target,
+    arrays: Mapping[str, np.ndarray],
+    path: str | os.PathLike,
+    metadata: Metadata | None = None,
+    input_type: str = "int8",
 ) -> None:
     """Writes a subnet to `path`, after reading the bytes back and comparing every integer and scale.
 
@@ -226,18 +235,47 @@ def export_tflite(
         target: Decides the containers.
         arrays: `StaticNetwork.arrays()` of that subnet.
         path: Of the `.tflite` file; it is there whole or not at all.
+        metadata: As of `save`.
+        input_type: As of `save`.
 
     Raises:
-        DaquError: The file does not hold what was trained, or cannot be written.
+        DaquError: The file does not hold what was trained, or cannot be written; or there is no such input type.
     """
-    graph = to_graph(space, subnet, target, arrays)
-    data = tflite_file.write(graph)
+    save(to_graph(space, subnet, target, arrays), path, metadata, input_type)
+
+
+def save(graph: Graph, path: str | os.PathLike, metadata: Metadata | None = None, input_type: str = "int8") -> None:
+    """Writes the graph of a subnet to `path`, after reading the bytes back and comparing every integer and scale.
+
+    Args:
+        graph: One that reads int8.
+        path: Of the `.tflite` file; it is there whole or not at all.
+        metadata: What the file tells an application; None leaves the labels and the rest out, which saves about a kilobyte.
+        input_type: One of `INPUT_TYPES`: `uint8` takes pixels as they are, `int8` those less 128.
+
+    Raises:
+        DaquError: The file does not hold the graph, or cannot be written; or there is no such input type.
+    """
+    if input_type not in INPUT_TYPES:
+        raise DaquError(f"`input_type` must be one of {', '.join(INPUT_TYPES)}, but received {input_type!r}.")
+    if input_type == "uint8":
+        graph = _with_uint8_input(graph)
+    data = tflite_file.write(graph) if metadata is None else tflite_metadata.write(graph, metadata)
     if tflite_file.read(data) != graph:
-        raise DaquError(f"The file for {path} does not hold the trained integers: please report this subnet: {subnet}.")
+        raise DaquError(f"The file for {path} does not hold the trained integers: please report its subnet.")
     try:
         atomic.write_bytes(path, data)
     except OSError as error:
         raise DaquError(f"{path} cannot be written ({error.strerror}): choose another output path.") from error
+
+
+def _with_uint8_input(graph: Graph) -> Graph:
+    """A graph that begins with the change of type; it takes the name of the input, so that applications find it alike."""
+    images, first = graph.tensors[0], graph.operators[0]
+    pixels = dataclasses.replace(images, zero_point=0, type="UINT8")
+    shifted = dataclasses.replace(images, name=f"{images.name}.int8")
+    operators = (Quantize(pixels.name, shifted.name), dataclasses.replace(first, input=shifted.name), *graph.operators[1:])
+    return dataclasses.replace(graph, tensors=(pixels, shifted, *graph.tensors[1:]), operators=operators)
 
 
 def layer_table(space: SearchSpace, subnet: Subnet, target: Target) -> list[dict[str, object]]:

@@ -93,7 +93,7 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     from daqu_tf.export import export_tflite, layer_table, round_biases
     from daqu_tf.fine_tuning import FineTuner, FineTuning
     from daqu_tf.layers import resize
-    from daqu_tf.pipeline import space_for
+    from daqu_tf.pipeline import metadata_for, space_for
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     config, finalists = output.config_of(folder), output.read_json(folder / "finalists.json")
@@ -109,7 +109,7 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     scorer = Scorer(network, dataset.x_train)
     simulated = scorer.logits(dataset.x_test)
     path = folder / "models" / f"{name}.tflite"
-    export_tflite(space, subnet, target, network.arrays(), path)
+    export_tflite(space, subnet, target, network.arrays(), path, metadata_for(name, dataset))
     height, width = image_size(space.input_shape, subnet["resolution"])
     written = HostDevice().predict(path, resize(tf.constant(dataset.x_test), (height, width)).numpy())
     tuned = {"search": scorer.accuracy(dataset.x_search, dataset.y_search), "test": top1(simulated, dataset.y_test)}
@@ -122,6 +122,7 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
             "target": target.name,
             "dataset": dataset.name,
             "input": {"height": height, "width": width, "offset": dataset.input_offset, "scale": dataset.input_scale},
+            "class_names": dataset.class_names,
             "subnet": subnet.to_json(),
             "subnet_text": str(subnet),
             "genome": space.genome(subnet),

@@ -26,6 +26,7 @@ from daqu_tf.progress import Progress
 from daqu_tf.schedule import Schedule, check_batch_size, make_schedule
 from daqu_tf.space import SearchSpace
 from daqu_tf.targets import Target
+from daqu_tf.tflite_metadata import Metadata
 
 STAGES = ("supernet", "search", "report")
 # Training gets a share of the budget, the search a share of what is left then: tracing takes its time in between. The rest is
@@ -342,6 +343,18 @@ def describe_dataset(dataset: data.Dataset) -> dict[str, Any]:
         "num_classes": dataset.num_classes,
         "fingerprint": dataset.fingerprint,
     }
+
+
+def metadata_for(name: str, dataset: data.Dataset) -> Metadata:
+    """What the file of a network of this name tells applications."""
+    return Metadata(
+        name=name,
+        description=f"Tells the {dataset.num_classes} classes of {dataset.name} apart. Made by daqu_tf.",
+        labels=dataset.class_names,
+        version=daqu_tf.__version__,
+        input_offset=dataset.input_offset,
+        input_scale=dataset.input_scale,
+    )
 
 
 def share_out(macs: dict[str, int], total_seconds: float, overhead_seconds: float) -> dict[str, float]:

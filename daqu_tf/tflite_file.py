@@ -5,8 +5,8 @@ tensors have names. Runtimes insist on a zero point for every scale, and XNNPACK
 not stored once, the zero points alone, all of them 0, would take 16 bytes a channel.
 """
 
-import dataclasses
 import functools
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from daqu_tf.errors import DaquError
 from daqu_tf.tflite_graph import (
+    ACTIVATION_LIMITS,
     Add,
     AddConstant,
     Conv2D,
@@ -24,6 +25,7 @@ from daqu_tf.tflite_graph import (
     Graph,
     Multiply,
     Operator,
+    Quantize,
     QuantizedTensor,
     Weighted,
 )
@@ -35,53 +37,45 @@ _BUFFER_ALIGNMENT = 16  # what the schema promises to kernels that read weights 
 _SPATIAL_AXES = np.array([1, 2], np.int32)
 
 
-def write(graph: Graph) -> bytes:
+def write(graph: Graph, metadata: Mapping[str, bytes] | None = None) -> bytes:
     """Returns the .tflite file of `graph`, with the signature `SIGNATURE` over its input and output names.
+
+    Args:
+        graph: What the file computes.
+        metadata: Buffers to go with it, by name; runtimes ignore them, and `read_metadata` finds them.
 
     Raises:
         DaquError: If the tensors and operators disagree or do not fit the file; the message names the tensor.
     """
     graph.check()
     builder = _SharingBuilder()
-    builder.Finish(_Encoder(graph).model().Pack(builder), b"TFL3")
+    builder.Finish(_Encoder(graph).model(metadata or {}).Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
 def read(data: bytes) -> Graph:
-    """Returns the graph for which `write` gives `data`.
+    """Returns the graph for which `write` gives `data`, whatever metadata go with it.
 
     Raises:
         DaquError: If the file holds anything that a `Graph` cannot say.
     """
+    return _Decoder(_model(data)).graph()
+
+
+def read_metadata(data: bytes) -> dict[str, bytes]:
+    """Returns the buffers that go with the graph of any .tflite file, by name.
+
+    Raises:
+        DaquError: If it is no such file.
+    """
+    model = _model(data)
+    return {entry.name.decode(): model.buffers[entry.buffer].data.tobytes() for entry in model.metadata or ()}
+
+
+def _model(data: bytes) -> Any:
     if data[4:8] != b"TFL3":
         raise DaquError("the data must be a .tflite file, but received other bytes; read it again from its source")
-    return _Decoder(_schema().ModelT.InitFromPackedBuf(data)).graph()
-
-
-def share_scales(graph: Graph) -> Graph:
-    """Returns a graph that means the same integers in a file up to 4 bytes smaller per output channel.
-
-    A tensor that only weighted operators write and read may have any scale, as their weight scales can make up for it.
-    At scale 1.0 the bias scales of its readers equal their weight scales, and the file holds both once. Inner tensors
-    then no longer have the real values that they had in training. The weight scales are rounded anew to float32, so a
-    value that lay on the edge between two integers may round to the other one.
-    """
-    scales = {tensor.name: tensor.scale for tensor in graph.tensors}
-    pinned = {graph.input, graph.output}
-    for operator in graph.operators:
-        if not isinstance(operator, Weighted):
-            pinned.update(operator.inputs, (operator.output,))
-    factors = {name: 1.0 if name in pinned else scale for name, scale in scales.items()}
-    tensors = (dataclasses.replace(tensor, scale=tensor.scale / factors[tensor.name]) for tensor in graph.tensors)
-    operators = (_rescaled(operator, factors) for operator in graph.operators)
-    return dataclasses.replace(graph, tensors=tuple(tensors), operators=tuple(operators))
-
-
-def _rescaled(operator: Operator, factors: dict[str, float]) -> Operator:
-    if not isinstance(operator, Weighted):
-        return operator
-    factor = factors[operator.input] / factors[operator.output]
-    return dataclasses.replace(operator, weight_scales=operator.weight_scales.astype(np.float64) * factor)
+    return _schema().ModelT.InitFromPackedBuf(data)
 
 
 @functools.cache
@@ -127,8 +121,8 @@ class _Encoder:
         self._indices = {tensor.name: index for index, tensor in enumerate(graph.tensors)}
         self._codes = {}
 
-    def model(self) -> Any:
-        """Returns the root table."""
+    def model(self, metadata: Mapping[str, bytes]) -> Any:
+        """Returns the root table, with named buffers beside the graph."""
         operators = [_ENCODERS[type(operator)](operator, self) for operator in self._graph.operators]
         names = self._graph.input, self._graph.output
         ends = [self._indices[name] for name in names]
@@ -136,7 +130,8 @@ class _Encoder:
         maps = ([self.schema.TensorMapT(name, end)] for name, end in zip(names, ends))
         signature = self.schema.SignatureDefT(*maps, SIGNATURE)
         codes = [self._operator_code(*code) for code in self._codes]
-        return self.schema.ModelT(_SCHEMA_VERSION, codes, [subgraph], None, self._buffers, signatureDefs=[signature])
+        named = [self.schema.MetadataT(name, self._buffer(data)) for name, data in metadata.items()] or None
+        return self.schema.ModelT(_SCHEMA_VERSION, codes, [subgraph], None, self._buffers, None, named, [signature])
 
     def node(self, code: str, version: int, operator: Operator, options: Any, constants: tuple[int, ...] = ()) -> Any:
         """Returns the table of one operator that reads its activations and then `constants`."""
@@ -167,14 +162,18 @@ class _Encoder:
 
     def constant(self, type_name: str, shape: tuple[int, ...], data: np.ndarray, quantization: Any = None) -> int:
         """Adds a nameless tensor that holds `data`."""
-        self._buffers.append(self.schema.BufferT(np.frombuffer(data.tobytes(), np.uint8)))
-        kind, buffer = getattr(self.schema.TensorType, type_name), len(self._buffers) - 1
+        kind, buffer = getattr(self.schema.TensorType, type_name), self._buffer(data.tobytes())
         self._tensors.append(self.schema.TensorT(_int32(*shape), kind, buffer, quantization=quantization))
         return len(self._tensors) - 1
 
+    def _buffer(self, data: bytes) -> int:
+        self._buffers.append(self.schema.BufferT(np.frombuffer(data, np.uint8)))
+        return len(self._buffers) - 1
+
     def _activation(self, tensor: QuantizedTensor) -> Any:
         quantization = self._quantization(np.array([tensor.scale], np.float32), np.array([tensor.zero_point], np.int64))
-        return self.schema.TensorT(_int32(*tensor.shape), self.schema.TensorType.INT8, 0, tensor.name, quantization)
+        kind = getattr(self.schema.TensorType, tensor.type)
+        return self.schema.TensorT(_int32(*tensor.shape), kind, 0, tensor.name, quantization)
 
     def _quantization(self, scales: np.ndarray, zero_points: np.ndarray, axis: int = 0) -> Any:
         return self.schema.QuantizationParametersT(scale=scales, zeroPoint=zero_points, quantizedDimension=axis)
@@ -246,10 +245,11 @@ class _Decoder:
         return {"weights": self.values(weights), "weight_scales": self.scales(weights), "bias": self.values(bias)}
 
     def _activation(self, tensor: Any) -> QuantizedTensor:
-        if self._type_names[tensor.type] != "INT8":
-            raise DaquError(f"tensor {tensor.name!r}: its type must be INT8, but is {self._type_names[tensor.type]}")
+        kind = self._type_names[tensor.type]
+        if kind not in ACTIVATION_LIMITS:
+            raise DaquError(f"tensor {tensor.name!r}: its type must be INT8 or UINT8, but is {kind}")
         scale, zero_point = tensor.quantization.scale.item(), tensor.quantization.zeroPoint.item()
-        return QuantizedTensor(tensor.name.decode(), tuple(tensor.shape.tolist()), scale, zero_point)
+        return QuantizedTensor(tensor.name.decode(), tuple(tensor.shape.tolist()), scale, zero_point, kind)
 
     def _operator(self, node: Any) -> Operator:
         code = self._code_names[self._model.operatorCodes[node.opcodeIndex].builtinCode]
@@ -348,6 +348,14 @@ def _decode_pool(node: Any, decoder: _Decoder) -> GlobalAveragePool:
     return GlobalAveragePool(**decoder.ends(node))
 
 
+def _encode_quantize(operator: Quantize, encoder: _Encoder) -> Any:
+    return encoder.node("QUANTIZE", 1, operator, encoder.schema.QuantizeOptionsT())
+
+
+def _decode_quantize(node: Any, decoder: _Decoder) -> Quantize:
+    return Quantize(**decoder.ends(node))
+
+
 _ENCODERS = {
     Conv2D: _encode_conv,
     DepthwiseConv2D: _encode_depthwise,
@@ -356,6 +364,7 @@ _ENCODERS = {
     AddConstant: _encode_add_constant,
     Multiply: _encode_multiply,
     GlobalAveragePool: _encode_pool,
+    Quantize: _encode_quantize,
 }
 _DECODERS = {
     "CONV_2D": _decode_conv,
@@ -364,6 +373,7 @@ _DECODERS = {
     "ADD": _decode_add,
     "MUL": _decode_multiply,
     "MEAN": _decode_pool,
+    "QUANTIZE": _decode_quantize,
 }
 
 

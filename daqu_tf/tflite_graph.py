@@ -11,29 +11,32 @@ import math
 
 import numpy as np
 
-from daqu_tf.errors import DaquError
+from daqu_tf.tflite_checks import check_integers, check_scales, require
 
 Shape = tuple[int, ...]
 
 # The file format keeps weights symmetric: -128 and -8 are not used.
 CONTAINER_LIMITS = {"INT8": 127, "INT4": 7}
+ACTIVATION_LIMITS = {"INT8": (-128, 127), "UINT8": (0, 255)}
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedTensor:
-    """An int8 activation tensor.
+    """An activation tensor.
 
     Args:
         name: Unique in its graph.
         shape: (1, height, width, channels) or (1, channels).
         scale: Real size of one integer step; rounded to the float32 that the file stores.
-        zero_point: The integer that stands for 0.0, in [-128, 127].
+        zero_point: The integer that stands for 0.0: of int8 in [-128, 127].
+        type: "INT8", or "UINT8" for what `Quantize` reads.
     """
 
     name: str
     shape: Shape
     scale: float
     zero_point: int
+    type: str = "INT8"
 
     def __post_init__(self):
         with np.errstate(over="ignore"):
@@ -43,23 +46,20 @@ class QuantizedTensor:
 
     def check(self) -> None:
         """Raises `DaquError` if the tensor cannot be stored."""
-        _require(
-            len(self.shape) in (2, 4) and self.shape[0] == 1 and min(self.shape) > 0,
-            self.name,
-            f"shape must be (1, height, width, channels) or (1, channels), but received {self.shape}",
-        )
-        _check_scales(np.float32(self.scale), self.name, "scale")
-        _require(
-            -128 <= self.zero_point <= 127,
-            self.name,
-            f"zero_point must be in [-128, 127], but received {self.zero_point}",
-        )
+        good = len(self.shape) in (2, 4) and self.shape[0] == 1 and min(self.shape) > 0
+        require(good, self.name, f"shape must be (1, height, width, channels) or (1, channels), but received {self.shape}")
+        check_scales(np.float32(self.scale), self.name, "scale")
+        require(self.type in ACTIVATION_LIMITS, self.name, f"type must be INT8 or UINT8, but received {self.type!r}")
+        low, high = ACTIVATION_LIMITS[self.type]
+        good, received = low <= self.zero_point <= high, f"but received {self.zero_point}"
+        require(good, self.name, f"zero_point must be in [{low}, {high}], {received}")
 
 
 class _Operator:
     """An operator is named by its output; two are equal if all their fields are, element by element."""
 
     output: str
+    reads = ("INT8",)
     # A file in which one `step` is this many output scales or more does not run, or runs wrongly, on some kernels.
     max_steps = math.inf
 
@@ -86,7 +86,7 @@ class _Operator:
         """Raises `DaquError` if kernels could not compute with these scales of its tensors."""
         steps = self.step(*input_scales) / output_scale
         message = f"one step of its operands must be less than {self.max_steps} output scales, but is {steps:.4g}"
-        _require(steps < self.max_steps, self.output, f"{message}; raise its scale")
+        require(steps < self.max_steps, self.output, f"{message}; raise its scale")
 
 
 class Weighted(_Operator):
@@ -113,26 +113,26 @@ class Weighted(_Operator):
 
     def check(self) -> None:
         """Raises `DaquError` if its constants cannot be stored."""
-        _require(
+        require(
             self.container in CONTAINER_LIMITS,
             self.output,
             f"container must be one of {sorted(CONTAINER_LIMITS)}, but received {self.container!r}",
         )
-        _require(self.stride >= 1, self.output, f"stride must be at least 1, but received {self.stride}")
-        _check_integers(self.weights, CONTAINER_LIMITS[self.container], self.output, "weights")
-        _check_integers(self.bias, np.iinfo(np.int32).max, self.output, "bias")
-        _require(
+        require(self.stride >= 1, self.output, f"stride must be at least 1, but received {self.stride}")
+        check_integers(self.weights, CONTAINER_LIMITS[self.container], self.output, "weights")
+        check_integers(self.bias, np.iinfo(np.int32).max, self.output, "bias")
+        require(
             self.weights.ndim == self.weights_ndim and self.weights.size > 0,
             self.output,
             f"weights must have {self.weights_ndim} axes, but received shape {self.weights.shape}",
         )
         channels = (self.weights.shape[self.channels_axis],)
-        _require(
+        require(
             self.bias.shape == self.weight_scales.shape == channels,
             self.output,
             f"bias and weight_scales must have shape {channels}, but received {self.bias.shape} and {self.weight_scales.shape}",
         )
-        _check_scales(self.weight_scales, self.output, "weight_scales")
+        check_scales(self.weight_scales, self.output, "weight_scales")
 
     def bias_scales(self, input_scale: float) -> np.ndarray:
         """Returns the (out channels,) float32 real sizes of one step of the bias."""
@@ -141,7 +141,7 @@ class Weighted(_Operator):
     def check_scales(self, output_scale: float, input_scale: float) -> None:
         """Raises `DaquError` if kernels could not compute with these scales of its tensors."""
         super().check_scales(output_scale, input_scale)
-        _check_scales(self.bias_scales(input_scale), self.output, "weight_scales times the input's scale")
+        check_scales(self.bias_scales(input_scale), self.output, "weight_scales times the input's scale")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -272,7 +272,7 @@ class AddConstant(_Operator):
 
     def check(self) -> None:
         """Raises `DaquError` if its constant cannot be stored."""
-        _check_scales(np.float32(self.constant_scale), self.output, "absolute constant / 127")
+        check_scales(np.float32(self.constant_scale), self.output, "absolute constant / 127")
 
     def step(self, input_scale: float) -> float:
         """Largest real change of the output when one integer that goes into it changes by 1."""
@@ -316,7 +316,21 @@ class GlobalAveragePool(_Operator):
         return (1, shape[3])
 
 
-Operator = Conv2D | DepthwiseConv2D | FullyConnected | Add | AddConstant | Multiply | GlobalAveragePool
+@dataclasses.dataclass(frozen=True, eq=False)
+class Quantize(_Operator):
+    """The same real numbers with the type, scale and zero point of the output: exact from uint8 to int8 of one scale."""
+
+    input: str
+    output: str
+
+    reads = ("INT8", "UINT8")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        return shape
+
+
+Operator = Conv2D | DepthwiseConv2D | FullyConnected | Add | AddConstant | Multiply | GlobalAveragePool | Quantize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,7 +345,7 @@ class Graph:
     def check(self) -> None:
         """Raises `DaquError` naming the first tensor that the file could not hold or the operators disagree on."""
         tensors = {tensor.name: tensor for tensor in self.tensors}
-        _require(len(tensors) == len(self.tensors), self.input, "tensor names must be unique; rename the repeated ones")
+        require(len(tensors) == len(self.tensors), self.input, "tensor names must be unique; rename the repeated ones")
         for tensor in self.tensors:
             tensor.check()
         computed = {self.input} & tensors.keys()
@@ -339,7 +353,7 @@ class Graph:
             _check_operator(operator, tensors, computed)
             computed.add(operator.output)
         missing = sorted((tensors.keys() | {self.output}) - computed)
-        _require(not missing, ", ".join(missing), "no operator computes it; add the operator or drop the tensor")
+        require(not missing, ", ".join(missing), "no operator computes it; add the operator or drop the tensor")
 
 
 def gate(name: str, shape: Shape, largest: float = 1.0) -> QuantizedTensor:
@@ -362,12 +376,15 @@ def _check_operator(operator: Operator, tensors: dict[str, QuantizedTensor], com
     """Checks one operator, given all tensors by name and the names of those computed before it."""
     operator.check()
     for name in operator.inputs:
-        _require(name in computed, name, f"it is read to compute {operator.output!r} before it is computed")
-    _require(operator.output in tensors, operator.output, "it is computed but not among the graph's tensors")
-    _require(operator.output not in computed, operator.output, "it is computed twice; give each its own name")
+        require(name in computed, name, f"it is read to compute {operator.output!r} before it is computed")
+    require(operator.output in tensors, operator.output, "it is computed but not among the graph's tensors")
+    require(operator.output not in computed, operator.output, "it is computed twice; give each its own name")
     inputs, output = [tensors[name] for name in operator.inputs], tensors[operator.output]
+    for tensor, types in [*((tensor, operator.reads) for tensor in inputs), (output, ("INT8",))]:
+        expected = " or ".join(types)
+        require(tensor.type in types, tensor.name, f"{type(operator).__name__} needs {expected} there, but it is {tensor.type}")
     expected = operator.output_shape(*(tensor.shape for tensor in inputs))
-    _require(output.shape == expected, output.name, f"shape must be {expected}, but received {output.shape}")
+    require(output.shape == expected, output.name, f"shape must be {expected}, but received {output.shape}")
     operator.check_scales(output.scale, *(tensor.scale for tensor in inputs))
 
 
@@ -376,24 +393,6 @@ def _strided(shape: Shape, stride: int) -> tuple[int, int]:
     return -(-shape[1] // stride), -(-shape[2] // stride)
 
 
-def _check_integers(values: np.ndarray, limit: int, name: str, what: str) -> None:
-    _require(np.issubdtype(values.dtype, np.integer), name, f"{what} must be integers, but received {values.dtype}")
-    low, high = int(values.min(initial=0)), int(values.max(initial=0))
-    _require(-limit <= low and high <= limit, name, f"{what} must be in [{-limit}, {limit}], but received [{low}, {high}]")
-
-
-def _check_scales(scales: np.ndarray, name: str, what: str) -> None:
-    # XNNPACK leaves operators with subnormal scales to slower kernels.
-    good = np.all((scales >= np.finfo(np.float32).tiny) & np.isfinite(scales))
-    received = f"{np.min(scales)} to {np.max(scales)}"
-    _require(bool(good), name, f"{what} must be normal float32 numbers above 0, but received {received}")
-
-
 def _require_input(condition: bool, operator: Operator, *shapes: Shape) -> None:
     given = " and ".join(map(str, shapes))
-    _require(condition, operator.output, f"{type(operator).__name__} cannot take input of shape {given}; change one of them")
-
-
-def _require(condition: bool, tensor: str, message: str) -> None:
-    if not condition:
-        raise DaquError(f"tensor {tensor!r}: {message}")
+    require(condition, operator.output, f"{type(operator).__name__} cannot take input of shape {given}; change one of them")

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from daqu_tf import atomic, data, output, targets
+from daqu_tf import atomic, data, output, targets, tflite_file
 from daqu_tf.errors import DaquError
 from daqu_tf.output import read_json
-from daqu_tf.pipeline import describe_dataset, space_for
+from daqu_tf.pipeline import describe_dataset, metadata_for, space_for
 from daqu_tf.space import Subnet
+from daqu_tf.tflite_graph import Graph
 
 FRONT = "front"
 
@@ -149,30 +150,41 @@ class TrainedRun:
 
         return Scorer(network, self.dataset.x_train).accuracy(self.dataset.x_search, self.dataset.y_search)
 
-    def export(self, name: str, fine_tuned: bool, path: pathlib.Path) -> pathlib.Path:
-        """Exports one subnet.
+    def export(self, name: str, fine_tuned: bool, path: pathlib.Path, input_type: str = "int8") -> pathlib.Path:
+        """Exports one subnet, with its metadata.
 
         Args:
             name: As for `subnets`, but not `front`.
-            fine_tuned: Whether with the weights that `fine_tune` left, instead of those inherited from the supernet, recalibrated.
+            fine_tuned: Whether with the weights that `fine_tune` left, or for a finalist without such those of its own file,
+                instead of those inherited from the supernet, recalibrated.
             path: The `.tflite` file to write.
+            input_type: `int8`, or `uint8` to take pixels as they are.
 
         Raises:
-            DaquError: There is no such subnet, or it has not been fine-tuned.
+            DaquError: There is no such subnet or input type, or it has not been fine-tuned.
         """
-        from daqu_tf.export import export_tflite
-        from daqu_tf.supernet import StaticNetwork
+        from daqu_tf.export import save
 
         if name == FRONT:
             raise DaquError("`subnet` must be one subnet, but received 'front': name one of its members, as m00.")
         ((stem, subnet),) = self.subnets(name).items()
-        if fine_tuned:
-            network, tuned = StaticNetwork(self.space, subnet), self.folder / "fine_tuned" / f"{stem}.npz"
-            if read_json(tuned.with_suffix(".json"), {}).get("subnet") != subnet.to_json():
-                also = f" (daqu-run's own is {self.folder / 'models' / stem}.tflite)" if stem in self._finalists() else ""
-                raise DaquError(f"{name} has not been fine-tuned by daqu-train: run that with --subnet={name} first{also}.")
-            network.load_arrays(output.read_arrays(tuned))
-        else:
-            network = self.inherited(subnet)
-        export_tflite(self.space, subnet, targets.get(self.config.target), network.arrays(), path)
+        graph = self._fine_tuned_graph(stem, subnet) if fine_tuned else self._graph(subnet, self.inherited(subnet))
+        save(graph, path, metadata_for(stem, self.dataset), input_type)
         return path
+
+    def _graph(self, subnet: Subnet, network) -> Graph:
+        from daqu_tf.export import to_graph
+
+        return to_graph(self.space, subnet, targets.get(self.config.target), network.arrays())
+
+    def _fine_tuned_graph(self, stem: str, subnet: Subnet) -> Graph:
+        from daqu_tf.supernet import StaticNetwork
+
+        if read_json(self._path(stem), {}).get("subnet") == subnet.to_json():
+            network = StaticNetwork(self.space, subnet)
+            network.load_arrays(output.read_arrays(self._path(stem).with_suffix(".npz")))
+            return self._graph(subnet, network)
+        own, finalist = self.folder / "models" / f"{stem}.tflite", self._finalists().get(stem)
+        if finalist and self.space.subnet(finalist["values"]) == subnet and own.exists():  # A file's name may be a finalist's.
+            return tflite_file.read(own.read_bytes())
+        raise DaquError(f"{stem} has not been fine-tuned by daqu-train: run that with --subnet={stem} first.")

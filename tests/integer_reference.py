@@ -12,6 +12,7 @@ from daqu_tf.tflite_graph import (
     Graph,
     Multiply,
     Operator,
+    Quantize,
     QuantizedTensor,
 )
 
@@ -86,4 +87,5 @@ _FUNCTIONS = {
     AddConstant: lambda operator, values: values + operator.constant,
     Multiply: lambda operator, a, b: a * b,
     GlobalAveragePool: lambda operator, values: values.mean((1, 2)),
+    Quantize: lambda operator, values: values,
 }

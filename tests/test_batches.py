@@ -16,7 +16,9 @@ def dataset(name="digits", count=100, shape=(8, 8, 1), classes=10):
     numbers = np.arange(count, dtype=np.float32)
     x, y = np.broadcast_to(numbers[:, None, None, None], (count, *shape)).copy(), (np.arange(count) % classes).astype(np.int32)
     empty = {"x_search": x[:0], "y_search": y[:0], "x_test": x[:0], "y_test": y[:0]}
-    return Dataset(name, x, y, **empty, num_classes=classes, input_offset=0, input_scale=1, test_was_cut=False, fingerprint="")
+    return Dataset(
+        name, x, y, **empty, num_classes=classes, input_offset=0, input_scale=1, test_was_cut=False, fingerprint="", class_names=()
+    )
 
 
 def take(batches, start, count):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from daqu_tf import data
+from daqu_tf.class_names import names_of_classes
 from daqu_tf.errors import DaquError
 
 
@@ -104,6 +105,34 @@ def test_other_floats_are_mapped_by_the_training_range_and_clipped(save):
     assert (loaded.input_offset, loaded.input_scale) == (-1.0, 2.0)
     np.testing.assert_allclose(loaded.x_test.flat[2:], (content["x_test"].flat[2:] + 1) / 2, atol=1e-6)
     assert list(loaded.x_test.flat[:2]) == [0, 1]
+
+
+def test_classes_are_named_by_the_file_by_the_data_set_or_by_number(save, tmp_path):
+    names = np.array(["cat", "dog", " a mouse "])
+    for key in ("class_names", "labels"):
+        assert data.load(save(**arrays(), **{key: names})).class_names == ("cat", "dog", "a mouse")
+    assert data.load(save(**arrays(), labels=np.arange(120))).class_names == ("0", "1", "2")
+    assert data.load(save(**arrays(), labels=np.array(["cat", None], object))).class_names == ("0", "1", "2")
+    assert data.load("digits").class_names == tuple("0123456789")
+    for classes, first in ((10, "airplane"), (3, "0")):
+        np.savez(tmp_path / "cifar10.npz", **arrays(classes=classes))
+        assert data.load(tmp_path / "cifar10.npz").class_names[0] == first
+
+
+def test_known_class_names():
+    assert names_of_classes("fashion_mnist", 10)[-1] == "Ankle boot" and names_of_classes("cifar10", 10)[-1] == "truck"
+    fine = names_of_classes("cifar100", 100)
+    assert list(fine) == sorted(set(fine)) and fine[0] == "apple"
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], ["cat", "dog", "dog"], ["cat", "dog", "a\nb"], ["cat", "", "dog"], [1, 2, 3]])
+def test_class_names_that_are_none(save, names):
+    refused(save(**arrays(), class_names=np.array(names)), "class names of set must be")
+
+
+def test_class_names_do_not_change_what_the_data_is(save):
+    plain = data.load(save(**arrays())).fingerprint
+    assert data.load(save(**arrays(), class_names=np.array(["a", "b", "c"]))).fingerprint == plain
 
 
 def test_labels_as_a_column_or_as_whole_floats(save):

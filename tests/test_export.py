@@ -2,15 +2,16 @@ import integer_reference
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from families import FAMILIES, smooth_images
 from recording import first_disagreement, recorded_codes
 
-from daqu_tf import targets, tflite_file
+from daqu_tf import targets, tflite_file, tflite_metadata
 from daqu_tf.architecture import image_size
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
-from daqu_tf.export import export_tflite, fold, layer_table, round_biases, to_graph
+from daqu_tf.export import INPUT_TYPES, export_tflite, fold, layer_table, round_biases, to_graph
 from daqu_tf.keras import keras
 from daqu_tf.layers import quantize_input, resize
 from daqu_tf.space import SearchSpace
@@ -116,6 +117,32 @@ def test_fold_makes_a_constant_of_a_dead_channel():
     np.testing.assert_allclose(scales[:2], 0.2, rtol=1e-6)
     np.testing.assert_allclose(bias * 0.01 * scales, [0.0, 1.0, 3.0], rtol=1e-3)
     np.testing.assert_allclose(offsets, bias * 0.01 * scales, rtol=1e-6)
+
+
+def test_uint8_files_give_the_same_integers_with_and_without_metadata(tmp_path):
+    network, images = _network(4)
+    labels = tuple(f"class {number}" for number in range(network.space.num_classes))
+    metadata = tflite_metadata.Metadata("m00", "Some classes.", labels)
+    outputs = {}
+    for kind in INPUT_TYPES:
+        for known in (None, metadata):
+            path = tmp_path / f"{kind}_{known is not None}.tflite"
+            export_tflite(SPACE, network.subnet, TARGET, network.arrays(), path, known, kind)
+            outputs[path.stem] = HostDevice().outputs(path, images)[0]
+            assert tflite_metadata.read_labels(path.read_bytes()) == (labels if known else ())
+    for output in outputs.values():
+        np.testing.assert_array_equal(output, outputs["int8_False"])
+    (source,) = tflite_metadata.read(path.read_bytes())["subgraph_metadata"][0]["input_tensor_metadata"]
+    assert source["stats"] == {"max": [255.0], "min": [0.0]} and "as they are" in source["description"]
+    runner = Interpreter(str(path)).get_signature_runner()
+    pixels = np.round(images[:1] * 255).astype(np.uint8)
+    np.testing.assert_array_equal(runner(image=pixels)["classifier"], outputs["int8_False"][:1])
+
+
+def test_no_such_input_type(tmp_path):
+    network, _ = _network(2)
+    with pytest.raises(DaquError, match="`input_type` must be one of int8, uint8, but received 'float32'"):
+        export_tflite(SPACE, network.subnet, TARGET, network.arrays(), tmp_path / "model.tflite", input_type="float32")
 
 
 def test_a_float_layer_is_refused(tmp_path):

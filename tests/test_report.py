@@ -1,14 +1,20 @@
+import contextlib
 import csv
+import dataclasses
 import html.parser
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+import tflite_networks
 
+from daqu_tf import tflite_metadata
 from daqu_tf.errors import DaquError
 from daqu_tf.report import write_report
 
+ENDS = ("name", "input", "output")
 HOSTILE = "<script>alert('x')</script>$\\bad{"
 
 
@@ -56,6 +62,8 @@ def manifest(index, name=None):
             "runtime_version": "2.3.0",
             "threads": 1,
         },
+        "input": {"height": 28, "width": 20, "offset": 0.0, "scale": 255.0},
+        "class_names": ["cat", "T-shirt/top"],
         "macs": 1_000_000,
         "parameters": 50_000,
         "on_front": index != 3,
@@ -83,7 +91,7 @@ def make(tmp_path):
     dump(
         tmp_path / "config.json",
         {
-            "flags": {"dataset": "digits", "space": "digits", "budget_minutes": 4},
+            "flags": {"dataset": "/home/me/my images.npz", "space": "digits", "budget_minutes": 4.0, "epochs": 0.0, "schedule": ""},
             "versions": {"tensorflow": "2.21.0", "ai-edge-litert": "2.3.0"},
             "seed": 0,
             "target": "litert_cpu",
@@ -103,6 +111,7 @@ def make(tmp_path):
     }
     dump(tmp_path / "pareto.json", pareto)
     (tmp_path / "search").mkdir()
+    (tmp_path / "models").mkdir()
     rng = np.random.default_rng(0)
     lines = [{"format": 1, "identity": {}}, *(trial(index, rng) for index in range(150))]
     failed = {"trial_id": "x", "status": "FAILED", "values": {}, "metrics": {}, "seconds": 1}
@@ -209,8 +218,84 @@ def test_the_table_holds_every_member_once(reported):
 
 def test_the_picture_is_a_png_and_nothing_else_is_left(reported):
     assert (reported / "pareto.png").read_bytes().startswith(b"\x89PNG")
-    kept = {"config.json", "pareto.json", "search", "training.csv", "timeline.json"}
+    kept = {"config.json", "pareto.json", "search", "training.csv", "timeline.json", "models"}
     assert {path.name for path in reported.iterdir()} == kept | {"pareto.csv", "pareto.png", "report.html"}
+    assert [path.name for path in (reported / "models").iterdir()] == ["README.md"]
+
+
+def test_the_card_says_what_the_models_are_and_how_to_feed_them(reported):
+    text = (reported / "models" / "README.md").read_text()
+    lines = text.splitlines()
+    assert lines[0] == "# Image classifiers for digits, on litert_cpu" and "](../pareto.png)" in text
+    rows = [line for line in lines if line.startswith("| m")]
+    assert [row.split()[1] for row in rows] == ["model", *(f"m{index:02d}" for index in range(8) if index != 4)]
+    assert re.fullmatch(
+        r"\| m00 \| 96.70% \| 124 \| 108,000 \| 28 x 20 \| \d\.\d bits on average, \d+ of 26 layers INT4 \|", rows[1]
+    )
+    for words in (
+        "Also here, but dominated by others: m04.",
+        "standard error of",
+        "Latency is the median, timed by ai-edge-litert 2.3.0, 1 thread, on AMD EPYC",
+        "`round(clip((value - 0) / 255, 0, 1) * 255) - 128`, for 8-bit pixels simply `pixel - 128`",
+        "0 cat, 1 T-shirt/top.",
+        "daqu-run '--dataset=my images.npz' --space=digits --budget_minutes=4\n",
+        "Seed 0. Versions: tensorflow 2.21.0, ai-edge-litert 2.3.0.",
+    ):
+        assert words in text, words
+    assert "/home" not in text and "How to feed them is in models/README.md" in (reported / "report.html").read_text()
+
+
+def test_the_code_of_the_card_runs(reported, tmp_path, monkeypatch):
+    network = tflite_networks.RandomNetwork(0, (1, 28, 20, 3))
+    graph = network.graph(network.dense(network.pool("input"), 2))
+    model = renamed(graph, {graph.input: "image", graph.output: "classifier"})
+    data = tflite_metadata.write(model, tflite_metadata.Metadata("m00", "", ("cat", "T-shirt/top")))
+    (tmp_path / "m00.tflite").write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall("```python\n(.*?)```", (reported / "models" / "README.md").read_text(), re.DOTALL)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, {})
+    assert printed.getvalue() in ("cat\n", "T-shirt/top\n")
+
+
+def renamed(graph, names):
+    """The graph with other names of tensors."""
+
+    def new(record):
+        return dataclasses.replace(record, **{key: names.get(value, value) for key, value in vars(record).items() if key in ENDS})
+
+    tensors, operators = tuple(map(new, graph.tensors)), tuple(map(new, graph.operators))
+    return dataclasses.replace(graph, tensors=tensors, operators=operators, input=names[graph.input], output=names[graph.output])
+
+
+def test_a_card_of_other_images_and_of_many_classes(folder):
+    def change_members(pareto):
+        for member in pareto["members"]:
+            member["input"] |= {"offset": -1.0, "scale": 2.0}
+            member["class_names"] = [f"class {number} | <b>" for number in range(120)]
+
+    change(folder / "pareto.json", change_members)
+    change(
+        folder / "config.json", lambda config: config["flags"].update(schedule="/a/mine.json", warmup="none", deterministic=True)
+    )
+    write_report(folder)
+    text = (folder / "models" / "README.md").read_text()
+    assert "`round(clip((value - -1) / 2, 0, 1) * 255) - 128`. The largest" in text and "pixel - 128" not in text
+    assert "99 class 99 \\| &lt;b&gt;, and 20 more in each file" in text
+    assert "--schedule=mine.json --deterministic\n" in text and "warmup" not in text
+
+
+def test_a_card_of_what_is_known(folder):
+    def strip(pareto):
+        for member in pareto["members"]:
+            for key in ("input", "class_names", "latency", "layers", "file_bytes", "accuracy"):
+                del member[key]
+
+    change(folder / "pareto.json", strip)
+    dump(folder / "config.json", {})
+    write_report(folder)
+    text = (folder / "models" / "README.md").read_text()
+    assert "| m00 | – | – | – | – | – |" in text and "How to feed" not in text and "Classes" not in text and "None" not in text
 
 
 def test_hostile_names_are_escaped(folder):

@@ -15,7 +15,8 @@ from interpreters import BUILTIN, XNNPACK, is_wholly_delegated, only_operator, p
 
 from daqu_tf import tflite_file
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_graph import Conv2D, DepthwiseConv2D, FullyConnected, Graph, Multiply, QuantizedTensor, hard_swish
+from daqu_tf.tflite_graph import Conv2D, DepthwiseConv2D, FullyConnected, Graph, Multiply, Quantize, QuantizedTensor, hard_swish
+from daqu_tf.tflite_scales import share_scales
 
 PRECISIONS = {
     "w8a8": {},
@@ -208,6 +209,23 @@ def test_int4_with_an_odd_number_of_input_channels_is_right_but_not_delegated():
     assert steps_apart(output, integer_reference.run(graph, values)[graph.output]) <= 1
 
 
+@pytest.mark.parametrize("kernels", [XNNPACK, BUILTIN])
+def test_uint8_becomes_int8_exactly(kernels):
+    pixels = QuantizedTensor("x", (1, 16, 16, 1), 1 / 255, 0, "UINT8")
+    graph = Graph((pixels, QuantizedTensor("y", pixels.shape, 1 / 255, -128)), (Quantize("x", "y"),), "x", "y")
+    values = np.arange(256, dtype=np.uint8).reshape(pixels.shape)
+    output, _ = invoke(graph, values, kernels)
+    np.testing.assert_array_equal(output, values.astype(int) - 128)
+    np.testing.assert_array_equal(output, integer_reference.run(graph, values)["y"])
+    assert tflite_file.read(tflite_file.write(graph)) == graph
+
+
+def test_metadata_go_with_the_graph(network):
+    data = tflite_file.write(network, {"first": b"abc", "second": b""})
+    assert tflite_file.read_metadata(data) == {"first": b"abc", "second": b""}
+    assert tflite_file.read(data) == network and tflite_file.read_metadata(tflite_file.write(network)) == {}
+
+
 LIMITS = [("conv", 4, 256), ("add", "input", 64), ("add_constant", 0.5, 64), ("multiply", "input", 1)]
 
 
@@ -265,7 +283,7 @@ def test_buffers_are_aligned():
 
 
 def test_sharing_scales_changes_no_integer_and_saves_bytes(network):
-    shared = tflite_file.share_scales(network)
+    shared = share_scales(network)
     values = random_input(network)
     results = integer_reference.run(network, values)
     for operator, rescaled in zip(network.operators, shared.operators):

@@ -5,8 +5,18 @@ import pytest
 import tflite_networks
 
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_file import share_scales
-from daqu_tf.tflite_graph import Add, AddConstant, Conv2D, FullyConnected, Graph, Multiply, QuantizedTensor, Weighted
+from daqu_tf.tflite_graph import (
+    Add,
+    AddConstant,
+    Conv2D,
+    FullyConnected,
+    Graph,
+    Multiply,
+    Quantize,
+    QuantizedTensor,
+    Weighted,
+)
+from daqu_tf.tflite_scales import share_scales
 
 
 def conv(**changes) -> Conv2D:
@@ -70,6 +80,10 @@ BAD = {
     "tensor scale": (graph(y={"scale": -1.0}), "'y': scale must be normal float32 numbers"),
     "tensor scale infinite": (graph(y={"scale": 1e40}), "'y': scale must be normal float32 numbers"),
     "zero point": (graph(x={"zero_point": 128}), "'x': zero_point must be in [-128, 127]"),
+    "zero point of uint8": (graph(x={"zero_point": -1, "type": "UINT8"}), "'x': zero_point must be in [0, 255]"),
+    "type": (graph(x={"type": "INT16"}), "'x': type must be INT8 or UINT8, but received 'INT16'"),
+    "reads uint8": (graph(x={"type": "UINT8"}), "'x': Conv2D needs INT8 there, but it is UINT8"),
+    "writes uint8": (graph(Quantize("x", "y"), y=SAME | {"type": "UINT8"}), "'y': Quantize needs INT8 there, but it is UINT8"),
     "steep": (graph(y={"scale": 1e-6}), "'y': one step of its operands must be less than 256 output scales"),
     "names": (graph(y={"name": "x"}), "'x': tensor names must be unique"),
     "unknown input": (graph(conv(input="z")), "'z': it is read to compute 'y' before it is computed"),

@@ -3,13 +3,15 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from daqu_tf import atomic, data, output, pipeline
+from daqu_tf import atomic, data, output, pipeline, targets, tflite_file, tflite_metadata
 from daqu_tf.config import RunConfig
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import top1
+from daqu_tf.export import export_tflite
 from daqu_tf.supernet import Supernet
 from daqu_tf.trained_run import TrainedRun
 
@@ -76,12 +78,41 @@ def test_fine_tuned_exported_and_not_trained_again(run, tmp_path):
     assert top1(HostDevice().predict(path, dataset.x_search), dataset.y_search) < 0.5
 
 
+def test_the_tool_exports_what_takes_pixels_and_names_its_classes(run, tmp_path):
+    path = tmp_path / "small.tflite"
+    flags = [f"--run={run.folder}", "--subnet=smallest", f"--output={path}", "--input_type=uint8"]
+    subprocess.run([sys.executable, "-m", "daqu_tf.tools.export", *flags], check=True)
+    graph, tables = tflite_file.read(path.read_bytes()), tflite_metadata.read(path.read_bytes())
+    assert {tensor.type for tensor in graph.tensors if tensor.name == graph.input} == {"UINT8"}
+    assert tables["name"] == "smallest" and "the 10 classes of digits" in tables["description"]
+    (source,) = tables["subgraph_metadata"][0]["input_tensor_metadata"]
+    assert source["description"].endswith("In training, 0 and 255 were 0 and 16.")
+    assert tflite_metadata.read_labels(path.read_bytes()) == tuple("0123456789")
+
+
 def test_what_was_not_fine_tuned_is_not_exported_as_such(run, tmp_path):
     with pytest.raises(DaquError, match="largest has not been fine-tuned by daqu-train: run that with --subnet=largest first"):
         run.export("largest", fine_tuned=True, path=tmp_path / "largest.tflite")
     with pytest.raises(DaquError, match="must be one subnet, but received 'front'"):
         run.export("front", fine_tuned=False, path=tmp_path / "front.tflite")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finalist_is_exported_as_the_run_fine_tuned_it(run, tmp_path, monkeypatch):
+    network = run.inherited(member(run.space))
+    arrays = network.arrays() | {"classifier/bias": np.arange(10, dtype=np.float32)}
+    (run.folder / "models").mkdir()
+    monkeypatch.setattr(run, "_finalists", lambda: {"m01": {"values": member(run.space).to_json()}})
+    export_tflite(run.space, network.subnet, targets.get("litert_cpu"), arrays, own := run.folder / "models" / "m01.tflite")
+    path = run.export("m01", fine_tuned=True, path=tmp_path / "uint8.tflite", input_type="uint8")
+    before, after = (HostDevice().outputs(file, run.dataset.x_search[:20])[0] for file in (own, path))
+    np.testing.assert_array_equal(before, after)
+    (tmp_path / "m01.json").write_text(json.dumps(run.space.largest().to_json()))
+    with pytest.raises(DaquError, match="m01 has not been fine-tuned by daqu-train"):
+        run.export(str(tmp_path / "m01.json"), fine_tuned=True, path=path)
+    own.unlink()
+    with pytest.raises(DaquError, match="m01 has not been fine-tuned by daqu-train"):
+        run.export("m01", fine_tuned=True, path=path)
 
 
 @pytest.mark.parametrize(

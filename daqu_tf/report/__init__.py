@@ -1,6 +1,6 @@
-"""What a run found, for people: `pareto.csv`, `pareto.png` and `report.html`, made from the files in its output folder.
+"""What a run found, for people: `pareto.csv`, `pareto.png`, `report.html` and the models' card, from the files in its folder.
 
-`run` reads the folder, `pictures` draws, `page` writes the HTML.
+`run` reads the folder, `pictures` draws, `page` writes the HTML, `card` the Markdown beside the models.
 """
 
 import csv
@@ -9,7 +9,7 @@ import os
 import pathlib
 
 from daqu_tf import atomic
-from daqu_tf.report import page, pictures
+from daqu_tf.report import card, page, pictures
 from daqu_tf.report.run import Run, read
 
 _FIGURES = (
@@ -18,7 +18,7 @@ _FIGURES = (
 
 
 def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
-    """Writes `pareto.csv`, `pareto.png` and `report.html` into the output folder of a run.
+    """Writes `pareto.csv`, `pareto.png` and `report.html` into the output folder of a run, and `README.md` beside its models.
 
     Args:
         output_dir: The folder; it must hold config.json and pareto.json, and whatever else is there is shown too.
@@ -36,6 +36,8 @@ def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
     text = page.write(run, fronts, curves)
     atomic.write_bytes(folder / "pareto.csv", _csv(run).encode())
     atomic.write_bytes(folder / "pareto.png", fronts["light"])
+    if (folder / "models").is_dir():
+        atomic.write_bytes(folder / "models" / "README.md", card.write(run).encode())
     atomic.write_bytes(folder / "report.html", text.encode())
     return folder / "report.html"
 

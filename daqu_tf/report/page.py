@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from daqu_tf.report.run import Layer, Member, Run
+from daqu_tf.report.text import figure, kilobytes, percent, standard_error, timed_by
 
 _CSS = """
 :root { color-scheme: light dark; --page: #fff; --text: #1c2128; --dim: #5b6572; --line: #d4d9e0; --soft: #f4f6f9;
@@ -72,18 +73,18 @@ def headline(run: Run) -> str:
     best = max(front, key=lambda member: member.test)
     small = min(front, key=lambda member: (member.costs.get("latency_us", math.inf), member.costs.get("file_bytes", 0)))
     count = "1 model is" if len(run.front) == 1 else f"{len(run.front)} models are"
-    text = f"{count} on the front: {best.name} gets {_percent(best.test, 1)} of the test images right{_price(best)}"
+    text = f"{count} on the front: {best.name} gets {percent(best.test, 1)} of the test images right{_price(best)}"
     if small is best:
         return f"{text}."
-    return f"{text}; {small.name}, the fastest, {_percent(small.test, 1)}{_price(small)}."
+    return f"{text}; {small.name}, the fastest, {percent(small.test, 1)}{_price(small)}."
 
 
 def _price(member: Member) -> str:
     parts = []
     if "latency_us" in member.costs:
-        parts.append(f"in {_figure(member.costs['latency_us'])} µs")
+        parts.append(f"in {figure(member.costs['latency_us'])} µs")
     if "file_bytes" in member.costs:
-        parts.append(f"with a file of {_kilobytes(member.costs['file_bytes'])} kB")
+        parts.append(f"with a file of {kilobytes(member.costs['file_bytes'])} kB")
     return f" {' '.join(parts)}" if parts else ""
 
 
@@ -103,31 +104,26 @@ def _members_table(run: Run) -> str:
         "latency, µs", "file, kB", "deflated, kB", "INT4 layers", "mean weight bits",
     )  # fmt: skip
     rows = [_member_row(member) for member in run.members]
-    devices = {(member.runtime, _device(member.device)) for member in run.members if member.runtime}
-    timed = "; ".join(f"{runtime}{device}" for runtime, device in sorted(devices))
+    timed = timed_by(run.members)
     note = f"Latency is the median ± half the interquartile range, timed by {timed}." if timed else ""
     dominated = "" if len(run.front) == len(run.members) else " Models in brackets are dominated by others."
-    return f"<div class=wide>{_table(heads, rows)}</div><p class=dim>{_text(note + dominated)}</p>"
-
-
-def _device(device: Mapping[str, Any]) -> str:
-    named = [str(device[key]) for key in ("model", "cpu", "os") if device.get(key)]
-    return f", on {', '.join(named)}" if named else ""
+    card = " How to feed them is in models/README.md." if any(member.input for member in run.members) else ""
+    return f"<div class=wide>{_table(heads, rows)}</div><p class=dim>{_text(note + dominated + card)}</p>"
 
 
 def _member_row(member: Member) -> list[str]:
     latency = member.costs.get("latency_us")
-    spread = "" if member.latency_spread_us is None else f" ± {_figure(member.latency_spread_us, 2)}"
+    spread = "" if member.latency_spread_us is None else f" ± {figure(member.latency_spread_us, 2)}"
     return [
         member.name if member.on_front else f"({member.name})",
-        _percent(member.test_file),
-        _percent(member.test_fine_tuned if member.test_fine_tuned is not None else member.test_inherited),
-        _percent(member.top1_agreement),
-        _percent(member.search),
-        _percent(member.search_inherited),
-        "–" if latency is None else f"{_figure(latency)}{spread}",
-        _kilobytes(member.costs.get("file_bytes")),
-        _kilobytes(member.costs.get("deflated_bytes")),
+        percent(member.test_file),
+        percent(member.test_fine_tuned if member.test_fine_tuned is not None else member.test_inherited),
+        percent(member.top1_agreement),
+        percent(member.search),
+        percent(member.search_inherited),
+        "–" if latency is None else f"{figure(latency)}{spread}",
+        kilobytes(member.costs.get("file_bytes")),
+        kilobytes(member.costs.get("deflated_bytes")),
         f"{member.int4_layers} of {len(member.layers)}" if member.layers else "–",
         "–" if member.mean_weight_bits is None else f"{member.mean_weight_bits:.1f}",
     ]
@@ -183,16 +179,7 @@ def _data(run: Run) -> str:
     text = f"{data.get('name', 'The data set')}: {', '.join(counts)} images in {data.get('num_classes', '?')} classes."
     if data.get("test_was_cut"):
         text += " The source has no test split: the test images were cut from its training images, stratified and seeded."
-    return f"<p>{_text(text)} {_text(_standard_error(run))}</p>"
-
-
-def _standard_error(run: Run) -> str:
-    images = (run.config.get("dataset") or {}).get("test")
-    best = max((member.test for member in run.members if member.test is not None), default=None)
-    if not isinstance(images, int) or images < 1 or best is None:
-        return ""
-    error = 100 * math.sqrt(best * (1 - best) / images)
-    return f"With {images:,} test images, {_percent(best, 1)} has a standard error of {error:.1f} points."
+    return f"<p>{_text(text)} {_text(standard_error(run))}</p>"
 
 
 def _space(run: Run) -> str:
@@ -232,19 +219,6 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 
 def _text(value: Any) -> str:
     return html.escape(str(value))
-
-
-def _percent(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f}%"
-
-
-def _kilobytes(size_bytes: float | None) -> str:
-    return "–" if size_bytes is None else f"{size_bytes / 1000:.1f}"
-
-
-def _figure(value: float, digits: int = 3) -> str:
-    """A few significant digits, and no exponent."""
-    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}" if value else "0"
 
 
 def _duration(seconds: float) -> str:

@@ -46,6 +46,8 @@ class Member:
         runtime: Runtime, version and threads, in one line.
         device: Fingerprint of the device that timed it.
         layers: The layers with weights, in order.
+        input: How images are read in: height, width, offset, scale.
+        class_names: The name of each class, by its number.
     """
 
     name: str
@@ -66,6 +68,8 @@ class Member:
     runtime: str
     device: dict[str, Any]
     layers: tuple[Layer, ...]
+    input: dict[str, float]
+    class_names: tuple[str, ...]
 
     @property
     def search(self) -> float | None:
@@ -191,6 +195,8 @@ def _member(manifest: dict[str, Any], objectives: tuple[str, ...]) -> Member:
         runtime=_runtime(latency),
         device=latency["device"] if isinstance(latency.get("device"), dict) else {},
         layers=tuple(_layer(layer) for layer in manifest.get("layers", ())),
+        input={key: number(value) for key, value in (manifest.get("input") or {}).items() if number(value) is not None},
+        class_names=tuple(map(str, manifest.get("class_names", ()))),
     )
 
 

@@ -1,0 +1,128 @@
+"""The card of the models: one Markdown file beside them, for whoever puts one into an application."""
+
+import html
+import pathlib
+import shlex
+from typing import Any
+
+from daqu_tf.report.page import headline
+from daqu_tf.report.run import Member, Run
+from daqu_tf.report.text import figure, percent, standard_error, timed_by
+
+_SHOWN_LABELS = 100
+_PATHS = ("dataset", "output_dir", "schedule", "space")  # Flags that may hold one: its end says enough.
+_SCHEDULED = ("warmup", "precision_transfer", "epochs")  # What a schedule takes the place of.
+_CODE = """\
+```python
+import io
+import zipfile
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+model = open("{file}", "rb").read()
+labels = zipfile.ZipFile(io.BytesIO(model)).read("labels.txt").decode().splitlines()
+classify = Interpreter(model_content=model).get_signature_runner()
+image = np.zeros(classify.get_input_details()["image"]["shape"][1:])  # Take yours, of this height, width and channels.
+codes = np.round(np.clip((image - {offset}) / {scale}, 0, 1) * 255) - 128
+scores = classify(image=codes[None].astype(np.int8))["classifier"][0]
+print(labels[scores.argmax()])
+```
+"""
+
+
+def write(run: Run) -> str:
+    """Returns the Markdown text; what the run does not say is left out."""
+    data = run.config.get("dataset") or {}
+    title = f"Image classifiers for {data.get('name', 'a data set')}, on {run.config.get('target', 'an unnamed target')}"
+    parts = [f"# {_text(title)}", _text(headline(run)), "![Accuracy over each cost](../pareto.png)", _table(run), _notes(run)]
+    first = next((member for member in run.front if member.input.keys() >= {"offset", "scale"}), None)
+    if first:
+        parts += ["## How to feed them", _input(first), _CODE.format(file=first.file, **_numbers(first)).rstrip()]
+    names = next((member.class_names for member in run.members if member.class_names), ())
+    if names:
+        parts += ["## Classes", _classes(names)]
+    return "\n\n".join(filter(None, [*parts, "## How they were made", _command(run), _origin(run)])) + "\n"
+
+
+def _table(run: Run) -> str:
+    heads = ("model", "test accuracy", "latency, µs", "file, bytes", "pixels", "weights")
+    rows = [heads, ("---",) * len(heads), *map(_row, run.front)]
+    return "\n".join(f"| {' | '.join(map(_text, row))} |" for row in rows) if run.front else ""
+
+
+def _row(member: Member) -> tuple[str, ...]:
+    latency, size = member.costs.get("latency_us"), member.costs.get("file_bytes")
+    pixels = [f"{member.input[side]:.0f}" for side in ("height", "width") if side in member.input]
+    bits = "–" if member.mean_weight_bits is None else f"{member.mean_weight_bits:.1f} bits on average"
+    packed = f", {member.int4_layers} of {len(member.layers)} layers INT4" if member.int4_layers else ""
+    return (
+        member.name,
+        percent(member.test),
+        "–" if latency is None else figure(latency),
+        "–" if size is None else f"{size:,.0f}",
+        " x ".join(pixels) or "–",
+        bits + packed,
+    )
+
+
+def _notes(run: Run) -> str:
+    device = timed_by(run.front)
+    others = ", ".join(member.name for member in run.members if not member.on_front)
+    notes = [
+        standard_error(run),
+        f"Latency is the median, timed by {device}." if device else "",
+        f"Also here, but dominated by others: {others}." if others else "",
+        "`NAME.manifest.json` has the bits of each layer and all measurements.",
+    ]
+    return _text(" ".join(filter(None, notes)))
+
+
+def _numbers(member: Member) -> dict[str, str]:
+    return {key: f"{member.input[key]:.9g}" for key in ("offset", "scale")}
+
+
+def _input(member: Member) -> str:
+    numbers = _numbers(member)
+    eight_bits = numbers == {"offset": "0", "scale": "255"}
+    return (
+        "Bring an image to the model's pixels, bilinearly, then make int8 of each value: "
+        f"`round(clip((value - {numbers['offset']}) / {numbers['scale']}, 0, 1) * 255) - 128`"
+        + (", for 8-bit pixels simply `pixel - 128`. " if eight_bits else ". ")
+        + "The largest output is the class. The files hold the labels, and TFLite metadata that say this of 8-bit pixels. "
+        + "For one that takes 8-bit pixels as they are: "
+        + f"`daqu-export --run=.. --subnet={member.name} --fine_tuned --input_type=uint8 --output={member.name}_uint8.tflite`."
+    )
+
+
+def _classes(names: tuple[str, ...]) -> str:
+    shown = ", ".join(f"{number} {name}" for number, name in enumerate(names[:_SHOWN_LABELS]))
+    more = len(names) - _SHOWN_LABELS
+    return _text(shown + (f", and {more} more in each file's `labels.txt`." if more > 0 else "."))
+
+
+def _command(run: Run) -> str:
+    flags = run.config.get("flags")
+    if not isinstance(flags, dict):
+        return ""
+    dropped = _SCHEDULED if flags.get("schedule") else ()
+    # All that can be empty or 0 is so by default.
+    words = [_flag(name, value) for name, value in flags.items() if value and name not in dropped]
+    return f"```\n{' '.join(['daqu-run', *words])}\n```"
+
+
+def _flag(name: str, value: Any) -> str:
+    if value is True:
+        return shlex.quote(f"--{name}")
+    text = pathlib.PurePath(str(value)).name if name in _PATHS else f"{value:g}" if isinstance(value, float) else str(value)
+    return shlex.quote(f"--{name}={text}")
+
+
+def _origin(run: Run) -> str:
+    versions = run.config.get("versions")
+    named = ", ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, dict) else ""
+    return _text(f"Seed {run.config.get('seed', '?')}." + (f" Versions: {named}." if named else ""))
+
+
+def _text(value: Any) -> str:
+    """One line of text that is neither HTML nor a cell's end."""
+    return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")

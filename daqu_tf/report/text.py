@@ -1,0 +1,43 @@
+"""Figures as people read them, in the page and in the card."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from daqu_tf.report.run import Member, Run
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A share as percent."""
+    return "–" if value is None else f"{100 * value:.{digits}f}%"
+
+
+def kilobytes(size_bytes: float | None) -> str:
+    """A size in kB, without the unit."""
+    return "–" if size_bytes is None else f"{size_bytes / 1000:.1f}"
+
+
+def figure(value: float, digits: int = 3) -> str:
+    """A few significant digits, and no exponent."""
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}" if value else "0"
+
+
+def timed_by(members: Iterable[Member]) -> str:
+    """The runtimes and devices that timed the models; empty where none did."""
+    devices = {(member.runtime, _device(member.device)) for member in members if member.runtime}
+    return "; ".join(f"{runtime}{device}" for runtime, device in sorted(devices))
+
+
+def _device(device: Mapping[str, Any]) -> str:
+    named = [str(device[key]) for key in ("model", "cpu", "os") if device.get(key)]
+    return f", on {', '.join(named)}" if named else ""
+
+
+def standard_error(run: Run) -> str:
+    """How exact the best accuracy is, in a sentence; empty where that is not known."""
+    images = (run.config.get("dataset") or {}).get("test")
+    best = max((member.test for member in run.members if member.test is not None), default=None)
+    if not isinstance(images, int) or images < 1 or best is None:
+        return ""
+    error = 100 * math.sqrt(best * (1 - best) / images)
+    return f"With {images:,} test images, {percent(best, 1)} has a standard error of {error:.1f} points."
