@@ -7,6 +7,8 @@ import numpy as np
 import records
 from matplotlib.figure import Figure
 
+from daqu_tf.samplers import SAMPLERS
+
 matplotlib.use("Agg")
 DROPS = {"6": 0.005, "4": 0.005, "3": 0.010, "2": 0.040}  # From the same architecture's own 8 bits, at most.
 GAP_RATIO, FLOOR_SLACK = 0.7, 0.005
@@ -24,9 +26,9 @@ CAPTION = (
 )
 STABILITY = (
     "Stability and cost of the trainings. Skipped: steps whose gradients were not finite, of all seeds. Diverged: runs with an\n"
-    "architecture of the panel below 50% at 8 bits; one that gives up has no scores, and fails the command. Images a second (each\n"
-    "goes through the four subnets of a step) and the wait for input are those of one core, tracing included; memory is the peak\n"
-    "of the process, scoring included."
+    "architecture of the panel below 50% at 8 bits; one that gives up has no scores, and fails the command. Minutes, images a\n"
+    "second (each subnet of a step counted: six, or with the sandwich rule four) and the wait for input are those of one core, other\n"
+    "work beside it, tracing included; memory is the peak of the process, scoring included."
 )
 FINE_TUNING = (
     "Accuracies in percent after a fine-tuning, mean of three architectures, first seed: from inherited weights; the same with\n"
@@ -59,10 +61,16 @@ def stability_of(seeds: dict[int, dict]) -> dict[str, float]:
         "runs": len(runs),
         "skipped": sum(scores["skipped"] for scores in runs),
         "diverged": sum(min(scores["panel"]["8 bits"]) < DIVERGED for scores in runs),
-        "images_a_second": float(np.mean([scores["images_a_second"] for scores in runs])),
+        "minutes": float(np.mean([scores["seconds"] for scores in runs])) / 60,
+        "images_a_second": float(np.mean([subnets_a_step(scores) * scores["images_a_second"] for scores in runs])),
         "input_share": float(np.mean([scores["input_share"] for scores in runs])),
         "peak_bytes": max(scores["peak_bytes"] for scores in runs),
     }
+
+
+def subnets_a_step(scores: dict) -> int:
+    """Of the precision transfer."""
+    return SAMPLERS[scores["schedule"]["precision_transfer"]["sampler"]].SUBNETS
 
 
 def tables_of(arms: dict[str, dict[int, dict]], taus: dict[str, dict], alone: list[dict]) -> list[dict]:
@@ -84,9 +92,14 @@ def _accuracies(arms: dict) -> dict:
 def _stability(arms: dict) -> dict:
     rows = []
     for arm, found in ((arm, stability_of(seeds)) for arm, seeds in arms.items()):
-        cost = [f"{found['images_a_second']:.0f}", f"{100 * found['input_share']:.1f}%", f"{found['peak_bytes'] / 1e9:.2f} GB"]
+        cost = [
+            f"{found['minutes']:.1f}",
+            f"{found['images_a_second']:.0f}",
+            f"{100 * found['input_share']:.1f}%",
+            f"{found['peak_bytes'] / 1e9:.2f} GB",
+        ]
         rows.append([arm, str(found["skipped"]), f"{found['diverged']} of {found['runs']}", *cost])
-    columns = ["arm", "skipped steps", "diverged", "images a second", "waiting for input", "peak memory"]
+    columns = ["arm", "skipped steps", "diverged", "minutes", "images a second", "waiting for input", "peak memory"]
     return {"caption": STABILITY, "columns": columns, "rows": rows}
 
 

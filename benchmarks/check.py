@@ -51,7 +51,8 @@ def sections() -> list[str]:
         for table in results["tables"]:
             lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
             found.append(f"\n{table['caption']}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
-        found.append(f"\n![{path.stem}]({results['picture']})\n")
+        if "picture" in results:
+            found.append(f"\n![{path.stem}]({results['picture']})\n")
     return found
 
 
