@@ -26,9 +26,9 @@ CAPTION = (
 )
 STABILITY = (
     "Stability and cost of the trainings. Skipped: steps whose gradients were not finite, of all seeds. Diverged: runs with an\n"
-    "architecture of the panel below 50% at 8 bits; one that gives up has no scores, and fails the command. Minutes, images a\n"
-    "second (each subnet of a step counted: six, or with the sandwich rule four) and the wait for input are those of one core, other\n"
-    "work beside it, tracing included; memory is the peak of the process, scoring included."
+    "architecture of the panel below 50% at 8 bits; one that gives up has no scores, and fails the command. Minutes, images\n"
+    "a second (each subnet of a step counted: six, or four with the sandwich rule) and the wait for input are those of one core,\n"
+    "with other work beside it, tracing included; memory is the peak of the process, scoring included."
 )
 FINE_TUNING = (
     "Accuracies in percent after a fine-tuning, mean of three architectures, first seed: from inherited weights; the same with\n"
@@ -92,12 +92,8 @@ def _accuracies(arms: dict) -> dict:
 def _stability(arms: dict) -> dict:
     rows = []
     for arm, found in ((arm, stability_of(seeds)) for arm, seeds in arms.items()):
-        cost = [
-            f"{found['minutes']:.1f}",
-            f"{found['images_a_second']:.0f}",
-            f"{100 * found['input_share']:.1f}%",
-            f"{found['peak_bytes'] / 1e9:.2f} GB",
-        ]
+        speed = [f"{found['minutes']:.1f}", f"{found['images_a_second']:.0f}"]
+        cost = [*speed, f"{100 * found['input_share']:.1f}%", f"{found['peak_bytes'] / 1e9:.2f} GB"]
         rows.append([arm, str(found["skipped"]), f"{found['diverged']} of {found['runs']}", *cost])
     columns = ["arm", "skipped steps", "diverged", "minutes", "images a second", "waiting for input", "peak memory"]
     return {"caption": STABILITY, "columns": columns, "rows": rows}
