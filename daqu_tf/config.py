@@ -11,6 +11,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS, check_seed
 
 LEAST_BUDGET_MINUTES = 1.0
+FILES = {"dataset": ".npz", "schedule": ".json", "space": ".json"}  # Settings that may be files, by their endings.
 CHOICES = {
     "warmup": WARM_UPS,
     "precision_transfer": TRANSFERS,
@@ -70,7 +71,7 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name, ending in (("dataset", ".npz"), ("space", ".json"), ("schedule", ".json")):
+        for name, ending in FILES.items():
             if getattr(self, name).endswith(ending):  # Later stages run in other folders.
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
         spaces.get(self.space)

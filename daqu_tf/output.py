@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from daqu_tf import atomic
-from daqu_tf.config import RunConfig
+from daqu_tf.config import FILES, RunConfig
 from daqu_tf.errors import DaquError
 
 LOCK = ".lock"
@@ -79,11 +79,17 @@ def changes(folder: pathlib.Path, config: RunConfig, content: Mapping[str, Any] 
         return ""
     before, now = settings["flags"], config.to_json()
     names = [name for name in now if name not in WHERE and before.get(name) != now[name]]
+    # A file may be elsewhere now: what it holds is compared below.
+    names = [name for name in names if not _is_file(name, before.get(name)) or not _is_file(name, now[name])]
     differing = [f"--{name} was {before.get(name)}" for name in names]
     for name, what in (("dataset", "images"), ("schedule", "training schedule"), ("search_space", "search space")):
         if content and name in content and json.loads(json.dumps(content[name])) != settings.get(name):
             differing.append(f"the {what} had another content")
     return ", ".join(differing)
+
+
+def _is_file(name: str, value: Any) -> bool:
+    return isinstance(value, str) and name in FILES and value.endswith(FILES[name])
 
 
 def clear(folder: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 """The whole job as a user starts it. Killed and resumed, it is in the slow tier; what it refuses is here."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from daqu_tf import pipeline
+from daqu_tf import output, pipeline
 from daqu_tf.config import RunConfig
 from daqu_tf.errors import DaquError
 from daqu_tf.finalist import FinalistProcesses
@@ -35,6 +36,17 @@ def test_other_settings_are_refused_and_named(tmp_path):
     with pytest.raises(DaquError, match=r"other settings \(--learning_rate was 0.01, --seed was 0\)"):
         pipeline.run(other)
     assert (config.folder / "supernet.npz").read_text() == "precious"
+
+
+def test_a_schedule_that_has_moved_is_compared_by_its_content(tmp_path):
+    before = RunConfig("digits", str(tmp_path / "run"), space="digits", schedule=str(tmp_path / "before.json"))
+    moved = dataclasses.replace(before, schedule=str(tmp_path / "moved.json"))
+    before.folder.mkdir()
+    settings = {"flags": before.to_json(), "dataset": {}, "schedule": {"seed": 1}}
+    (before.folder / "config.json").write_text(json.dumps(settings))
+    assert output.changes(before.folder, moved, {"schedule": {"seed": 1}}) == ""
+    assert "schedule" in output.changes(before.folder, moved, {"schedule": {"seed": 2}})
+    assert "--schedule" in output.changes(before.folder, dataclasses.replace(before, schedule=""))
 
 
 def test_the_folder_of_something_else_is_left_alone(tmp_path):
