@@ -6,8 +6,8 @@ One flow, one direction:
     -> evaluation -> training -> fine_tuning -> export -> devices -> oracle -> tuner -> report
 
 `daqu_tf.run(RunConfig(...))` goes through all of it (`pipeline.py`); each stage can be used alone, and `trained_run.py` holds what
-else can be done with a trained supernet. Beside the flow stand `baked`, a subnet as a plain tf_keras model, and `stock_models`,
-switchable bits for any tf_keras model.
+else can be done with a trained supernet. Beside the flow stand `baked`, a subnet as a plain tf_keras model, `stock_models`,
+switchable bits for any tf_keras model, and `stock_export`, that as a file.
 """
 
 import importlib

@@ -27,6 +27,7 @@ from daqu_tf.tflite_graph import (
     Multiply,
     Quantize,
     QuantizedTensor,
+    Weighted,
     gate,
     hard_swish,
 )
@@ -84,15 +85,8 @@ class _Builder:
         factor, offset = self.normalization(layer)
         codes, scales, bias, self.offsets[layer.name] = fold(*self.integers(layer), factor, offset, x.scale, output.scale)
         arguments = {"weight_scales": scales, "bias": bias, "relu": layer.activation == "relu"}
-        size, ends = layer.kernel, (x.name, output.name)
-        if self.target.container(layer) == "INT4" or layer.kind == "dense":
-            operator = FullyConnected(*ends, codes, container=self.target.container(layer), **arguments)
-        elif layer.kind == "depthwise":
-            operator = DepthwiseConv2D(*ends, codes.T.reshape(1, size, size, -1), stride=layer.stride, **arguments)
-        else:
-            kernel = codes.reshape(-1, size, size, layer.input_channels)
-            operator = Conv2D(*ends, kernel, stride=layer.stride, **arguments)
-        self.operators.append(operator)
+        size, ends, container = (layer.kernel, layer.kernel), (x.name, output.name), self.target.container(layer)
+        self.operators.append(weighted(layer.kind, container, ends, codes, size, {"stride": layer.stride}, **arguments))
         return output
 
     def tensor(self, layer: Layer, kind: str, shape: tuple[int, ...]) -> QuantizedTensor:
@@ -104,7 +98,7 @@ class _Builder:
         if kind == "normalize":
             step = step / _shrink(layer)
         name = layer.name if kind in ("normalize", "output") else learned
-        tensor = QuantizedTensor(name, shape, step, 0 if signed else 127 - activation_range(bits, signed)[1])
+        tensor = QuantizedTensor(name, shape, step, 127 - activation_range(bits, signed)[1])
         self.tensors.append(tensor)
         return tensor
 
@@ -112,9 +106,7 @@ class _Builder:
         """The trained codes (output channels, rest) and their steps (output channels,)."""
         kernel = self.arrays[f"{layer.name}/kernel"]
         step = weights.step(self.space, self.arrays, f"{layer.name}/kernel_log_step", layer.weight_bits)
-        rows = kernel[..., 0] if layer.kind == "depthwise" else kernel
-        rows = np.moveaxis(rows, -1, 0).reshape(rows.shape[-1], -1)
-        return np.clip(np.round(rows / step[:, None]), *weight_range(layer.weight_bits)).astype(np.int32), step
+        return trained_codes(layer.kind, kernel, step, layer.weight_bits), step
 
     def normalization(self, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
         """Factor and offset per output channel of what follows the kernel; of a gate, that of the hard sigmoid too."""
@@ -131,6 +123,47 @@ class _Builder:
 def _shrink(layer: Layer) -> float:
     """What a layer's output is divided by in the file: the operators of a hard-swish read x / sqrt(6)."""
     return math.sqrt(6) if layer.activation == "hard_swish" else 1.0
+
+
+def trained_codes(kind: str, kernel: np.ndarray, step: np.ndarray, bits: int) -> np.ndarray:
+    """The trained codes of a kernel, shape (output channels, rest).
+
+    Args:
+        kind: `depthwise`, or one of those with the output channels last.
+        kernel: As Keras has it.
+        step: One for each output channel.
+        bits: 2 to 8.
+    """
+    rows = kernel[..., 0] if kind == "depthwise" else kernel
+    rows = np.moveaxis(rows, -1, 0).reshape(rows.shape[-1], -1)
+    return np.clip(np.round(rows / step[:, None]), *weight_range(bits)).astype(np.int32)
+
+
+def weighted(
+    kind: str,
+    container: str,
+    ends: tuple[str, str],
+    codes: np.ndarray,
+    size: tuple[int, int],
+    window: Mapping[str, int | str],
+    **arguments: object,
+) -> Weighted:
+    """The operator with a kernel; the pointwise convolution that is stored as INT4 is a FULLY_CONNECTED.
+
+    Args:
+        kind: `dense`, `pointwise`, `depthwise` or another convolution.
+        container: `INT8`, or `INT4` for a dense or a pointwise kernel.
+        ends: Names of the tensors that it reads and writes.
+        codes: Integers (output channels, rest).
+        size: Height and width of the kernel, if it is a convolution's.
+        window: The `stride` of a convolution, and its `padding` where that is not SAME.
+        **arguments: `weight_scales`, `bias` and `relu`.
+    """
+    if container == "INT4" or kind == "dense":
+        return FullyConnected(*ends, codes, container=container, **arguments)
+    if kind == "depthwise":
+        return DepthwiseConv2D(*ends, codes.T.reshape(1, *size, -1), **window, **arguments)
+    return Conv2D(*ends, codes.reshape(len(codes), *size, -1), **window, **arguments)
 
 
 def fold(
@@ -245,7 +278,7 @@ def export_tflite(
 
 
 def save(graph: Graph, path: str | os.PathLike, metadata: Metadata | None = None, input_type: str = "int8") -> None:
-    """Writes the graph of a subnet to `path`, after reading the bytes back and comparing every integer and scale.
+    """Writes a graph to `path`, after reading the bytes back and comparing every integer and scale.
 
     Args:
         graph: One that reads int8.
@@ -262,7 +295,7 @@ def save(graph: Graph, path: str | os.PathLike, metadata: Metadata | None = None
         graph = _with_uint8_input(graph)
     data = tflite_file.write(graph) if metadata is None else tflite_metadata.write(graph, metadata)
     if tflite_file.read(data) != graph:
-        raise DaquError(f"The file for {path} does not hold the trained integers: please report its subnet.")
+        raise DaquError(f"The file for {path} does not hold the trained integers: please report the network.")
     try:
         atomic.write_bytes(path, data)
     except OSError as error:

@@ -127,7 +127,7 @@ class StockQuantizeConfig(QuantizeConfig):
         return self._quantizers(layer, before=False)
 
     def _quantizers(self, layer, before: bool) -> list[StockQuantizer]:
-        wanted = self.activation_bits and before == (_function(layer) in FIXED_SCALE)
+        wanted = self.activation_bits and before == (last_function(layer) in FIXED_SCALE)
         return [StockQuantizer(self.activation_bits, signed=self.signed)] if wanted else []
 
     def get_config(self) -> dict[str, Any]:
@@ -179,13 +179,14 @@ def _refused(layer: keras.layers.Layer, reason: str) -> DaquError:
     return DaquError(f"layer {layer.name!r} of type {type(layer).__name__} cannot be quantized because {reason}.")
 
 
-def _function(layer: keras.layers.Layer) -> str:
+def last_function(layer: keras.layers.Layer) -> str:
     """The name of what the layer applies last: 'linear', 'relu', 'softmax'."""
     if isinstance(layer, layers.ReLU):
         return "leaky_relu" if layer.negative_slope or layer.threshold else "relu"
     if isinstance(layer, layers.Softmax):
         return "softmax"
     activation = getattr(layer, "activation", None)
+    activation = getattr(activation, "activation", activation)  # TFMOT's quantizing function has the stock one in it.
     return "linear" if activation is None else getattr(activation, "__name__", type(activation).__name__)
 
 
@@ -210,7 +211,7 @@ class _Graph:
             weights = (FIXED_BITS,) if self._is_first(layer) or self._is_last(layer) else weight_bits
         if self._is_rounded(layer):
             activations = activation_bits if self._is_searched(layer) else (FIXED_BITS,)
-        signed = not self._is_nonnegative(layer) or _function(layer) in FIXED_SCALE
+        signed = not self._is_nonnegative(layer) or last_function(layer) in FIXED_SCALE
         return StockQuantizeConfig(weights, activations, signed) if weights or activations else None
 
     def _is_first(self, layer) -> bool:
@@ -229,24 +230,24 @@ class _Graph:
 
     def _is_searched(self, layer) -> bool:
         """Whether a ReLU is the last function, and not one of a residual sum, which stays at 8 bits."""
-        return _function(layer) in RELU and not any(type(producer) is layers.Add for producer in self.producers[layer.name])
+        return last_function(layer) in RELU and not any(type(producer) is layers.Add for producer in self.producers[layer.name])
 
     def _is_rounded(self, layer) -> bool:
         """Whether an integer kernel rounds the output of `layer`."""
-        if type(layer) in SELECTING or (type(layer) not in KERNELS and _function(layer) in FIXED_SCALE):
+        if type(layer) in SELECTING or (type(layer) not in KERNELS and last_function(layer) in FIXED_SCALE):
             return False
         return not self._is_fused(layer)
 
     def _is_fused(self, layer) -> bool:
         """Whether the only consumer is computed in one with `layer`: batch normalization of a kernel, or a ReLU."""
-        if len(self.consumers[layer.name]) != 1 or _function(layer) != "linear":
+        if len(self.consumers[layer.name]) != 1 or last_function(layer) != "linear":
             return False
         (consumer,) = self.consumers[layer.name]
         folded = type(layer) in KERNELS and type(consumer) is layers.BatchNormalization
-        return folded or (type(consumer) in (layers.ReLU, layers.Activation) and _function(consumer) in RELU)
+        return folded or (type(consumer) in (layers.ReLU, layers.Activation) and last_function(consumer) in RELU)
 
     def _is_nonnegative(self, layer) -> bool:
-        if _function(layer) in NONNEGATIVE:
+        if last_function(layer) in NONNEGATIVE:
             return True
         producers = self.producers[layer.name]
         return type(layer) in SELECTING | COMBINING and bool(producers) and all(map(self._is_nonnegative, producers))
@@ -272,7 +273,7 @@ def make_switchable(model: keras.Model, weight_bits: Sequence[int] = BITS, activ
     for name, alphabet in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
         if not (isinstance(alphabet, Sequence) and alphabet and all(bits in range(2, 9) for bits in alphabet)):
             raise DaquError(f"`{name}` must be a sequence of widths from 2 to 8, but received {alphabet!r}: give it as (2, 4, 8).")
-    original = _functional(model)
+    original = functional(model)
     _check_layers(original)
     copy = keras.models.clone_model(original)
     copy.set_weights(original.get_weights())
@@ -286,7 +287,7 @@ def make_switchable(model: keras.Model, weight_bits: Sequence[int] = BITS, activ
     return tfmot.quantization.keras.quantize_apply(annotated, SwitchableScheme(), PREFIX)
 
 
-def _functional(model: keras.Model) -> keras.Model:
+def functional(model: keras.Model) -> keras.Model:
     """The model as a functional one, on the same layers."""
     if not isinstance(model, keras.Model) or not (isinstance(model, keras.Sequential) or model._is_graph_network):
         kind = type(model).__name__
@@ -336,12 +337,12 @@ def switchable_tensors(model: keras.Model) -> list[SwitchableTensor]:
     return [
         SwitchableTensor(name, role, quantizer, variables, kernel)
         for layer in model.layers
-        for name, role, quantizer, variables, kernel in _quantized(layer)
+        for name, role, quantizer, variables, kernel in quantized(layer)
         if isinstance(quantizer, StockQuantizer)
     ]
 
 
-def _quantized(layer: keras.layers.Layer) -> Iterator[tuple]:
+def quantized(layer: keras.layers.Layer) -> Iterator[tuple]:
     """Name, role, quantizer, variables and kernel of each quantized tensor; TFMOT keeps them in private places."""
     if isinstance(layer, QuantizeLayer):
         yield layer.name.removeprefix(PREFIX), "activation", layer.quantizer, layer.quantizer_vars, None
@@ -362,7 +363,7 @@ def initialise_steps(model: keras.Model, images: np.ndarray) -> None:
         model: From `make_switchable` or `quantize_apply`. Its bits do not matter and stay as they are.
         images: One batch, as the model takes it.
     """
-    quantizers = [tensor.quantizer for tensor in _switchable(model)]
+    quantizers = [tensor.quantizer for tensor in all_switchable(model)]
     try:
         for quantizer in quantizers:
             quantizer.observes = True
@@ -388,13 +389,14 @@ def set_bits(
     Raises:
         DaquError: A layer has no such quantizer, or no steps for the width.
     """
-    tensors = _switchable(model)
+    tensors = all_switchable(model)
     changes = [*_changes(tensors, "weight", weight_bits), *_changes(tensors, "activation", activation_bits)]
     for variable, bits in changes:
         variable.assign(bits)
 
 
-def _switchable(model: keras.Model) -> list[SwitchableTensor]:
+def all_switchable(model: keras.Model) -> list[SwitchableTensor]:
+    """`switchable_tensors(model)`; raises DaquError if there are none."""
     if not (tensors := switchable_tensors(model)):
         raise DaquError(f"`model` must have quantizers, but {model.name!r} has none: use what `make_switchable` returns.")
     return tensors

@@ -16,6 +16,7 @@ import numpy as np
 from daqu_tf.errors import DaquError
 from daqu_tf.tflite_graph import (
     ACTIVATION_LIMITS,
+    PADDINGS,
     Add,
     AddConstant,
     Conv2D,
@@ -23,10 +24,13 @@ from daqu_tf.tflite_graph import (
     FullyConnected,
     GlobalAveragePool,
     Graph,
+    MaxPool,
     Multiply,
     Operator,
+    Pad,
     Quantize,
     QuantizedTensor,
+    Reshape,
     Weighted,
 )
 
@@ -277,7 +281,7 @@ def unpack_int4(packed: np.ndarray, size: int) -> np.ndarray:
 
 def _encode_conv(operator: Conv2D, encoder: _Encoder) -> Any:
     stride = operator.stride
-    options = encoder.schema.Conv2DOptionsT(0, stride, stride, int(operator.relu))
+    options = encoder.schema.Conv2DOptionsT(PADDINGS.index(operator.padding), stride, stride, int(operator.relu))
     return encoder.node("CONV_2D", 3, operator, options, encoder.kernel(operator))
 
 
@@ -287,7 +291,7 @@ def _decode_conv(node: Any, decoder: _Decoder) -> Conv2D:
 
 def _encode_depthwise(operator: DepthwiseConv2D, encoder: _Encoder) -> Any:
     stride = operator.stride
-    options = encoder.schema.DepthwiseConv2DOptionsT(0, stride, stride, 1, int(operator.relu))
+    options = encoder.schema.DepthwiseConv2DOptionsT(PADDINGS.index(operator.padding), stride, stride, 1, int(operator.relu))
     return encoder.node("DEPTHWISE_CONV_2D", 3, operator, options, encoder.kernel(operator))
 
 
@@ -339,13 +343,47 @@ def _decode_multiply(node: Any, decoder: _Decoder) -> Multiply:
 
 def _encode_pool(operator: GlobalAveragePool, encoder: _Encoder) -> Any:
     axes = encoder.constant("INT32", _SPATIAL_AXES.shape, _SPATIAL_AXES.astype("<i4"))
-    return encoder.node("MEAN", 2, operator, encoder.schema.ReducerOptionsT(), (axes,))
+    return encoder.node("MEAN", 2, operator, encoder.schema.ReducerOptionsT(operator.keepdims), (axes,))
 
 
 def _decode_pool(node: Any, decoder: _Decoder) -> GlobalAveragePool:
     axes = decoder.values(node.inputs[1])
-    _require_plain(node, np.array_equal(axes, _SPATIAL_AXES), not node.builtinOptions.keepDims)
-    return GlobalAveragePool(**decoder.ends(node))
+    _require_plain(node, np.array_equal(axes, _SPATIAL_AXES))
+    return GlobalAveragePool(**decoder.ends(node), keepdims=bool(node.builtinOptions.keepDims))
+
+
+def _encode_max_pool(operator: MaxPool, encoder: _Encoder) -> Any:
+    stride, (height, width) = operator.stride, operator.size
+    options = encoder.schema.Pool2DOptionsT(PADDINGS.index(operator.padding), stride, stride, width, height)
+    return encoder.node("MAX_POOL_2D", 2, operator, options)
+
+
+def _decode_max_pool(node: Any, decoder: _Decoder) -> MaxPool:
+    options = node.builtinOptions
+    _require_plain(node, not _relu(node))
+    return MaxPool(**decoder.ends(node), size=(options.filterHeight, options.filterWidth), **_window(node))
+
+
+def _encode_pad(operator: Pad, encoder: _Encoder) -> Any:
+    pads = np.array([(0, 0), *operator.pads, (0, 0)], "<i4")
+    return encoder.node("PAD", 2, operator, encoder.schema.PadOptionsT(), (encoder.constant("INT32", pads.shape, pads),))
+
+
+def _decode_pad(node: Any, decoder: _Decoder) -> Pad:
+    batch, *pads, channels = (tuple(pair) for pair in decoder.values(node.inputs[1]).tolist())
+    _require_plain(node, batch == channels == (0, 0))
+    return Pad(**decoder.ends(node), pads=tuple(pads))
+
+
+def _encode_reshape(operator: Reshape, encoder: _Encoder) -> Any:
+    shape = _int32(*operator.shape)
+    return encoder.node(
+        "RESHAPE", 1, operator, encoder.schema.ReshapeOptionsT(shape), (encoder.constant("INT32", shape.shape, shape),)
+    )
+
+
+def _decode_reshape(node: Any, decoder: _Decoder) -> Reshape:
+    return Reshape(**decoder.ends(node), shape=tuple(decoder.values(node.inputs[1]).tolist()))
 
 
 def _encode_quantize(operator: Quantize, encoder: _Encoder) -> Any:
@@ -365,6 +403,9 @@ _ENCODERS = {
     Multiply: _encode_multiply,
     GlobalAveragePool: _encode_pool,
     Quantize: _encode_quantize,
+    MaxPool: _encode_max_pool,
+    Pad: _encode_pad,
+    Reshape: _encode_reshape,
 }
 _DECODERS = {
     "CONV_2D": _decode_conv,
@@ -374,6 +415,9 @@ _DECODERS = {
     "MUL": _decode_multiply,
     "MEAN": _decode_pool,
     "QUANTIZE": _decode_quantize,
+    "MAX_POOL_2D": _decode_max_pool,
+    "PAD": _decode_pad,
+    "RESHAPE": _decode_reshape,
 }
 
 
@@ -383,11 +427,11 @@ def _relu(node: Any) -> bool:
     return bool(activation)
 
 
-def _window(node: Any) -> dict[str, int]:
+def _window(node: Any) -> dict[str, Any]:
     options = node.builtinOptions
-    dilations = options.dilationHFactor, options.dilationWFactor
-    _require_plain(node, options.padding == 0, dilations == (1, 1), options.strideH == options.strideW)
-    return {"stride": options.strideH}
+    dilations = {getattr(options, name, 1) for name in ("dilationHFactor", "dilationWFactor")}  # Pools have none.
+    _require_plain(node, dilations == {1}, options.strideH == options.strideW)
+    return {"stride": options.strideH, "padding": PADDINGS[options.padding]}
 
 
 def _require_plain(node: Any, *conditions: bool) -> None:

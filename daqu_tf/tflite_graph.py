@@ -1,7 +1,7 @@
 """What a .tflite file holds, as plain values: int8 tensors, and operators that carry the integers they compute with.
 
 A real number r is stored as the integer q = round(r / scale) + zero_point. Weights are symmetric (zero point 0) with
-one scale per output channel, and a bias counts in steps of input scale * weight scale. Padding is SAME everywhere.
+one scale per output channel, and a bias counts in steps of input scale * weight scale. Padding is SAME, or VALID, which is none.
 
 To add an operator, write its dataclass here and its two codec functions in `daqu_tf.tflite_file`.
 """
@@ -18,6 +18,7 @@ Shape = tuple[int, ...]
 # The file format keeps weights symmetric: -128 and -8 are not used.
 CONTAINER_LIMITS = {"INT8": 127, "INT4": 7}
 ACTIVATION_LIMITS = {"INT8": (-128, 127), "UINT8": (0, 255)}
+PADDINGS = ("SAME", "VALID")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Weighted(_Operator):
     weights_ndim = 4
     container = "INT8"
     stride = 1
+    padding = "SAME"
 
     def __post_init__(self):
         with np.errstate(over="ignore"):
@@ -118,7 +120,7 @@ class Weighted(_Operator):
             self.output,
             f"container must be one of {sorted(CONTAINER_LIMITS)}, but received {self.container!r}",
         )
-        require(self.stride >= 1, self.output, f"stride must be at least 1, but received {self.stride}")
+        _check_window(self)
         check_integers(self.weights, CONTAINER_LIMITS[self.container], self.output, "weights")
         check_integers(self.bias, np.iinfo(np.int32).max, self.output, "bias")
         require(
@@ -154,6 +156,7 @@ class Conv2D(Weighted):
         bias: (out channels,) integers that fit int32.
         stride: At least 1, the same along height and width.
         relu: Whether outputs below 0.0 become 0.0.
+        padding: "SAME" or "VALID".
     """
 
     input: str
@@ -163,11 +166,12 @@ class Conv2D(Weighted):
     bias: np.ndarray
     stride: int = 1
     relu: bool = False
+    padding: str = "SAME"
 
     def output_shape(self, shape: Shape) -> Shape:
         """Shape of the output for an input of this shape."""
         _require_input(len(shape) == 4 and shape[3] == self.weights.shape[3], self, shape)
-        return (1, *_strided(shape, self.stride), self.weights.shape[0])
+        return (1, *_strided(self, shape, self.weights.shape[1:3]), self.weights.shape[0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -185,13 +189,14 @@ class DepthwiseConv2D(Weighted):
     bias: np.ndarray
     stride: int = 1
     relu: bool = False
+    padding: str = "SAME"
 
     channels_axis = 3
 
     def output_shape(self, shape: Shape) -> Shape:
         """Shape of the output for an input of this shape."""
         _require_input(len(shape) == 4 and self.weights.shape[::3] == (1, shape[3]), self, shape)
-        return (1, *_strided(shape, self.stride), shape[3])
+        return (1, *_strided(self, shape, self.weights.shape[1:3]), shape[3])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -305,15 +310,20 @@ class Multiply(_Pairwise):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GlobalAveragePool(_Operator):
-    """The mean over height and width: (1, height, width, channels) to (1, channels)."""
+    """The mean over height and width: (1, height, width, channels) to (1, channels).
+
+    Args:
+        keepdims: Whether the output is (1, 1, 1, channels) instead.
+    """
 
     input: str
     output: str
+    keepdims: bool = False
 
     def output_shape(self, shape: Shape) -> Shape:
         """Shape of the output for an input of this shape."""
         _require_input(len(shape) == 4, self, shape)
-        return (1, shape[3])
+        return (1, 1, 1, shape[3]) if self.keepdims else (1, shape[3])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -330,7 +340,85 @@ class Quantize(_Operator):
         return shape
 
 
-Operator = Conv2D | DepthwiseConv2D | FullyConnected | Add | AddConstant | Multiply | GlobalAveragePool | Quantize
+class _Moving(_Operator):
+    """An operator that takes integers as they are, so its output has the scale and the zero point of its input."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaxPool(_Moving):
+    """The largest of each window of a (1, height, width, channels) tensor.
+
+    Args:
+        size: Height and width of a window.
+        stride: At least 1, the same along height and width.
+        padding: "SAME" or "VALID".
+    """
+
+    input: str
+    output: str
+    size: tuple[int, int]
+    stride: int
+    padding: str = "VALID"
+
+    def check(self) -> None:
+        """Raises `DaquError` if its constants cannot be stored."""
+        _check_window(self)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        _require_input(len(shape) == 4, self, shape)
+        return (1, *_strided(self, shape, self.size), shape[3])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pad(_Moving):
+    """Rows and columns of 0.0 around a (1, height, width, channels) tensor.
+
+    Args:
+        pads: How many: ((above, below), (left, right)).
+    """
+
+    input: str
+    output: str
+    pads: tuple[tuple[int, int], tuple[int, int]]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        _require_input(len(shape) == 4 and min(map(min, self.pads)) >= 0, self, shape)
+        return (1, shape[1] + sum(self.pads[0]), shape[2] + sum(self.pads[1]), shape[3])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reshape(_Moving):
+    """The same integers in another shape, in their order.
+
+    Args:
+        shape: Of the output.
+    """
+
+    input: str
+    output: str
+    shape: Shape
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        _require_input(math.prod(shape) == math.prod(self.shape), self, shape)
+        return self.shape
+
+
+Operator = (
+    Conv2D
+    | DepthwiseConv2D
+    | FullyConnected
+    | Add
+    | AddConstant
+    | Multiply
+    | GlobalAveragePool
+    | Quantize
+    | MaxPool
+    | Pad
+    | Reshape
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -386,11 +474,29 @@ def _check_operator(operator: Operator, tensors: dict[str, QuantizedTensor], com
     expected = operator.output_shape(*(tensor.shape for tensor in inputs))
     require(output.shape == expected, output.name, f"shape must be {expected}, but received {output.shape}")
     operator.check_scales(output.scale, *(tensor.scale for tensor in inputs))
+    if isinstance(operator, _Moving):
+        (source,) = inputs
+        same = (output.scale, output.zero_point) == (source.scale, source.zero_point)
+        require(same, output.name, f"scale and zero_point must be those of {source.name!r}, which {type(operator).__name__} reads")
 
 
-def _strided(shape: Shape, stride: int) -> tuple[int, int]:
-    """Height and width under SAME padding."""
-    return -(-shape[1] // stride), -(-shape[2] // stride)
+def same_pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after the values of one axis under SAME padding."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _strided(operator: Operator, shape: Shape, window: tuple[int, ...]) -> tuple[int, ...]:
+    """Height and width after a window has passed over `shape`."""
+    same, stride = operator.padding == "SAME", operator.stride
+    _require_input(same or (shape[1] >= window[0] and shape[2] >= window[1]), operator, shape)
+    return tuple(-(-(size if same else size - kernel + 1) // stride) for size, kernel in zip(shape[1:3], window))
+
+
+def _check_window(operator: Operator) -> None:
+    require(operator.stride >= 1, operator.output, f"stride must be at least 1, but received {operator.stride}")
+    good = operator.padding in PADDINGS
+    require(good, operator.output, f"padding must be one of {list(PADDINGS)}, but received {operator.padding!r}")
 
 
 def _require_input(condition: bool, operator: Operator, *shapes: Shape) -> None:

@@ -10,10 +10,13 @@ from daqu_tf.tflite_graph import (
     FullyConnected,
     GlobalAveragePool,
     Graph,
+    MaxPool,
     Multiply,
     Operator,
+    Pad,
     Quantize,
     QuantizedTensor,
+    Reshape,
 )
 
 
@@ -56,10 +59,13 @@ def quantize(tensor: QuantizedTensor, reals: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(reals / tensor.scale) + tensor.zero_point, -128, 127).astype(np.int8)
 
 
-def patches(values: np.ndarray, height: int, width: int, stride: int) -> np.ndarray:
-    """(1, H, W, C) to (1, rows, columns, C, height, width) under SAME padding; real zeros pad, as 0.0 is exact."""
-    pads = [(0, 0), _pads(values.shape[1], height, stride), _pads(values.shape[2], width, stride), (0, 0)]
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, pads), (height, width), axis=(1, 2))
+def patches(operator: Operator, values: np.ndarray, size: tuple[int, int], outside: float = 0.0) -> np.ndarray:
+    """(1, H, W, C) to (1, rows, columns, C, *size); SAME padding is of real zeros, as 0.0 is exact, or of `outside`."""
+    stride = operator.stride
+    if operator.padding == "SAME":
+        pads = [(0, 0), _pads(values.shape[1], size[0], stride), _pads(values.shape[2], size[1], stride), (0, 0)]
+        values = np.pad(values, pads, constant_values=outside)
+    windows = np.lib.stride_tricks.sliding_window_view(values, size, axis=(1, 2))
     return windows[:, ::stride, ::stride]
 
 
@@ -69,8 +75,7 @@ def _pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def _conv(operator: Conv2D | DepthwiseConv2D, values: np.ndarray, equation: str) -> np.ndarray:
-    height, width = operator.weights.shape[1:3]
-    return np.einsum(equation, patches(values, height, width, operator.stride), _weights(operator))
+    return np.einsum(equation, patches(operator, values, operator.weights.shape[1:3]), _weights(operator))
 
 
 def _weights(operator: Operator) -> np.ndarray:
@@ -86,6 +91,9 @@ _FUNCTIONS = {
     Add: lambda operator, a, b: a + b,
     AddConstant: lambda operator, values: values + operator.constant,
     Multiply: lambda operator, a, b: a * b,
-    GlobalAveragePool: lambda operator, values: values.mean((1, 2)),
+    GlobalAveragePool: lambda operator, values: values.mean((1, 2), keepdims=operator.keepdims),
     Quantize: lambda operator, values: values,
+    MaxPool: lambda operator, values: patches(operator, values, operator.size, -np.inf).max((4, 5)),
+    Pad: lambda operator, values: np.pad(values, [(0, 0), *operator.pads, (0, 0)]),
+    Reshape: lambda operator, values: values.reshape(operator.shape),
 }

@@ -29,6 +29,7 @@ NETWORKS = [
     *((tflite_networks.mobile_network, precision) for precision in PRECISIONS),
     *((tflite_networks.mobile_network_v3, precision) for precision in ("w8a8", "w4a4", "w8a2")),
     *((tflite_networks.residual_network, precision) for precision in ("w8a8", "w4a4")),
+    *((tflite_networks.classic_network, precision) for precision in ("w8a8", "w4a4")),
 ]
 
 
@@ -57,13 +58,15 @@ def test_reads_what_it_wrote(network):
 def one_operator_graphs(draw) -> Graph:
     kind = draw(st.sampled_from([Conv2D, DepthwiseConv2D, FullyConnected]))
     channels, inputs, height, width = (draw(st.integers(1, 5)) for _ in range(4))
-    relu, options = draw(st.booleans()), {"stride": draw(st.integers(1, 3))}
+    relu, options = draw(st.booleans()), {"stride": draw(st.integers(1, 3)), "padding": draw(st.sampled_from(["SAME", "VALID"]))}
     if kind is FullyConnected:
         shape, options = (channels, inputs), {"container": draw(st.sampled_from(["INT8", "INT4"]))}
     elif kind is Conv2D:
         shape = (channels, draw(st.integers(1, 3)), draw(st.integers(1, 3)), inputs)
     else:
         shape, channels = (1, draw(st.integers(1, 3)), draw(st.integers(1, 3)), inputs), inputs
+    if options.get("padding") == "VALID":
+        height, width = max(height, shape[1]), max(width, shape[2])
     limit = 7 if options.get("container") == "INT4" else 127
     operator = kind(
         "x",
@@ -132,7 +135,12 @@ def test_xnnpack_runs_the_whole_network(network):
     assert len(np.unique(output)) > 4
 
 
-FACTORIES = [tflite_networks.mobile_network, tflite_networks.mobile_network_v3, tflite_networks.residual_network]
+FACTORIES = [
+    tflite_networks.mobile_network,
+    tflite_networks.mobile_network_v3,
+    tflite_networks.residual_network,
+    tflite_networks.classic_network,
+]
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
@@ -265,6 +273,13 @@ def test_versions_are_the_lowest_that_old_runtimes_know():
     assert versions[4] == sorted([*others, (operator.FULLY_CONNECTED, 10)])
 
 
+def test_versions_of_what_a_stock_model_adds():
+    codes = schema.ModelT.InitFromPackedBuf(tflite_file.write(tflite_networks.classic_network())).operatorCodes
+    operator = schema.BuiltinOperator
+    expected = {operator.MAX_POOL_2D: 2, operator.PAD: 2, operator.RESHAPE: 1}
+    assert {code.builtinCode: code.version for code in codes if code.builtinCode in expected} == expected
+
+
 def test_the_file_is_little_more_than_its_integers_and_scales():
     network = tflite_networks.mobile_network(width=32)
     weighted = [operator for operator in network.operators if hasattr(operator, "weights")]
@@ -301,8 +316,8 @@ def test_importing_loads_no_runtime():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-def use_valid_padding(model):
-    model.subgraphs[0].operators[0].builtinOptions.padding = schema.Padding.VALID
+def use_dilation(model):
+    model.subgraphs[0].operators[0].builtinOptions.dilationHFactor = 2
 
 
 def use_relu6(model):
@@ -321,7 +336,7 @@ def use_float_input(model):
     model.subgraphs[0].tensors[0].type = schema.TensorType.FLOAT32
 
 
-@pytest.mark.parametrize("change", [use_valid_padding, use_relu6, use_softmax, use_float_input])
+@pytest.mark.parametrize("change", [use_dilation, use_relu6, use_softmax, use_float_input])
 def test_refuses_to_read_what_a_graph_cannot_say(change):
     network = tflite_networks.RandomNetwork(0, (1, 6, 6, 3))
     data = tflite_file.write(network.graph(network.conv("input", 4)))
@@ -335,11 +350,21 @@ def store_another_constant(model):
     model.buffers[model.subgraphs[0].tensors[2].buffer].data = np.array([126], np.uint8)
 
 
-OTHERS = [("multiply", "input", use_relu), ("add_constant", 1.0, use_relu), ("add_constant", 1.0, store_another_constant)]
+def store_other_pads(model):
+    model.buffers[model.subgraphs[0].tensors[2].buffer].data = np.ones(8, "<i4").view(np.uint8)
+
+
+OTHERS = [
+    ("multiply", "input", use_relu),
+    ("add_constant", 1.0, use_relu),
+    ("add_constant", 1.0, store_another_constant),
+    ("max_pool", (2, 2), use_relu),
+    ("pad", ((1, 0), (0, 0)), store_other_pads),
+]
 
 
 @pytest.mark.parametrize("method, operand, change", OTHERS)
-def test_refuses_to_read_other_products_and_constants(method, operand, change):
+def test_refuses_to_read_other_products_constants_pools_and_pads(method, operand, change):
     network = tflite_networks.RandomNetwork(0, (1, 6, 6, 3))
     model = schema.ModelT.InitFromPackedBuf(tflite_file.write(network.graph(getattr(network, method)("input", operand))))
     change(model)

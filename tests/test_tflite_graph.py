@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tflite_networks
 
 from daqu_tf.errors import DaquError
@@ -11,10 +12,14 @@ from daqu_tf.tflite_graph import (
     Conv2D,
     FullyConnected,
     Graph,
+    MaxPool,
     Multiply,
+    Pad,
     Quantize,
     QuantizedTensor,
+    Reshape,
     Weighted,
+    same_pads,
 )
 from daqu_tf.tflite_scales import share_scales
 
@@ -71,6 +76,18 @@ BAD = {
     "nan scale": (graph(conv(**scales(1, np.nan))), "'y': weight_scales must be normal float32 numbers"),
     "subnormal bias scale": (graph(conv(**scales(1, 1e-37)), x={"scale": 1e-3}), "'y': weight_scales times the input"),
     "stride": (graph(conv(stride=0)), "'y': stride must be at least 1"),
+    "padding": (graph(conv(padding="FULL")), "'y': padding must be one of ['SAME', 'VALID'], but received 'FULL'"),
+    "too small for VALID": (graph(conv(padding="VALID"), x={"shape": (1, 8, 2, 4)}), "'y': Conv2D cannot take input of shape"),
+    "stride of a pool": (graph(MaxPool("x", "y", (2, 2), 0), y=SAME), "'y': stride must be at least 1"),
+    "rank of a pool": (graph(MaxPool("x", "y", (2, 2), 2), x={"shape": (1, 8)}), "'y': MaxPool cannot take input of shape (1, 8)"),
+    "shape of a pool": (graph(MaxPool("x", "y", (2, 2), 2), y=SAME), "'y': shape must be (1, 4, 4, 4)"),
+    "scale of a pool": (
+        graph(MaxPool("x", "y", (1, 1), 1), y=SAME | {"scale": 0.2}),
+        "'y': scale and zero_point must be those of 'x', which MaxPool reads",
+    ),
+    "zero point of a reshape": (graph(Reshape("x", "y", (1, 8, 8, 4)), y=SAME | {"zero_point": 1}), "must be those of 'x'"),
+    "size of a reshape": (graph(Reshape("x", "y", (1, 9)), y={"shape": (1, 9)}), "'y': Reshape cannot take input of shape"),
+    "negative pads": (graph(Pad("x", "y", ((0, 0), (-1, 0))), y=SAME), "'y': Pad cannot take input of shape (1, 8, 8, 4)"),
     "container": (graph(dense(container="INT2")), "'y': container must be one of ['INT4', 'INT8']"),
     "input channels": (graph(x={"shape": (1, 8, 8, 5)}), "'y': Conv2D cannot take input of shape (1, 8, 8, 5)"),
     "output shape": (graph(conv(stride=2)), "'y': shape must be (1, 4, 4, 2), but received (1, 8, 8, 2)"),
@@ -167,3 +184,12 @@ def test_constants_are_kept_as_the_file_stores_them():
     operator = AddConstant("x", "y", -0.1)
     assert operator.constant == -127 * float(np.float32(0.1 / 127))
     assert AddConstant("x", "y", operator.constant) == operator != AddConstant("x", "y", 0.1)
+
+
+@pytest.mark.parametrize("size", range(4, 9))
+@pytest.mark.parametrize("kernel, stride", [(1, 2), (2, 1), (3, 1), (3, 2), (5, 3)])
+def test_same_pads_are_those_of_tensorflow(size, kernel, stride):
+    row = np.arange(1.0, size + 1).reshape(1, 1, size, 1)
+    window = np.arange(1.0, kernel + 1).reshape(1, kernel, 1, 1)
+    found = tf.nn.conv2d(np.pad(row, [(0, 0), (0, 0), same_pads(size, kernel, stride), (0, 0)]), window, stride, "VALID")
+    np.testing.assert_array_equal(found, tf.nn.conv2d(row, window, stride, "SAME"))

@@ -1,5 +1,7 @@
 """Random networks as `Graph`s, with output scales that fill the int8 range."""
 
+import dataclasses
+
 import integer_reference
 import numpy as np
 
@@ -11,9 +13,12 @@ from daqu_tf.tflite_graph import (
     FullyConnected,
     GlobalAveragePool,
     Graph,
+    MaxPool,
     Multiply,
     Operator,
+    Pad,
     QuantizedTensor,
+    Reshape,
     gate,
     hard_swish,
 )
@@ -39,14 +44,14 @@ class RandomNetwork:
     def graph(self, output: str) -> Graph:
         return Graph(tuple(self.tensors.values()), tuple(self.operators), "input", output)
 
-    def conv(self, source: str, channels: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> str:
+    def conv(self, source: str, channels: int, kernel: int = 3, stride: int = 1, relu: bool = True, padding: str = "SAME") -> str:
         constants = self._kernel(source, (channels, kernel, kernel, self._channels(source)), channels, self.weight_bits)
-        return self._add(Conv2D(source, self._name("conv"), *constants, stride, relu))
+        return self._add(Conv2D(source, self._name("conv"), *constants, stride, relu, padding))
 
-    def depthwise(self, source: str, kernel: int = 3, stride: int = 1, relu: bool = True) -> str:
+    def depthwise(self, source: str, kernel: int = 3, stride: int = 1, relu: bool = True, padding: str = "SAME") -> str:
         channels = self._channels(source)
         constants = self._kernel(source, (1, kernel, kernel, channels), channels, 8)
-        return self._add(DepthwiseConv2D(source, self._name("depthwise"), *constants, stride, relu))
+        return self._add(DepthwiseConv2D(source, self._name("depthwise"), *constants, stride, relu, padding))
 
     def dense(self, source: str, channels: int, relu: bool = False) -> str:
         constants = self._kernel(source, (channels, self._channels(source)), channels, self.weight_bits)
@@ -66,8 +71,20 @@ class RandomNetwork:
     def multiply(self, a: str, b: str) -> str:
         return self._add(Multiply(a, b, self._name("multiply")))
 
-    def pool(self, source: str) -> str:
-        return self._add(GlobalAveragePool(source, self._name("pool")))
+    def pool(self, source: str, keepdims: bool = False) -> str:
+        return self._add(GlobalAveragePool(source, self._name("pool"), keepdims))
+
+    def max_pool(self, source: str, size: tuple[int, int] = (2, 2), stride: int = 2, padding: str = "VALID") -> str:
+        return self._move(MaxPool(source, self._name("max_pool"), size, stride, padding))
+
+    def pad(self, source: str, pads: tuple[tuple[int, int], tuple[int, int]]) -> str:
+        return self._move(Pad(source, self._name("pad"), pads))
+
+    def reshape(self, source: str, *shape: int) -> str:
+        return self._move(Reshape(source, self._name("reshape"), shape))
+
+    def flatten(self, source: str) -> str:
+        return self.reshape(source, 1, int(np.prod(self.tensors[source].shape)))
 
     def squeeze_excite(self, source: str) -> str:
         squeezed = self.dense(self.pool(source), max(1, self._channels(source) // 4), relu=True)
@@ -106,6 +123,10 @@ class RandomNetwork:
         inputs = (self.values[name] for name in operator.inputs)
         self.values[operator.output] = integer_reference.compute(self.graph(""), operator, *inputs)
         return operator.output
+
+    def _move(self, operator: MaxPool | Pad | Reshape) -> str:
+        source = self.tensors[operator.input]
+        return self._add(operator, dataclasses.replace(source, name=operator.output, shape=operator.output_shape(source.shape)))
 
     def _output(self, operator: Operator, shape: tuple[int, ...]) -> QuantizedTensor:
         """Gives the output the scale at which its values just fit."""
@@ -156,11 +177,22 @@ def mobile_network_v3(seed: int = 0, size: int = 32, width: int = 16, **bits: in
 
 
 def residual_network(seed: int = 0, size: int = 32, width: int = 16, **bits: int) -> Graph:
-    """Stem, blocks of two convolutions with rectified sums and strided 1x1 shortcuts, pool, classifier."""
+    """Stem, blocks of two convolutions with rectified sums and strided 1x1 shortcuts, pool, a convolution as classifier."""
     network = RandomNetwork(seed, (1, size, size, 3), **bits)
     source = network.conv("input", width, 3, 2)
     for channels, stride in ((width, 1), (2 * width, 2), (3 * width, 2)):
         filtered = network.conv(network.conv(source, channels, 3, stride), channels, 3, 1, relu=False)
         shortcut = source if stride == 1 else network.conv(source, channels, 1, stride, relu=False)
         source = network.add(shortcut, filtered, relu=True)
-    return network.graph(network.dense(network.pool(source), 10))
+    logits = network.conv(network.pool(source, keepdims=True), 10, 1, relu=False)
+    return network.graph(network.flatten(logits))
+
+
+def classic_network(seed: int = 0, size: int = 31, width: int = 16, **bits: int) -> Graph:
+    """Zeros and convolutions without padding, the largest of each window, and dense layers on all that is left."""
+    network = RandomNetwork(seed, (1, size, size, 3), **bits)
+    source = network.conv(network.pad("input", ((3, 2), (0, 1))), width, 5, 2, padding="VALID")
+    source = network.max_pool(network.conv(source, 2 * width, padding="VALID"), (3, 2), 2, "SAME")
+    source = network.max_pool(network.depthwise(source, padding="VALID"), (2, 2), 1)
+    source = network.dense(network.dense(network.flatten(source), 4 * width, relu=True), 4 * width, relu=True)
+    return network.graph(network.dense(source, 10))
