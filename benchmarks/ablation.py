@@ -63,10 +63,10 @@ _SEEDS = flags.DEFINE_list(
     "seeds", ["0", "1", "2"], "Of weights, order, augmentation and sampling; the splits are always the same."
 )
 _ARMS = flags.DEFINE_list("arms", list(ARMS), "Those to train.")
-_EPOCHS = flags.DEFINE_float("epochs", 11.0, "Of the supernet.")
+_EPOCHS = flags.DEFINE_float("epochs", 8.0, "Of the supernet.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.02, "Peak, everywhere: twice that of daqu-train for twice its batch.")
-_STEPS = flags.DEFINE_integer("fine_tuning_steps", 800, "Of each fine-tuning.")
+_STEPS = flags.DEFINE_integer("fine_tuning_steps", 500, "Of each fine-tuning.")
 _RANKING = flags.DEFINE_bool("ranking", True, "Fine-tune 48 subnets of two arms, for Kendall's tau.")
 _ALONE = flags.DEFINE_bool("alone", True, "Fine-tune three architectures at every width, and train each alone.")
 _FOLDER = flags.DEFINE_string("folder", "runs/ablation", "What has been done so far; the command goes on from there.")
