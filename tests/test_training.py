@@ -9,6 +9,7 @@ from daqu_tf import costs, data, spaces, targets
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
 from daqu_tf.keras import keras
+from daqu_tf.samplers import GapAware
 from daqu_tf.schedule import PrecisionTransfer, Schedule, WarmUp
 from daqu_tf.supernet import Supernet
 from daqu_tf.training import SupernetTraining
@@ -174,8 +175,9 @@ def test_the_largest_of_a_step_teaches_the_others_at_the_highest_precision(train
 
     monkeypatch.setattr(one._optimizer, "accumulate", record)
     one.run(progress)
-    assert seen and len(seen) % 4 == 0
-    for (teacher, labels, logits), *students in zip(*(seen[place::4] for place in range(4))):
+    count = GapAware.SUBNETS
+    assert seen and len(seen) % count == 0
+    for (teacher, labels, logits), *students in zip(*(seen[place::count] for place in range(count))):
         assert {value for name, value in teacher.choices if name.endswith("_bits")} == {8}
         assert set(labels.ravel()) == {0.0, 1.0}
         opinion = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
