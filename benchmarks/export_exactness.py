@@ -12,7 +12,6 @@ Supernets and subnets are written down as they are done; cut off, the command go
 """
 
 import collections
-import dataclasses
 import json
 import os
 import pathlib
@@ -26,7 +25,8 @@ from absl import app, flags
 import daqu_tf
 from daqu_tf import atomic, data, output, spaces, targets, tflite_file
 from daqu_tf.space import SearchSpace, Subnet
-from daqu_tf.tflite_graph import Graph, Weighted
+from daqu_tf.tflite_graph import Graph
+from daqu_tf.tflite_operators import Weighted
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # The reference is the tests'.
@@ -282,7 +282,6 @@ def main(argv: list[str]) -> None:
     found = {}
     for name, source in families.items():
         dataset = data.load(given[source], seed=0)
-        dataset = dataclasses.replace(dataset, name=source)
         space = spaces.get(name).for_images(dataset.image_shape, dataset.num_classes)
         found[name] = summary(measure(name, dataset, space, 4 if _QUICK.value else _SUBNETS.value))
         print(json.dumps({name: found[name]}, indent=1), flush=True)

@@ -17,21 +17,9 @@ from daqu_tf.errors import DaquError
 from daqu_tf.quantizers import activation_range, weight_range
 from daqu_tf.space import FIXED_BITS, Layer, SearchSpace, Subnet, check_integer
 from daqu_tf.targets import Target
-from daqu_tf.tflite_graph import (
-    Add,
-    Conv2D,
-    DepthwiseConv2D,
-    FullyConnected,
-    GlobalAveragePool,
-    Graph,
-    Multiply,
-    Quantize,
-    QuantizedTensor,
-    Weighted,
-    gate,
-    hard_swish,
-)
+from daqu_tf.tflite_graph import Graph, QuantizedTensor, gate, hard_swish
 from daqu_tf.tflite_metadata import Metadata
+from daqu_tf.tflite_operators import Add, Conv2D, DepthwiseConv2D, FullyConnected, GlobalAveragePool, Multiply, Quantize, Weighted
 
 EPSILON = 1e-3  # Of batch normalization, as in `layers.py`.
 # A channel whose weights cannot move its output by this share of a step is a constant: its tiny scale would be illegal.
@@ -305,7 +293,7 @@ def save(graph: Graph, path: str | os.PathLike, metadata: Metadata | None = None
 def _with_uint8_input(graph: Graph) -> Graph:
     """A graph that begins with the change of type; it takes the name of the input, so that applications find it alike."""
     images, first = graph.tensors[0], graph.operators[0]
-    pixels = dataclasses.replace(images, zero_point=0, type="UINT8")
+    pixels = dataclasses.replace(images, zero_point=images.zero_point + 128, type="UINT8")
     shifted = dataclasses.replace(images, name=f"{images.name}.int8")
     operators = (Quantize(pixels.name, shifted.name), dataclasses.replace(first, input=shifted.name), *graph.operators[1:])
     return dataclasses.replace(graph, tensors=(pixels, shifted, *graph.tensors[1:]), operators=operators)

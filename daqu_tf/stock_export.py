@@ -34,7 +34,8 @@ from daqu_tf.stock_models import (
     quantized,
 )
 from daqu_tf.targets import Target
-from daqu_tf.tflite_graph import Add, GlobalAveragePool, Graph, MaxPool, Operator, Pad, QuantizedTensor, Reshape, same_pads
+from daqu_tf.tflite_graph import Graph, QuantizedTensor
+from daqu_tf.tflite_operators import Add, GlobalAveragePool, MaxPool, Operator, Pad, Reshape, same_pads
 
 layers = keras.layers
 CONTAINERS = {"auto": "litert_cpu", "int8": "litert_cpu_int8"}  # The targets that decide so.

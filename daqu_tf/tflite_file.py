@@ -14,8 +14,8 @@ import flatbuffers
 import numpy as np
 
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_graph import (
-    ACTIVATION_LIMITS,
+from daqu_tf.tflite_graph import ACTIVATION_LIMITS, Graph, QuantizedTensor
+from daqu_tf.tflite_operators import (
     PADDINGS,
     Add,
     AddConstant,
@@ -23,13 +23,11 @@ from daqu_tf.tflite_graph import (
     DepthwiseConv2D,
     FullyConnected,
     GlobalAveragePool,
-    Graph,
     MaxPool,
     Multiply,
     Operator,
     Pad,
     Quantize,
-    QuantizedTensor,
     Reshape,
     Weighted,
 )

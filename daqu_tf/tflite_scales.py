@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from daqu_tf.tflite_graph import Graph, Operator, Weighted
+from daqu_tf.tflite_graph import Graph
+from daqu_tf.tflite_operators import Operator, Weighted
 
 
 def share_scales(graph: Graph) -> Graph:

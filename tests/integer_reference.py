@@ -2,20 +2,19 @@
 
 import numpy as np
 
-from daqu_tf.tflite_graph import (
+from daqu_tf.tflite_graph import Graph, QuantizedTensor
+from daqu_tf.tflite_operators import (
     Add,
     AddConstant,
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
     GlobalAveragePool,
-    Graph,
     MaxPool,
     Multiply,
     Operator,
     Pad,
     Quantize,
-    QuantizedTensor,
     Reshape,
 )
 

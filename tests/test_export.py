@@ -16,7 +16,7 @@ from daqu_tf.keras import keras
 from daqu_tf.layers import quantize_input, resize
 from daqu_tf.space import SearchSpace
 from daqu_tf.supernet import StaticNetwork
-from daqu_tf.tflite_graph import FullyConnected
+from daqu_tf.tflite_operators import FullyConnected
 
 TARGET = targets.get("litert_cpu")
 SPACE = FAMILIES["inverted_residual"]  # Unrestricted: low-bit activations too.

@@ -4,7 +4,7 @@ import integer_reference
 import numpy as np
 import pytest
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from interpreters import BUILTIN, XNNPACK, loaded
 
 from daqu_tf import tflite_file
 from daqu_tf.errors import DaquError
@@ -18,11 +18,10 @@ from daqu_tf.stock_models import (
     set_bits,
     switchable_tensors,
 )
-from daqu_tf.tflite_graph import Conv2D, FullyConnected, Pad
+from daqu_tf.tflite_operators import Conv2D, FullyConnected, Pad
 
 layers = keras.layers
 INPUT = (12, 10, 3)
-XNNPACK, BUILTIN = OpResolverType.BUILTIN, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 PRECISIONS = {"w8a8": (8, 8), "w4a8": (4, 8), "w3a4": (3, 4), "w2a2": (2, 2), "mixed": None}
 
 
@@ -147,13 +146,6 @@ def assert_is_the_reference(net):
             assert steps.max() <= 1 and np.mean(steps > 0) <= 0.01, operator.output
 
 
-def opened(path, kernels):
-    options = {"experimental_op_resolver_type": kernels, "experimental_preserve_all_tensors": kernels == BUILTIN}
-    interpreter = Interpreter(str(path), num_threads=1, **options)
-    interpreter.allocate_tensors()
-    return interpreter
-
-
 def run(interpreter, image):
     """The real outputs of a file for an image."""
     (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -170,7 +162,7 @@ def centred(logits):
 
 
 def assert_file_computes_what_the_model_does(net, path, equal=0.8, mean=1.0, apart=0):
-    interpreter = opened(path, XNNPACK)
+    interpreter = loaded(path.read_bytes(), XNNPACK)
     logits = centred(np.array([run(interpreter, image) for image in net.images]))
     expected = centred(np.log(net.model(net.images).numpy()))
     step, _ = interpreter.get_output_details()[0]["quantization"]
@@ -185,7 +177,7 @@ def assert_file_computes_what_the_model_does(net, path, equal=0.8, mean=1.0, apa
 
 def assert_built_in_kernels_are_within_one_step(net, path):
     """Operator by operator: they round twice, which at few bits is much in the end."""
-    interpreter, graph = opened(path, BUILTIN), tflite_file.read(path.read_bytes())
+    interpreter, graph = loaded(path.read_bytes(), BUILTIN), tflite_file.read(path.read_bytes())
     run(interpreter, net.images[0])
     values = {tensor.name: interpreter.get_tensor(index) for index, tensor in enumerate(graph.tensors)}
     for operator in graph.operators:
@@ -448,7 +440,7 @@ def test_a_sigmoid_at_the_end_is_left_out(tmp_path):
     set_bits(model, 8, 8)
     round_biases(model)
     export_tflite(model, tmp_path / "model.tflite")
-    logits = np.array([run(opened(tmp_path / "model.tflite", XNNPACK), image) for image in images])
+    logits = np.array([run(loaded((tmp_path / "model.tflite").read_bytes(), XNNPACK), image) for image in images])
     np.testing.assert_allclose(tf.sigmoid(logits), model(images), atol=0.005)
 
 

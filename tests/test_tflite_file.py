@@ -15,7 +15,8 @@ from interpreters import BUILTIN, XNNPACK, is_wholly_delegated, only_operator, p
 
 from daqu_tf import tflite_file
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_graph import Conv2D, DepthwiseConv2D, FullyConnected, Graph, Multiply, Quantize, QuantizedTensor, hard_swish
+from daqu_tf.tflite_graph import Graph, QuantizedTensor, hard_swish
+from daqu_tf.tflite_operators import Conv2D, DepthwiseConv2D, FullyConnected, Multiply, Quantize
 from daqu_tf.tflite_scales import share_scales
 
 PRECISIONS = {

@@ -6,17 +6,16 @@ import tensorflow as tf
 import tflite_networks
 
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_graph import (
+from daqu_tf.tflite_graph import Graph, QuantizedTensor
+from daqu_tf.tflite_operators import (
     Add,
     AddConstant,
     Conv2D,
     FullyConnected,
-    Graph,
     MaxPool,
     Multiply,
     Pad,
     Quantize,
-    QuantizedTensor,
     Reshape,
     Weighted,
     same_pads,

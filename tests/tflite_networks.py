@@ -5,22 +5,19 @@ import dataclasses
 import integer_reference
 import numpy as np
 
-from daqu_tf.tflite_graph import (
+from daqu_tf.tflite_graph import Graph, QuantizedTensor, gate, hard_swish
+from daqu_tf.tflite_operators import (
     Add,
     AddConstant,
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
     GlobalAveragePool,
-    Graph,
     MaxPool,
     Multiply,
     Operator,
     Pad,
-    QuantizedTensor,
     Reshape,
-    gate,
-    hard_swish,
 )
 
 
