@@ -69,14 +69,13 @@ def check(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], dat
     from daqu_tf.export import round_biases, to_graph
     from daqu_tf.supernet import extract
 
-    target = targets.get("litert_cpu")
     network = extract(space, subnet, arrays)
     kill_channels(network, rng)
     scorer = Scorer(network, dataset.x_train)
     scorer.recalibrate()
-    network.load_arrays(round_biases(space, subnet, target, network.arrays()))
+    round_biases(network)
     began = time.perf_counter()
-    graph = to_graph(space, subnet, target, network.arrays())
+    graph = to_graph(network, targets.Storage())
     file = tflite_file.write(graph)
     written = tflite_file.read(file)
     seconds = time.perf_counter() - began

@@ -6,8 +6,8 @@ One flow, one direction:
     -> evaluation -> training -> fine_tuning -> export -> devices -> oracle -> tuner -> report
 
 `daqu_tf.run(RunConfig(...))` goes through all of it (`pipeline.py`); each stage can be used alone, and `trained_run.py` holds what
-else can be done with a trained supernet. Beside the flow stand `baked`, a subnet as a plain tf_keras model, `stock_models`,
-switchable bits for any tf_keras model, and `stock_export`, that as a file.
+else can be done with a trained supernet. Beside the flow stand `baked`, a subnet as a plain tf_keras model, and `stock_models`,
+switchable bits for any tf_keras model, which `export_tflite` takes too.
 """
 
 import importlib
@@ -32,6 +32,9 @@ _LAZY = {
     "SearchSpace": "space",
     "Subnet": "space",
     "Target": "targets",
+    "Storage": "targets",
+    "export_tflite": "export",
+    "round_biases": "export",
 }
 __all__ = ["DaquError", "__version__", *_LAZY]
 

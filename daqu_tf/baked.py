@@ -28,7 +28,7 @@ def bake(network: StaticNetwork) -> keras.Model:
 class _Baker:
     def __init__(self, network: StaticNetwork):
         self._network, self._arrays = network, network.arrays()
-        self._fixed = network.fixed_bits
+        self._fixed = network.subnet.fixed_bits
 
     def model(self) -> keras.Model:
         space, subnet = self._network.space, self._network.subnet

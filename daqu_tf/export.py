@@ -1,314 +1,233 @@
-"""A subnet's trained integers as a `.tflite` file.
+"""A trained network as a `.tflite` file: a searched subnet, or a switchable model of the user's own.
 
-The file is written directly (`tflite_file.py`), so the integers that were trained are the integers that ship, at any width. Batch
-normalization only changes the per-channel scale of the weights, and the sign of channels whose gamma is negative.
+    round_biases(network)  # To what int32 holds exactly: what the network scores from now on is what the file does.
+    export_tflite(network, "model.tflite")
+
+The file is written directly (`tflite_file.py`), so the integers that were trained are the integers that ship, at any width. It is
+read back, run on images and compared with the network before it gets its name.
 """
 
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+import tempfile
 
 import numpy as np
+import tensorflow as tf
 
-from daqu_tf import atomic, tflite_file, tflite_metadata, weights
-from daqu_tf.architecture import image_size, walk
+from daqu_tf import atomic, stock_graph, subnet_graph, tflite_file, tflite_metadata
+from daqu_tf.architecture import image_size
+from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
-from daqu_tf.quantizers import activation_range, weight_range
-from daqu_tf.space import FIXED_BITS, Layer, SearchSpace, Subnet, check_integer
-from daqu_tf.targets import Target
-from daqu_tf.tflite_graph import Graph, QuantizedTensor, gate, hard_swish
+from daqu_tf.keras import keras
+from daqu_tf.layers import resize
+from daqu_tf.space import FLOAT_BITS, SearchSpace, Subnet
+from daqu_tf.supernet import StaticNetwork
+from daqu_tf.targets import Storage
+from daqu_tf.tflite_graph import ACTIVATION_LIMITS, FloatTensor, Graph, Tensor
 from daqu_tf.tflite_metadata import Metadata
-from daqu_tf.tflite_operators import Add, Conv2D, DepthwiseConv2D, FullyConnected, GlobalAveragePool, Multiply, Quantize, Weighted
+from daqu_tf.tflite_operators import Dequantize, Quantize
 
-EPSILON = 1e-3  # Of batch normalization, as in `layers.py`.
-# A channel whose weights cannot move its output by this share of a step is a constant: its tiny scale would be illegal.
-DEAD_STEPS = 1e-2
-INPUT_TYPES = ("int8", "uint8")
-MOST_STEPS = 255.5  # Of the output in one unit of the accumulator: more saturates all the same, and 256 is more than kernels take.
-
-
-@dataclasses.dataclass
-class _Builder:
-    """Collects tensors and operators in order."""
-
-    space: SearchSpace
-    target: Target
-    arrays: Mapping[str, np.ndarray]
-    tensors: list[QuantizedTensor]
-    operators: list
-    offsets: dict[str, np.ndarray]  # By layer: what its int32 biases stand for.
-
-    def add(self, layer: Layer, x: QuantizedTensor, other: QuantizedTensor) -> QuantizedTensor:
-        """A layer with all that belongs to it; returns the tensor that it leaves."""
-        if layer.pools:
-            pooled = self.tensor(layer, "pooled", (1, x.shape[-1]))
-            self.operators.append(GlobalAveragePool(x.name, pooled.name))
-            x = pooled
-        x = self.add_weighted(layer, x)
-        if layer.activation == "hard_swish":
-            output = self.tensor(layer, "hard_swish", x.shape)
-            clipped, *operators = hard_swish(x, output.name)
-            self.tensors.append(clipped)
-            self.operators += operators
-            x = output
-        if layer.gates:
-            product = self.tensor(layer, "product", other.shape)
-            self.operators.append(Multiply(other.name, x.name, product.name))
-            x = product
-        if layer.residual:
-            total = self.tensor(layer, "sum", x.shape)
-            self.operators.append(Add(other.name, x.name, total.name, relu=layer.residual == "relu"))
-            x = total
-        return x
-
-    def add_weighted(self, layer: Layer, x: QuantizedTensor) -> QuantizedTensor:
-        """The operator with the layer's kernel, batch normalization and ReLU."""
-        shape = (1, layer.output_channels) if layer.kind == "dense" else (1, *layer.output_size, layer.output_channels)
-        if layer.gates:
-            output = gate(layer.name, shape)
-            self.tensors.append(output)
-        else:
-            output = self.tensor(layer, "output" if layer.kind == "dense" else "normalize", shape)
-        factor, offset = self.normalization(layer)
-        codes, scales, bias, self.offsets[layer.name] = fold(*self.integers(layer), factor, offset, x.scale, output.scale)
-        arguments = {"weight_scales": scales, "bias": bias, "relu": layer.activation == "relu"}
-        size, ends, container = (layer.kernel, layer.kernel), (x.name, output.name), self.target.container(layer)
-        self.operators.append(weighted(layer.kind, container, ends, codes, size, {"stride": layer.stride}, **arguments))
-        return output
-
-    def tensor(self, layer: Layer, kind: str, shape: tuple[int, ...]) -> QuantizedTensor:
-        """Declares an activation tensor; after a ReLU the zero point makes int8's own saturation clip at 2^b - 1 steps."""
-        learned = f"{layer.name}.{kind}"
-        bits = layer.output_bits if learned == layer.left_tensor else FIXED_BITS
-        signed = layer.tensors[learned]
-        step = float(weights.step(self.space, self.arrays, f"{learned}/activation_log_step", bits))
-        if kind == "normalize":
-            step = step / _shrink(layer)
-        name = layer.name if kind in ("normalize", "output") else learned
-        tensor = QuantizedTensor(name, shape, step, 127 - activation_range(bits, signed)[1])
-        self.tensors.append(tensor)
-        return tensor
-
-    def integers(self, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-        """The trained codes (output channels, rest) and their steps (output channels,)."""
-        kernel = self.arrays[f"{layer.name}/kernel"]
-        step = weights.step(self.space, self.arrays, f"{layer.name}/kernel_log_step", layer.weight_bits)
-        return trained_codes(layer.kind, kernel, step, layer.weight_bits), step
-
-    def normalization(self, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-        """Factor and offset per output channel of what follows the kernel; of a gate, that of the hard sigmoid too."""
-        if layer.kind == "dense":
-            factor, offset = np.ones(layer.output_channels), self.arrays[f"{layer.name}/bias"].astype(np.float64)
-        else:
-            factor, mean = _factor_and_mean(self.arrays, layer)
-            offset = self.arrays[f"{layer.name}.normalize/beta"] - mean * factor
-        if layer.gates:
-            return factor / 6, offset / 6 + 0.5
-        return factor / _shrink(layer), offset / _shrink(layer)
+PROOF_IMAGES = 16
+# Of logits, over their own between images. Random networks of 2 to 8 bits came to 0.12 at most; a wrong kernel comes to 1 or more.
+MOST_DEVIATION = 0.5
+# Others compute something else than the network: activations that are not rounded, or, in INT4 convolutions, rounded twice.
+COMPARED = ("auto", "int8")
 
 
-def _shrink(layer: Layer) -> float:
-    """What a layer's output is divided by in the file: the operators of a hard-swish read x / sqrt(6)."""
-    return math.sqrt(6) if layer.activation == "hard_swish" else 1.0
+def export_tflite(
+    network: StaticNetwork | keras.Model,
+    path: str | os.PathLike,
+    container: str = "auto",
+    runtime: str = "litert",
+    *,
+    input_type: str | None = None,
+    output_type: str | None = None,
+    metadata: Metadata | None = None,
+    images: np.ndarray | None = None,
+) -> None:
+    """Writes a network to `path`, after reading the file back, running it, and comparing it with the network.
 
-
-def trained_codes(kind: str, kernel: np.ndarray, step: np.ndarray, bits: int) -> np.ndarray:
-    """The trained codes of a kernel, shape (output channels, rest).
+    The file puts out logits: a softmax or sigmoid at the end of a model of your own is left out. Layers at 32 bits are real
+    numbers in an otherwise integer file.
 
     Args:
-        kind: `depthwise`, or one of those with the output channels last.
-        kernel: As Keras has it.
-        step: One for each output channel.
-        bits: 2 to 8.
+        network: A `StaticNetwork`, as `Supernet.extract` gives, recalibrated; or a model from `stock_models.make_switchable`,
+            calibrated by `initialise_steps`. For a float file it may be any functional tf_keras model.
+        path: Of the `.tflite` file; it is there whole or not at all.
+        container: As of `targets.Storage`.
+        runtime: As of `targets.Storage`.
+        input_type: As of `targets.Storage`.
+        output_type: As of `targets.Storage`.
+        metadata: What the file tells an application; None leaves labels and the rest out, which saves about a kilobyte.
+        images: A few, as the network takes them, to compare on; by default some are made up.
+
+    Raises:
+        DaquError: A layer cannot be written, or has no steps; a choice does not exist or does not fit; the file does not hold or
+            compute what was trained, or cannot be written.
     """
-    rows = kernel[..., 0] if kind == "depthwise" else kernel
-    rows = np.moveaxis(rows, -1, 0).reshape(rows.shape[-1], -1)
-    return np.clip(np.round(rows / step[:, None]), *weight_range(bits)).astype(np.int32)
+    storage = Storage(container, runtime, input_type, output_type)
+    graph = to_graph(network, storage)
+    data = encode(graph, storage, metadata)
+    images = sample_images(graph) if images is None else np.asarray(images, np.float32)
+    prove(data, network, images, os.fspath(path), MOST_DEVIATION if container in COMPARED else math.inf)
+    write(data, path)
 
 
-def weighted(
-    kind: str,
-    container: str,
-    ends: tuple[str, str],
-    codes: np.ndarray,
-    size: tuple[int, int],
-    window: Mapping[str, int | str],
-    **arguments: object,
-) -> Weighted:
-    """The operator with a kernel; the pointwise convolution that is stored as INT4 is a FULLY_CONNECTED.
-
-    Args:
-        kind: `dense`, `pointwise`, `depthwise` or another convolution.
-        container: `INT8`, or `INT4` for a dense or a pointwise kernel.
-        ends: Names of the tensors that it reads and writes.
-        codes: Integers (output channels, rest).
-        size: Height and width of the kernel, if it is a convolution's.
-        window: The `stride` of a convolution, and its `padding` where that is not SAME.
-        **arguments: `weight_scales`, `bias` and `relu`.
-    """
-    if container == "INT4" or kind == "dense":
-        return FullyConnected(*ends, codes, container=container, **arguments)
-    if kind == "depthwise":
-        return DepthwiseConv2D(*ends, codes.T.reshape(1, *size, -1), **window, **arguments)
-    return Conv2D(*ends, codes.reshape(len(codes), *size, -1), **window, **arguments)
+def to_graph(network: StaticNetwork | keras.Model, storage: Storage) -> Graph:
+    """The operators, integers and scales of the file; arguments and errors as for `export_tflite`."""
+    if isinstance(network, StaticNetwork):
+        return subnet_graph.to_graph(network.space, network.subnet, network.arrays(), storage)
+    return stock_graph.to_graph(network, storage)
 
 
-def fold(
-    codes: np.ndarray, step: np.ndarray, factor: np.ndarray, offset: np.ndarray, input_scale: float, output_scale: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Folds batch normalization into scale and sign of the weights, and makes constants of dead channels.
-
-    Where one unit of the accumulator already is more than the output's whole range, a smaller scale, which runtimes can
-    hold, saturates just the same.
-
-    Args:
-        codes: Trained integers (channels, rest).
-        step: Their steps (channels,).
-        factor: gamma / sigma (channels,).
-        offset: beta - mean * gamma / sigma (channels,).
-        input_scale: Step of the tensor that is read.
-        output_scale: Step of the tensor that is written.
-
-    Returns:
-        Weights int8 (channels, rest), their scales float32 (channels,), int32 bias (channels,), and the offset that the
-        bias stands for (channels,).
-    """
-    scale = np.abs(factor) * step
-    reach = np.abs(codes).sum(axis=1) * 255.0 * input_scale * scale
-    limit = 2**30  # Leaves room in int32 for the accumulator.
-    # A bias beyond it belongs to a channel that its weights move by less than a step, too.
-    dead = (reach < DEAD_STEPS * output_scale) | (np.abs(offset) > limit * input_scale * scale)
-    codes = np.where(dead[:, None], 0, codes * np.where(factor < 0, -1, 1)[:, None])
-    # A constant needs only a scale at which its bias is exact to a small part of an output step.
-    scale = np.where(dead, output_scale / input_scale * 2.0**-12, scale).astype(np.float32)
-    unit = np.float64(input_scale) * scale
-    bias = np.clip(np.round(offset / unit), -limit, limit)
-    scale = np.minimum(scale, np.float32(MOST_STEPS * output_scale / input_scale))
-    return codes.astype(np.int8), scale, bias.astype(np.int32), bias * unit
-
-
-def _factor_and_mean(arrays: Mapping[str, np.ndarray], layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    names = ("gamma", "moving_mean", "moving_variance")
-    gamma, mean, variance = (arrays[f"{layer.name}.normalize/{name}"].astype(np.float64) for name in names)
-    return gamma / np.sqrt(variance + EPSILON), mean
-
-
-def round_biases(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays with offsets that the file's int32 biases hold exactly, so that the simulation computes what the file does.
+def round_biases(network: StaticNetwork | keras.Model) -> None:
+    """Moves offsets to what a file's int32 biases hold exactly, so that the network computes what its file does.
 
     A bias counts in input scale x weight scale, which at 2 or 3 weight bits is a good part of an output step.
 
     Args:
-        space: The space of the network that the arrays are from.
-        subnet: What will be exported.
-        target: Decides the containers.
-        arrays: `StaticNetwork.arrays()` of that subnet.
+        network: As for `export_tflite`. Offsets of batch normalization change, or biases where there are none.
     """
-    offsets, rounded = _build(space, subnet, target, arrays).offsets, dict(arrays)
-    for layer in space.layers(subnet):
-        offset = offsets[layer.name] * _shrink(layer)
-        if layer.kind == "dense":
-            bias = (offset - 0.5) * 6 if layer.gates else offset
-            rounded[f"{layer.name}/bias"] = bias.astype(np.float32)
-        else:
-            factor, mean = _factor_and_mean(arrays, layer)
-            rounded[f"{layer.name}.normalize/beta"] = (offset + mean * factor).astype(np.float32)
-    return rounded
+    if isinstance(network, StaticNetwork):
+        network.load_arrays(subnet_graph.round_biases(network.space, network.subnet, network.arrays()))
+    else:
+        stock_graph.round_biases(network)
 
 
-def to_graph(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping[str, np.ndarray]) -> Graph:
-    """The integer graph of a subnet, which reads images at the subnet's resolution.
+def encode(graph: Graph, storage: Storage, metadata: Metadata | None = None) -> bytes:
+    """The bytes of a file, read back and compared.
 
     Args:
-        space: The space of the network that the arrays are from.
-        subnet: What is exported.
-        target: Decides the containers.
-        arrays: `StaticNetwork.arrays()` of that subnet.
-    """
-    builder = _build(space, subnet, target, arrays)
-    return Graph(tuple(builder.tensors), tuple(builder.operators), "image", "classifier")
-
-
-def _build(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping[str, np.ndarray]) -> _Builder:
-    check_integer(subnet)
-    size = image_size(space.input_shape, subnet["resolution"])
-    images = QuantizedTensor("image", (1, *size, space.input_shape[2]), 1.0 / 255.0, -128)
-    builder = _Builder(space, target, arrays, [images], [], {})
-    walk(space.layers(subnet), images, builder.add)
-    return builder
-
-
-def export_tflite(
-    space: SearchSpace,
-    subnet: Subnet,
-    target: Target,
-    arrays: Mapping[str, np.ndarray],
-    path: str | os.PathLike,
-    metadata: Metadata | None = None,
-    input_type: str = "int8",
-) -> None:
-    """Writes a subnet to `path`, after reading the bytes back and comparing every integer and scale.
-
-    Args:
-        space: The space of the network that the arrays are from.
-        subnet: What is exported.
-        target: Decides the containers.
-        arrays: `StaticNetwork.arrays()` of that subnet.
-        path: Of the `.tflite` file; it is there whole or not at all.
-        metadata: As of `save`.
-        input_type: As of `save`.
+        graph: What it computes.
+        storage: Has the types of its ends.
+        metadata: As for `export_tflite`.
 
     Raises:
-        DaquError: The file does not hold what was trained, or cannot be written; or there is no such input type.
+        DaquError: The file does not hold the graph, or the graph cannot have such ends.
     """
-    save(to_graph(space, subnet, target, arrays), path, metadata, input_type)
-
-
-def save(graph: Graph, path: str | os.PathLike, metadata: Metadata | None = None, input_type: str = "int8") -> None:
-    """Writes a graph to `path`, after reading the bytes back and comparing every integer and scale.
-
-    Args:
-        graph: One that reads int8.
-        path: Of the `.tflite` file; it is there whole or not at all.
-        metadata: What the file tells an application; None leaves the labels and the rest out, which saves about a kilobyte.
-        input_type: One of `INPUT_TYPES`: `uint8` takes pixels as they are, `int8` those less 128.
-
-    Raises:
-        DaquError: The file does not hold the graph, or cannot be written; or there is no such input type.
-    """
-    if input_type not in INPUT_TYPES:
-        raise DaquError(f"`input_type` must be one of {', '.join(INPUT_TYPES)}, but received {input_type!r}.")
-    if input_type == "uint8":
-        graph = _with_uint8_input(graph)
+    graph = _with_output(_with_input(graph, storage.input_type), storage.output_type)
     data = tflite_file.write(graph) if metadata is None else tflite_metadata.write(graph, metadata)
     if tflite_file.read(data) != graph:
-        raise DaquError(f"The file for {path} does not hold the trained integers: please report the network.")
+        raise DaquError("The file does not hold the trained numbers: please report the network.")
+    return data
+
+
+def write(data: bytes, path: str | os.PathLike) -> None:
+    """Puts a file in its place, whole or not at all.
+
+    Raises:
+        DaquError: It cannot be written.
+    """
     try:
         atomic.write_bytes(path, data)
     except OSError as error:
         raise DaquError(f"{path} cannot be written ({error.strerror}): choose another output path.") from error
 
 
-def _with_uint8_input(graph: Graph) -> Graph:
-    """A graph that begins with the change of type; it takes the name of the input, so that applications find it alike."""
-    images, first = graph.tensors[0], graph.operators[0]
-    pixels = dataclasses.replace(images, zero_point=images.zero_point + 128, type="UINT8")
-    shifted = dataclasses.replace(images, name=f"{images.name}.int8")
-    operators = (Quantize(pixels.name, shifted.name), dataclasses.replace(first, input=shifted.name), *graph.operators[1:])
-    return dataclasses.replace(graph, tensors=(pixels, shifted, *graph.tensors[1:]), operators=operators)
+def prove(data: bytes, network: StaticNetwork | keras.Model, images: np.ndarray, name: str, limit: float) -> None:
+    """Runs a file in a process of its own, and compares its logits with the network's.
+
+    Args:
+        data: The file.
+        network: What it should compute.
+        images: As the network takes them.
+        name: Of the file, for messages.
+        limit: Of the deviation, as of `MOST_DEVIATION`.
+
+    Raises:
+        DaquError: The runtime does not run it, or it computes something else.
+    """
+    simulated = np.asarray(network(images, training=False))
+    with tempfile.TemporaryDirectory(prefix="daqu_") as folder:
+        path = os.path.join(folder, "model.tflite")
+        write(data, path)
+        computed = HostDevice().predict(path, at_size(network, images))
+    if not isinstance(network, StaticNetwork):
+        computed = stock_graph.after_logits(network, computed)
+    between = np.sqrt(np.mean((simulated - simulated.mean(0)) ** 2))
+    deviation = np.sqrt(np.mean((computed - simulated) ** 2)) / max(between, np.finfo(np.float32).tiny)
+    if not np.isfinite(deviation) or deviation > limit:
+        raise DaquError(
+            f"{name} was not written: its logits are {deviation:.2g} times as far from the network's as those of two images from "
+            "each other. Recalibrate the network, or report it."
+        )
 
 
-def layer_table(space: SearchSpace, subnet: Subnet, target: Target) -> list[dict[str, object]]:
+def sample_images(graph: Graph, count: int = PROOF_IMAGES) -> np.ndarray:
+    """Random images (count, height, width, channels), neighbours alike, over the whole range that a graph reads; [0, 1] if real."""
+    source = _tensor(graph, graph.input)
+    shape = source.shape[1:]
+    noise = np.random.default_rng(0).random((count, *(side + 2 for side in shape[:-1]), shape[-1]), np.float32)
+    smooth = (noise[:, :-2, :-2] + noise[:, 1:-1, 1:-1] + noise[:, 2:, 2:]) / 3 if len(shape) == 3 else noise[:, 1:-1]
+    if isinstance(source, FloatTensor):
+        return smooth
+    low, high = ACTIVATION_LIMITS[source.type]
+    return (np.round(low + smooth * (high - low)) - source.zero_point) * np.float32(source.scale)
+
+
+def at_size(network: StaticNetwork | keras.Model, images: np.ndarray) -> np.ndarray:
+    """The images as the file reads them: a subnet's own network brings them to its resolution."""
+    if not isinstance(network, StaticNetwork):
+        return images
+    return resize(tf.constant(images), image_size(network.space.input_shape, network.subnet["resolution"])).numpy()
+
+
+def _with_input(graph: Graph, wanted: str | None) -> Graph:
+    """A graph that begins with a change of type; what is read keeps the name of the input, so that applications find it alike."""
+    source = _tensor(graph, graph.input)
+    if wanted in (None, source.type.lower()):
+        return graph
+    inner = dataclasses.replace(source, name=f"{source.name}.{source.type.lower()}")
+    outer = _of_type(source, wanted, "input")
+    names = {source.name: inner.name}
+    operators = (operator.reading(*(names.get(name, name) for name in operator.inputs)) for operator in graph.operators)
+    tensors = tuple(tensor for tensor in graph.tensors if tensor is not source)
+    return dataclasses.replace(graph, tensors=(outer, inner, *tensors), operators=(Quantize(outer.name, inner.name), *operators))
+
+
+def _with_output(graph: Graph, wanted: str | None) -> Graph:
+    """A graph that ends with a change of type; what is written keeps the name of the output."""
+    sink = _tensor(graph, graph.output)
+    if wanted in (None, sink.type.lower()):
+        return graph
+    inner = dataclasses.replace(sink, name=f"{sink.name}.{sink.type.lower()}")
+    outer = _of_type(sink, wanted, "output")
+    change = Dequantize if isinstance(outer, FloatTensor) else Quantize
+    *before, last = graph.operators
+    operators = (*before, dataclasses.replace(last, output=inner.name))
+    tensors = tuple(inner if tensor is sink else tensor for tensor in graph.tensors)
+    return dataclasses.replace(graph, tensors=(*tensors, outer), operators=(*operators, change(inner.name, outer.name)))
+
+
+def _of_type(tensor: Tensor, wanted: str, end: str) -> Tensor:
+    """The same numbers in another type."""
+    if isinstance(tensor, FloatTensor):
+        raise DaquError(f"`{end}_type` must be float32 where the network is in float, but received {wanted!r}: leave it out.")
+    if wanted == "float32":
+        return FloatTensor(tensor.name, tensor.shape)
+    shift = ACTIVATION_LIMITS[wanted.upper()][0] - ACTIVATION_LIMITS[tensor.type][0]
+    return dataclasses.replace(tensor, zero_point=tensor.zero_point + shift, type=wanted.upper())
+
+
+def _tensor(graph: Graph, name: str) -> Tensor:
+    return next(tensor for tensor in graph.tensors if tensor.name == name)
+
+
+def layer_table(space: SearchSpace, subnet: Subnet, storage: Storage) -> list[dict[str, object]]:
     """Bits and container of each layer, for the manifest."""
-    return [
-        {
-            "name": layer.name,
-            "kind": layer.kind,
-            "weight_bits": layer.weight_bits,
-            "container": target.container(layer),
-            "input_activation_bits": layer.input_bits,
-            "weights": layer.weights,
-        }
-        for layer in space.layers(subnet)
-    ]
+    fixed = subnet.fixed_bits
+    table = []
+    for layer in space.layers(subnet):
+        bits = subnet.values.get(f"{layer.name}.weight_bits", fixed)
+        table.append(
+            {
+                "name": layer.name,
+                "kind": layer.kind,
+                "weight_bits": bits,
+                "container": storage.of(layer.kind, bits),
+                "input_activation_bits": layer.input_bits if fixed != FLOAT_BITS else fixed,
+                "weights": layer.weights,
+            }
+        )
+    return table

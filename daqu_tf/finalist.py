@@ -12,11 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 import daqu_tf
-from daqu_tf import atomic, costs, data, output, targets
-from daqu_tf.architecture import image_size
+from daqu_tf import atomic, data, output, targets
 from daqu_tf.errors import DaquError
 
 OVERHEAD_SECONDS = 15.0  # Start and traces of one finalist; loading and scoring take their time by image.
@@ -88,11 +85,9 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     """Writes `models/NAME.tflite` and `finalists/NAME.json`, what the manifest says but for the latency."""
     import tensorflow as tf
 
-    from daqu_tf.devices import HostDevice
-    from daqu_tf.evaluation import Scorer, top1
-    from daqu_tf.export import export_tflite, layer_table, round_biases
+    from daqu_tf.export import PROOF_IMAGES, export_tflite, round_biases
     from daqu_tf.fine_tuning import FineTuner, FineTuning
-    from daqu_tf.layers import resize
+    from daqu_tf.manifest import describe
     from daqu_tf.pipeline import metadata_for, space_for
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -104,42 +99,15 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     seed = config.seed + 1 + list(finalists).index(name)
     how = FineTuning(**config.how_to_fine_tune | {"seconds": max(seconds, 1.0), "seed": seed})
     network, steps = FineTuner(space, arrays, dataset, how).tune(subnet)
-    network.load_arrays(round_biases(space, subnet, target, network.arrays()))
+    round_biases(network)
+    output.write_arrays(folder / "finalists" / f"{name}.npz", network.arrays())
 
-    scorer = Scorer(network, dataset.x_train)
-    simulated = scorer.logits(dataset.x_test)
-    path = folder / "models" / f"{name}.tflite"
-    export_tflite(space, subnet, target, network.arrays(), path, metadata_for(name, dataset))
-    height, width = image_size(space.input_shape, subnet["resolution"])
-    written = HostDevice().predict(path, resize(tf.constant(dataset.x_test), (height, width)).numpy())
-    tuned = {"search": scorer.accuracy(dataset.x_search, dataset.y_search), "test": top1(simulated, dataset.y_test)}
-    atomic.write_json(
-        folder / "finalists" / f"{name}.json",
-        {
-            "name": name,
-            "file": path.name,
-            "space": space.name,
-            "target": target.name,
-            "dataset": dataset.name,
-            "input": {"height": height, "width": width, "offset": dataset.input_offset, "scale": dataset.input_scale},
-            "class_names": dataset.class_names,
-            "subnet": subnet.to_json(),
-            "subnet_text": str(subnet),
-            "genome": space.genome(subnet),
-            "layers": layer_table(space, subnet, target),
-            "accuracy": {
-                "inherited": finalists[name]["inherited"],
-                "fine_tuned": tuned,
-                "file": {"test": top1(written, dataset.y_test)},
-            },
-            "top1_agreement": float(np.mean(written.argmax(1) == simulated.argmax(1))),
-            "fine_tuning": dataclasses.asdict(how) | {"steps": steps},
-            "macs": costs.macs(space, subnet),
-            "parameters": costs.parameters(space, subnet),
-            "bitops": costs.bitops(space, subnet),
-            "bit_packed_bytes": costs.bit_packed_bytes(space, subnet),
-        },
-    )
+    path, container = folder / "models" / f"{name}.tflite", target.storage.container
+    export_tflite(network, path, container, metadata=metadata_for(name, dataset), images=dataset.x_search[:PROOF_IMAGES])
+    manifest = describe(path, name, network, dataset, target.storage, "fine_tuned")
+    manifest["accuracy"]["inherited"] = finalists[name]["inherited"]
+    manifest |= {"target": target.name, "fine_tuning": dataclasses.asdict(how) | {"steps": steps}}
+    atomic.write_json(folder / "finalists" / f"{name}.json", manifest)
 
 
 def _die_with(parent: int) -> None:

@@ -10,7 +10,6 @@ import importlib.metadata
 import os
 import pathlib
 import time
-import zlib
 from typing import Any
 
 import numpy as np
@@ -253,10 +252,7 @@ class _Job:
         latencies = HostDevice().measure_many(paths, repeats=3, seed=self.config.seed)
         members = []
         for name, path, latency in zip(names, paths, latencies):
-            content = path.read_bytes()
-            sizes = {"file_bytes": len(content), "deflated_bytes": len(zlib.compress(content, 9))}
-            member = read_json(self.folder / "finalists" / f"{name}.json") | sizes
-            member |= {"sha256": latency.sha256, "latency": latency.to_json()}
+            member = read_json(self.folder / "finalists" / f"{name}.json") | {"latency": latency.to_json()}
             atomic.write_json(path.with_suffix(".manifest.json"), member)
             members.append(member)
         front = front_of(self.target, self.space, members)

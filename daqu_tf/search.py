@@ -12,9 +12,10 @@ from daqu_tf import costs
 from daqu_tf.data import Dataset
 from daqu_tf.devices import HostDevice
 from daqu_tf.evaluation import Scorer
-from daqu_tf.export import export_tflite
+from daqu_tf.export import encode, write
 from daqu_tf.oracle import ParetoOracle
 from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf.subnet_graph import to_graph
 from daqu_tf.supernet import Supernet
 from daqu_tf.targets import Target
 from daqu_tf.tuner import DaquTuner
@@ -55,7 +56,9 @@ class Candidates:
 
     def _file_metrics(self, subnet: Subnet) -> dict[str, float]:
         path = self.folder / "trial.tflite"
-        export_tflite(self.space, subnet, self.target, cut(self.space, subnet, self.supernet.arrays()), path)
+        arrays = cut(self.space, subnet, self.supernet.arrays())
+        storage = self.target.storage
+        write(encode(to_graph(self.space, subnet, arrays, storage), storage), path)
         return {
             "latency_us": self._device.measure(path).median_us,
             "file_bytes": os.path.getsize(path),

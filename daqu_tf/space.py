@@ -63,6 +63,12 @@ class Subnet:
     def __getitem__(self, name: str) -> int:
         return self.values[name]
 
+    @property
+    def fixed_bits(self) -> int:
+        """The width of the tensors that are not searched: 8, or 32 if all others are in float."""
+        bits = {value for name, value in self.choices if name.endswith("_bits")}
+        return FLOAT_BITS if bits == {FLOAT_BITS} else FIXED_BITS
+
     def with_bits(self, weight_bits: int, activation_bits: int) -> "Subnet":
         """The same architecture at one precision throughout, which need not be one of the space's (32 is float)."""
         bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}

@@ -194,7 +194,7 @@ class Supernet(Network):
         known = {name: lowest.get(name) if value == FLOAT_BITS else value for name, value in values.items()}
         if self.space.subnet(known).values.keys() != values.keys():
             raise DaquError(f"`subnet` must be of space {self.space.name!r}, but has other genes: make it with `space.subnet`.")
-        return [_fixed_bits(subnet), *(values.get(name, gene.values[0]) for name, gene in self._genes.items())]
+        return [subnet.fixed_bits, *(values.get(name, gene.values[0]) for name, gene in self._genes.items())]
 
     def extract(self, subnet: Subnet) -> "StaticNetwork":
         """A trainable network of `subnet` alone, with its part of the weights, statistics and steps."""
@@ -217,12 +217,7 @@ class StaticNetwork(Network):
 
     def choice(self, name):
         """The subnet's value."""
-        return self.fixed_bits if name == FIXED else self.subnet[name]
-
-    @property
-    def fixed_bits(self) -> int:
-        """The width of the tensors that are not searched."""
-        return _fixed_bits(self.subnet)
+        return self.subnet.fixed_bits if name == FIXED else self.subnet[name]
 
     @property
     def choices(self):
@@ -241,11 +236,6 @@ def extract(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray]
     network = StaticNetwork(space, subnet)
     network.load_arrays(cut(space, subnet, arrays))
     return network
-
-
-def _fixed_bits(subnet: Subnet) -> int:
-    bits = {value for name, value in subnet.choices if name.endswith("_bits")}
-    return FLOAT_BITS if bits == {FLOAT_BITS} else FIXED_BITS
 
 
 def _leaf(variable: tf.Variable) -> str:

@@ -5,7 +5,68 @@ import dataclasses
 import numpy as np
 
 from daqu_tf.errors import DaquError
-from daqu_tf.space import Layer, SearchSpace, Subnet
+from daqu_tf.space import FLOAT_BITS, Layer, SearchSpace, Subnet
+
+CONTAINERS = ("auto", "int8", "int4", "float32", "float16", "dynamic")
+RUNTIMES = ("litert", "tflite_runtime")
+TYPES = ("int8", "uint8", "float32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """How a file stores weights and activations, and the types that it reads and writes.
+
+    Attributes:
+        container: One of `CONTAINERS`. `auto`: kernels of at most 4 bits as INT4 where the runtime has them at int8's speed;
+            `int8`: none; `int4`: all, which makes convolutions slow. In the other three all activations are real, and weights, as
+            trained, FLOAT32 or FLOAT16, or, `dynamic`, integers, where the runtime rounds what they meet to 8 bits as it goes.
+        runtime: One of `RUNTIMES`, the oldest that has to run the file: `litert` is ai-edge-litert 1.4 and later,
+            `tflite_runtime` is tflite-runtime 2.14, which has no INT4 or real FULLY_CONNECTED with a scale for each channel.
+        input_type: One of `TYPES`: `uint8` takes pixels as they are, `int8` those less 128, `float32` what the network was trained
+            on. None is what the network itself reads: int8, or float32 where its input is real.
+        output_type: One of `TYPES`: of the logits. None is what the network itself writes.
+
+    Raises:
+        DaquError: There is no such choice, or the runtime does not run the container.
+    """
+
+    container: str = "auto"
+    runtime: str = "litert"
+    input_type: str | None = None
+    output_type: str | None = None
+
+    def __post_init__(self):
+        types = (None, *TYPES)
+        for name, known in (
+            ("container", CONTAINERS),
+            ("runtime", RUNTIMES),
+            ("input_type", types),
+            ("output_type", types),
+        ):
+            if getattr(self, name) not in known:
+                raise DaquError(f"`{name}` must be one of {', '.join(map(str, known))}, but received {getattr(self, name)!r}.")
+        if self.runtime == "tflite_runtime" and self.container in ("int4", "dynamic"):
+            known = ", ".join(name for name in CONTAINERS if name not in ("int4", "dynamic"))
+            raise DaquError(f"`container` must be one of {known} for tflite_runtime, but received {self.container!r}.")
+
+    @property
+    def in_float(self) -> bool:
+        """Whether all activations are real."""
+        return self.container in ("float32", "float16", "dynamic")
+
+    def of(self, kind: str, bits: int) -> str:
+        """The type of the weights of a layer of that kind, as in `Layer`, at that width."""
+        if bits == FLOAT_BITS or (self.in_float and (self.container != "dynamic" or kind == "depthwise")):
+            return "FLOAT16" if self.container == "float16" else "FLOAT32"
+        return "INT4" if self.packs(kind, bits) else "INT8"
+
+    def packs(self, kind: str, bits: int | np.ndarray) -> bool | np.ndarray:
+        """Whether such weights are stored as INT4, where they are stored as integers.
+
+        XNNPACK runs an INT4 FULLY_CONNECTED; it does not run an INT4 CONV_2D, whose fallback kernel is twice as slow as INT8.
+        """
+        at_speed = self.container != "int8" and self.runtime == "litert" and kind in ("pointwise", "dense")
+        return (bits <= 4) & (at_speed or self.container == "int4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,17 +120,18 @@ class Target:
         layer = dataclasses.replace(layer, weight_bits=bits)
         return (bits,) if metrics & _PRICED_BY_WEIGHT_BITS else (self.container(layer),)
 
-    def container(self, layer: Layer) -> str:
-        """The type the file stores the layer's weights in.
+    @property
+    def storage(self) -> Storage:
+        """How its files store weights."""
+        return Storage("auto" if self.int4_fully_connected else "int8")
 
-        A pointwise or dense layer of at most 4 bits is an INT4 FULLY_CONNECTED, which XNNPACK runs; it does not run an
-        INT4 CONV_2D, whose fallback kernel is twice as slow as INT8.
-        """
-        return "INT4" if self.packs(layer) else "INT8"
+    def container(self, layer: Layer) -> str:
+        """The type the file stores the layer's weights in."""
+        return self.storage.of(layer.kind, layer.weight_bits)
 
     def packs(self, layer: Layer) -> bool | np.ndarray:
         """Whether the weights are stored as INT4."""
-        return (layer.weight_bits <= 4) & (self.int4_fully_connected and layer.kind in ("pointwise", "dense"))
+        return self.storage.packs(layer.kind, layer.weight_bits)
 
 
 _PRICED_BY_WEIGHT_BITS = {"bitops", "bit_packed_bytes", "deflated_bytes"}  # Latency and file bytes see containers alone.

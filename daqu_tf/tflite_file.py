@@ -1,4 +1,4 @@
-"""Writes a `Graph` to .tflite bytes and reads it back: the integers given are the file's integers.
+"""Writes a `Graph` to .tflite bytes and reads it back: the numbers given are the file's numbers.
 
 The bytes are kept few without asking anything unusual of a runtime: equal vectors are stored once, and only activation
 tensors have names. Runtimes insist on a zero point for every scale, and XNNPACK on a scale per channel for biases too:
@@ -14,29 +14,15 @@ import flatbuffers
 import numpy as np
 
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_graph import ACTIVATION_LIMITS, Graph, QuantizedTensor
-from daqu_tf.tflite_operators import (
-    PADDINGS,
-    Add,
-    AddConstant,
-    Conv2D,
-    DepthwiseConv2D,
-    FullyConnected,
-    GlobalAveragePool,
-    MaxPool,
-    Multiply,
-    Operator,
-    Pad,
-    Quantize,
-    Reshape,
-    Weighted,
-)
+from daqu_tf.tflite_codecs import DECODERS, ENCODERS, int32
+from daqu_tf.tflite_graph import ACTIVATION_LIMITS, FloatTensor, Graph, QuantizedTensor, Tensor
+from daqu_tf.tflite_operators import FLOAT_CONTAINERS, Operator, Weighted
 
 SIGNATURE = "serving_default"
 
 _SCHEMA_VERSION = 3
 _BUFFER_ALIGNMENT = 16  # what the schema promises to kernels that read weights in place
-_SPATIAL_AXES = np.array([1, 2], np.int32)
+_STORED = {"INT8": np.int8, "INT32": "<i4", "FLOAT32": "<f4", "FLOAT16": "<f2"}
 
 
 def write(graph: Graph, metadata: Mapping[str, bytes] | None = None) -> bytes:
@@ -51,7 +37,7 @@ def write(graph: Graph, metadata: Mapping[str, bytes] | None = None) -> bytes:
     """
     graph.check()
     builder = _SharingBuilder()
-    builder.Finish(_Encoder(graph).model(metadata or {}).Pack(builder), b"TFL3")
+    builder.Finish(Encoder(graph).model(metadata or {}).Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
@@ -61,7 +47,9 @@ def read(data: bytes) -> Graph:
     Raises:
         DaquError: If the file holds anything that a `Graph` cannot say.
     """
-    return _Decoder(_model(data)).graph()
+    graph = Decoder(_model(data)).graph()
+    graph.check()
+    return graph
 
 
 def read_metadata(data: bytes) -> dict[str, bytes]:
@@ -111,7 +99,7 @@ class _SharingBuilder(flatbuffers.Builder):
         return self._written[s]
 
 
-class _Encoder:
+class Encoder:
     """Gathers the tables of one file; the methods that add something return its index."""
 
     def __init__(self, graph: Graph):
@@ -122,60 +110,90 @@ class _Encoder:
         self._tensors = [self._activation(tensor) for tensor in graph.tensors]
         self._indices = {tensor.name: index for index, tensor in enumerate(graph.tensors)}
         self._codes = {}
+        self._nodes = []
 
     def model(self, metadata: Mapping[str, bytes]) -> Any:
         """Returns the root table, with named buffers beside the graph."""
-        operators = [_ENCODERS[type(operator)](operator, self) for operator in self._graph.operators]
+        for operator in self._graph.operators:
+            ENCODERS[type(operator)](operator, self)
         names = self._graph.input, self._graph.output
         ends = [self._indices[name] for name in names]
-        subgraph = self.schema.SubGraphT(self._tensors, *map(_int32, ends), operators)
+        subgraph = self.schema.SubGraphT(self._tensors, *map(int32, ends), self._nodes)
         maps = ([self.schema.TensorMapT(name, end)] for name, end in zip(names, ends))
         signature = self.schema.SignatureDefT(*maps, SIGNATURE)
         codes = [self._operator_code(*code) for code in self._codes]
         named = [self.schema.MetadataT(name, self._buffer(data)) for name, data in metadata.items()] or None
         return self.schema.ModelT(_SCHEMA_VERSION, codes, [subgraph], None, self._buffers, None, named, [signature])
 
-    def node(self, code: str, version: int, operator: Operator, options: Any, constants: tuple[int, ...] = ()) -> Any:
-        """Returns the table of one operator that reads its activations and then `constants`."""
-        return self.schema.OperatorT(
+    def node(self, code: str, version: int, operator: Operator, options: Any, constants: tuple[int, ...] = ()) -> None:
+        """Adds one operator that reads its activations and then `constants`."""
+        inputs = (*(self._indices[name] for name in operator.inputs), *constants)
+        self._add_node(code, version, inputs, self._indices[operator.output], options)
+
+    def _add_node(self, code: str, version: int, inputs: tuple[int, ...], output: int, options: Any) -> None:
+        node = self.schema.OperatorT(
             opcodeIndex=self._codes.setdefault((code, version), len(self._codes)),
-            inputs=_int32(*(self._indices[name] for name in operator.inputs), *constants),
-            outputs=_int32(self._indices[operator.output]),
+            inputs=int32(*inputs),
+            outputs=int32(output),
             builtinOptionsType=getattr(self.schema.BuiltinOptions, type(options).__name__.removesuffix("T")),
             builtinOptions=options,
         )
+        self._nodes.append(node)
 
     def kernel(self, operator: Weighted) -> tuple[int, int]:
-        """Adds weights and bias; XNNPACK insists on a scale and a zero point per output channel for both."""
-        weights, scales = operator.weights, operator.weight_scales
-        quantization = self._quantization(scales, np.zeros(len(scales), np.int64), operator.channels_axis)
-        data = pack_int4(weights) if operator.container == "INT4" else weights.astype(np.int8)
-        bias_scales = operator.bias_scales(self.tensors_by_name[operator.input].scale)
-        bias_quantization = self._quantization(bias_scales, np.zeros(len(scales), np.int64))
-        return (
-            self.constant(operator.container, weights.shape, data, quantization),
-            self.constant("INT32", operator.bias.shape, operator.bias.astype("<i4"), bias_quantization),
-        )
+        """Adds weights and bias; XNNPACK insists on a scale and a zero point per output channel for integers of both."""
+        return self._weights(operator), self._bias(operator)
 
-    def number(self, value: int, scale: float) -> int:
-        """Adds one int8 number that every element of another tensor meets."""
+    def _weights(self, operator: Weighted) -> int:
+        weights, scales, container = operator.weights, operator.weight_scales, operator.container
+        if container in FLOAT_CONTAINERS:
+            index = self.constant(container, weights.shape, weights.astype(FLOAT_CONTAINERS[container]))
+            return index if container == "FLOAT32" else self._unpacked(index, weights.shape)
+        quantization = self._quantization(scales, np.zeros(len(scales), np.int64), operator.channels_axis)
+        data = pack_int4(weights) if container == "INT4" else weights.astype(np.int8)
+        return self.constant(container, weights.shape, data, quantization)
+
+    def _unpacked(self, index: int, shape: tuple[int, ...]) -> int:
+        """Adds the operator that makes FLOAT32 of a constant, which runtimes do once; no kernel reads FLOAT16 itself."""
+        self._tensors.append(self.schema.TensorT(int32(*shape), self.schema.TensorType.FLOAT32, 0))
+        output = len(self._tensors) - 1
+        self._add_node("DEQUANTIZE", 3, (index,), output, self.schema.DequantizeOptionsT())
+        return output
+
+    def _bias(self, operator: Weighted) -> int:
+        if operator.in_float:
+            return self.constant("FLOAT32", operator.bias.shape, operator.bias)
+        bias_scales = operator.bias_scales(self.tensors_by_name[operator.input].scale)
+        quantization = self._quantization(bias_scales, np.zeros(len(bias_scales), np.int64))
+        return self.constant("INT32", operator.bias.shape, operator.bias.astype("<i4"), quantization)
+
+    def number(self, value: int, scale: float, kind: str) -> int:
+        """Adds one number, `value` * `scale`, that every element of another tensor of that type meets."""
+        if kind == "FLOAT32":
+            return self.constant(kind, (1,), np.array([value * scale], np.float32))
         quantization = self._quantization(np.array([scale], np.float32), np.zeros(1, np.int64))
         return self.constant("INT8", (1,), np.array([value], np.int8), quantization)
+
+    def in_float(self, operator: Operator) -> bool:
+        """Whether the operator writes real numbers."""
+        return self.tensors_by_name[operator.output].type == "FLOAT32"
 
     def constant(self, type_name: str, shape: tuple[int, ...], data: np.ndarray, quantization: Any = None) -> int:
         """Adds a nameless tensor that holds `data`."""
         kind, buffer = getattr(self.schema.TensorType, type_name), self._buffer(data.tobytes())
-        self._tensors.append(self.schema.TensorT(_int32(*shape), kind, buffer, quantization=quantization))
+        self._tensors.append(self.schema.TensorT(int32(*shape), kind, buffer, quantization=quantization))
         return len(self._tensors) - 1
 
     def _buffer(self, data: bytes) -> int:
         self._buffers.append(self.schema.BufferT(np.frombuffer(data, np.uint8)))
         return len(self._buffers) - 1
 
-    def _activation(self, tensor: QuantizedTensor) -> Any:
+    def _activation(self, tensor: Tensor) -> Any:
+        if isinstance(tensor, FloatTensor):
+            return self.schema.TensorT(int32(*tensor.shape), self.schema.TensorType.FLOAT32, 0, tensor.name)
         quantization = self._quantization(np.array([tensor.scale], np.float32), np.array([tensor.zero_point], np.int64))
         kind = getattr(self.schema.TensorType, tensor.type)
-        return self.schema.TensorT(_int32(*tensor.shape), kind, 0, tensor.name, quantization)
+        return self.schema.TensorT(int32(*tensor.shape), kind, 0, tensor.name, quantization)
 
     def _quantization(self, scales: np.ndarray, zero_points: np.ndarray, axis: int = 0) -> Any:
         return self.schema.QuantizationParametersT(scale=scales, zeroPoint=zero_points, quantizedDimension=axis)
@@ -186,7 +204,7 @@ class _Encoder:
         return self.schema.OperatorCodeT(number, None, version, number)
 
 
-class _Decoder:
+class Decoder:
     """Turns the tables of one file back into a graph."""
 
     def __init__(self, model: Any):
@@ -195,13 +213,15 @@ class _Decoder:
         schema = _schema()
         self._code_names = {number: name for name, number in vars(schema.BuiltinOperator).items() if name[0] != "_"}
         self._type_names = {number: name for name, number in vars(schema.TensorType).items() if name[0] != "_"}
+        # Where real weights come from that are stored as FLOAT16.
+        unpacking = [node for node in self._subgraph.operators if self._unpacks(node)]
+        self._packed = {node.outputs[0]: node.inputs[0] for node in unpacking}
 
     def graph(self) -> Graph:
         """Returns the graph."""
-        tensors = tuple(
-            self._activation(tensor) for index, tensor in enumerate(self._subgraph.tensors) if not self.is_constant(index)
-        )
-        operators = tuple(self._operator(node) for node in self._subgraph.operators)
+        indices = (index for index in range(len(self._subgraph.tensors)) if not self.is_constant(index))
+        tensors = tuple(self._activation(self._subgraph.tensors[index]) for index in indices)
+        operators = tuple(self._operator(node) for node in self._subgraph.operators if not self._unpacks(node))
         return Graph(tensors, operators, self.name(self._subgraph.inputs[0]), self.name(self._subgraph.outputs[0]))
 
     def name(self, index: int) -> str:
@@ -218,46 +238,58 @@ class _Decoder:
 
     def is_constant(self, index: int) -> bool:
         """Whether the tensor with this index is stored rather than computed."""
-        return self._model.buffers[self._subgraph.tensors[index].buffer].data is not None
+        return index in self._packed or self._model.buffers[self._subgraph.tensors[index].buffer].data is not None
+
+    def _unpacks(self, node: Any) -> bool:
+        """Whether a node only makes FLOAT32 of stored FLOAT16."""
+        is_stored = self._model.buffers[self._subgraph.tensors[node.inputs[0]].buffer].data is not None
+        return self._code(node) == "DEQUANTIZE" and is_stored
 
     def container(self, index: int) -> str:
         """Name of the type in which the tensor with this index is stored."""
-        return self._type_names[self._subgraph.tensors[index].type]
+        return self._type_names[self._subgraph.tensors[self._packed.get(index, index)].type]
 
     def values(self, index: int) -> np.ndarray:
-        """The integers of a constant tensor, in its shape."""
-        tensor = self._subgraph.tensors[index]
+        """The numbers of a constant tensor, in its shape."""
+        tensor = self._subgraph.tensors[self._packed.get(index, index)]
         data = self._model.buffers[tensor.buffer].data
-        match self.container(index):
-            case "INT4":
-                flat = unpack_int4(data, int(np.prod(tensor.shape)))
-            case "INT8":
-                flat = data.view(np.int8)
-            case _:
-                flat = np.frombuffer(data.tobytes(), "<i4")
-        return flat.reshape(tensor.shape)
+        if (kind := self.container(index)) == "INT4":
+            return unpack_int4(data, int(np.prod(tensor.shape))).reshape(tensor.shape)
+        return np.frombuffer(data.tobytes(), _STORED[kind]).reshape(tensor.shape)
 
     def scales(self, index: int) -> np.ndarray:
-        """The scales of the tensor with this index."""
-        return self._subgraph.tensors[index].quantization.scale
+        """The scales of the tensor with this index; none of real numbers."""
+        quantization = self._subgraph.tensors[index].quantization
+        return np.zeros(0, np.float32) if quantization is None or quantization.scale is None else quantization.scale
 
-    def kernel(self, node: Any) -> dict[str, np.ndarray]:
-        """The constants of an operator with weights."""
+    def kernel(self, node: Any) -> dict[str, Any]:
+        """The constants of an operator with weights, and how these are stored."""
         _, weights, bias = node.inputs
-        return {"weights": self.values(weights), "weight_scales": self.scales(weights), "bias": self.values(bias)}
+        constants = {"weights": self.values(weights), "weight_scales": self.scales(weights), "bias": self.values(bias)}
+        return constants | {"container": self.container(weights)}
 
-    def _activation(self, tensor: Any) -> QuantizedTensor:
+    def number(self, index: int) -> float:
+        """The only element of a constant, as a real number."""
+        value, scales = self.values(index).item(), self.scales(index)
+        return value * scales.item() if scales.size else value
+
+    def _activation(self, tensor: Any) -> Tensor:
         kind = self._type_names[tensor.type]
+        if kind == "FLOAT32":
+            return FloatTensor(tensor.name.decode(), tuple(tensor.shape.tolist()))
         if kind not in ACTIVATION_LIMITS:
-            raise DaquError(f"tensor {tensor.name!r}: its type must be INT8 or UINT8, but is {kind}")
+            raise DaquError(f"tensor {tensor.name!r}: its type must be INT8, UINT8 or FLOAT32, but is {kind}")
         scale, zero_point = tensor.quantization.scale.item(), tensor.quantization.zeroPoint.item()
         return QuantizedTensor(tensor.name.decode(), tuple(tensor.shape.tolist()), scale, zero_point, kind)
 
+    def _code(self, node: Any) -> str:
+        return self._code_names[self._model.operatorCodes[node.opcodeIndex].builtinCode]
+
     def _operator(self, node: Any) -> Operator:
-        code = self._code_names[self._model.operatorCodes[node.opcodeIndex].builtinCode]
-        if code not in _DECODERS:
-            raise DaquError(f"tensor {self.name(node.outputs[0])!r}: operator {code} is not one of {sorted(_DECODERS)}")
-        return _DECODERS[code](node, self)
+        code = self._code(node)
+        if code not in DECODERS:
+            raise DaquError(f"tensor {self.name(node.outputs[0])!r}: operator {code} is not one of {sorted(DECODERS)}")
+        return DECODERS[code](node, self)
 
 
 def pack_int4(values: np.ndarray) -> np.ndarray:
@@ -271,172 +303,3 @@ def unpack_int4(packed: np.ndarray, size: int) -> np.ndarray:
     """Inverse of `pack_int4` for `size` integers; returns (size,) int8."""
     nibbles = np.stack([packed & 0xF, packed >> 4], axis=1).ravel()[:size]
     return ((nibbles ^ 8).astype(np.int8) - 8).astype(np.int8)
-
-
-# One encoder and one decoder per operator. The version is the lowest that stands for the types used, as old runtimes
-# refuse higher ones.
-
-
-def _encode_conv(operator: Conv2D, encoder: _Encoder) -> Any:
-    stride = operator.stride
-    options = encoder.schema.Conv2DOptionsT(PADDINGS.index(operator.padding), stride, stride, int(operator.relu))
-    return encoder.node("CONV_2D", 3, operator, options, encoder.kernel(operator))
-
-
-def _decode_conv(node: Any, decoder: _Decoder) -> Conv2D:
-    return Conv2D(**decoder.ends(node), **decoder.kernel(node), **_window(node), relu=_relu(node))
-
-
-def _encode_depthwise(operator: DepthwiseConv2D, encoder: _Encoder) -> Any:
-    stride = operator.stride
-    options = encoder.schema.DepthwiseConv2DOptionsT(PADDINGS.index(operator.padding), stride, stride, 1, int(operator.relu))
-    return encoder.node("DEPTHWISE_CONV_2D", 3, operator, options, encoder.kernel(operator))
-
-
-def _decode_depthwise(node: Any, decoder: _Decoder) -> DepthwiseConv2D:
-    return DepthwiseConv2D(**decoder.ends(node), **decoder.kernel(node), **_window(node), relu=_relu(node))
-
-
-def _encode_fully_connected(operator: FullyConnected, encoder: _Encoder) -> Any:
-    keep_num_dims = len(encoder.tensors_by_name[operator.input].shape) == 4
-    options = encoder.schema.FullyConnectedOptionsT(int(operator.relu), keepNumDims=keep_num_dims)
-    version = 10 if operator.container == "INT4" else 5 if keep_num_dims else 4
-    return encoder.node("FULLY_CONNECTED", version, operator, options, encoder.kernel(operator))
-
-
-def _decode_fully_connected(node: Any, decoder: _Decoder) -> FullyConnected:
-    container = decoder.container(node.inputs[1])
-    return FullyConnected(**decoder.ends(node), **decoder.kernel(node), container=container, relu=_relu(node))
-
-
-def _encode_add(operator: Add, encoder: _Encoder) -> Any:
-    return encoder.node("ADD", 2, operator, encoder.schema.AddOptionsT(int(operator.relu)))
-
-
-def _decode_add(node: Any, decoder: _Decoder) -> Add | AddConstant:
-    if decoder.is_constant(node.inputs[1]):
-        return _decode_add_constant(node, decoder)
-    return Add(*decoder.names(node), relu=_relu(node))
-
-
-def _encode_add_constant(operator: AddConstant, encoder: _Encoder) -> Any:
-    number = encoder.number(127 if operator.constant > 0 else -127, operator.constant_scale)
-    return encoder.node("ADD", 2, operator, encoder.schema.AddOptionsT(), (number,))
-
-
-def _decode_add_constant(node: Any, decoder: _Decoder) -> AddConstant:
-    value = decoder.values(node.inputs[1]).item()
-    _require_plain(node, not _relu(node), abs(value) == 127)
-    return AddConstant(**decoder.ends(node), constant=value * decoder.scales(node.inputs[1]).item())
-
-
-def _encode_multiply(operator: Multiply, encoder: _Encoder) -> Any:
-    return encoder.node("MUL", 2, operator, encoder.schema.MulOptionsT())
-
-
-def _decode_multiply(node: Any, decoder: _Decoder) -> Multiply:
-    _require_plain(node, not _relu(node))
-    return Multiply(*decoder.names(node))
-
-
-def _encode_pool(operator: GlobalAveragePool, encoder: _Encoder) -> Any:
-    axes = encoder.constant("INT32", _SPATIAL_AXES.shape, _SPATIAL_AXES.astype("<i4"))
-    return encoder.node("MEAN", 2, operator, encoder.schema.ReducerOptionsT(operator.keepdims), (axes,))
-
-
-def _decode_pool(node: Any, decoder: _Decoder) -> GlobalAveragePool:
-    axes = decoder.values(node.inputs[1])
-    _require_plain(node, np.array_equal(axes, _SPATIAL_AXES))
-    return GlobalAveragePool(**decoder.ends(node), keepdims=bool(node.builtinOptions.keepDims))
-
-
-def _encode_max_pool(operator: MaxPool, encoder: _Encoder) -> Any:
-    stride, (height, width) = operator.stride, operator.size
-    options = encoder.schema.Pool2DOptionsT(PADDINGS.index(operator.padding), stride, stride, width, height)
-    return encoder.node("MAX_POOL_2D", 2, operator, options)
-
-
-def _decode_max_pool(node: Any, decoder: _Decoder) -> MaxPool:
-    options = node.builtinOptions
-    _require_plain(node, not _relu(node))
-    return MaxPool(**decoder.ends(node), size=(options.filterHeight, options.filterWidth), **_window(node))
-
-
-def _encode_pad(operator: Pad, encoder: _Encoder) -> Any:
-    pads = np.array([(0, 0), *operator.pads, (0, 0)], "<i4")
-    return encoder.node("PAD", 2, operator, encoder.schema.PadOptionsT(), (encoder.constant("INT32", pads.shape, pads),))
-
-
-def _decode_pad(node: Any, decoder: _Decoder) -> Pad:
-    batch, *pads, channels = (tuple(pair) for pair in decoder.values(node.inputs[1]).tolist())
-    _require_plain(node, batch == channels == (0, 0))
-    return Pad(**decoder.ends(node), pads=tuple(pads))
-
-
-def _encode_reshape(operator: Reshape, encoder: _Encoder) -> Any:
-    shape = _int32(*operator.shape)
-    return encoder.node(
-        "RESHAPE", 1, operator, encoder.schema.ReshapeOptionsT(shape), (encoder.constant("INT32", shape.shape, shape),)
-    )
-
-
-def _decode_reshape(node: Any, decoder: _Decoder) -> Reshape:
-    return Reshape(**decoder.ends(node), shape=tuple(decoder.values(node.inputs[1]).tolist()))
-
-
-def _encode_quantize(operator: Quantize, encoder: _Encoder) -> Any:
-    return encoder.node("QUANTIZE", 1, operator, encoder.schema.QuantizeOptionsT())
-
-
-def _decode_quantize(node: Any, decoder: _Decoder) -> Quantize:
-    return Quantize(**decoder.ends(node))
-
-
-_ENCODERS = {
-    Conv2D: _encode_conv,
-    DepthwiseConv2D: _encode_depthwise,
-    FullyConnected: _encode_fully_connected,
-    Add: _encode_add,
-    AddConstant: _encode_add_constant,
-    Multiply: _encode_multiply,
-    GlobalAveragePool: _encode_pool,
-    Quantize: _encode_quantize,
-    MaxPool: _encode_max_pool,
-    Pad: _encode_pad,
-    Reshape: _encode_reshape,
-}
-_DECODERS = {
-    "CONV_2D": _decode_conv,
-    "DEPTHWISE_CONV_2D": _decode_depthwise,
-    "FULLY_CONNECTED": _decode_fully_connected,
-    "ADD": _decode_add,
-    "MUL": _decode_multiply,
-    "MEAN": _decode_pool,
-    "QUANTIZE": _decode_quantize,
-    "MAX_POOL_2D": _decode_max_pool,
-    "PAD": _decode_pad,
-    "RESHAPE": _decode_reshape,
-}
-
-
-def _relu(node: Any) -> bool:
-    activation = node.builtinOptions.fusedActivationFunction
-    _require_plain(node, activation in (0, 1))
-    return bool(activation)
-
-
-def _window(node: Any) -> dict[str, Any]:
-    options = node.builtinOptions
-    dilations = {getattr(options, name, 1) for name in ("dilationHFactor", "dilationWFactor")}  # Pools have none.
-    _require_plain(node, dilations == {1}, options.strideH == options.strideW)
-    return {"stride": options.strideH, "padding": PADDINGS[options.padding]}
-
-
-def _require_plain(node: Any, *conditions: bool) -> None:
-    if not all(conditions):
-        kind = type(node.builtinOptions).__name__
-        raise DaquError(f"the file must hold operators of daqu_tf, but {kind} is {vars(node.builtinOptions)}")
-
-
-def _int32(*values: int) -> np.ndarray:
-    return np.array(values, "<i4")

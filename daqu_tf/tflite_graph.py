@@ -1,4 +1,4 @@
-"""What a .tflite file holds, as plain values: int8 tensors, and the operators (`tflite_operators.py`) that compute with them.
+"""What a .tflite file holds, as plain values: tensors, and the operators (`tflite_operators.py`) that compute with them.
 
 A real number r is stored as the integer q = round(r / scale) + zero_point. Weights are symmetric (zero point 0) with
 one scale per output channel, and a bias counts in steps of input scale * weight scale. Padding is SAME, or VALID, which is none.
@@ -12,7 +12,7 @@ import numpy as np
 from daqu_tf.tflite_checks import check_scales, require
 from daqu_tf.tflite_operators import AddConstant, Moving, Multiply, Operator, Shape
 
-ACTIVATION_LIMITS = {"INT8": (-128, 127), "UINT8": (0, 255)}
+ACTIVATION_LIMITS = {"INT8": (-128, 127), "UINT8": (0, 255)}  # Of the integers that an activation tensor may hold.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class QuantizedTensor:
         shape: (1, height, width, channels) or (1, channels).
         scale: Real size of one integer step; rounded to the float32 that the file stores.
         zero_point: The integer that stands for 0.0: of int8 in [-128, 127].
-        type: "INT8", or "UINT8" for what `Quantize` reads.
+        type: "INT8", or "UINT8" at the ends of a graph.
     """
 
     name: str
@@ -41,8 +41,7 @@ class QuantizedTensor:
 
     def check(self) -> None:
         """Raises `DaquError` if the tensor cannot be stored."""
-        good = len(self.shape) in (2, 4) and self.shape[0] == 1 and min(self.shape) > 0
-        require(good, self.name, f"shape must be (1, height, width, channels) or (1, channels), but received {self.shape}")
+        _check_shape(self)
         check_scales(np.float32(self.scale), self.name, "scale")
         require(self.type in ACTIVATION_LIMITS, self.name, f"type must be INT8 or UINT8, but received {self.type!r}")
         low, high = ACTIVATION_LIMITS[self.type]
@@ -51,10 +50,39 @@ class QuantizedTensor:
 
 
 @dataclasses.dataclass(frozen=True)
+class FloatTensor:
+    """An activation tensor of real numbers.
+
+    Args:
+        name: Unique in its graph.
+        shape: As of `QuantizedTensor`.
+    """
+
+    name: str
+    shape: Shape
+    type = "FLOAT32"
+
+    def __post_init__(self):
+        object.__setattr__(self, "shape", tuple(map(int, self.shape)))
+
+    def check(self) -> None:
+        """Raises `DaquError` if the tensor cannot be stored."""
+        _check_shape(self)
+
+
+Tensor = QuantizedTensor | FloatTensor
+
+
+def _check_shape(tensor: Tensor) -> None:
+    good = len(tensor.shape) in (2, 4) and tensor.shape[0] == 1 and min(tensor.shape) > 0
+    require(good, tensor.name, f"shape must be (1, height, width, channels) or (1, channels), but received {tensor.shape}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Graph:
     """A network: its activation tensors, its operators in the order they run, and the names of its two ends."""
 
-    tensors: tuple[QuantizedTensor, ...]
+    tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     input: str
     output: str
@@ -89,7 +117,7 @@ def hard_swish(source: QuantizedTensor, output: str) -> tuple[QuantizedTensor, A
     return clipped, AddConstant(source.name, clipped.name, 3 / math.sqrt(6)), Multiply(source.name, clipped.name, output)
 
 
-def _check_operator(operator: Operator, tensors: dict[str, QuantizedTensor], computed: set[str]) -> None:
+def _check_operator(operator: Operator, tensors: dict[str, Tensor], computed: set[str]) -> None:
     """Checks one operator, given all tensors by name and the names of those computed before it."""
     operator.check()
     for name in operator.inputs:
@@ -97,11 +125,11 @@ def _check_operator(operator: Operator, tensors: dict[str, QuantizedTensor], com
     require(operator.output in tensors, operator.output, "it is computed but not among the graph's tensors")
     require(operator.output not in computed, operator.output, "it is computed twice; give each its own name")
     inputs, output = [tensors[name] for name in operator.inputs], tensors[operator.output]
-    for tensor, types in [*((tensor, operator.reads) for tensor in inputs), (output, ("INT8",))]:
-        expected = " or ".join(types)
-        require(tensor.type in types, tensor.name, f"{type(operator).__name__} needs {expected} there, but it is {tensor.type}")
+    operator.check_types(output.type, *(tensor.type for tensor in inputs))
     expected = operator.output_shape(*(tensor.shape for tensor in inputs))
     require(output.shape == expected, output.name, f"shape must be {expected}, but received {output.shape}")
+    if any(isinstance(tensor, FloatTensor) for tensor in (*inputs, output)):
+        return
     operator.check_scales(output.scale, *(tensor.scale for tensor in inputs))
     if isinstance(operator, Moving):
         (source,) = inputs

@@ -17,7 +17,7 @@ from flatbuffers.table import Table
 
 from daqu_tf import tflite_file
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_graph import ACTIVATION_LIMITS, Graph
+from daqu_tf.tflite_graph import ACTIVATION_LIMITS, FloatTensor, Graph
 
 BUFFER = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
@@ -137,7 +137,7 @@ def describe(graph: Graph, metadata: Metadata) -> dict[str, Any]:
     tensors = {tensor.name: tensor for tensor in graph.tensors}
     image, scores = tensors[graph.input], tensors[graph.output]
     _check_labels(metadata.labels, scores.shape[-1])
-    low, high = ACTIVATION_LIMITS[image.type]
+    low, high = (0, 1) if isinstance(image, FloatTensor) else ACTIVATION_LIMITS[image.type]
     source = {
         "name": graph.input,
         "description": _image_text(metadata, image.type),
@@ -162,7 +162,8 @@ def describe(graph: Graph, metadata: Metadata) -> dict[str, Any]:
 
 
 def _image_text(metadata: Metadata, kind: str) -> str:
-    text = "An image of 8-bit pixels: feed " + ("them as they are." if kind == "UINT8" else "pixel - 128.")
+    feed = {"UINT8": "them as they are", "INT8": "pixel - 128", "FLOAT32": "pixel / 255"}[kind]
+    text = f"An image of 8-bit pixels: feed {feed}."
     low, high = metadata.input_offset, metadata.input_offset + metadata.input_scale
     return text if (low, high) == (0, 255) else f"{text} In training, 0 and 255 were {low:g} and {high:g}."
 

@@ -1,6 +1,6 @@
 """The operators of a .tflite file: each carries the integers that it computes with, and knows what can be stored.
 
-To add one, write its dataclass here and its two codec functions in `daqu_tf.tflite_file`.
+To add one, write its dataclass here and its two codec functions in `daqu_tf.tflite_codecs`.
 """
 
 import dataclasses
@@ -8,12 +8,13 @@ import math
 
 import numpy as np
 
-from daqu_tf.tflite_checks import check_integers, check_scales, require
+from daqu_tf.tflite_checks import check_integers, check_numbers, check_scales, require
 
 Shape = tuple[int, ...]
 
 # The file format keeps weights symmetric: -128 and -8 are not used.
 CONTAINER_LIMITS = {"INT8": 127, "INT4": 7}
+FLOAT_CONTAINERS = {"FLOAT32": np.float32, "FLOAT16": np.float16}
 PADDINGS = ("SAME", "VALID")
 
 
@@ -21,7 +22,6 @@ class _Operator:
     """An operator is named by its output; two are equal if all their fields are, element by element."""
 
     output: str
-    reads = ("INT8",)
     # A file in which one `step` is this many output scales or more does not run, or runs wrongly, on some kernels.
     max_steps = math.inf
 
@@ -37,8 +37,18 @@ class _Operator:
         """Names of the activation tensors it reads."""
         return (self.input,)
 
+    def reading(self, *names: str) -> "_Operator":
+        """The same operator of other tensors."""
+        return dataclasses.replace(self, input=names[0])
+
     def check(self) -> None:
         """Raises `DaquError` if its constants cannot be stored."""
+
+    def check_types(self, output: str, *inputs: str) -> None:
+        """Raises `DaquError` if it does not compute with these types of its tensors."""
+        good = output in ("INT8", "FLOAT32") and set(inputs) == {output}
+        message = f"{type(self).__name__} needs INT8 throughout, or FLOAT32, but reads {', '.join(inputs)} and writes {output}"
+        require(good, self.output, message)
 
     def step(self, *input_scales: float) -> float:
         """Largest real change of the output when one integer that goes into it changes by 1."""
@@ -52,7 +62,11 @@ class _Operator:
 
 
 class Weighted(_Operator):
-    """An operator with a kernel; `channels_axis` is the axis of `weights` that counts output channels."""
+    """An operator with a kernel; `channels_axis` is the axis of `weights` that counts output channels.
+
+    Between INT8 tensors, weights and bias are integers. Between FLOAT32 tensors the bias is real, and so are the weights in a
+    FLOAT container, which have no scales; integers there are weights of which runtimes make real ones.
+    """
 
     max_steps = 256  # else XNNPACK does not load the file
     channels_axis = 0
@@ -64,6 +78,15 @@ class Weighted(_Operator):
     def __post_init__(self):
         with np.errstate(over="ignore"):
             object.__setattr__(self, "weight_scales", np.asarray(self.weight_scales, np.float32))
+            if self.in_float:
+                object.__setattr__(self, "bias", np.asarray(self.bias, np.float32))
+            if stored := FLOAT_CONTAINERS.get(self.container):
+                object.__setattr__(self, "weights", np.asarray(self.weights, stored).astype(np.float32))
+
+    @property
+    def in_float(self) -> bool:
+        """Whether its tensors are FLOAT32: its bias is real."""
+        return np.issubdtype(np.asarray(self.bias).dtype, np.floating)
 
     @property
     def weight_bits(self) -> int:
@@ -76,26 +99,34 @@ class Weighted(_Operator):
 
     def check(self) -> None:
         """Raises `DaquError` if its constants cannot be stored."""
-        require(
-            self.container in CONTAINER_LIMITS,
-            self.output,
-            f"container must be one of {sorted(CONTAINER_LIMITS)}, but received {self.container!r}",
-        )
+        known = sorted(CONTAINER_LIMITS | FLOAT_CONTAINERS)
+        require(self.container in known, self.output, f"container must be one of {known}, but received {self.container!r}")
         _check_window(self)
-        check_integers(self.weights, CONTAINER_LIMITS[self.container], self.output, "weights")
-        check_integers(self.bias, np.iinfo(np.int32).max, self.output, "bias")
-        require(
-            self.weights.ndim == self.weights_ndim and self.weights.size > 0,
-            self.output,
-            f"weights must have {self.weights_ndim} axes, but received shape {self.weights.shape}",
-        )
+        if has_scales := self.container in CONTAINER_LIMITS:
+            check_integers(self.weights, CONTAINER_LIMITS[self.container], self.output, "weights")
+        else:
+            check_numbers(self.weights, self.output, "weights")
+        if self.in_float or not has_scales:
+            check_numbers(self.bias, self.output, "bias")
+        else:
+            check_integers(self.bias, np.iinfo(np.int32).max, self.output, "bias")
+        good, received = self.weights.ndim == self.weights_ndim and self.weights.size > 0, self.weights.shape
+        require(good, self.output, f"weights must have {self.weights_ndim} axes, but received shape {received}")
         channels = (self.weights.shape[self.channels_axis],)
         require(
-            self.bias.shape == self.weight_scales.shape == channels,
+            self.bias.shape == channels and self.weight_scales.shape == (channels if has_scales else (0,)),
             self.output,
-            f"bias and weight_scales must have shape {channels}, but received {self.bias.shape} and {self.weight_scales.shape}",
+            f"bias and weight_scales must have shape {channels}, and weight_scales (0,) in a FLOAT container, "
+            f"but received {self.bias.shape} and {self.weight_scales.shape}",
         )
         check_scales(self.weight_scales, self.output, "weight_scales")
+
+    def check_types(self, output: str, *inputs: str) -> None:
+        """Raises `DaquError` if it does not compute with these types of its tensors."""
+        super().check_types(output, *inputs)
+        expected = "FLOAT32" if self.in_float or self.container in FLOAT_CONTAINERS else "INT8"
+        kinds = f"weights are {self.container} and its bias is {self.bias.dtype}"
+        require(output == expected, self.output, f"its {kinds}, so its tensors must be {expected}, but are {output}")
 
     def bias_scales(self, input_scale: float) -> np.ndarray:
         """Returns the (out channels,) float32 real sizes of one step of the bias."""
@@ -112,12 +143,13 @@ class Conv2D(Weighted):
     """A convolution; `input` and `output` are tensor names.
 
     Args:
-        weights: (out channels, kernel height, kernel width, in channels) integers in [-127, 127].
-        weight_scales: (out channels,) float32.
-        bias: (out channels,) integers that fit int32.
+        weights: (out channels, kernel height, kernel width, in channels): integers in [-127, 127], or real numbers.
+        weight_scales: (out channels,) float32; (0,) for real weights.
+        bias: (out channels,) integers that fit int32, or real numbers.
         stride: At least 1, the same along height and width.
         relu: Whether outputs below 0.0 become 0.0.
         padding: "SAME" or "VALID".
+        container: How the weights are stored: "INT8", "INT4" (in [-7, 7], two a byte), "FLOAT32" or "FLOAT16".
     """
 
     input: str
@@ -128,6 +160,7 @@ class Conv2D(Weighted):
     stride: int = 1
     relu: bool = False
     padding: str = "SAME"
+    container: str = "INT8"
 
     def output_shape(self, shape: Shape) -> Shape:
         """Shape of the output for an input of this shape."""
@@ -140,7 +173,7 @@ class DepthwiseConv2D(Weighted):
     """As `Conv2D`, one kernel per channel.
 
     Args:
-        weights: (1, kernel height, kernel width, channels) integers in [-127, 127].
+        weights: (1, kernel height, kernel width, channels).
     """
 
     input: str
@@ -151,6 +184,7 @@ class DepthwiseConv2D(Weighted):
     stride: int = 1
     relu: bool = False
     padding: str = "SAME"
+    container: str = "INT8"
 
     channels_axis = 3
 
@@ -167,8 +201,8 @@ class FullyConnected(Weighted):
     XNNPACK takes INT4 weights only with an even number of input channels; else the slower built-in kernel runs.
 
     Args:
-        weights: (out channels, in channels) integers in [-127, 127], or [-7, 7] in the INT4 container.
-        container: "INT8", or "INT4" for two weights a byte.
+        weights: (out channels, in channels).
+        container: As of `Conv2D`.
     """
 
     input: str
@@ -195,6 +229,10 @@ class _Pairwise(_Operator):
         """Names of the activation tensors it reads."""
         return (self.a, self.b)
 
+    def reading(self, *names: str) -> "_Pairwise":
+        """The same operator of other tensors."""
+        return dataclasses.replace(self, a=names[0], b=names[1])
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Add(_Pairwise):
@@ -218,12 +256,14 @@ class AddConstant(_Operator):
     """The sum of a tensor and one real number.
 
     Args:
-        constant: Not 0; rounded to 127 steps of a float32 scale, as the file stores it.
+        constant: Not 0; rounded to 127 steps of a float32 scale, as a file of integers stores it.
+        relu: Whether outputs below 0.0 become 0.0.
     """
 
     input: str
     output: str
     constant: float
+    relu: bool = False
 
     max_steps = 64  # as of `Add`
 
@@ -289,12 +329,60 @@ class GlobalAveragePool(_Operator):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Quantize(_Operator):
-    """The same real numbers with the type, scale and zero point of the output: exact from uint8 to int8 of one scale."""
+    """Real numbers as integers of the output's type, scale and zero point: exact between uint8 and int8 of one scale."""
 
     input: str
     output: str
 
-    reads = ("INT8", "UINT8")
+    def check_types(self, output: str, *inputs: str) -> None:
+        """Raises `DaquError` if it does not compute with these types of its tensors."""
+        require(output != "FLOAT32", self.output, "Quantize needs INT8 or UINT8 there, but it is FLOAT32")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        return shape
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dequantize(_Operator):
+    """Integers as the real numbers that they stand for."""
+
+    input: str
+    output: str
+
+    def check_types(self, output: str, *inputs: str) -> None:
+        """Raises `DaquError` if it does not compute with these types of its tensors."""
+        good = output == "FLOAT32" and inputs != ("FLOAT32",)
+        require(good, self.output, f"Dequantize makes FLOAT32 of INT8 or UINT8, but reads {inputs[0]} and writes {output}")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        return shape
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Minimum(_Operator):
+    """The lesser of each real number and a limit, at which int8 saturates by itself.
+
+    Args:
+        limit: Rounded to float32.
+    """
+
+    input: str
+    output: str
+    limit: float
+
+    def __post_init__(self):
+        object.__setattr__(self, "limit", float(np.float32(self.limit)))
+
+    def check(self) -> None:
+        """Raises `DaquError` if its constant cannot be stored."""
+        check_numbers(np.float32(self.limit), self.output, "limit")
+
+    def check_types(self, output: str, *inputs: str) -> None:
+        """Raises `DaquError` if it does not compute with these types of its tensors."""
+        good = {output, *inputs} == {"FLOAT32"}
+        require(good, self.output, f"Minimum needs FLOAT32 throughout, but reads {inputs[0]} and writes {output}")
 
     def output_shape(self, shape: Shape) -> Shape:
         """Shape of the output for an input of this shape."""
@@ -376,6 +464,8 @@ Operator = (
     | Multiply
     | GlobalAveragePool
     | Quantize
+    | Dequantize
+    | Minimum
     | MaxPool
     | Pad
     | Reshape

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from daqu_tf import atomic, data, output, targets, tflite_file
+from daqu_tf import atomic, data, output, targets
 from daqu_tf.errors import DaquError
 from daqu_tf.output import read_json
 from daqu_tf.pipeline import describe_dataset, metadata_for, space_for
 from daqu_tf.space import Subnet
-from daqu_tf.tflite_graph import Graph
+from daqu_tf.targets import Storage
 
 FRONT = "front"
 
@@ -150,41 +150,57 @@ class TrainedRun:
 
         return Scorer(network, self.dataset.x_train).accuracy(self.dataset.x_search, self.dataset.y_search)
 
-    def export(self, name: str, fine_tuned: bool, path: pathlib.Path, input_type: str = "int8") -> pathlib.Path:
-        """Exports one subnet, with its metadata.
+    def export(
+        self,
+        name: str,
+        fine_tuned: bool,
+        path: pathlib.Path,
+        storage: Storage | None = None,
+        command: str = "",
+    ) -> dict[str, Any]:
+        """Exports one subnet with its metadata, and writes a manifest beside it.
 
         Args:
             name: As for `subnets`, but not `front`.
             fine_tuned: Whether with the weights that `fine_tune` left, or for a finalist without such those of its own file,
                 instead of those inherited from the supernet, recalibrated.
             path: The `.tflite` file to write.
-            input_type: `int8`, or `uint8` to take pixels as they are.
+            storage: How; None is that of the run's target.
+            command: What made the file, for the manifest.
+
+        Returns:
+            The content of the manifest.
 
         Raises:
-            DaquError: There is no such subnet or input type, or it has not been fine-tuned.
+            DaquError: There is no such subnet or choice, or it has not been fine-tuned; or the file cannot be written.
         """
-        from daqu_tf.export import save
+        from daqu_tf.export import PROOF_IMAGES, export_tflite, round_biases
+        from daqu_tf.manifest import describe
 
         if name == FRONT:
             raise DaquError("`subnet` must be one subnet, but received 'front': name one of its members, as m00.")
+        storage = storage or targets.get(self.config.target).storage
         ((stem, subnet),) = self.subnets(name).items()
-        graph = self._fine_tuned_graph(stem, subnet) if fine_tuned else self._graph(subnet, self.inherited(subnet))
-        save(graph, path, metadata_for(stem, self.dataset), input_type)
-        return path
+        network = self._fine_tuned(stem, subnet) if fine_tuned else self.inherited(subnet)
+        round_biases(network)
+        arguments = {"metadata": metadata_for(stem, self.dataset), "images": self.dataset.x_search[:PROOF_IMAGES]}
+        export_tflite(network, path, **dataclasses.asdict(storage), **arguments)
+        state = "fine_tuned" if fine_tuned else "inherited"
+        manifest = describe(path, stem, network, self.dataset, storage, state) | {"command": command}
+        atomic.write_json(path.with_suffix(".manifest.json"), manifest)
+        return manifest
 
-    def _graph(self, subnet: Subnet, network) -> Graph:
-        from daqu_tf.export import to_graph
-
-        return to_graph(self.space, subnet, targets.get(self.config.target), network.arrays())
-
-    def _fine_tuned_graph(self, stem: str, subnet: Subnet) -> Graph:
+    def _fine_tuned(self, stem: str, subnet: Subnet):
+        """The static network of `subnet` as it was fine-tuned by `fine_tune`, or else by the run."""
         from daqu_tf.supernet import StaticNetwork
 
+        own, finalist = self.folder / "finalists" / f"{stem}.npz", self._finalists().get(stem)
         if read_json(self._path(stem), {}).get("subnet") == subnet.to_json():
-            network = StaticNetwork(self.space, subnet)
-            network.load_arrays(output.read_arrays(self._path(stem).with_suffix(".npz")))
-            return self._graph(subnet, network)
-        own, finalist = self.folder / "models" / f"{stem}.tflite", self._finalists().get(stem)
-        if finalist and self.space.subnet(finalist["values"]) == subnet and own.exists():  # A file's name may be a finalist's.
-            return tflite_file.read(own.read_bytes())
-        raise DaquError(f"{stem} has not been fine-tuned by daqu-train: run that with --subnet={stem} first.")
+            path = self._path(stem).with_suffix(".npz")
+        elif finalist and self.space.subnet(finalist["values"]) == subnet and own.exists():  # A file's name may be a finalist's.
+            path = own
+        else:
+            raise DaquError(f"{stem} has not been fine-tuned by daqu-train: run that with --subnet={stem} first.")
+        network = StaticNetwork(self.space, subnet)
+        network.load_arrays(output.read_arrays(path))
+        return network

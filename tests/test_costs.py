@@ -10,7 +10,7 @@ from family_supernets import family_supernet
 from daqu_tf import costs, spaces, targets, tflite_file
 from daqu_tf.baked import bake
 from daqu_tf.errors import DaquError
-from daqu_tf.export import to_graph
+from daqu_tf.subnet_graph import to_graph
 from daqu_tf.weights import cut
 
 TARGET = targets.get("litert_cpu")
@@ -98,7 +98,7 @@ def graphs_of(name, target, count):
     rng = np.random.default_rng(0)
     for _ in range(count):
         subnet = supernet.space.sample_by_gene(rng)
-        yield subnet, to_graph(supernet.space, subnet, target, cut(supernet.space, subnet, supernet.arrays()))
+        yield subnet, to_graph(supernet.space, subnet, cut(supernet.space, subnet, supernet.arrays()), target.storage)
 
 
 @pytest.mark.parametrize("target", targets.TARGETS.values(), ids=targets.TARGETS)

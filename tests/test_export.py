@@ -1,3 +1,8 @@
+import dataclasses
+import errno
+import itertools
+import pathlib
+
 import integer_reference
 import numpy as np
 import pytest
@@ -6,27 +11,29 @@ from ai_edge_litert.interpreter import Interpreter
 from families import FAMILIES, smooth_images
 from recording import first_disagreement, recorded_codes
 
-from daqu_tf import targets, tflite_file, tflite_metadata
+from daqu_tf import export, targets, tflite_file, tflite_metadata
 from daqu_tf.architecture import image_size
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
-from daqu_tf.export import INPUT_TYPES, export_tflite, fold, layer_table, round_biases, to_graph
+from daqu_tf.export import encode, export_tflite, layer_table, round_biases, sample_images, to_graph
+from daqu_tf.graph_builder import fold
 from daqu_tf.keras import keras
 from daqu_tf.layers import quantize_input, resize
-from daqu_tf.space import SearchSpace
+from daqu_tf.space import SearchSpace, Subnet
 from daqu_tf.supernet import StaticNetwork
-from daqu_tf.tflite_operators import FullyConnected
+from daqu_tf.tflite_operators import DepthwiseConv2D, Dequantize, FullyConnected, Quantize, Weighted
 
-TARGET = targets.get("litert_cpu")
+STORAGE = targets.Storage()
 SPACE = FAMILIES["inverted_residual"]  # Unrestricted: low-bit activations too.
 
 
-def _network(seed: int, space: SearchSpace = SPACE) -> tuple[StaticNetwork, np.ndarray]:
+def _network(seed: int, space: SearchSpace = SPACE, change=None) -> tuple[StaticNetwork, np.ndarray]:
     """A subnet with random weights, steps from data, gammas of either sign and one that is zero; and its images."""
     keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
-    network = StaticNetwork(space, space.sample_by_gene(rng))
+    subnet = space.sample_by_gene(rng)
+    network = StaticNetwork(space, change(subnet, rng) if change else subnet)
     arrays = network.arrays()
     for name, array in arrays.items():
         if name.endswith("gamma"):
@@ -39,7 +46,7 @@ def _network(seed: int, space: SearchSpace = SPACE) -> tuple[StaticNetwork, np.n
     images = quantize_input(resize(tf.constant(smooth_images(space, 64)), size)).numpy()
     network.initialise_steps(images, space.weight_bits)
     Scorer(network, images).recalibrate()
-    network.load_arrays(round_biases(space, network.subnet, TARGET, network.arrays()))
+    round_biases(network)
     return network, images
 
 
@@ -49,7 +56,7 @@ def test_the_file_computes_what_the_simulation_does(name, seed, tmp_path):
     space = FAMILIES[name]
     network, images = _network(seed, space)
     path = tmp_path / "model.tflite"
-    export_tflite(space, network.subnet, TARGET, network.arrays(), path)
+    export_tflite(network, path)
     codes, scale, zero_point = HostDevice().outputs(path, images)
     simulated = network(images).numpy()
     steps = np.abs((codes.astype(np.float64) - zero_point) * scale - simulated) / scale
@@ -61,7 +68,7 @@ def test_the_file_computes_what_the_simulation_does(name, seed, tmp_path):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_simulation_is_the_integer_reference_tensor_by_tensor(name):
     network, images = _network(5, FAMILIES[name])
-    graph = to_graph(network.space, network.subnet, TARGET, network.arrays())
+    graph = to_graph(network, STORAGE)
     with recorded_codes() as codes:
         network(images[:4])
     zero_points = {tensor.name: tensor.zero_point for tensor in graph.tensors}
@@ -79,7 +86,7 @@ def test_the_simulation_is_the_integer_reference_tensor_by_tensor(name):
 
 def test_integers_are_the_trained_ones_up_to_sign():
     network, _ = _network(9)
-    graph = to_graph(SPACE, network.subnet, TARGET, network.arrays())
+    graph = to_graph(network, STORAGE)
     written = {operator.output: operator for operator in tflite_file.read(tflite_file.write(graph)).operators}
     arrays = network.arrays()
     for layer in SPACE.layers(network.subnet):
@@ -100,9 +107,9 @@ def test_integers_are_the_trained_ones_up_to_sign():
 def test_containers_follow_target_and_bits():
     network, _ = _network(2)
     for target in targets.TARGETS.values():
-        graph = to_graph(SPACE, network.subnet, target, network.arrays())
+        graph = to_graph(network, target.storage)
         packed = {op.output for op in graph.operators if isinstance(op, FullyConnected) and op.container == "INT4"}
-        table = layer_table(SPACE, network.subnet, target)
+        table = layer_table(SPACE, network.subnet, target.storage)
         assert packed == {row["name"] for row in table if row["container"] == "INT4"}
         low = {row["name"] for row in table if row["kind"] == "pointwise" and row["weight_bits"] <= 4}
         assert packed == (low if target.int4_fully_connected else set())
@@ -119,43 +126,161 @@ def test_fold_makes_a_constant_of_a_dead_channel():
     np.testing.assert_allclose(offsets, bias * 0.01 * scales, rtol=1e-6)
 
 
-def test_uint8_files_give_the_same_integers_with_and_without_metadata(tmp_path):
+def test_the_ends_of_a_file_give_the_same_numbers_with_and_without_metadata(tmp_path):
     network, images = _network(4)
     labels = tuple(f"class {number}" for number in range(network.space.num_classes))
     metadata = tflite_metadata.Metadata("m00", "Some classes.", labels)
-    outputs = {}
-    for kind in INPUT_TYPES:
+    logits = {}
+    for source, sink in itertools.product(targets.TYPES, targets.TYPES):
         for known in (None, metadata):
-            path = tmp_path / f"{kind}_{known is not None}.tflite"
-            export_tflite(SPACE, network.subnet, TARGET, network.arrays(), path, known, kind)
-            outputs[path.stem] = HostDevice().outputs(path, images)[0]
+            path = tmp_path / f"{source}_{sink}_{known is not None}.tflite"
+            export_tflite(network, path, input_type=source, output_type=sink, metadata=known)
+            logits[path.stem] = HostDevice().predict(path, images)
+            ends = {tensor["dtype"] for tensor in ends_of(path)}
+            assert ends == {np.dtype(source).type, np.dtype(sink).type}
             assert tflite_metadata.read_labels(path.read_bytes()) == (labels if known else ())
-    for output in outputs.values():
-        np.testing.assert_array_equal(output, outputs["int8_False"])
+    for name, found in logits.items():
+        np.testing.assert_allclose(found, logits["int8_int8_False"], rtol=1e-6, err_msg=name)
+
+
+def ends_of(path):
+    interpreter = Interpreter(str(path))
+    return *interpreter.get_input_details(), *interpreter.get_output_details()
+
+
+def test_pixels_go_in_as_they_are(tmp_path):
+    network, images = _network(4)
+    metadata = tflite_metadata.Metadata("m00", "Some classes.", tuple("abcde"))
+    export_tflite(network, path := tmp_path / "model.tflite", input_type="uint8", metadata=metadata)
     (source,) = tflite_metadata.read(path.read_bytes())["subgraph_metadata"][0]["input_tensor_metadata"]
     assert source["stats"] == {"max": [255.0], "min": [0.0]} and "as they are" in source["description"]
     runner = Interpreter(str(path)).get_signature_runner()
     pixels = np.round(images[:1] * 255).astype(np.uint8)
-    np.testing.assert_array_equal(runner(image=pixels)["classifier"], outputs["int8_False"][:1])
+    np.testing.assert_array_equal(runner(image=pixels)["classifier"], HostDevice().outputs(path, images[:1])[0])
 
 
-def test_no_such_input_type(tmp_path):
+FLOAT_ERRORS = {"float32": 1e-5, "float16": 5e-3, "dynamic": 1e-5}
+
+
+@pytest.mark.parametrize("container", FLOAT_ERRORS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_float_network_in_a_float_file(name, container, tmp_path):
+    network, images = _network(3, FAMILIES[name], lambda subnet, rng: subnet.with_bits(32, 32))
+    export_tflite(network, path := tmp_path / "model.tflite", container)
+    expected = network(images).numpy()
+    np.testing.assert_allclose(HostDevice().predict(path, images), expected, atol=FLOAT_ERRORS[container] * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("container", FLOAT_ERRORS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_quantized_network_in_a_float_file_has_its_weights(name, container, tmp_path):
+    """At 8 bits, activations that are not rounded make little difference."""
+    network, images = _network(3, FAMILIES[name], lambda subnet, rng: subnet.with_bits(4, 8))
+    export_tflite(network, path := tmp_path / "model.tflite", container)
+    expected = network(images).numpy()
+    assert np.std(HostDevice().predict(path, images) - expected) < 0.3 * np.std(expected)
+    integers = {operator.output: operator for operator in to_graph(network, targets.Storage("int8")).operators}
+    for operator in tflite_file.read(path.read_bytes()).operators:
+        if isinstance(operator, Weighted):
+            trained = integers[operator.output.removesuffix(".unclipped")]
+            np.testing.assert_allclose(real_weights(operator), real_weights(trained), rtol=1e-3, atol=1e-7)
+
+
+def real_weights(operator):
+    """(output channels, rest), without those of dead channels."""
+    rows = np.moveaxis(operator.weights, operator.channels_axis, 0).reshape(len(operator.bias), -1)
+    rows = rows * operator.weight_scales[:, None] if operator.weight_scales.size else rows
+    return rows[1:] if len(rows) > 1 else rows  # `_network` makes the first gamma 0.
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("seed", range(2))
+def test_layers_in_float_among_integers(name, seed, tmp_path):
+    network, images = _network(seed, FAMILIES[name], some_in_float)
+    graph = to_graph(network, STORAGE)
+    assert {Quantize, Dequantize} <= {type(operator) for operator in graph.operators}
+    export_tflite(network, path := tmp_path / "model.tflite")
+    expected = network(images).numpy()
+    assert np.sqrt(np.mean((HostDevice().predict(path, images) - expected) ** 2)) < 0.1 * np.std(expected)
+
+
+def some_in_float(subnet, rng):
+    bits = ((name, 32 if name.endswith("_bits") and rng.random() < 0.4 else value) for name, value in subnet.choices)
+    return Subnet(tuple(bits))
+
+
+def test_int4_holds_convolutions_too(tmp_path):
+    network, images = _network(1, FAMILIES["basic"], lambda subnet, rng: subnet.with_bits(4, 8))
+    export_tflite(network, path := tmp_path / "model.tflite", "int4")
+    kernels = [op for op in tflite_file.read(path.read_bytes()).operators if isinstance(op, Weighted)]
+    assert {op.container for op in kernels if op.output not in ("stem", "classifier")} == {"INT4"}
+    expected = network(images).numpy()
+    assert np.std(HostDevice().predict(path, images) - expected) < 0.1 * np.std(expected)
+
+
+def test_a_file_that_computes_something_else_is_not_left(tmp_path, monkeypatch):
     network, _ = _network(2)
-    with pytest.raises(DaquError, match="`input_type` must be one of int8, uint8, but received 'float32'"):
-        export_tflite(SPACE, network.subnet, TARGET, network.arrays(), tmp_path / "model.tflite", input_type="float32")
+    graph = to_graph(network, STORAGE)
+    first = next(index for index, operator in enumerate(graph.operators) if isinstance(operator, DepthwiseConv2D))
+    changed = dataclasses.replace(graph.operators[first], weights=graph.operators[first].weights[:, ::-1, ::-1] * -1)
+    broken = dataclasses.replace(graph, operators=(*graph.operators[:first], changed, *graph.operators[first + 1 :]))
+    monkeypatch.setattr(export, "to_graph", lambda *_: broken)
+    with pytest.raises(DaquError, match="was not written: its logits are .* times as far from the network's"):
+        export_tflite(network, tmp_path / "model.tflite")
+    assert not [*tmp_path.iterdir()]
 
 
-def test_a_float_layer_is_refused(tmp_path):
-    network = StaticNetwork(SPACE, SPACE.largest().with_bits(32, 8))
-    with pytest.raises(DaquError, match="must be 2 to 8 bits in a file of integers, but received 32"):
-        export_tflite(SPACE, network.subnet, TARGET, network.arrays(), tmp_path / "model.tflite")
-    assert not (tmp_path / "model.tflite").exists()
+def test_sample_images_fill_what_the_graph_reads():
+    for seed, change in ((2, None), (3, lambda subnet, rng: subnet.with_bits(32, 32))):
+        network, _ = _network(seed, SPACE, change)
+        images = sample_images(to_graph(network, STORAGE))
+        assert images.min() >= 0 and images.max() <= 1 and images.std() > 0.1
 
 
-def test_a_folder_that_does_not_exist(tmp_path):
+BAD = {
+    "container": ({"container": "int2"}, "`container` must be one of auto, int8, .*, but received 'int2'"),
+    "runtime": ({"runtime": "tflite"}, "`runtime` must be one of litert, tflite_runtime, but received 'tflite'"),
+    "int4": ({"container": "int4", "runtime": "tflite_runtime"}, "`container` must be one of .* for tflite_runtime, .* 'int4'"),
+    "input": ({"input_type": "int16"}, "`input_type` must be one of None, int8, uint8, float32, but received 'int16'"),
+    "float": ({"container": "float16", "output_type": "uint8"}, "`output_type` must be float32 where the network is in float"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_choices_that_there_are_not(case, tmp_path):
+    arguments, message = BAD[case]
     network, _ = _network(2)
-    with pytest.raises(DaquError, match="cannot be written"):
-        export_tflite(SPACE, network.subnet, TARGET, network.arrays(), tmp_path / "missing" / "model.tflite")
+    with pytest.raises(DaquError, match=message):
+        export_tflite(network, tmp_path / "model.tflite", **arguments)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_old_runtimes_get_no_int4():
+    network, _ = _network(2, SPACE, lambda subnet, rng: subnet.with_bits(4, 8))
+    graph = to_graph(network, targets.Storage(runtime="tflite_runtime"))
+    assert {operator.container for operator in graph.operators if isinstance(operator, Weighted)} == {"INT8"}
+
+
+def test_a_path_that_cannot_be_written(tmp_path):
+    network, _ = _network(2)
+    (tmp_path / "folder.tflite").mkdir()
+    for path in (tmp_path / "missing" / "model.tflite", tmp_path / "folder.tflite"):
+        with pytest.raises(DaquError, match="cannot be written .*: choose another output path"):
+            export_tflite(network, path)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.tflite"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    def write_bytes(self, data):
+        self.open("wb").write(data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    network, _ = _network(2)
+    data = encode(to_graph(network, STORAGE), STORAGE)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", write_bytes)
+    with pytest.raises(DaquError, match="No space left on device"):
+        export.write(data, tmp_path / "model.tflite")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_scale_beyond_what_kernels_take_saturates_just_the_same():

@@ -357,7 +357,7 @@ def store_other_pads(model):
 
 OTHERS = [
     ("multiply", "input", use_relu),
-    ("add_constant", 1.0, use_relu),
+    ("add_constant", 1.0, use_relu6),
     ("add_constant", 1.0, store_another_constant),
     ("max_pool", (2, 2), use_relu),
     ("pad", ((1, 0), (0, 0)), store_other_pads),

@@ -6,13 +6,15 @@ import tensorflow as tf
 import tflite_networks
 
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_graph import Graph, QuantizedTensor
+from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor
 from daqu_tf.tflite_operators import (
     Add,
     AddConstant,
     Conv2D,
+    Dequantize,
     FullyConnected,
     MaxPool,
+    Minimum,
     Multiply,
     Pad,
     Quantize,
@@ -60,6 +62,21 @@ def scales(*values: float) -> dict:
     return {"weight_scales": np.array(values)}
 
 
+def fours(kind: type) -> dict:
+    return {"weight_scales": np.full(4, 0.01), "bias": np.zeros(4, kind), "container": "INT8"}
+
+
+def real_dense(**changes) -> FullyConnected:
+    fields = {"weights": np.ones((4, 4)), "weight_scales": np.zeros(0), "bias": np.zeros(4), "container": "FLOAT32"}
+    return dense(**fields | changes)
+
+
+def real(operator, names: str, shape: tuple[int, ...] = (1, 8, 8, 4)) -> Graph:
+    """A graph of one operator from x to y, of which those named are real."""
+    tensors = (FloatTensor(name, shape) if name in names else QuantizedTensor(name, shape, 0.1, 0) for name in "xy")
+    return Graph(tuple(tensors), (operator,), "x", "y")
+
+
 BAD = {
     "weights above INT8": (graph(conv(weights=np.full((2, 3, 3, 4), 128))), "'y': weights must be in [-127, 127]"),
     "weight -128": (graph(conv(weights=np.full((2, 3, 3, 4), -128, np.int8))), "'y': weights must be in [-127, 127]"),
@@ -87,7 +104,7 @@ BAD = {
     "zero point of a reshape": (graph(Reshape("x", "y", (1, 8, 8, 4)), y=SAME | {"zero_point": 1}), "must be those of 'x'"),
     "size of a reshape": (graph(Reshape("x", "y", (1, 9)), y={"shape": (1, 9)}), "'y': Reshape cannot take input of shape"),
     "negative pads": (graph(Pad("x", "y", ((0, 0), (-1, 0))), y=SAME), "'y': Pad cannot take input of shape (1, 8, 8, 4)"),
-    "container": (graph(dense(container="INT2")), "'y': container must be one of ['INT4', 'INT8']"),
+    "container": (graph(dense(container="INT2")), "'y': container must be one of ['FLOAT16', 'FLOAT32', 'INT4', 'INT8']"),
     "input channels": (graph(x={"shape": (1, 8, 8, 5)}), "'y': Conv2D cannot take input of shape (1, 8, 8, 5)"),
     "output shape": (graph(conv(stride=2)), "'y': shape must be (1, 4, 4, 2), but received (1, 8, 8, 2)"),
     "batch": (graph(x={"shape": (2, 8, 8, 4)}), "'x': shape must be (1, height, width, channels)"),
@@ -98,8 +115,21 @@ BAD = {
     "zero point": (graph(x={"zero_point": 128}), "'x': zero_point must be in [-128, 127]"),
     "zero point of uint8": (graph(x={"zero_point": -1, "type": "UINT8"}), "'x': zero_point must be in [0, 255]"),
     "type": (graph(x={"type": "INT16"}), "'x': type must be INT8 or UINT8, but received 'INT16'"),
-    "reads uint8": (graph(x={"type": "UINT8"}), "'x': Conv2D needs INT8 there, but it is UINT8"),
-    "writes uint8": (graph(Quantize("x", "y"), y=SAME | {"type": "UINT8"}), "'y': Quantize needs INT8 there, but it is UINT8"),
+    "reads uint8": (graph(x={"type": "UINT8"}), "'y': Conv2D needs INT8 throughout, or FLOAT32, but reads UINT8 and writes INT8"),
+    "quantizes to float": (real(Quantize("x", "y"), "y"), "'y': Quantize needs INT8 or UINT8 there, but it is FLOAT32"),
+    "dequantizes float": (real(Dequantize("x", "y"), "xy"), "'y': Dequantize makes FLOAT32 of INT8 or UINT8, but reads FLOAT32"),
+    "minimum of int8": (real(Minimum("x", "y", 1.0), "y"), "'y': Minimum needs FLOAT32 throughout, but reads INT8"),
+    "infinite limit": (real(Minimum("x", "y", np.inf), "xy"), "'y': limit must be finite real numbers"),
+    "integers between real tensors": (real(dense(weights=np.ones((4, 4), int), **fours(int)), "xy"), "its tensors must be INT8"),
+    "real bias between integers": (real(dense(weights=np.ones((4, 4), int), **fours(float)), ""), "its tensors must be FLOAT32"),
+    "integer bias of real weights": (real(real_dense(bias=np.zeros(4, int)), "xy"), "'y': bias must be finite real numbers"),
+    "infinite weights": (real(real_dense(weights=np.full((4, 4), np.inf)), "xy"), "'y': weights must be finite real numbers"),
+    "beyond FLOAT16": (
+        real(real_dense(weights=np.full((4, 4), 1e6), container="FLOAT16"), "xy"),
+        "'y': weights must be finite real numbers",
+    ),
+    "scales of real weights": (real(real_dense(weight_scales=np.ones(4)), "xy"), "and weight_scales (0,) in a FLOAT container"),
+    "rank of a real tensor": (real(real_dense(), "xy", (1, 8, 4)), "'x': shape must be (1, height, width, channels)"),
     "steep": (graph(y={"scale": 1e-6}), "'y': one step of its operands must be less than 256 output scales"),
     "names": (graph(y={"name": "x"}), "'x': tensor names must be unique"),
     "unknown input": (graph(conv(input="z")), "'z': it is read to compute 'y' before it is computed"),

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import subprocess
@@ -6,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 
-from daqu_tf import atomic, data, output, pipeline, targets, tflite_file, tflite_metadata
+from daqu_tf import atomic, data, output, pipeline, tflite_file, tflite_metadata
 from daqu_tf.config import RunConfig
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import top1
-from daqu_tf.export import export_tflite
 from daqu_tf.supernet import Supernet
+from daqu_tf.targets import Storage
 from daqu_tf.trained_run import TrainedRun
 
 
@@ -71,10 +72,15 @@ def test_fine_tuned_exported_and_not_trained_again(run, tmp_path):
     assert list(run.fine_tune("m00", 4 / 60, 0.0, lambda *_: pytest.fail("It is there already."))) == [row]
     with pytest.raises(DaquError, match="was made with other settings: give --overwrite"):
         run.fine_tune("m00", 5 / 60, 0.0, lambda *_: None)
-    path = run.export("m00", fine_tuned=True, path=tmp_path / "m00.tflite")
+    path = tmp_path / "m00.tflite"
+    manifest = run.export("m00", fine_tuned=True, path=path, command="daqu-export ...")
+    assert json.loads((tmp_path / "m00.manifest.json").read_text())["command"] == manifest["command"] == "daqu-export ..."
+    assert manifest["accuracy"]["fine_tuned"]["search"] == pytest.approx(row["search_accuracy"]["fine_tuned"], abs=0.01)
+    assert manifest["accuracy"]["file"]["test"] > 0.5 and manifest["top1_agreement"] > 0.99
+    assert manifest["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     dataset = run.dataset
     assert top1(HostDevice().predict(path, dataset.x_search), dataset.y_search) > 0.5
-    path = run.export("m00", fine_tuned=False, path=tmp_path / "inherited.tflite")
+    run.export("m00", fine_tuned=False, path=(path := tmp_path / "inherited.tflite"))
     assert top1(HostDevice().predict(path, dataset.x_search), dataset.y_search) < 0.5
 
 
@@ -101,12 +107,13 @@ def test_what_was_not_fine_tuned_is_not_exported_as_such(run, tmp_path):
 def test_a_finalist_is_exported_as_the_run_fine_tuned_it(run, tmp_path, monkeypatch):
     network = run.inherited(member(run.space))
     arrays = network.arrays() | {"classifier/bias": np.arange(10, dtype=np.float32)}
-    (run.folder / "models").mkdir()
+    (run.folder / "finalists").mkdir()
     monkeypatch.setattr(run, "_finalists", lambda: {"m01": {"values": member(run.space).to_json()}})
-    export_tflite(run.space, network.subnet, targets.get("litert_cpu"), arrays, own := run.folder / "models" / "m01.tflite")
-    path = run.export("m01", fine_tuned=True, path=tmp_path / "uint8.tflite", input_type="uint8")
-    before, after = (HostDevice().outputs(file, run.dataset.x_search[:20])[0] for file in (own, path))
-    np.testing.assert_array_equal(before, after)
+    output.write_arrays(own := run.folder / "finalists" / "m01.npz", arrays)
+    run.export("m01", fine_tuned=True, path=(path := tmp_path / "uint8.tflite"), storage=Storage(input_type="uint8"))
+    network.load_arrays(arrays)
+    expected = network(run.dataset.x_search[:20]).numpy()
+    np.testing.assert_allclose(HostDevice().predict(path, run.dataset.x_search[:20]), expected, atol=0.2)
     (tmp_path / "m01.json").write_text(json.dumps(run.space.largest().to_json()))
     with pytest.raises(DaquError, match="m01 has not been fine-tuned by daqu-train"):
         run.export(str(tmp_path / "m01.json"), fine_tuned=True, path=path)

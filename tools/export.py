@@ -6,15 +6,23 @@ The subnet is `largest`, `smallest`, the name of a finalist (m00), or a JSON fil
 """
 
 import pathlib
+import shlex
+import sys
 
 from absl import flags
 
+from daqu_tf import targets
 from daqu_tf.tools import command
 
 _RUN = flags.DEFINE_string("run", None, "Output folder of daqu-run or daqu-train.")
 _SUBNET = flags.DEFINE_string("subnet", "largest", "largest, smallest, a finalist's name, or a JSON file.")
 _FINE_TUNED = flags.DEFINE_bool("fine_tuned", False, "With the weights that `daqu-train --subnet` left, else the finalist's own.")
-_INPUT_TYPE = flags.DEFINE_enum("input_type", "int8", ("int8", "uint8"), "uint8: pixels as they are; int8: pixel - 128.")
+_CONTAINER = flags.DEFINE_enum("container", None, targets.CONTAINERS, "Of the weights; by default what the run's target has.")
+_RUNTIME = flags.DEFINE_enum("runtime", "litert", targets.RUNTIMES, "The oldest that has to run the file.")
+_INPUT_TYPE = flags.DEFINE_enum(
+    "input_type", None, targets.TYPES, "uint8: pixels as they are; int8: pixel - 128; float32: pixel / 255."
+)
+_OUTPUT_TYPE = flags.DEFINE_enum("output_type", None, targets.TYPES, "Of the logits; by default int8, or float32 in a float file.")
 _OUTPUT = flags.DEFINE_string("output", None, "The .tflite file to write.")
 
 
@@ -23,8 +31,11 @@ def _export(argv: list[str]) -> None:
     from daqu_tf.trained_run import TrainedRun
 
     run, path = TrainedRun(pathlib.Path(_RUN.value)), pathlib.Path(_OUTPUT.value)
-    run.export(_SUBNET.value, _FINE_TUNED.value, path, _INPUT_TYPE.value)
-    print(f"Wrote {path} ({path.stat().st_size:,} bytes)")
+    container = _CONTAINER.value or targets.get(run.config.target).storage.container
+    storage = targets.Storage(container, _RUNTIME.value, _INPUT_TYPE.value, _OUTPUT_TYPE.value)
+    manifest = run.export(_SUBNET.value, _FINE_TUNED.value, path, storage, shlex.join(["daqu-export", *sys.argv[1:]]))
+    accuracy = manifest["accuracy"]["file"]["test"]
+    print(f"Wrote {path} ({manifest['file_bytes']:,} bytes, {accuracy:.1%} on test) and {path.with_suffix('.manifest.json').name}")
 
 
 def main() -> None:

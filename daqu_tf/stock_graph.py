@@ -1,11 +1,4 @@
-"""A switchable model of the user's own as a `.tflite` file of its trained integers: what `export.py` is for searched networks.
-
-    model = make_switchable(stock)
-    initialise_steps(model, images)
-    set_bits(model, weight_bits=4, activation_bits=8)
-    ...  # Train.
-    round_biases(model)
-    export_tflite(model, "model.tflite")
+"""The `Graph` of a switchable model of the user's own: what `subnet_graph.py` is for searched networks.
 
 An operator of the file ends where `stock_models.py` has a quantizer: batch normalization is folded into the kernel before it, and
 a ReLU clips where int8 itself does. Dropout is left out, and so is a softmax or sigmoid at the end: the file puts out logits.
@@ -13,15 +6,14 @@ a ReLU clips where int8 itself does. Dropout is left out, and so is a softmax or
 
 import dataclasses
 import math
-import os
 
 import numpy as np
 import tensorflow as tf
 
-from daqu_tf import targets
 from daqu_tf.errors import DaquError
-from daqu_tf.export import fold, save, trained_codes, weighted
+from daqu_tf.graph_builder import GraphBuilder, Kernel
 from daqu_tf.keras import QuantizeWrapper, keras
+from daqu_tf.space import FLOAT_BITS
 from daqu_tf.stock_models import (
     KERNELS,
     RELU,
@@ -32,13 +24,13 @@ from daqu_tf.stock_models import (
     functional,
     last_function,
     quantized,
+    switchable_tensors,
 )
-from daqu_tf.targets import Target
-from daqu_tf.tflite_graph import Graph, QuantizedTensor
-from daqu_tf.tflite_operators import Add, GlobalAveragePool, MaxPool, Operator, Pad, Reshape, same_pads
+from daqu_tf.targets import Storage
+from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor, Tensor
+from daqu_tf.tflite_operators import Add, GlobalAveragePool, MaxPool, Minimum, Pad, Reshape, same_pads
 
 layers = keras.layers
-CONTAINERS = {"auto": "litert_cpu", "int8": "litert_cpu_int8"}  # The targets that decide so.
 LOGITS = {"softmax", "sigmoid"}  # Left out at the end, where they change nothing in the order of the outputs.
 PLAIN = {"data_format": "channels_last", "groups": 1, "dilation_rate": (1, 1), "depth_multiplier": 1}
 UNPADDED = ((0, 0), (0, 0))
@@ -49,7 +41,7 @@ class _Padded:
     """A tensor in zeros, which most convolutions add themselves."""
 
     name: str
-    tensor: QuantizedTensor
+    tensor: Tensor
     pads: tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -58,6 +50,7 @@ class _Unrounded:
     """What an operator computes before it rounds: batch normalization and a ReLU may still join it.
 
     Attributes:
+        name: Of the layer that it is the output of.
         layer: With which it begins.
         inputs: What that reads.
         window: Stride and padding of a convolution.
@@ -65,33 +58,32 @@ class _Unrounded:
         relu_limit: Where the ReLU clips, if there is one.
     """
 
+    name: str
     layer: keras.layers.Layer
-    inputs: tuple[QuantizedTensor, ...]
+    inputs: tuple[Tensor, ...]
     window: dict[str, int | str] = dataclasses.field(default_factory=dict)
     norm: keras.layers.Layer | None = None
     relu_limit: float | None = None
 
 
-_Value = QuantizedTensor | _Padded | _Unrounded
-
-
-@dataclasses.dataclass(frozen=True)
-class _Kernel:
-    """What a target chooses a container for."""
-
-    kind: str
-    weight_bits: int
+_Value = Tensor | _Padded | _Unrounded
 
 
 class _Builder:
-    """Collects tensors and operators in order; each rule takes a stock layer and what it reads."""
+    """Adds layers to a graph; each rule takes a stock layer and what it reads."""
 
-    def __init__(self, tensors: list[SwitchableTensor], target: Target):
-        self.quantizers = {(tensor.layer, tensor.role): tensor for tensor in tensors}
-        self.target = target
-        self.tensors: dict[str, QuantizedTensor] = {}
-        self.operators: list[Operator] = []
-        self.biases: list[tuple[_Unrounded, np.ndarray]] = []  # And what the int32 ones stand for.
+    def __init__(self, tensors: list[SwitchableTensor], storage: Storage):
+        for tensor in tensors:
+            if not (2 <= (bits := _bits(tensor)) <= 8 or bits == FLOAT_BITS):
+                raise DaquError(
+                    f"layer {tensor.layer!r}: the {tensor.role} has {bits} bits: set bits from 2 to 8, or 32 for float."
+                )
+        # At 32 bits a tensor is as if it had no quantizer.
+        self.quantizers = {(tensor.layer, tensor.role): tensor for tensor in tensors if _bits(tensor) != FLOAT_BITS}
+        # A layer's own attribute may be the rounded one.
+        self.kernels = {tensor.layer: tensor.kernel for tensor in tensors if tensor.role == "weight"}
+        self.graph = GraphBuilder(storage)
+        self.biases: list[tuple[_Unrounded, np.ndarray]] = []  # And what the stored ones stand for.
 
     def add(self, layer: keras.layers.Layer, values: list[_Value], is_last: bool) -> _Value:
         """A layer with its function and its quantizer; returns what it leaves."""
@@ -100,33 +92,33 @@ class _Builder:
         function = last_function(layer)
         if function in RELU:
             value = _rectified(layer, value)
+        if isinstance(value, _Unrounded):
+            value = dataclasses.replace(value, name=layer.name)
         if (layer.name, "activation") in self.quantizers:
             value = self.rounded(layer, value)
         if function not in RELU | {"linear"} and not (is_last and function in LOGITS):
             raise _refused(layer, f"the file has no {function}, and only at the end of a model a softmax or sigmoid is left out")
         return value
 
-    def image(self, layer: keras.layers.Layer) -> QuantizedTensor:
+    def image(self, layer: keras.layers.Layer) -> Tensor:
         """The model's input."""
         (shape,) = layer.output_shape
         if None in shape[1:]:
             raise _refused(layer, f"its shape is {shape}: build the model for images of one size")
         if (layer.name, "activation") not in self.quantizers:
-            raise _refused(layer, "no quantizer rounds the images: give `quantize_apply` the `SwitchableScheme`")
+            return self.graph.declare(FloatTensor(layer.name, (1, *shape[1:])))
         step, *_, highest = self.codes(layer.name)
-        return self.declare(QuantizedTensor(layer.name, (1, *shape[1:]), step, 127 - highest))
+        return self.graph.declare(QuantizedTensor(layer.name, (1, *shape[1:]), step, 127 - highest))
 
     def kernel(self, layer: keras.layers.Layer, value: _Value) -> _Unrounded:
         """A convolution or dense layer."""
-        if (layer.name, "weight") not in self.quantizers:
-            raise _refused(layer, "float layers cannot be exported yet: give it a quantizer of its weights")
         if type(layer) is layers.Dense:
-            return _Unrounded(layer, (self.stored(value),))
+            return _Unrounded(layer.name, layer, (self.stored(value),))
         stride = layer.strides[0]
         source, padding = self.padding(layer, value, stride)
-        return _Unrounded(layer, (source,), {"stride": stride, "padding": padding})
+        return _Unrounded(layer.name, layer, (source,), {"stride": stride, "padding": padding})
 
-    def padding(self, layer: keras.layers.Layer, value: _Value, stride: int) -> tuple[QuantizedTensor, str]:
+    def padding(self, layer: keras.layers.Layer, value: _Value, stride: int) -> tuple[Tensor, str]:
         """What a convolution reads, and its padding: where a ZeroPadding2D adds what SAME does, it needs no operator."""
         if layer.padding == "same":
             return self.stored(value), "SAME"
@@ -147,47 +139,52 @@ class _Builder:
         """A residual sum."""
         if len(values) != 2:
             raise _refused(layer, f"it adds {len(values)} tensors: add two at a time")
-        return _Unrounded(layer, tuple(map(self.stored, values)))
+        return _Unrounded(layer.name, layer, tuple(map(self.stored, values)))
 
     def pool(self, layer: keras.layers.Layer, value: _Value) -> _Unrounded:
         """A global average."""
-        return _Unrounded(layer, (self.stored(value),))
+        return _Unrounded(layer.name, layer, (self.stored(value),))
 
-    def max_pool(self, layer: keras.layers.Layer, value: _Value) -> QuantizedTensor:
+    def max_pool(self, layer: keras.layers.Layer, value: _Value) -> Tensor:
         """The largest of each window."""
         source = self.stored(value)
         size, stride = tuple(layer.pool_size), layer.strides[0]
-        return self.moved(MaxPool(source.name, layer.name, size, stride, layer.padding.upper()), source)
+        return self.graph.move(MaxPool(source.name, layer.name, size, stride, layer.padding.upper()), source)
 
     def zeros(self, layer: keras.layers.Layer, value: _Value) -> _Padded:
         """Zeros around a tensor."""
         return _Padded(layer.name, self.stored(value), tuple(map(tuple, layer.padding)))
 
-    def reshaped(self, layer: keras.layers.Layer, value: _Value) -> QuantizedTensor:
+    def reshaped(self, layer: keras.layers.Layer, value: _Value) -> Tensor:
         """Another shape, if it is another one."""
         source = self.stored(value)
         shape = tuple(layer.compute_output_shape(source.shape))
-        return source if shape == source.shape else self.moved(Reshape(source.name, layer.name, shape), source)
+        return source if shape == source.shape else self.graph.move(Reshape(source.name, layer.name, shape), source)
 
     def unchanged(self, layer: keras.layers.Layer, value: _Value) -> _Value:
         """A layer that is nothing but its function, if that."""
         return value
 
-    def stored(self, value: _Value) -> QuantizedTensor:
-        """The value as a tensor of the file."""
+    def stored(self, value: _Value) -> Tensor:
+        """The value as a tensor of the file; what no quantizer rounds is real."""
         if isinstance(value, _Unrounded):
-            raise _refused(value.layer, "no quantizer rounds its output: give it `activation_bits`")
-        if isinstance(value, QuantizedTensor):
-            return value
-        return self.tensors.get(value.name) or self.moved(Pad(value.tensor.name, value.name, value.pads), value.tensor)
+            return self.unrounded(value)
+        if isinstance(value, _Padded):
+            added = self.graph.tensors.get(value.name)
+            return added or self.graph.move(Pad(value.tensor.name, value.name, value.pads), value.tensor)
+        return value
 
-    def moved(self, operator: Operator, source: QuantizedTensor) -> QuantizedTensor:
-        """The output of an operator that takes integers as they are."""
-        self.operators.append(operator)
-        shape = operator.output_shape(source.shape)
-        return self.declare(dataclasses.replace(source, name=operator.output, shape=shape))
+    def unrounded(self, value: _Unrounded) -> Tensor:
+        """The value as real numbers."""
+        name = value.name
+        if name in self.graph.tensors:
+            return self.graph.tensors[name]
+        if value.relu_limit in (None, math.inf):
+            return self.computed(value, FloatTensor(name, self.shape(value)), relu=value.relu_limit is not None)
+        unclipped = self.computed(value, FloatTensor(f"{name}.unclipped", self.shape(value)), relu=True)
+        return self.graph.add(Minimum(unclipped.name, name, value.relu_limit), FloatTensor(name, unclipped.shape))
 
-    def rounded(self, layer: keras.layers.Layer, value: _Value) -> QuantizedTensor:
+    def rounded(self, layer: keras.layers.Layer, value: _Value) -> Tensor:
         """The output of an operator that rounds. A ReLU clips at 0, int8 itself at the highest code, which therefore is 127."""
         if not isinstance(value, _Unrounded):
             raise _refused(layer, "its input is rounded already, and no operator of the file rounds it once more")
@@ -195,41 +192,47 @@ class _Builder:
         is_pool = type(value.layer) is layers.GlobalAveragePooling2D
         if highest - lowest < 255 and (lowest < 0 or is_pool):
             raise _refused(layer, "only behind a ReLU of a kernel or sum an output has less than 8 bits: set its bits to 8")
-        operator = self.operator(value, layer.name, step, relu=lowest == 0)
-        self.operators.append(operator)
-        shape = operator.output_shape(*(tensor.shape for tensor in value.inputs))
-        return self.declare(QuantizedTensor(layer.name, shape, step, 127 - highest))
+        return self.computed(value, QuantizedTensor(layer.name, self.shape(value), step, 127 - highest), relu=lowest == 0)
 
-    def operator(self, value: _Unrounded, output: str, scale: float, relu: bool) -> Operator:
-        """What computes a value and writes it as `output`."""
-        names = (*(tensor.name for tensor in value.inputs), output)
+    def shape(self, value: _Unrounded) -> tuple[int, ...]:
+        """Of the value."""
+        first = value.inputs[0].shape
         if type(value.layer) is layers.Add:
-            return Add(*names, relu=relu)
+            return first
+        computed = value.layer.compute_output_shape((None, *first[1:]))[1:]
+        if value.window.get("padding") == "SAME":  # Perhaps of a ZeroPadding2D, of which the layer does not know.
+            computed = (*(-(-size // value.window["stride"]) for size in first[1:3]), computed[-1])
+        return (1, *computed)
+
+    def computed(self, value: _Unrounded, output: Tensor, relu: bool) -> Tensor:
+        """Adds what computes a value and writes it as `output`."""
+        names = (*(tensor.name for tensor in value.inputs), output.name)
+        if type(value.layer) is layers.Add:
+            return self.graph.add(Add(*names, relu=relu), output)
         if type(value.layer) is layers.GlobalAveragePooling2D:
-            return GlobalAveragePool(*names, keepdims=value.layer.keepdims)
-        tensor = self.quantizers[value.layer.name, "weight"]
-        (bits, step), kernel, kind = _precision(tensor), tensor.kernel.numpy(), _kind(value.layer)
-        factor, offset = _factor_and_offset(value, len(step))
-        codes = trained_codes(kind, kernel, step, bits)
-        codes, scales, bias, written = fold(codes, step, factor, offset, value.inputs[0].scale, scale)
+            return self.graph.add(GlobalAveragePool(*names, keepdims=value.layer.keepdims), output)
+        kernel = self.trained(value)
+        factor, offset = _factor_and_offset(value, len(kernel.rows))
+        output, written = self.graph.add_weighted(kernel, value.inputs[0], output, factor, offset, relu)
         self.biases.append((value, written))
-        arguments = {"weight_scales": scales, "bias": bias, "relu": relu}
-        container = self.target.container(_Kernel(kind, bits))
-        return weighted(kind, container, names, codes, kernel.shape[:2], value.window, **arguments)
+        return output
+
+    def trained(self, value: _Unrounded) -> Kernel:
+        """The weights of a value's layer, at its active bits."""
+        layer, kind = value.layer, _kind(value.layer)
+        if tensor := self.quantizers.get((layer.name, "weight")):
+            return Kernel.of(kind, tensor.kernel.numpy(), _step(tensor), _bits(tensor), **value.window)
+        own = layer.depthwise_kernel if type(layer) is layers.DepthwiseConv2D else layer.kernel
+        return Kernel.of(kind, self.kernels.get(layer.name, own).numpy(), None, FLOAT_BITS, **value.window)
 
     def codes(self, name: str, relu_limit: float | None = None) -> tuple[float, int, int]:
         """Step, lowest and highest code of an activation."""
         tensor = self.quantizers[name, "activation"]
-        bits, step = _precision(tensor)
-        lowest, highest = tensor.quantizer.code_range(bits)
+        step = _step(tensor)
+        lowest, highest = tensor.quantizer.code_range(_bits(tensor))
         if relu_limit is not None:
             lowest, highest = 0, round(min(highest, relu_limit / float(step)))
         return float(step), lowest, highest
-
-    def declare(self, tensor: QuantizedTensor) -> QuantizedTensor:
-        """Adds a tensor to the file."""
-        self.tensors[tensor.name] = tensor
-        return tensor
 
 
 _RULES = {
@@ -278,15 +281,14 @@ def _rectified(layer: keras.layers.Layer, value: _Value) -> _Unrounded:
     return dataclasses.replace(value, relu_limit=6.0 if last_function(layer) == "relu6" else math.inf)
 
 
-def _precision(tensor: SwitchableTensor) -> tuple[int, np.ndarray]:
-    """The active width, and its step, as in training."""
-    bits = int(tensor.variables["bits"])
-    if not 2 <= bits <= 8:
-        raise DaquError(
-            f"layer {tensor.layer!r}: the {tensor.role} has {bits} bits, and float layers cannot be exported yet: "
-            "set bits from 2 to 8."
-        )
-    return bits, tf.exp(tensor.quantizer.log_step(tensor.variables, bits)).numpy()
+def _bits(tensor: SwitchableTensor) -> int:
+    """The active width."""
+    return int(tensor.variables["bits"])
+
+
+def _step(tensor: SwitchableTensor) -> np.ndarray:
+    """The step of the active width, as in training."""
+    return tf.exp(tensor.quantizer.log_step(tensor.variables, _bits(tensor))).numpy()
 
 
 def _factor_and_offset(value: _Unrounded, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -305,38 +307,22 @@ def _float64(variable: tf.Variable) -> np.ndarray:
     return variable.numpy().astype(np.float64)
 
 
-def to_graph(model: keras.Model, container: str = "auto") -> Graph:
-    """The integer graph of a model at its active bits, which are 2 to 8; its output are logits.
+def to_graph(model: keras.Model, storage: Storage) -> Graph:
+    """The graph of a model at its active bits; its output are logits.
 
     Args:
         model: From `make_switchable` or `quantize_apply`, calibrated by `initialise_steps`, with one input and one output.
-        container: `auto` stores pointwise convolutions and dense layers of at most 4 bits as packed INT4, `int8` none.
+        storage: Decides the containers.
 
     Raises:
-        DaquError: A layer cannot be written, has 32 bits, or has no steps yet.
+        DaquError: A layer cannot be written, or has no steps yet.
     """
-    builder, output = _build(model, container)
-    return Graph(tuple(builder.tensors.values()), tuple(builder.operators), model.input_names[0], output)
-
-
-def export_tflite(model: keras.Model, path: str | os.PathLike, container: str = "auto") -> None:
-    """Writes a model to `path`, after reading the bytes back and comparing every integer and scale.
-
-    The file reads int8 images: round(x / scale), with the scale of its input and x as the model takes it.
-
-    Args:
-        model: As for `to_graph`.
-        path: Of the `.tflite` file; it is there whole or not at all.
-        container: As for `to_graph`.
-
-    Raises:
-        DaquError: The model cannot be written, or the file; or the file does not hold what was trained.
-    """
-    save(to_graph(model, container), path)
+    builder, source, sink = _build(model, storage)
+    return builder.graph.graph(source, sink)
 
 
 def round_biases(model: keras.Model) -> None:
-    """Moves offsets to what the file's int32 biases hold exactly, so that the model computes what its file does.
+    """Moves offsets to what a file's int32 biases hold exactly, so that the model computes what its file does.
 
     A bias counts in input scale x weight scale, which at 2 or 3 weight bits is a good part of an output step.
 
@@ -346,7 +332,7 @@ def round_biases(model: keras.Model) -> None:
     Raises:
         DaquError: As `to_graph`.
     """
-    for value, written in _build(model, "int8")[0].biases:
+    for value, written in _build(model, Storage("int8"))[0].biases:
         factor, offset = _factor_and_offset(value, len(written))
         if value.norm is not None and value.norm.center:
             value.norm.beta.assign_add(written - offset)
@@ -354,12 +340,17 @@ def round_biases(model: keras.Model) -> None:
             value.layer.bias.assign_add(np.divide(written - offset, factor, out=np.zeros_like(factor), where=factor != 0))
 
 
-def _build(model: keras.Model, container: str) -> tuple[_Builder, str]:
-    """All tensors and operators, and the name of the output."""
-    if container not in CONTAINERS:
-        raise DaquError(f"`container` must be one of {', '.join(CONTAINERS)}, but received {container!r}: choose one of these.")
+def after_logits(model: keras.Model, logits: np.ndarray) -> np.ndarray:
+    """What the model puts out where its file puts out `logits`."""
+    (last,) = functional(model)._output_layers
+    function = last_function(last.layer if isinstance(last, QuantizeWrapper) else last)
+    return keras.activations.get(function if function in LOGITS else "linear")(tf.constant(logits)).numpy()
+
+
+def _build(model: keras.Model, storage: Storage) -> tuple[_Builder, str, str]:
+    """All tensors and operators, and the names of input and output."""
     model = functional(model)
-    builder = _Builder(_calibrated(model), targets.get(CONTAINERS[container]))
+    builder = _Builder(_calibrated(model, storage), storage)
     (first,), (last,) = model._input_layers, model._output_layers
     values = {first.name: builder.image(first)}
     for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
@@ -371,18 +362,19 @@ def _build(model: keras.Model, container: str) -> tuple[_Builder, str]:
                 raise _refused(layer, "it is called more than once: give each call a layer of its own")
             stock = layer.layer if isinstance(layer, QuantizeWrapper) else layer
             values[layer.name] = builder.add(stock, [values[parent.layer.name] for parent in node.parent_nodes], layer is last)
-    return builder, builder.stored(values[last.name]).name
+    return builder, first.name, builder.stored(values[last.name]).name
 
 
-def _calibrated(model: keras.Model) -> list[SwitchableTensor]:
+def _calibrated(model: keras.Model, storage: Storage) -> list[SwitchableTensor]:
     """The quantized tensors, if all are of this package and have steps."""
-    tensors = all_switchable(model)
+    tensors = switchable_tensors(model) if storage.in_float else all_switchable(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         received = f"{len(model.inputs)} and {len(model.outputs)}"
         raise DaquError(f"`model` must have one input and one output, but has {received}: export a part that has.")
     for layer in model.layers:
         if any(not isinstance(quantizer, StockQuantizer) for _, _, quantizer, *_ in quantized(layer)):
             raise _refused(layer, "a quantizer of it is not of `daqu_tf`: give `quantize_apply` the `SwitchableScheme`")
-    if not any(tensor.variables["log_step"].numpy().any() for tensor in tensors):
+    rounding = [tensor for tensor in tensors if _bits(tensor) != FLOAT_BITS]
+    if rounding and not any(tensor.variables["log_step"].numpy().any() for tensor in rounding):
         raise DaquError(f"`model` must have steps, but those of {model.name!r} were never set: call `initialise_steps` first.")
     return tensors

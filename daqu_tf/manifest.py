@@ -1,0 +1,65 @@
+"""What goes beside an exported file: the subnet, its layers as they are stored, and how well network and file do."""
+
+import dataclasses
+import hashlib
+import pathlib
+import zlib
+from typing import Any
+
+import numpy as np
+
+from daqu_tf import costs
+from daqu_tf.architecture import image_size
+from daqu_tf.data import Dataset
+from daqu_tf.devices import HostDevice
+from daqu_tf.evaluation import Scorer, top1
+from daqu_tf.export import at_size, layer_table
+from daqu_tf.space import FLOAT_BITS
+from daqu_tf.supernet import StaticNetwork
+from daqu_tf.targets import Storage
+
+
+def describe(
+    path: pathlib.Path, name: str, network: StaticNetwork, dataset: Dataset, storage: Storage, state: str
+) -> dict[str, Any]:
+    """The manifest of a file, which is run on the test split; what only the caller knows is left to add.
+
+    Args:
+        path: Of the file.
+        name: Of the model.
+        network: What the file was exported from.
+        dataset: That it was trained on.
+        storage: That it was exported with.
+        state: `inherited` or `fine_tuned`, what the network's weights are.
+    """
+    space, subnet, scorer = network.space, network.subnet, Scorer(network, dataset.x_train)
+    height, width = image_size(space.input_shape, subnet["resolution"])
+    simulated, written = scorer.logits(dataset.x_test), HostDevice().predict(path, at_size(network, dataset.x_test))
+    accuracy = {"search": scorer.accuracy(dataset.x_search, dataset.y_search), "test": top1(simulated, dataset.y_test)}
+    content = path.read_bytes()
+    manifest = {
+        "name": name,
+        "file": path.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "file_bytes": len(content),
+        "deflated_bytes": len(zlib.compress(content, 9)),
+        "space": space.name,
+        "storage": dataclasses.asdict(storage),
+        "dataset": dataset.name,
+        "input": {"height": height, "width": width, "offset": dataset.input_offset, "scale": dataset.input_scale},
+        "class_names": dataset.class_names,
+        "subnet": subnet.to_json(),
+        "subnet_text": str(subnet),
+        "layers": layer_table(space, subnet, storage),
+        "accuracy": {state: accuracy, "file": {"test": top1(written, dataset.y_test)}},
+        "top1_agreement": float(np.mean(written.argmax(1) == simulated.argmax(1))),
+        "macs": costs.macs(space, subnet),
+        "parameters": costs.parameters(space, subnet),
+    }
+    if FLOAT_BITS in subnet.values.values():
+        return manifest
+    return manifest | {
+        "genome": space.genome(subnet),
+        "bitops": costs.bitops(space, subnet),
+        "bit_packed_bytes": costs.bit_packed_bytes(space, subnet),
+    }
