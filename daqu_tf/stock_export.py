@@ -79,8 +79,9 @@ _Value = QuantizedTensor | _Padded | _Unrounded
 class _Kernel:
     """What a target chooses a container for."""
 
-    kind: str
     weight_bits: int
+    input_channels: int
+    is_pointwise: bool
 
 
 class _Builder:
@@ -214,7 +215,7 @@ class _Builder:
         codes, scales, bias, written = fold(codes, step, factor, offset, value.inputs[0].scale, scale)
         self.biases.append((value, written))
         arguments = {"weight_scales": scales, "bias": bias, "relu": relu}
-        container = self.target.container(_Kernel(kind, bits))
+        container = self.target.container(_Kernel(bits, value.inputs[0].shape[-1], kind in ("dense", "pointwise")))
         return weighted(kind, container, names, codes, kernel.shape[:2], value.window, **arguments)
 
     def codes(self, name: str, relu_limit: float | None = None) -> tuple[float, int, int]:

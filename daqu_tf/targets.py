@@ -56,20 +56,27 @@ class Target:
         metrics = {name for name, _ in self.objectives}
         if gene.endswith("activation_bits"):
             return (bits,) if "bitops" in metrics else ()
-        layer = dataclasses.replace(layer, weight_bits=bits)
+        # At an even number of input channels, where a width can change the container.
+        layer = dataclasses.replace(layer, weight_bits=bits, input_channels=2)
         return (bits,) if metrics & _PRICED_BY_WEIGHT_BITS else (self.container(layer),)
 
     def container(self, layer: Layer) -> str:
         """The type the file stores the layer's weights in.
 
-        A pointwise or dense layer of at most 4 bits is an INT4 FULLY_CONNECTED, which XNNPACK runs; it does not run an
-        INT4 CONV_2D, whose fallback kernel is twice as slow as INT8.
+        A dense layer or pointwise convolution of at most 4 bits that reads an even number of channels is an INT4
+        FULLY_CONNECTED.
         """
         return "INT4" if self.packs(layer) else "INT8"
 
     def packs(self, layer: Layer) -> bool | np.ndarray:
-        """Whether the weights are stored as INT4."""
-        return (layer.weight_bits <= 4) & (self.int4_fully_connected and layer.kind in ("pointwise", "dense"))
+        """Whether the weights are stored as INT4; of many layers at once, an array."""
+        # Measured in `benchmarks/export_speed.py`, as multiples of INT8's time (LiteRT 2.3, AVX-512). XNNPACK takes a
+        # FULLY_CONNECTED with INT4 weights and an even number of input channels: 1.02 to 1.04 for a whole network; a layer
+        # of few weights and many pixels up to 1.1, one of many weights and one pixel 0.6. What it does not take runs on
+        # built-in kernels: an odd number of channels 2 to 8, an INT4 CONV_2D or DEPTHWISE_CONV_2D 3 to 4 for a whole
+        # network. INT2, which 2-bit weights fit, it takes too, but at 1.5, and INT4 deflates to no more bytes.
+        fits = (layer.weight_bits <= 4) & (layer.input_channels % 2 == 0) & layer.is_pointwise
+        return fits & self.int4_fully_connected
 
 
 _PRICED_BY_WEIGHT_BITS = {"bitops", "bit_packed_bytes", "deflated_bytes"}  # Latency and file bytes see containers alone.

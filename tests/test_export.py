@@ -1,4 +1,5 @@
 import integer_reference
+import interpreters
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +15,7 @@ from daqu_tf.evaluation import Scorer
 from daqu_tf.export import INPUT_TYPES, export_tflite, fold, layer_table, round_biases, to_graph
 from daqu_tf.keras import keras
 from daqu_tf.layers import quantize_input, resize
-from daqu_tf.space import SearchSpace
+from daqu_tf.space import SearchSpace, Stage
 from daqu_tf.supernet import StaticNetwork
 from daqu_tf.tflite_operators import FullyConnected
 
@@ -106,6 +107,19 @@ def test_containers_follow_target_and_bits():
         assert packed == {row["name"] for row in table if row["container"] == "INT4"}
         low = {row["name"] for row in table if row["kind"] == "pointwise" and row["weight_bits"] <= 4}
         assert packed == (low if target.int4_fully_connected else set())
+
+
+@pytest.mark.parametrize("width, container", [(5, "INT8"), (6, "INT4")])
+def test_no_container_keeps_a_layer_from_the_delegate(width, container):
+    stages = (Stage((width,), (2,), (3,), (3,), 1), Stage((width,), (2,), (1,), (1,), 1, block="basic"))
+    space = SearchSpace("narrow", (8, 8, 1), 5, (width,), 1, stages, (width,), weight_bits=(4,), activation_bits=(8,))
+    network, _ = _network(0, space)
+    table = layer_table(space, network.subnet, TARGET)
+    one_by_one = ("expand", "project", "conv1", "shortcut", "head")  # All behind an odd number of channels, or an even one.
+    assert {row["container"] for row in table if row["name"].endswith(one_by_one)} == {container}
+    assert {row["container"] for row in table if not row["name"].endswith(one_by_one)} == {"INT8"}
+    graph = to_graph(space, network.subnet, TARGET, network.arrays())
+    assert interpreters.is_wholly_delegated(interpreters.loaded(tflite_file.write(graph), interpreters.XNNPACK), graph)
 
 
 def test_fold_makes_a_constant_of_a_dead_channel():
