@@ -2,10 +2,10 @@
 
     python benchmarks/export_speed.py
 
-A MobileNetV2 1.0 at 96x96 and two architectures of `mobilenet_v3_cifar`, with random weights whose steps and statistics come
-from images: time does not depend on training. Each is exported at several precisions; TensorFlow's converter makes the float32
-file and its own 8-bit one. All files of a network are timed in turns on one thread, each turn in a new random order, and
-compared within a turn.
+A MobileNetV2 1.0 at 96x96 and two architectures of `mobilenet_v3_cifar`, untrained, as time does not depend on it: weights and
+normalization are random, steps and statistics come from images. Each is exported at several precisions; TensorFlow's converter
+makes the float32 file and its own 8-bit one. All files of a network are timed in turns on one thread, each turn in a new random
+order, and compared within a turn.
 
 `forms`: the same codes as a FULLY_CONNECTED, between RESHAPEs, in INT4 or INT2, as the convolutions and depthwise convolutions that
 the exporter leaves in INT8; and single layers of several sizes, ten one behind another. From it comes `Target.packs`.
@@ -29,7 +29,7 @@ import zlib
 
 import numpy as np
 import records
-from absl import app, flags
+from absl import app, flags, logging
 
 import daqu_tf
 from daqu_tf import atomic, output, spaces, targets, tflite_file
@@ -86,10 +86,22 @@ def weights_of(space: SearchSpace, subnet: Subnet, path: pathlib.Path) -> dict[s
     if not path.exists():
         keras.utils.set_random_seed(_SEED.value)
         static, images = StaticNetwork(space, subnet.with_bits(8, 8)), images_of(space)
+        static.load_arrays(shaken(static.arrays()))
         static.initialise_steps(images, space.weight_bits)
         Scorer(static, images).recalibrate()
         output.write_arrays(path, static.arrays())
     return output.read_arrays(path)
+
+
+def shaken(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Other scales and offsets of batch normalization than 1 and 0, as in a trained network: else many biases would be 0."""
+    rng, drawn = np.random.default_rng(_SEED.value), dict(arrays)
+    for name, array in arrays.items():
+        if name.endswith("/gamma"):
+            drawn[name] = rng.uniform(0.5, 1.5, array.shape).astype(np.float32)
+        if name.endswith("/beta"):
+            drawn[name] = rng.normal(0, 0.3, array.shape).astype(np.float32)
+    return drawn
 
 
 def converted(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], quantized: bool) -> bytes:
@@ -99,6 +111,7 @@ def converted(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray],
     from daqu_tf.baked import bake
     from daqu_tf.supernet import extract
 
+    logging.set_verbosity(logging.WARNING)  # The converter tells much.
     converter = tf.lite.TFLiteConverter.from_keras_model(bake(extract(space, subnet.with_bits(FLOAT_BITS, FLOAT_BITS), arrays)))
     if quantized:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
