@@ -71,7 +71,7 @@ class Target:
     def packs(self, layer: Layer) -> bool | np.ndarray:
         """Whether the weights are stored as INT4; of many layers at once, an array."""
         # Measured in `benchmarks/export_speed.py`, as multiples of INT8's time (LiteRT 2.3, AVX-512). XNNPACK takes a
-        # FULLY_CONNECTED with INT4 weights and an even number of input channels: 1.00 to 1.03 for a whole network; a layer
+        # FULLY_CONNECTED with INT4 weights and an even number of input channels: 0.99 to 1.03 for a whole network; a layer
         # of few weights and many pixels up to 1.1, one of many weights and one pixel 0.6. What it does not take runs on
         # built-in kernels: an odd number of channels 3 to 8, a CONV_2D or DEPTHWISE_CONV_2D in INT4 2 to 4 for a whole
         # network. INT2, which 2-bit weights fit, it takes too, but at 1.3 to 1.5, for files 10 to 20% smaller than with
