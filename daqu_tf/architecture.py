@@ -152,6 +152,11 @@ class Layer:
         return self.name.endswith(".shortcut")
 
     @property
+    def is_pointwise(self) -> bool | np.ndarray:
+        """Whether it is the same matrix product at every pixel."""
+        return (self.kernel == 1) & (self.stride == 1 and self.kind != "depthwise")
+
+    @property
     def block(self) -> str:
         """Name of the block that it belongs to; empty for stem, head and classifier."""
         return self.name.rpartition(".")[0]

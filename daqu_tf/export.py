@@ -216,16 +216,15 @@ def _tensor(graph: Graph, name: str) -> Tensor:
 
 def layer_table(space: SearchSpace, subnet: Subnet, storage: Storage) -> list[dict[str, object]]:
     """Bits and container of each layer, for the manifest."""
-    fixed = subnet.fixed_bits
-    table = []
+    table, fixed = [], subnet.fixed_bits
     for layer in space.layers(subnet):
-        bits = subnet.values.get(f"{layer.name}.weight_bits", fixed)
+        layer = dataclasses.replace(layer, weight_bits=subnet.values.get(f"{layer.name}.weight_bits", fixed))
         table.append(
             {
                 "name": layer.name,
                 "kind": layer.kind,
-                "weight_bits": bits,
-                "container": storage.of(layer.kind, bits),
+                "weight_bits": layer.weight_bits,
+                "container": storage.of(layer),
                 "input_activation_bits": layer.input_bits if fixed != FLOAT_BITS else fixed,
                 "weights": layer.weights,
             }

@@ -38,10 +38,10 @@ class Kernel:
     """The trained weights of a layer.
 
     Attributes:
-        kind: `dense`, `pointwise`, `depthwise` or another convolution.
+        kind: `dense`, `depthwise` or another convolution.
         rows: Integers or, of a float layer, real numbers; (output channels, rest).
         steps: Of the integers (output channels,); None where the numbers are real.
-        bits: 2 to 8, or 32.
+        weight_bits: 2 to 8, or 32.
         size: Height and width.
         window: The `stride` of a convolution, and its `padding` where that is not SAME.
     """
@@ -49,7 +49,7 @@ class Kernel:
     kind: str
     rows: np.ndarray
     steps: np.ndarray | None
-    bits: int
+    weight_bits: int
     size: tuple[int, int] = (1, 1)
     window: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
 
@@ -62,6 +62,16 @@ class Kernel:
             rows = np.clip(np.round(rows / steps[:, None]), *weight_range(bits)).astype(np.int32)
         return cls(kind, rows, steps, bits, kernel.shape[:2] if kernel.ndim == 4 else (1, 1), window)
 
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it is the same matrix product at every pixel."""
+        return self.kind == "dense" or (self.kind != "depthwise" and (*self.size, self.window["stride"]) == (1, 1, 1))
+
+    @property
+    def input_channels(self) -> int:
+        """Of what it reads, where it is pointwise."""
+        return self.rows.shape[1]
+
     def real(self) -> np.ndarray:
         """The weights as real numbers (output channels, rest)."""
         return self.rows.astype(np.float64) if self.steps is None else self.rows * self.steps.astype(np.float64)[:, None]
@@ -72,7 +82,7 @@ class Kernel:
         XNNPACK takes no INT4 CONV_2D, and runs the FULLY_CONNECTED as fast as INT8.
         """
         arguments = {"relu": relu, "container": container} | numbers
-        if self.kind == "dense" or (self.kind == "pointwise" and container == "INT4"):
+        if self.kind == "dense" or (self.is_pointwise and container == "INT4"):
             return FullyConnected(*names, rows, **arguments)
         if self.kind == "depthwise":
             return DepthwiseConv2D(*names, rows.T.reshape(1, *self.size, -1), **self.window, **arguments)
@@ -167,7 +177,7 @@ class GraphBuilder:
         Returns:
             The output, and the offset that the file's bias stands for (output channels,).
         """
-        x, container = self.tensors[x.name], self.storage.of(kernel.kind, kernel.bits)
+        x, container = self.tensors[x.name], self.storage.of(kernel)
         names = (x.name, output.name)
         real = real or self.storage.in_float
         if real or FloatTensor in (type(x), type(output)) or container in FLOAT_CONTAINERS:

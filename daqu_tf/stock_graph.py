@@ -267,9 +267,7 @@ def _check_plain(layer: keras.layers.Layer) -> None:
 
 
 def _kind(layer: keras.layers.Layer) -> str:
-    if type(layer) is not layers.Conv2D:
-        return "dense" if type(layer) is layers.Dense else "depthwise"
-    return "pointwise" if (*layer.kernel_size, *layer.strides) == (1, 1, 1, 1) else "conv"
+    return {layers.Dense: "dense", layers.DepthwiseConv2D: "depthwise"}.get(type(layer), "conv")
 
 
 def _rectified(layer: keras.layers.Layer, value: _Value) -> _Unrounded:

@@ -1,6 +1,7 @@
 """What a network is for: the containers its runtime has, the bits worth searching there, and the objectives."""
 
 import dataclasses
+from typing import Protocol
 
 import numpy as np
 
@@ -10,6 +11,15 @@ from daqu_tf.space import FLOAT_BITS, Layer, SearchSpace, Subnet
 CONTAINERS = ("auto", "int8", "int4", "float32", "float16", "dynamic")
 RUNTIMES = ("litert", "tflite_runtime")
 TYPES = ("int8", "uint8", "float32")
+
+
+class Stored(Protocol):
+    """What decides how a layer's weights are stored: a `Layer` has it, and a `Kernel`."""
+
+    kind: str
+    weight_bits: int
+    input_channels: int
+    is_pointwise: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +64,22 @@ class Storage:
         """Whether all activations are real."""
         return self.container in ("float32", "float16", "dynamic")
 
-    def of(self, kind: str, bits: int) -> str:
-        """The type of the weights of a layer of that kind, as in `Layer`, at that width."""
-        if bits == FLOAT_BITS or (self.in_float and (self.container != "dynamic" or kind == "depthwise")):
+    def of(self, layer: Stored) -> str:
+        """The type of the weights of a layer."""
+        if layer.weight_bits == FLOAT_BITS or (self.in_float and (self.container != "dynamic" or layer.kind == "depthwise")):
             return "FLOAT16" if self.container == "float16" else "FLOAT32"
-        return "INT4" if self.packs(kind, bits) else "INT8"
+        return "INT4" if self.packs(layer) else "INT8"
 
-    def packs(self, kind: str, bits: int | np.ndarray) -> bool | np.ndarray:
-        """Whether such weights are stored as INT4, where they are stored as integers.
-
-        XNNPACK runs an INT4 FULLY_CONNECTED; it does not run an INT4 CONV_2D, whose fallback kernel is twice as slow as INT8.
-        """
-        at_speed = self.container != "int8" and self.runtime == "litert" and kind in ("pointwise", "dense")
-        return (bits <= 4) & (at_speed or self.container == "int4")
+    def packs(self, layer: Stored) -> bool | np.ndarray:
+        """Whether the weights, where they are integers, are stored as INT4; of many layers at once, an array."""
+        # Measured in `benchmarks/export_speed.py`, as multiples of INT8's time (LiteRT 2.3, AVX-512). XNNPACK takes a
+        # FULLY_CONNECTED with INT4 weights and an even number of input channels: 0.99 to 1.03 for a whole network; a layer
+        # of few weights and many pixels up to 1.1, one of many weights and one pixel 0.6. What it does not take runs on
+        # built-in kernels: an odd number of channels 3 to 8, a CONV_2D or DEPTHWISE_CONV_2D in INT4 2 to 4 for a whole
+        # network. INT2, which 2-bit weights fit, it takes too, but at 1.3 to 1.5, for files 10 to 20% smaller than with
+        # INT4, and 3 to 5% deflated.
+        at_speed = (layer.input_channels % 2 == 0) & layer.is_pointwise & (self.container != "int8" and self.runtime == "litert")
+        return (layer.weight_bits <= 4) & (at_speed | (self.container == "int4"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +130,8 @@ class Target:
         metrics = {name for name, _ in self.objectives}
         if gene.endswith("activation_bits"):
             return (bits,) if "bitops" in metrics else ()
-        layer = dataclasses.replace(layer, weight_bits=bits)
+        # At an even number of input channels, where a width can change the container.
+        layer = dataclasses.replace(layer, weight_bits=bits, input_channels=2)
         return (bits,) if metrics & _PRICED_BY_WEIGHT_BITS else (self.container(layer),)
 
     @property
@@ -126,12 +140,16 @@ class Target:
         return Storage("auto" if self.int4_fully_connected else "int8")
 
     def container(self, layer: Layer) -> str:
-        """The type the file stores the layer's weights in."""
-        return self.storage.of(layer.kind, layer.weight_bits)
+        """The type the file stores the layer's weights in.
+
+        A dense layer or pointwise convolution of at most 4 bits that reads an even number of channels is an INT4
+        FULLY_CONNECTED, if the target has that.
+        """
+        return self.storage.of(layer)
 
     def packs(self, layer: Layer) -> bool | np.ndarray:
-        """Whether the weights are stored as INT4."""
-        return self.storage.packs(layer.kind, layer.weight_bits)
+        """Whether the weights are stored as INT4; of many layers at once, an array."""
+        return self.storage.packs(layer)
 
 
 _PRICED_BY_WEIGHT_BITS = {"bitops", "bit_packed_bytes", "deflated_bytes"}  # Latency and file bytes see containers alone.

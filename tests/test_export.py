@@ -4,6 +4,7 @@ import itertools
 import pathlib
 
 import integer_reference
+import interpreters
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,7 +21,7 @@ from daqu_tf.export import encode, export_tflite, layer_table, round_biases, sam
 from daqu_tf.graph_builder import fold
 from daqu_tf.keras import keras
 from daqu_tf.layers import quantize_input, resize
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf.space import SearchSpace, Stage, Subnet
 from daqu_tf.supernet import StaticNetwork
 from daqu_tf.tflite_operators import DepthwiseConv2D, Dequantize, FullyConnected, Quantize, Weighted
 
@@ -113,6 +114,19 @@ def test_containers_follow_target_and_bits():
         assert packed == {row["name"] for row in table if row["container"] == "INT4"}
         low = {row["name"] for row in table if row["kind"] == "pointwise" and row["weight_bits"] <= 4}
         assert packed == (low if target.int4_fully_connected else set())
+
+
+@pytest.mark.parametrize("width, container", [(5, "INT8"), (6, "INT4")])
+def test_no_container_keeps_a_layer_from_the_delegate(width, container):
+    stages = (Stage((width,), (2,), (3,), (3,), 1), Stage((width,), (2,), (1,), (1,), 1, block="basic"))
+    space = SearchSpace("narrow", (8, 8, 1), 5, (width,), 1, stages, (width,), weight_bits=(4,), activation_bits=(8,))
+    network, _ = _network(0, space)
+    table = layer_table(space, network.subnet, STORAGE)
+    one_by_one = ("expand", "project", "conv1", "shortcut", "head")  # All behind an odd number of channels, or an even one.
+    assert {row["container"] for row in table if row["name"].endswith(one_by_one)} == {container}
+    assert {row["container"] for row in table if not row["name"].endswith(one_by_one)} == {"INT8"}
+    graph = to_graph(network, STORAGE)
+    assert interpreters.is_wholly_delegated(interpreters.loaded(tflite_file.write(graph), interpreters.XNNPACK), graph)
 
 
 def test_fold_makes_a_constant_of_a_dead_channel():

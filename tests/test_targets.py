@@ -6,9 +6,11 @@ from families import FAMILIES
 
 from daqu_tf import costs, spaces, targets
 from daqu_tf.errors import DaquError
+from daqu_tf.space import SearchSpace, Stage
 
 DIGITS = spaces.get("digits")
 LAYER = DIGITS.layers(DIGITS.largest())[0]
+POINTWISE = (("pointwise", 1, 1), ("dense", 1, 1))
 
 
 @pytest.mark.parametrize("name", targets.TARGETS)
@@ -73,12 +75,35 @@ def test_every_choice_that_is_left_changes_an_objective(name):
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("kind", ["conv", "pointwise", "depthwise", "dense"])
-def test_containers(kind, bits):
-    layer = dataclasses.replace(LAYER, kind=kind, weight_bits=bits)
-    packed = kind in ("pointwise", "dense") and bits <= 4
+@pytest.mark.parametrize("kind, kernel, stride", [("conv", 3, 1), ("conv", 1, 2), ("conv", 1, 1), *POINTWISE, ("depthwise", 1, 1)])
+def test_containers(kind, kernel, stride, bits):
+    layer = dataclasses.replace(LAYER, kind=kind, kernel=kernel, stride=stride, weight_bits=bits, input_channels=6)
+    packed = kind != "depthwise" and kernel == stride == 1 and bits <= 4
     assert targets.get("litert_cpu").container(layer) == ("INT4" if packed else "INT8")
     assert targets.get("litert_cpu_int8").container(layer) == "INT8"
+    odd = dataclasses.replace(layer, input_channels=7)
+    assert targets.get("litert_cpu").container(odd) == "INT8"
+
+
+ODD = SearchSpace("odd", (8, 8, 1), 5, (3, 4), 1, (Stage((5, 6), (1, 2), (1, 3), (1, 3), 1, block="basic"),), (7, 8))
+
+
+@pytest.mark.parametrize("space", [ODD, *FAMILIES.values()], ids=lambda space: space.name)
+@pytest.mark.parametrize("target", [*targets.TARGETS.values(), MINE], ids=lambda target: target.name)
+def test_many_layers_at_once_are_packed_as_each_alone(space, target):
+    rng = np.random.default_rng(0)
+    subnets = [space.sample_by_gene(rng) for _ in range(50)]
+    table = space.layer_table(np.array([space.genome(subnet) for subnet in subnets]))
+    for row, subnet in enumerate(subnets):
+        alone = {layer.name: target.container(layer) == "INT4" for layer in space.layers(subnet)}
+        packed = {layer.name: np.broadcast_to(target.packs(layer), len(subnets))[row] for layer in table}
+        assert {name: packed[name] for name in alone} == alone
+
+
+def test_widths_that_an_even_number_of_channels_tells_apart_are_kept():
+    values = {gene.name: gene.values for gene in MINE.restrict(ODD).genes}
+    assert values["head.weight_bits"] == values["stage1.block2.conv1.weight_bits"] == (4, 8)
+    assert values["stage1.block1.conv2.weight_bits"] == (8,)
 
 
 def test_unknown_name():

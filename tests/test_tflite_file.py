@@ -17,7 +17,6 @@ from daqu_tf import tflite_file
 from daqu_tf.errors import DaquError
 from daqu_tf.tflite_graph import Graph, QuantizedTensor, hard_swish
 from daqu_tf.tflite_operators import Conv2D, DepthwiseConv2D, FullyConnected, Multiply, Quantize
-from daqu_tf.tflite_scales import share_scales
 
 PRECISIONS = {
     "w8a8": {},
@@ -296,20 +295,6 @@ def test_buffers_are_aligned():
     for operator in network.operators:
         if hasattr(operator, "weights"):
             assert data.index(operator.weights.tobytes()) % 16 == 0
-
-
-def test_sharing_scales_changes_no_integer_and_saves_bytes(network):
-    shared = share_scales(network)
-    values = random_input(network)
-    results = integer_reference.run(network, values)
-    for operator, rescaled in zip(network.operators, shared.operators):
-        inputs = [results[name] for name in operator.inputs]
-        assert steps_apart(integer_reference.compute(shared, rescaled, *inputs), results[operator.output]) <= 1
-    assert is_wholly_delegated(invoke(shared, values, XNNPACK)[1], shared)
-    freed = [tensor.name for tensor in shared.tensors if tensor.scale == 1]
-    channels = sum(operator.bias.size for operator in shared.operators if operator.inputs[0] in freed)
-    saved = len(tflite_file.write(network)) - len(tflite_file.write(shared))
-    assert channels > 90 and saved >= 4 * channels
 
 
 def test_importing_loads_no_runtime():

@@ -19,10 +19,8 @@ from daqu_tf.tflite_operators import (
     Pad,
     Quantize,
     Reshape,
-    Weighted,
     same_pads,
 )
-from daqu_tf.tflite_scales import share_scales
 
 
 def conv(**changes) -> Conv2D:
@@ -195,18 +193,6 @@ def test_weight_bits_are_the_narrowest_symmetric_width(largest, bits):
 def test_scales_are_kept_as_the_file_stores_them():
     assert QuantizedTensor("x", [1, 2], 0.1, np.int64(3)) == QuantizedTensor("x", (1, 2), float(np.float32(0.1)), 3)
     assert conv(weight_scales=[0.1, 0.2]).weight_scales.dtype == np.float32
-
-
-@pytest.mark.parametrize("factory, freed", [(tflite_networks.mobile_network, 9), (tflite_networks.mobile_network_v3, 8)])
-def test_sharing_scales_spares_ends_and_what_has_no_weights(factory, freed):
-    network = factory()
-    shared = {tensor.name: tensor.scale for tensor in share_scales(network).tensors}
-    weightless = [operator for operator in network.operators if not isinstance(operator, Weighted)]
-    pinned = {name for operator in weightless for name in (*operator.inputs, operator.output)}
-    for tensor in network.tensors:
-        if tensor.name in pinned | {network.input, network.output}:
-            assert shared[tensor.name] == tensor.scale
-    assert list(shared.values()).count(1.0) == freed
 
 
 def test_constants_are_kept_as_the_file_stores_them():
