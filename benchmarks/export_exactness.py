@@ -26,7 +26,7 @@ import daqu_tf
 from daqu_tf import atomic, data, output, spaces, targets, tflite_file
 from daqu_tf.space import SearchSpace, Subnet
 from daqu_tf.tflite_graph import Graph
-from daqu_tf.tflite_operators import Weighted
+from daqu_tf.tflite_kernels import Weighted
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # The reference is the tests'.

@@ -13,19 +13,8 @@ import numpy as np
 from daqu_tf.quantizers import weight_range
 from daqu_tf.targets import Storage
 from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor, Tensor
-from daqu_tf.tflite_operators import (
-    CONTAINER_LIMITS,
-    FLOAT_CONTAINERS,
-    AddConstant,
-    Conv2D,
-    DepthwiseConv2D,
-    Dequantize,
-    FullyConnected,
-    Minimum,
-    Operator,
-    Quantize,
-    Weighted,
-)
+from daqu_tf.tflite_kernels import CONTAINER_LIMITS, FLOAT_CONTAINERS, Conv2D, DepthwiseConv2D, FullyConnected, Weighted
+from daqu_tf.tflite_operators import AddConstant, Dequantize, Minimum, Operator, Quantize
 
 # A channel whose weights cannot move its output by this share of a step is a constant: its tiny scale would be illegal.
 DEAD_STEPS = 1e-2

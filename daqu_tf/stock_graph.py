@@ -28,7 +28,8 @@ from daqu_tf.stock_models import (
 )
 from daqu_tf.targets import Storage
 from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor, Tensor
-from daqu_tf.tflite_operators import Add, GlobalAveragePool, MaxPool, Minimum, Pad, Reshape, same_pads
+from daqu_tf.tflite_kernels import same_pads
+from daqu_tf.tflite_operators import Add, GlobalAveragePool, MaxPool, Minimum, Pad, Reshape
 
 layers = keras.layers
 LOGITS = {"softmax", "sigmoid"}  # Left out at the end, where they change nothing in the order of the outputs.

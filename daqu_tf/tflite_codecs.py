@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daqu_tf.errors import DaquError
+from daqu_tf.tflite_kernels import FLOAT_CONTAINERS, PADDINGS, Conv2D, DepthwiseConv2D, FullyConnected, Weighted
 from daqu_tf.tflite_operators import (
-    FLOAT_CONTAINERS,
-    PADDINGS,
     Add,
     AddConstant,
-    Conv2D,
-    DepthwiseConv2D,
     Dequantize,
-    FullyConnected,
     GlobalAveragePool,
     MaxPool,
     Minimum,
@@ -22,7 +18,6 @@ from daqu_tf.tflite_operators import (
     Pad,
     Quantize,
     Reshape,
-    Weighted,
 )
 
 if TYPE_CHECKING:

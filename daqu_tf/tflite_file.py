@@ -16,7 +16,8 @@ import numpy as np
 from daqu_tf.errors import DaquError
 from daqu_tf.tflite_codecs import DECODERS, ENCODERS, int32
 from daqu_tf.tflite_graph import ACTIVATION_LIMITS, FloatTensor, Graph, QuantizedTensor, Tensor
-from daqu_tf.tflite_operators import FLOAT_CONTAINERS, Operator, Weighted
+from daqu_tf.tflite_kernels import FLOAT_CONTAINERS, Weighted
+from daqu_tf.tflite_operators import Operator
 
 SIGNATURE = "serving_default"
 

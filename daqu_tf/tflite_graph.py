@@ -10,7 +10,8 @@ import math
 import numpy as np
 
 from daqu_tf.tflite_checks import check_scales, require
-from daqu_tf.tflite_operators import AddConstant, Moving, Multiply, Operator, Shape
+from daqu_tf.tflite_kernels import Shape
+from daqu_tf.tflite_operators import AddConstant, Moving, Multiply, Operator
 
 ACTIVATION_LIMITS = {"INT8": (-128, 127), "UINT8": (0, 255)}  # Of the integers that an activation tensor may hold.
 

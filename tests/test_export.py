@@ -23,7 +23,8 @@ from daqu_tf.keras import keras
 from daqu_tf.layers import quantize_input, resize
 from daqu_tf.space import SearchSpace, Stage, Subnet
 from daqu_tf.supernet import StaticNetwork
-from daqu_tf.tflite_operators import DepthwiseConv2D, Dequantize, FullyConnected, Quantize, Weighted
+from daqu_tf.tflite_kernels import DepthwiseConv2D, FullyConnected, Weighted
+from daqu_tf.tflite_operators import Dequantize, Quantize
 
 STORAGE = targets.Storage()
 SPACE = FAMILIES["inverted_residual"]  # Unrestricted: low-bit activations too.

@@ -20,7 +20,8 @@ from daqu_tf.stock_models import (
 )
 from daqu_tf.targets import Storage
 from daqu_tf.tflite_graph import FloatTensor
-from daqu_tf.tflite_operators import Conv2D, FullyConnected, Pad
+from daqu_tf.tflite_kernels import Conv2D, FullyConnected
+from daqu_tf.tflite_operators import Pad
 
 layers = keras.layers
 INPUT = (12, 10, 3)

@@ -16,7 +16,8 @@ from interpreters import BUILTIN, XNNPACK, is_wholly_delegated, only_operator, p
 from daqu_tf import tflite_file
 from daqu_tf.errors import DaquError
 from daqu_tf.tflite_graph import Graph, QuantizedTensor, hard_swish
-from daqu_tf.tflite_operators import Conv2D, DepthwiseConv2D, FullyConnected, Multiply, Quantize
+from daqu_tf.tflite_kernels import Conv2D, DepthwiseConv2D, FullyConnected
+from daqu_tf.tflite_operators import Multiply, Quantize
 
 PRECISIONS = {
     "w8a8": {},

@@ -7,20 +7,8 @@ import tflite_networks
 
 from daqu_tf.errors import DaquError
 from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor
-from daqu_tf.tflite_operators import (
-    Add,
-    AddConstant,
-    Conv2D,
-    Dequantize,
-    FullyConnected,
-    MaxPool,
-    Minimum,
-    Multiply,
-    Pad,
-    Quantize,
-    Reshape,
-    same_pads,
-)
+from daqu_tf.tflite_kernels import Conv2D, FullyConnected, same_pads
+from daqu_tf.tflite_operators import Add, AddConstant, Dequantize, MaxPool, Minimum, Multiply, Pad, Quantize, Reshape
 
 
 def conv(**changes) -> Conv2D:
