@@ -17,7 +17,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.quantizers import activation_range, weight_range
 from daqu_tf.space import FIXED_BITS, Layer, SearchSpace, Subnet, check_integer
 from daqu_tf.targets import Target
-from daqu_tf.tflite_graph import Graph, QuantizedTensor, gate, hard_swish
+from daqu_tf.tflite_graph import Graph, QuantizedTensor, gate, hard_swish, widened
 from daqu_tf.tflite_metadata import Metadata
 from daqu_tf.tflite_operators import Add, Conv2D, DepthwiseConv2D, FullyConnected, GlobalAveragePool, Multiply, Quantize, Weighted
 
@@ -227,7 +227,8 @@ def to_graph(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping
         arrays: `StaticNetwork.arrays()` of that subnet.
     """
     builder = _build(space, subnet, target, arrays)
-    return Graph(tuple(builder.tensors), tuple(builder.operators), "image", "classifier")
+    graph = Graph(tuple(builder.tensors), tuple(builder.operators), "image", "classifier")
+    return widened(graph) if target.runtime == "tflite_runtime" else graph
 
 
 def _build(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping[str, np.ndarray]) -> _Builder:

@@ -7,6 +7,8 @@ import numpy as np
 from daqu_tf.errors import DaquError
 from daqu_tf.space import Layer, SearchSpace, Subnet
 
+RUNTIMES = ("litert", "tflite_runtime")
+
 
 @dataclasses.dataclass(frozen=True)
 class Target:
@@ -18,11 +20,23 @@ class Target:
         name: The name it is found under.
         objectives: (metric, `max` or `min`); accuracy first.
         int4_fully_connected: Whether per-channel INT4 FULLY_CONNECTED runs at speed.
+        runtime: One of `RUNTIMES`. Files for `tflite_runtime` hold no INT4, which it refuses, and the form of INT8 that its
+            kernels round best (`tflite_graph.widened`); LiteRT computes the same from them.
+
+    Raises:
+        DaquError: There is no such runtime, or it has no INT4.
     """
 
     name: str
     objectives: tuple[tuple[str, str], ...]
     int4_fully_connected: bool
+    runtime: str = "litert"
+
+    def __post_init__(self):
+        if self.runtime not in RUNTIMES:
+            raise DaquError(f"`runtime` must be one of {', '.join(RUNTIMES)}, but received {self.runtime!r}.")
+        if self.runtime == "tflite_runtime" and self.int4_fully_connected:
+            raise DaquError("`int4_fully_connected` must be False for the runtime tflite_runtime, which refuses INT4.")
 
     def restrict(self, space: SearchSpace) -> SearchSpace:
         """The part of `space` whose choices differ for this target; its cardinality is the effective one.
@@ -81,6 +95,7 @@ TARGETS = {
     for target in (
         Target("litert_cpu", _LITERT_OBJECTIVES, int4_fully_connected=True),
         Target("litert_cpu_int8", _LITERT_OBJECTIVES, int4_fully_connected=False),
+        Target("tflite_runtime", _LITERT_OBJECTIVES, int4_fully_connected=False, runtime="tflite_runtime"),
         # Hardware that computes at any width. Its files still run, exactly, on int8 kernels.
         Target("accelerator", _ACCELERATOR_OBJECTIVES, int4_fully_connected=False),
     )

@@ -16,7 +16,7 @@ from daqu_tf.keras import keras
 from daqu_tf.layers import quantize_input, resize
 from daqu_tf.space import SearchSpace
 from daqu_tf.supernet import StaticNetwork
-from daqu_tf.tflite_operators import FullyConnected
+from daqu_tf.tflite_operators import FullyConnected, Weighted
 
 TARGET = targets.get("litert_cpu")
 SPACE = FAMILIES["inverted_residual"]  # Unrestricted: low-bit activations too.
@@ -95,6 +95,19 @@ def test_integers_are_the_trained_ones_up_to_sign():
         assert np.array_equal(np.abs(found[alive]), np.abs(codes[alive])) and written[layer.name].weight_bits <= layer.weight_bits
         if layer.kind != "dense":
             assert not alive[0]  # Its gamma is zero.
+
+
+def test_files_for_tflite_runtime_hold_the_integers_at_the_upper_end_of_int8():
+    network, _ = _network(9)
+    narrow, wide = (
+        to_graph(SPACE, network.subnet, targets.get(name), network.arrays()) for name in ("litert_cpu_int8", "tflite_runtime")
+    )
+    assert narrow.tensors == wide.tensors
+    pairs = [pair for pair in zip(narrow.operators, wide.operators) if isinstance(pair[0], Weighted)]
+    factors = [2 ** (8 - before.weight_bits) for before, _ in pairs]
+    assert len(set(factors)) > 2
+    for factor, (before, after) in zip(factors, pairs):
+        np.testing.assert_array_equal(after.weights, before.weights.astype(int) * factor)
 
 
 def test_containers_follow_target_and_bits():

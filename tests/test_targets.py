@@ -78,7 +78,14 @@ def test_containers(kind, bits):
     layer = dataclasses.replace(LAYER, kind=kind, weight_bits=bits)
     packed = kind in ("pointwise", "dense") and bits <= 4
     assert targets.get("litert_cpu").container(layer) == ("INT4" if packed else "INT8")
-    assert targets.get("litert_cpu_int8").container(layer) == "INT8"
+    assert targets.get("litert_cpu_int8").container(layer) == targets.get("tflite_runtime").container(layer) == "INT8"
+
+
+def test_a_target_for_a_runtime_without_int4():
+    with pytest.raises(DaquError, match="`int4_fully_connected` must be False for the runtime tflite_runtime"):
+        dataclasses.replace(MINE, runtime="tflite_runtime")
+    with pytest.raises(DaquError, match="`runtime` must be one of litert, tflite_runtime, but received 'tflite'"):
+        dataclasses.replace(MINE, runtime="tflite")
 
 
 def test_unknown_name():

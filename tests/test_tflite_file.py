@@ -15,8 +15,8 @@ from interpreters import BUILTIN, XNNPACK, is_wholly_delegated, only_operator, p
 
 from daqu_tf import tflite_file
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_graph import Graph, QuantizedTensor, hard_swish
-from daqu_tf.tflite_operators import Conv2D, DepthwiseConv2D, FullyConnected, Multiply, Quantize
+from daqu_tf.tflite_graph import Graph, QuantizedTensor, hard_swish, widened
+from daqu_tf.tflite_operators import Conv2D, DepthwiseConv2D, FullyConnected, Multiply, Quantize, Weighted
 from daqu_tf.tflite_scales import share_scales
 
 PRECISIONS = {
@@ -196,6 +196,43 @@ def test_constants_come_back_with_their_sign(constant):
     assert graph.operators[0].constant == pytest.approx(constant, rel=1e-7)
     values = random_input(graph)
     assert steps_apart(invoke(graph, values, XNNPACK)[0], integer_reference.run(graph, values)[graph.output]) <= 1
+
+
+def test_widened_graphs_compute_the_same(network):
+    graph, values = widened(network), random_input(network)
+    graph.check()
+    for operator in graph.operators:
+        if isinstance(operator, Weighted):
+            assert operator.weight_bits == 8 or operator.container == "INT4"
+    expected = integer_reference.run(network, values)
+    for name, integers in integer_reference.run(graph, values).items():
+        np.testing.assert_array_equal(integers, expected[name], err_msg=name)
+    np.testing.assert_array_equal(invoke(graph, values, XNNPACK)[0], invoke(network, values, XNNPACK)[0])
+
+
+def pointwise(bias: int = 0) -> Graph:
+    """One whose products are a good part of an output step, as those of few bits are; with a bias in its last channel."""
+    weights = np.random.default_rng(0).integers(-1, 2, (64, 1, 1, 32)).astype(np.int8)
+    weights[:, 0, 0, 0] = 1
+    operator = Conv2D("x", "y", weights, np.full(64, 0.31), np.r_[np.zeros(63, np.int32), [bias]])
+    return Graph((QuantizedTensor("x", (1, 8, 8, 32), 1.0, 0), QuantizedTensor("y", (1, 8, 8, 64), 1.0, 0)), (operator,), "x", "y")
+
+
+def test_built_in_kernels_round_widened_weights_of_few_bits_well():
+    graph = pointwise()
+    values = np.random.default_rng(1).integers(0, 16, (1, 8, 8, 32)).astype(np.int8)
+    expected = integer_reference.run(graph, values)["y"]
+    shares = [np.mean(invoke(form, values, BUILTIN)[0] != expected) for form in (graph, widened(graph))]
+    assert shares[0] > 0.1 and shares[1] < 0.01
+
+
+@pytest.mark.parametrize("bias, factor", [(2**24, 64), (2**24 + 1, 1), (-(2**30), 1)])
+def test_a_bias_is_widened_as_far_as_int32_holds_it(bias, factor):
+    graph = pointwise(bias)
+    (before,), (after,) = graph.operators, widened(graph).operators
+    np.testing.assert_array_equal(after.weights[:63], before.weights[:63] * 64)
+    np.testing.assert_array_equal(after.weights[63], before.weights[63] * factor)
+    assert after.bias[63] == bias * factor and after.weight_scales[63] == before.weight_scales[63] / np.float32(factor)
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (1, 5, 3, 6), (1, 1, 1, 2)])
