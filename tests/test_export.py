@@ -103,11 +103,15 @@ def test_files_for_tflite_runtime_hold_the_integers_at_the_upper_end_of_int8():
         to_graph(SPACE, network.subnet, targets.get(name), network.arrays()) for name in ("litert_cpu_int8", "tflite_runtime")
     )
     assert narrow.tensors == wide.tensors
-    pairs = [pair for pair in zip(narrow.operators, wide.operators) if isinstance(pair[0], Weighted)]
-    factors = [2 ** (8 - before.weight_bits) for before, _ in pairs]
-    assert len(set(factors)) > 2
-    for factor, (before, after) in zip(factors, pairs):
-        np.testing.assert_array_equal(after.weights, before.weights.astype(int) * factor)
+    widened = 0
+    for before, after in zip(narrow.operators, wide.operators):
+        if isinstance(before, Weighted):
+            factors = before.weight_scales / after.weight_scales
+            assert factors.min() >= 1 and set(np.log2(factors) % 1) == {0}
+            channels_last = (np.moveaxis(operator.weights, operator.channels_axis, -1).astype(int) for operator in (before, after))
+            np.testing.assert_array_equal(next(channels_last) * factors, next(channels_last))
+            widened += np.sum(factors > 1)
+    assert widened > 50
 
 
 def test_containers_follow_target_and_bits():
