@@ -1,7 +1,8 @@
 """A subnet's trained integers as a `.tflite` file.
 
 The file is written directly (`tflite_file.py`), so the integers that were trained are the integers that ship, at any width. Batch
-normalization only changes the per-channel scale of the weights, and the sign of channels whose gamma is negative.
+normalization only changes the per-channel scale of the weights, and the sign of channels whose gamma is negative; a file for
+tflite-runtime holds them times powers of two.
 """
 
 import dataclasses
@@ -223,7 +224,7 @@ def to_graph(space: SearchSpace, subnet: Subnet, target: Target, arrays: Mapping
     Args:
         space: The space of the network that the arrays are from.
         subnet: What is exported.
-        target: Decides the containers.
+        target: Decides the containers, and for which runtime the graph is.
         arrays: `StaticNetwork.arrays()` of that subnet.
     """
     builder = _build(space, subnet, target, arrays)
