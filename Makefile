@@ -6,12 +6,21 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 DEMO_DIR := runs/demo
 
+# What tests on devices use beside `.venv`: tflite-runtime, whose last release is for Python up to 3.11, and Pythons for ARM.
+OLD_VENV := .venv-tflite-runtime
+OLD_STAMP := $(OLD_VENV)/.installed
+ARM_ROOT := .arm
+
 # Version managers put names on PATH that fail when called, so every candidate is run. One inside `.venv` cannot make `.venv`.
-SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
-PYTHON ?= $(shell for python in $$(type -ap python3.11 python3.12 python3.10 python3); do \
-	[[ $$python != "$(CURDIR)/$(VENV)/"* ]] && "$$python" -c "$(SUITABLE)" 2>/dev/null && echo "$$python" && break; done)
+suitable = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $(1)))
+find = $(shell for python in $(2) $$(type -ap python3.11 python3.12 python3.10 python3); do \
+	[[ $$python != "$(CURDIR)/$(VENV)/"* ]] && "$$python" -c "$(call suitable,$(1))" 2>/dev/null && echo "$$python" && break; done)
+SUITABLE := $(call suitable,12)
+PYTHON ?= $(call find,12)
 NO_PYTHON := Found no Python 3.10, 3.11 or 3.12 that runs and has venv: install one (on Debian: apt-get install python3 \
 	python3-venv) or name it with PYTHON=/path/to/python3.11.
+NO_OLD_PYTHON := Found no Python 3.10 or 3.11 that runs and has venv, which tflite-runtime needs: install one (on Debian 12: \
+	apt-get install python3 python3-venv) or name it with PYTHON=/path/to/python3.11.
 
 .PHONY: demo test test-slow test-devices test-all lint clean
 
@@ -26,7 +35,8 @@ test-slow: $(STAMP)
 	$(VENV)/bin/python -m pytest -m "slow and not devices"
 
 # All of them, this host's too, which `make test` runs as well: it is a device like the others.
-test-devices: $(STAMP)
+test-devices: $(STAMP) $(OLD_STAMP)
+	@$(VENV)/bin/python tests/devices/arm_root.py $(ARM_ROOT)
 	$(VENV)/bin/python -m pytest tests/devices
 
 test-all: test test-slow test-devices
@@ -36,7 +46,7 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLD_VENV) $(ARM_ROOT) $(ARM_ROOT).unfinished build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # The stamp goes first and comes last: whatever kills an installation, the next call starts from an empty `.venv`.
 $(STAMP): setup.py constraints.txt
@@ -44,4 +54,12 @@ $(STAMP): setup.py constraints.txt
 	@if [[ -e $@ ]]; then rm $@; else "$(PYTHON)" -m venv --clear $(VENV); fi
 	@echo "Installing daqu_tf and its requirements into $(VENV) (the first time: a few minutes, about 3 GB) ..."
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+# As above; small enough to start anew at every change.
+$(OLD_STAMP): Makefile
+	@rm -f $@
+	@python=$(call find,11,"$(PYTHON)"); [[ $$python ]] || { echo "$(NO_OLD_PYTHON)" >&2; exit 1; }; \
+		"$$python" -m venv --clear $(OLD_VENV)
+	@$(OLD_VENV)/bin/python -m pip install -qq --disable-pip-version-check tflite-runtime==2.14.0 'numpy<2'
 	@touch $@

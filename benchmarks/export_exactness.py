@@ -7,7 +7,9 @@ Widths of weights and activations are drawn over the whole alphabet, mixed. Of e
 - every operator, given its own integer inputs of a real image, against float64 arithmetic (`tests/integer_reference.py`), with
   XNNPACK and with the built-in kernels;
 - top-1 on test images against the fake-quantized network, with both;
-- operators that are not integer, and partitions of the delegate.
+- operators that are not integer, and partitions of the delegate;
+- with --arm_root=FOLDER, which `tests/devices/arm_root.py` makes, top-1 of some subnets on ARM kernels too: those of LiteRT, and
+  those of tflite-runtime in the file for it. qemu runs them, so the images are few.
 Supernets and subnets are written down as they are done; cut off, the command goes on.
 """
 
@@ -16,6 +18,7 @@ import json
 import os
 import pathlib
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -33,12 +36,15 @@ sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # The refe
 FAMILIES = {"mobilenet_v2_28": "fashion_mnist", "mobilenet_v3_cifar": "cifar10", "resnet_cifar": "cifar10"}
 # Gammas so small that a channel is a constant occur in longer trainings; here they are set, in a part of every layer.
 DEAD_CHANNELS = 0.05
+ARM_SUBNETS, ARM_IMAGES = 3, 200
+ARM_TARGETS = {"ai-edge-litert": "litert_cpu", "tflite-runtime": "tflite_runtime"}  # By runtime.
 
 _PATHS = {name: flags.DEFINE_string(name, None, "The data set: a .npz file.") for name in sorted(set(FAMILIES.values()))}
 _SUBNETS = flags.DEFINE_integer("subnets", 40, "Of each family.")
 _EPOCHS = flags.DEFINE_float("epochs", 2.0, "Of each supernet; with --quick, 20 on digits.")
 _IMAGES = flags.DEFINE_integer("images", 2000, "Of the test split.")
 _FOLDER = flags.DEFINE_string("folder", "runs/export_exactness", "What has been done so far.")
+_ARM_ROOT = flags.DEFINE_string("arm_root", None, "Pythons for ARM, to run some files there too.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of supernets and subnets.")
 _QUICK = flags.DEFINE_bool("quick", False, "Four subnets of a small space on digits, about two minutes.")
 
@@ -63,7 +69,7 @@ def train(space: SearchSpace, dataset: data.Dataset, folder: pathlib.Path) -> di
     return output.read_arrays(path)
 
 
-def check(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], dataset: data.Dataset, rng) -> dict:
+def check(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], dataset: data.Dataset, rng, on_arm: bool) -> dict:
     """All figures of one subnet."""
     from daqu_tf.evaluation import Scorer
     from daqu_tf.export import round_biases, to_graph
@@ -92,7 +98,27 @@ def check(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], dat
             "accuracy": float(np.mean(classes == labels)),
             "most_steps_of_an_operator": most_steps(file, written, codes[0], kernels),
         }
+    if on_arm:
+        graphs = {runtime: to_graph(network, targets.get(name).storage) for runtime, name in ARM_TARGETS.items()}
+        row["arm"] = {runtime: arm(runtime, graph, codes, simulated, labels) for runtime, graph in graphs.items()}
     return row
+
+
+def arm(runtime: str, graph: Graph, codes: np.ndarray, simulated: np.ndarray, labels: np.ndarray) -> dict:
+    """The figures of one file on ARM kernels, on the first images."""
+    from daqu_tf.devices import HostDevice
+    from daqu_tf.export import save
+
+    codes, simulated, labels = codes[:ARM_IMAGES], simulated[:ARM_IMAGES], labels[:ARM_IMAGES]
+    device = HostDevice(python=pathlib.Path(_ARM_ROOT.value, runtime, "python"), timeout_seconds=3600)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.tflite")
+        save(graph, path)
+        classes = device.predict(path, (codes.astype(np.float32) + 128) / 255).argmax(1)
+    return {
+        "top1_agreement": float(np.mean(classes == simulated)),
+        "accuracy_difference": float(np.mean(classes == labels) - np.mean(simulated == labels)),
+    }
 
 
 def kernel_sets() -> dict:
@@ -203,11 +229,14 @@ def measure(name: str, dataset: data.Dataset, space: SearchSpace, count: int) ->
     arrays = train(space, dataset, folder)
     path = folder / "subnets.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    for number in range(len(rows), count):
+    for number in range(count):
+        on_arm = bool(_ARM_ROOT.value) and number < ARM_SUBNETS
+        if number < len(rows) and (not on_arm or "arm" in rows[number]):
+            continue
         rng = np.random.default_rng([_SEED.value, number])
-        rows.append(check(space, space.sample_by_gene(rng), arrays, dataset, rng))
+        rows[number : number + 1] = [check(space, space.sample_by_gene(rng), arrays, dataset, rng, on_arm)]
         atomic.write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        agreement = rows[-1]["xnnpack"]["top1_agreement"]
+        agreement = rows[number]["xnnpack"]["top1_agreement"]
         print(f"{name}: {number + 1} of {count}, top-1 agreement {agreement:.4f}", flush=True)
     return rows[:count]
 
@@ -230,13 +259,26 @@ def summary(rows: list[dict]) -> dict:
     }
     for kernels in ("xnnpack", "builtin"):
         found = [row[kernels] for row in rows]
-        figures[kernels] = {
-            "mean_top1_agreement": float(np.mean([row["top1_agreement"] for row in found])),
-            "worst_top1_agreement": min(row["top1_agreement"] for row in found),
-            "accuracy_difference": float(np.mean([f["accuracy"] - row["simulated_accuracy"] for f, row in zip(found, rows)])),
-            "most_steps_of_an_operator": max(row["most_steps_of_an_operator"] for row in found),
+        differences = [f["accuracy"] - row["simulated_accuracy"] for f, row in zip(found, rows)]
+        figures[kernels] = agreement_of(found, differences)
+        figures[kernels]["most_steps_of_an_operator"] = max(row["most_steps_of_an_operator"] for row in found)
+    if on_arm := [row["arm"] for row in rows if "arm" in row]:
+        by_runtime = {runtime: [row[runtime] for row in on_arm] for runtime in ARM_TARGETS}
+        figures["arm"] = {
+            name: agreement_of(found, [f["accuracy_difference"] for f in found]) for name, found in by_runtime.items()
         }
     return figures
+
+
+def agreement_of(found: list[dict], differences: list[float]) -> dict:
+    """How far some files agree with the simulation."""
+    shares = [figures["top1_agreement"] for figures in found]
+    return {
+        "subnets": len(found),
+        "mean_top1_agreement": float(np.mean(shares)),
+        "worst_top1_agreement": min(shares),
+        "accuracy_difference": float(np.mean(differences)),
+    }
 
 
 def bars_of(name: str, figures: dict) -> list[dict]:
@@ -260,11 +302,11 @@ def table(families: dict[str, dict]) -> dict:
     """For the page of benchmarks."""
     rows = []
     for name, figures in families.items():
-        for kernels in ("xnnpack", "builtin"):
-            found = figures[kernels]
+        on_arm = {f"{runtime} on ARM": found for runtime, found in figures.get("arm", {}).items()}
+        for kernels, found in {"xnnpack": figures["xnnpack"], "builtin": figures["builtin"], **on_arm}.items():
             shares = [found["mean_top1_agreement"], found["worst_top1_agreement"]]
             row = [*(f"{100 * share:.2f}%" for share in shares), f"{100 * found['accuracy_difference']:+.3f}"]
-            rows.append([name, kernels, str(figures["subnets"]), *row, str(found["most_steps_of_an_operator"])])
+            rows.append([name, kernels, str(found["subnets"]), *row, str(found.get("most_steps_of_an_operator", ""))])
     columns = ["space", "kernels", "subnets", "top-1 agreement", "worst", "accuracy, points", "steps of an operator"]
     caption = "Files against the simulation, on test images; the last column against float64 arithmetic, operator by operator."
     return {"caption": caption, "columns": columns, "rows": rows}

@@ -15,6 +15,7 @@ from daqu_tf.targets import Storage
 from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor, Tensor
 from daqu_tf.tflite_kernels import CONTAINER_LIMITS, FLOAT_CONTAINERS, Conv2D, DepthwiseConv2D, FullyConnected, Weighted
 from daqu_tf.tflite_operators import AddConstant, Dequantize, Minimum, Operator, Quantize
+from daqu_tf.tflite_widening import widened
 
 # A channel whose weights cannot move its output by this share of a step is a constant: its tiny scale would be illegal.
 DEAD_STEPS = 1e-2
@@ -92,7 +93,8 @@ class GraphBuilder:
 
     def graph(self, source: str, sink: str) -> Graph:
         """What has been collected, between its two ends."""
-        return Graph(tuple(self.tensors.values()), tuple(self.operators), source, sink)
+        graph = Graph(tuple(self.tensors.values()), tuple(self.operators), source, sink)
+        return widened(graph) if self.storage.runtime == "tflite_runtime" else graph
 
     def declare(self, tensor: Tensor) -> Tensor:
         """Adds a tensor; in a float file it is real."""

@@ -31,7 +31,8 @@ class Storage:
             `int8`: none; `int4`: all, which makes convolutions slow. In the other three all activations are real, and weights, as
             trained, FLOAT32 or FLOAT16, or, `dynamic`, integers, where the runtime rounds what they meet to 8 bits as it goes.
         runtime: One of `RUNTIMES`, the oldest that has to run the file: `litert` is ai-edge-litert 1.4 and later,
-            `tflite_runtime` is tflite-runtime 2.14, which has no INT4 or real FULLY_CONNECTED with a scale for each channel.
+            `tflite_runtime` is tflite-runtime 2.14, which has no INT4 or real FULLY_CONNECTED with a scale for each channel; for
+            its kernels, INT8 weights of few bits are multiplied by powers of two (`tflite_widening.py`).
         input_type: One of `TYPES`: `uint8` takes pixels as they are, `int8` those less 128, `float32` what the network was trained
             on. None is what the network itself reads: int8, or float32 where its input is real.
         output_type: One of `TYPES`: of the logits. None is what the network itself writes.
@@ -92,11 +93,23 @@ class Target:
         name: The name it is found under.
         objectives: (metric, `max` or `min`); accuracy first.
         int4_fully_connected: Whether per-channel INT4 FULLY_CONNECTED runs at speed.
+        runtime: One of `RUNTIMES`. Files for `tflite_runtime` hold no INT4, which it refuses, and the form of INT8 that its
+            kernels round best (`tflite_widening.py`); LiteRT computes the same from them.
+
+    Raises:
+        DaquError: There is no such runtime, or it has no INT4.
     """
 
     name: str
     objectives: tuple[tuple[str, str], ...]
     int4_fully_connected: bool
+    runtime: str = "litert"
+
+    def __post_init__(self):
+        if self.runtime not in RUNTIMES:
+            raise DaquError(f"`runtime` must be one of {', '.join(RUNTIMES)}, but received {self.runtime!r}.")
+        if self.runtime == "tflite_runtime" and self.int4_fully_connected:
+            raise DaquError("`int4_fully_connected` must be False for the runtime tflite_runtime, which refuses INT4.")
 
     def restrict(self, space: SearchSpace) -> SearchSpace:
         """The part of `space` whose choices differ for this target; its cardinality is the effective one.
@@ -137,7 +150,7 @@ class Target:
     @property
     def storage(self) -> Storage:
         """How its files store weights."""
-        return Storage("auto" if self.int4_fully_connected else "int8")
+        return Storage("auto" if self.int4_fully_connected else "int8", self.runtime)
 
     def container(self, layer: Layer) -> str:
         """The type the file stores the layer's weights in.
@@ -161,6 +174,7 @@ TARGETS = {
     for target in (
         Target("litert_cpu", _LITERT_OBJECTIVES, int4_fully_connected=True),
         Target("litert_cpu_int8", _LITERT_OBJECTIVES, int4_fully_connected=False),
+        Target("tflite_runtime", _LITERT_OBJECTIVES, int4_fully_connected=False, runtime="tflite_runtime"),
         # Hardware that computes at any width. Its files still run, exactly, on int8 kernels.
         Target("accelerator", _ACCELERATOR_OBJECTIVES, int4_fully_connected=False),
     )

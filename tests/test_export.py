@@ -106,6 +106,21 @@ def test_integers_are_the_trained_ones_up_to_sign():
             assert not alive[0]  # Its gamma is zero.
 
 
+def test_files_for_tflite_runtime_hold_the_integers_at_the_upper_end_of_int8():
+    network, _ = _network(9)
+    narrow, wide = (to_graph(network, targets.get(name).storage) for name in ("litert_cpu_int8", "tflite_runtime"))
+    assert narrow.tensors == wide.tensors
+    widened = 0
+    for before, after in zip(narrow.operators, wide.operators):
+        if isinstance(before, Weighted):
+            factors = before.weight_scales / after.weight_scales
+            assert factors.min() >= 1 and set(np.log2(factors) % 1) == {0}
+            channels_last = (np.moveaxis(operator.weights, operator.channels_axis, -1).astype(int) for operator in (before, after))
+            np.testing.assert_array_equal(next(channels_last) * factors, next(channels_last))
+            widened += np.sum(factors > 1)
+    assert widened > 50
+
+
 def test_containers_follow_target_and_bits():
     network, _ = _network(2)
     for target in targets.TARGETS.values():
@@ -268,12 +283,6 @@ def test_choices_that_there_are_not(case, tmp_path):
     with pytest.raises(DaquError, match=message):
         export_tflite(network, tmp_path / "model.tflite", **arguments)
     assert not [*tmp_path.iterdir()]
-
-
-def test_old_runtimes_get_no_int4():
-    network, _ = _network(2, SPACE, lambda subnet, rng: subnet.with_bits(4, 8))
-    graph = to_graph(network, targets.Storage(runtime="tflite_runtime"))
-    assert {operator.container for operator in graph.operators if isinstance(operator, Weighted)} == {"INT8"}
 
 
 def test_a_path_that_cannot_be_written(tmp_path):

@@ -80,7 +80,7 @@ def test_containers(kind, kernel, stride, bits):
     layer = dataclasses.replace(LAYER, kind=kind, kernel=kernel, stride=stride, weight_bits=bits, input_channels=6)
     packed = kind != "depthwise" and kernel == stride == 1 and bits <= 4
     assert targets.get("litert_cpu").container(layer) == ("INT4" if packed else "INT8")
-    assert targets.get("litert_cpu_int8").container(layer) == "INT8"
+    assert targets.get("litert_cpu_int8").container(layer) == targets.get("tflite_runtime").container(layer) == "INT8"
     odd = dataclasses.replace(layer, input_channels=7)
     assert targets.get("litert_cpu").container(odd) == "INT8"
 
@@ -104,6 +104,13 @@ def test_widths_that_an_even_number_of_channels_tells_apart_are_kept():
     values = {gene.name: gene.values for gene in MINE.restrict(ODD).genes}
     assert values["head.weight_bits"] == values["stage1.block2.conv1.weight_bits"] == (4, 8)
     assert values["stage1.block1.conv2.weight_bits"] == (8,)
+
+
+def test_a_target_for_a_runtime_without_int4():
+    with pytest.raises(DaquError, match="`int4_fully_connected` must be False for the runtime tflite_runtime"):
+        dataclasses.replace(MINE, runtime="tflite_runtime")
+    with pytest.raises(DaquError, match="`runtime` must be one of litert, tflite_runtime, but received 'tflite'"):
+        dataclasses.replace(MINE, runtime="tflite")
 
 
 def test_unknown_name():

@@ -16,8 +16,9 @@ from interpreters import BUILTIN, XNNPACK, is_wholly_delegated, only_operator, p
 from daqu_tf import tflite_file
 from daqu_tf.errors import DaquError
 from daqu_tf.tflite_graph import Graph, QuantizedTensor, hard_swish
-from daqu_tf.tflite_kernels import Conv2D, DepthwiseConv2D, FullyConnected
+from daqu_tf.tflite_kernels import Conv2D, DepthwiseConv2D, FullyConnected, Weighted
 from daqu_tf.tflite_operators import Multiply, Quantize
+from daqu_tf.tflite_widening import widened
 
 PRECISIONS = {
     "w8a8": {},
@@ -196,6 +197,46 @@ def test_constants_come_back_with_their_sign(constant):
     assert graph.operators[0].constant == pytest.approx(constant, rel=1e-7)
     values = random_input(graph)
     assert steps_apart(invoke(graph, values, XNNPACK)[0], integer_reference.run(graph, values)[graph.output]) <= 1
+
+
+def test_widened_graphs_compute_the_same(network):
+    graph, values = widened(network), random_input(network)
+    graph.check()
+    weighted = [operator for operator in graph.operators if isinstance(operator, Weighted)]
+    assert any(operator.weight_bits == 8 for operator in weighted)
+    expected = integer_reference.run(network, values)
+    for name, integers in integer_reference.run(graph, values).items():
+        np.testing.assert_array_equal(integers, expected[name], err_msg=name)
+    np.testing.assert_array_equal(invoke(graph, values, XNNPACK)[0], invoke(network, values, XNNPACK)[0])
+
+
+def pointwise(product_steps: float, bias: int = 0) -> Graph:
+    """One of 2 bits whose products are so many output steps; with a bias in its last channel."""
+    weights = np.random.default_rng(0).integers(-1, 2, (64, 1, 1, 32)).astype(np.int8)
+    operator = Conv2D("x", "y", weights, np.full(64, product_steps), np.r_[np.zeros(63, np.int32), [bias]])
+    return Graph((QuantizedTensor("x", (1, 8, 8, 32), 1.0, 0), QuantizedTensor("y", (1, 8, 8, 64), 1.0, 0)), (operator,), "x", "y")
+
+
+@pytest.mark.parametrize(
+    "product_steps, scale, wrong", [(0.31, 1 / 64, 0.25), (0.16, 1 / 64, 0.125), (0.61, 1, 0), (1.3, 1 / 2, 0), (90, 1 / 64, 0)]
+)
+def test_built_in_kernels_round_widened_weights_of_few_bits_well(product_steps, scale, wrong):
+    graph = pointwise(product_steps)
+    values = np.random.default_rng(1).integers(0, 16, (1, 8, 8, 32)).astype(np.int8)
+    expected = integer_reference.run(graph, values)["y"]
+    shares = [np.mean(invoke(form, values, BUILTIN)[0] != expected) for form in (graph, widened(graph))]
+    assert shares[0] == pytest.approx(wrong, abs=0.03) and shares[1] < 0.01
+    (operator,) = widened(graph).operators
+    assert set(operator.weight_scales / np.float32(product_steps)) == {scale}
+
+
+@pytest.mark.parametrize("bias, factor", [(2**24, 64), (2**24 + 1, 1), (-(2**30), 1)])
+def test_a_bias_is_widened_as_far_as_int32_holds_it(bias, factor):
+    graph = pointwise(0.31, bias)
+    (before,), (after,) = graph.operators, widened(graph).operators
+    np.testing.assert_array_equal(after.weights[:63], before.weights[:63] * 64)
+    np.testing.assert_array_equal(after.weights[63], before.weights[63] * factor)
+    assert after.bias[63] == bias * factor and after.weight_scales[63] == before.weight_scales[63] / np.float32(factor)
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (1, 5, 3, 6), (1, 1, 1, 2)])

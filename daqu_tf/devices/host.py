@@ -24,10 +24,18 @@ class HostDevice(Device):
         threads: Threads for the runtime.
         cpu: The first cpu that the process is pinned to; None takes the last ones, where interrupts are fewest.
         timeout_seconds: When a process that gives no answer is ended.
+        python: The interpreter of another environment, to run files with the runtime that is installed there.
     """
 
-    def __init__(self, threads: int = 1, cpu: int | None = None, timeout_seconds: float = 300.0):
+    def __init__(
+        self,
+        threads: int = 1,
+        cpu: int | None = None,
+        timeout_seconds: float = 300.0,
+        python: str | os.PathLike = sys.executable,
+    ):
         self.threads = threads
+        self.python = os.fspath(python)
         self.timeout_seconds = timeout_seconds
         self._cpus = _choose_cpus(threads, cpu)
 
@@ -89,7 +97,7 @@ class HostDevice(Device):
         try:
             done = subprocess.run(
                 # By its path rather than by -m: it needs nothing of the package, and no search path that leads to it.
-                [sys.executable, str(_RUNNER)],
+                [self.python, str(_RUNNER)],
                 input=json.dumps(request),
                 capture_output=True,
                 encoding="utf-8",
@@ -99,6 +107,10 @@ class HostDevice(Device):
         except subprocess.TimeoutExpired as error:
             raise DeviceError(
                 f"{path} gave no answer within {self.timeout_seconds:g} s and was ended: give a longer timeout or a smaller model."
+            ) from error
+        except OSError as error:
+            raise DeviceError(
+                f"`python` {self.python} cannot be started ({error.strerror}): name that of an environment with a runtime."
             ) from error
         return _answer(path, done)
 

@@ -195,6 +195,16 @@ def test_a_python_without_a_runtime(models, tmp_path, monkeypatch):
     refused(lambda: HostDevice().measure(models[0]), "pip install ai-edge-litert", "not here")
 
 
+def test_another_python(models, images, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ntouch '{tmp_path}/called'\nexec '{sys.executable}' \"$@\"\n")
+    python.chmod(0o755)
+    found = HostDevice(python=python).outputs(models[1], images)[0]
+    np.testing.assert_array_equal(found, HostDevice().outputs(models[1], images)[0])
+    assert (tmp_path / "called").exists()
+    refused(lambda: HostDevice(python=tmp_path / "gone").measure(models[0]), "`python`", "gone cannot be started")
+
+
 def test_arguments_are_checked(models):
     refused(lambda: HostDevice(threads=0), "`threads`")
     refused(lambda: HostDevice(threads=10_000), "`threads`")
