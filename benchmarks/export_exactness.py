@@ -107,13 +107,13 @@ def check(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], dat
 def arm(runtime: str, graph: Graph, codes: np.ndarray, simulated: np.ndarray, labels: np.ndarray) -> dict:
     """The figures of one file on ARM kernels, on the first images."""
     from daqu_tf.devices import HostDevice
-    from daqu_tf.export import save
+    from daqu_tf.export import encode, write
 
     codes, simulated, labels = codes[:ARM_IMAGES], simulated[:ARM_IMAGES], labels[:ARM_IMAGES]
     device = HostDevice(python=pathlib.Path(_ARM_ROOT.value, runtime, "python"), timeout_seconds=3600)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "model.tflite")
-        save(graph, path)
+        write(encode(graph, targets.Storage()), path)
         classes = device.predict(path, (codes.astype(np.float32) + 128) / 255).argmax(1)
     return {
         "top1_agreement": float(np.mean(classes == simulated)),
@@ -192,7 +192,8 @@ def input_codes(graph: Graph, images: np.ndarray) -> np.ndarray:
 
     shape = next(tensor.shape for tensor in graph.tensors if tensor.name == graph.input)
     resized = np.asarray(resize(images, shape[1:3]))
-    return (np.clip(np.round(resized * 255), 0, 255) - 128).astype(np.int8)
+    # Divided, as devices do it and the simulation: halves, of which resized pixels are many, may fall otherwise if multiplied.
+    return (np.clip(np.round(resized / np.float32(1 / 255)), 0, 255) - 128).astype(np.int8)
 
 
 def top1(file: bytes, codes: np.ndarray, kernels) -> np.ndarray:
