@@ -19,6 +19,7 @@ from daqu_tf.tflite_widening import widened
 
 # A channel whose weights cannot move its output by this share of a step is a constant: its tiny scale would be illegal.
 DEAD_STEPS = 1e-2
+CONSTANT_PARTS = 4095  # Of an output step.
 LEAST_SCALE = 1e-30  # Of weights between real tensors: one below it is as good as none.
 MOST_STEPS = 255.5  # Of the output in one unit of the accumulator: more saturates all the same, and 256 is more than kernels take.
 
@@ -222,8 +223,9 @@ def fold(
     # A bias beyond it belongs to a channel that its weights move by less than a step, too.
     dead = (reach < DEAD_STEPS * output_scale) | (np.abs(offset) > limit * input_scale * scale)
     codes = np.where(dead[:, None], 0, codes * np.where(factor < 0, -1, 1)[:, None])
-    # A constant needs only a scale at which its bias is exact to a small part of an output step.
-    scale = np.where(dead, output_scale / input_scale * 2.0**-12, scale).astype(np.float32)
+    # A constant needs only a scale at which its bias is exact to a small part of an output step: an odd one, so that none lies
+    # halfway between two integers, where float32 and the file may round to either.
+    scale = np.where(dead, output_scale / input_scale / CONSTANT_PARTS, scale).astype(np.float32)
     unit = np.float64(input_scale) * scale
     bias = np.clip(np.round(offset / unit), -limit, limit)
     scale = np.minimum(scale, np.float32(MOST_STEPS * output_scale / input_scale))
