@@ -12,11 +12,12 @@ import numpy as np
 from daqu_tf import atomic, data, output, targets
 from daqu_tf.errors import DaquError
 from daqu_tf.output import read_json
-from daqu_tf.pipeline import describe_dataset, metadata_for, space_for
+from daqu_tf.pipeline import describe_dataset, make_deterministic, metadata_for, space_for
 from daqu_tf.space import Subnet
 from daqu_tf.targets import Storage
 
 FRONT = "front"
+FINE_TUNING_MINUTES = 2.0
 
 
 class TrainedRun:
@@ -76,35 +77,38 @@ class TrainedRun:
     def fine_tune(
         self,
         name: str,
-        minutes: float,
-        distillation: float,
-        on_progress: Callable[[str, float], None],
+        on_progress: Callable[[str, float], None] = lambda name, done: None,
+        *,
+        minutes: float | None = None,
+        steps: int | None = None,
+        distillation: float = 0.0,
         overwrite: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Fine-tunes subnets, one after the other; writes `fine_tuned/NAME.npz` and `NAME.json`.
 
-        One that is there already, from the same supernet and with the same settings, is not trained again.
+        One that is there already, from the same supernet and with the same settings, is not trained again. In a run that is
+        `deterministic`, as many `steps` twice leave the same weights, bit for bit.
 
         Args:
             name: As for `subnets`.
-            minutes: For each.
-            distillation: As in `FineTuning`.
             on_progress: Called with a subnet's name and the share of its training that is done.
+            minutes: For each; `FINE_TUNING_MINUTES` if neither they nor steps are given.
+            steps: For each, instead of minutes.
+            distillation: As in `FineTuning`.
             overwrite: Whether those that are there with other settings may be replaced.
 
         Returns:
             As they are done, the content of the JSON files: subnet, settings, steps, and both accuracies on the search split.
 
         Raises:
-            DaquError: There is no such subnet, a number is out of range, or a result with other settings is there.
+            DaquError: There is no such subnet, a number is out of range, a result with other settings is there, or the run is
+                deterministic and TensorFlow has begun to work already.
         """
         from daqu_tf.fine_tuning import FineTuning
 
-        if not 0 < minutes < float("inf"):
-            raise DaquError(f"`fine_tuning_minutes` must be above 0, but received {minutes:g}.")
         if not 0 <= distillation <= 1:
             raise DaquError(f"`fine_tuning_distillation` must be in [0, 1], but received {distillation:g}.")
-        how = FineTuning(**self.config.how_to_fine_tune, seconds=60 * minutes, distillation=distillation)
+        how = FineTuning(**self.config.how_to_fine_tune, **_length(minutes, steps), distillation=distillation)
         supernet = hashlib.sha256((self.folder / "supernet.npz").read_bytes()).hexdigest()
         asked = {
             stem: {"name": stem, "subnet": subnet.to_json(), "how": dataclasses.asdict(how), "supernet": supernet}
@@ -122,6 +126,7 @@ class TrainedRun:
     def _fine_tune(self, asked: dict[str, dict], how, on_progress: Callable[[str, float], None]) -> Iterator[dict[str, Any]]:
         from daqu_tf.fine_tuning import FineTuner
 
+        self._begin()
         with output.locked(self.folder):
             (self.folder / "fine_tuned").mkdir(exist_ok=True)
             tuner = FineTuner(self.space, self.arrays, self.dataset, how)
@@ -135,6 +140,11 @@ class TrainedRun:
                     accuracies = {"inherited": self._accuracy(self.inherited(subnet)), "fine_tuned": self._accuracy(network)}
                     atomic.write_json(path, found := settings | {"steps": steps, "search_accuracy": accuracies})
                 yield found
+
+    def _begin(self) -> None:
+        """What must come before the first computation."""
+        if self.config.deterministic:
+            make_deterministic()
 
     def inherited(self, subnet: Subnet):
         """The static network of `subnet` with the supernet's weights, recalibrated."""
@@ -204,3 +214,17 @@ class TrainedRun:
         network = StaticNetwork(self.space, subnet)
         network.load_arrays(output.read_arrays(path))
         return network
+
+
+def _length(minutes: float | None, steps: int | None) -> dict[str, float]:
+    """Of a fine-tuning, as `FineTuning` has it."""
+    if steps is None:
+        minutes = FINE_TUNING_MINUTES if minutes is None else minutes
+        if not 0 < minutes < float("inf"):
+            raise DaquError(f"`fine_tuning_minutes` must be above 0, but received {minutes:g}.")
+        return {"seconds": 60 * minutes}
+    if minutes is not None:
+        raise DaquError("`fine_tuning_steps` takes the place of `fine_tuning_minutes`: give one of them.")
+    if steps < 1:
+        raise DaquError(f"`fine_tuning_steps` must be at least 1, but received {steps}.")
+    return {"steps": steps}

@@ -66,12 +66,12 @@ def test_no_such_subnet(run, tmp_path, monkeypatch, name, sentence):
 
 def test_fine_tuned_exported_and_not_trained_again(run, tmp_path):
     seen = []
-    (row,) = run.fine_tune("front", 4 / 60, 0.0, lambda name, done: seen.append((name, done)))
+    (row,) = run.fine_tune("front", lambda name, done: seen.append((name, done)), minutes=4 / 60)
     assert row["search_accuracy"]["fine_tuned"] > 0.5 > row["search_accuracy"]["inherited"]
     assert seen[-1] == ("m00", 1.0)
-    assert list(run.fine_tune("m00", 4 / 60, 0.0, lambda *_: pytest.fail("It is there already."))) == [row]
+    assert list(run.fine_tune("m00", lambda *_: pytest.fail("It is there already."), minutes=4 / 60)) == [row]
     with pytest.raises(DaquError, match="was made with other settings: give --overwrite"):
-        run.fine_tune("m00", 5 / 60, 0.0, lambda *_: None)
+        run.fine_tune("m00", minutes=5 / 60)
     path = tmp_path / "m00.tflite"
     manifest = run.export("m00", fine_tuned=True, path=path, command="daqu-export ...")
     assert json.loads((tmp_path / "m00.manifest.json").read_text())["command"] == manifest["command"] == "daqu-export ..."
@@ -82,6 +82,19 @@ def test_fine_tuned_exported_and_not_trained_again(run, tmp_path):
     assert top1(HostDevice().predict(path, dataset.x_search), dataset.y_search) > 0.5
     run.export("m00", fine_tuned=False, path=(path := tmp_path / "inherited.tflite"))
     assert top1(HostDevice().predict(path, dataset.x_search), dataset.y_search) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"minutes": 0.0}, "`fine_tuning_minutes` must be above 0, but received 0."),
+        ({"steps": 0}, "`fine_tuning_steps` must be at least 1, but received 0."),
+        ({"steps": 9, "minutes": 1.0}, "`fine_tuning_steps` takes the place of `fine_tuning_minutes`"),
+    ],
+)
+def test_a_length_that_is_none(run, settings, sentence):
+    with pytest.raises(DaquError, match=re.escape(sentence)):
+        run.fine_tune("m00", **settings)
 
 
 def test_the_tool_exports_what_takes_pixels_and_names_its_classes(run, tmp_path):
@@ -126,7 +139,7 @@ def test_a_finalist_is_exported_as_the_run_fine_tuned_it(run, tmp_path, monkeypa
     ("flags", "sentence"),
     [
         (["--subnet=tiny"], "`subnet` must be one of"),
-        (["--subnet=m00", "--fine_tuning_minutes=0"], "`fine_tuning_minutes` must be above 0"),
+        (["--subnet=m00", "--fine_tuning_steps=9", "--fine_tuning_minutes=2"], "`fine_tuning_steps` takes the place of"),
         (["--subnet=m00", "--fine_tuning_distillation=2"], "`fine_tuning_distillation` must be in [0, 1]"),
         (["--subnet=m00", "--learning_rate=0.1"], "--learning_rate has no effect beside --subnet"),
         (["--schedule=mine.json", "--epochs=3", "--dataset=digits"], "--epochs has no effect beside --schedule"),
@@ -146,3 +159,24 @@ def test_a_folder_without_a_trained_supernet(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"flags": config.to_json(), "dataset": {}}))
     with pytest.raises(DaquError, match="no trained supernet yet"):
         TrainedRun(tmp_path)
+
+
+def test_as_many_steps_leave_the_same_weights_bit_for_bit(run, tmp_path):
+    started = []
+    for folder in (tmp_path / "once", tmp_path / "twice"):
+        folder.mkdir()
+        (folder / "supernet.npz").symlink_to(run.folder / "supernet.npz")
+        config = json.loads((run.folder / "config.json").read_text())
+        config["flags"] |= {"deterministic": True}
+        (folder / "config.json").write_text(json.dumps(config))
+        flags = [f"--output_dir={folder}", "--subnet=smallest", "--fine_tuning_steps=25"]
+        started.append((folder, subprocess.Popen([sys.executable, "-m", "daqu_tf.tools.train", *flags])))
+    arrays, rows = [], []
+    for folder, process in started:
+        assert process.wait(timeout=300) == 0
+        arrays.append(output.read_arrays(folder / "fine_tuned" / "smallest.npz"))
+        rows.append(json.loads((folder / "fine_tuned" / "smallest.json").read_text()))
+    assert rows[0] == rows[1] and rows[0]["steps"] == 25
+    assert rows[0]["search_accuracy"]["fine_tuned"] > rows[0]["search_accuracy"]["inherited"]
+    assert arrays[0].keys() == arrays[1].keys()
+    assert all(array.tobytes() == arrays[1][name].tobytes() for name, array in arrays[0].items())
