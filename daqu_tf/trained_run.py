@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from daqu_tf import atomic, data, output, targets
+from daqu_tf.commands import export_command, fine_tuning_command, from_here, run_command
 from daqu_tf.errors import DaquError
 from daqu_tf.output import read_json
 from daqu_tf.pipeline import describe_dataset, make_deterministic, metadata_for, space_for
@@ -17,6 +18,7 @@ from daqu_tf.space import Subnet
 from daqu_tf.targets import Storage
 
 FRONT = "front"
+FINE_TUNED, FINALISTS = "fine_tuned", "finalists"  # Folders of weights.
 FINE_TUNING_MINUTES = 2.0
 
 
@@ -121,14 +123,14 @@ class TrainedRun:
         return self._fine_tune(asked, how, on_progress)
 
     def _path(self, stem: str) -> pathlib.Path:
-        return self.folder / "fine_tuned" / f"{stem}.json"
+        return self.folder / FINE_TUNED / f"{stem}.json"
 
     def _fine_tune(self, asked: dict[str, dict], how, on_progress: Callable[[str, float], None]) -> Iterator[dict[str, Any]]:
         from daqu_tf.fine_tuning import FineTuner
 
         self._begin()
         with output.locked(self.folder):
-            (self.folder / "fine_tuned").mkdir(exist_ok=True)
+            (self.folder / FINE_TUNED).mkdir(exist_ok=True)
             tuner = FineTuner(self.space, self.arrays, self.dataset, how)
             for stem, settings in asked.items():
                 path = self._path(stem)
@@ -166,7 +168,6 @@ class TrainedRun:
         fine_tuned: bool,
         path: pathlib.Path,
         storage: Storage | None = None,
-        command: str = "",
     ) -> dict[str, Any]:
         """Exports one subnet with its metadata, and writes a manifest beside it.
 
@@ -176,43 +177,57 @@ class TrainedRun:
                 instead of those inherited from the supernet, recalibrated.
             path: The `.tflite` file to write.
             storage: How; None is that of the run's target.
-            command: What made the file, for the manifest.
 
         Returns:
             The content of the manifest.
 
         Raises:
-            DaquError: There is no such subnet or choice, or it has not been fine-tuned; or the file cannot be written.
+            DaquError: There is no such subnet or choice, or it has not been fine-tuned; or the file cannot be written; or the run
+                is deterministic and TensorFlow has begun to work already.
         """
         from daqu_tf.export import PROOF_IMAGES, export_tflite, round_biases
         from daqu_tf.manifest import describe
 
         if name == FRONT:
             raise DaquError("`subnet` must be one subnet, but received 'front': name one of its members, as m00.")
+        self._begin()
         storage = storage or targets.get(self.config.target).storage
         ((stem, subnet),) = self.subnets(name).items()
-        network = self._fine_tuned(stem, subnet) if fine_tuned else self.inherited(subnet)
+        weights = self._fine_tuned(stem, subnet) if fine_tuned else None
+        network = self._network(subnet, weights) if weights else self.inherited(subnet)
         round_biases(network)
         arguments = {"metadata": metadata_for(stem, self.dataset), "images": self.dataset.x_search[:PROOF_IMAGES]}
         export_tflite(network, path, **dataclasses.asdict(storage), **arguments)
-        state = "fine_tuned" if fine_tuned else "inherited"
-        manifest = describe(path, stem, network, self.dataset, storage, state) | {"command": command}
+        manifest = describe(path, stem, network, self.dataset, storage, "fine_tuned" if fine_tuned else "inherited")
+        manifest |= {"seed": self.config.seed, "commands": self._commands(name, weights, path, storage)}
         atomic.write_json(path.with_suffix(".manifest.json"), manifest)
         return manifest
 
-    def _fine_tuned(self, stem: str, subnet: Subnet):
-        """The static network of `subnet` as it was fine-tuned by `fine_tune`, or else by the run."""
+    def _commands(self, name: str, weights: pathlib.Path | None, path: pathlib.Path, storage: Storage) -> list[str]:
+        """What makes a file from nothing, in order; arguments as for `export`, and where its weights are."""
+        searched = name in self._finalists() or (weights and weights.parent.name == FINALISTS)
+        settings = self.config.to_json() | {"output_dir": str(self.folder)}
+        lines = [run_command("run" if searched else "train", settings, from_here)]
+        if weights and weights.parent.name == FINE_TUNED:
+            lines.append(fine_tuning_command(self.folder, name, read_json(self._path(weights.stem))["how"]))
+        usual = targets.get(self.config.target).storage
+        return [*lines, export_command(self.folder, name, weights is not None, path, storage, usual)]
+
+    def _fine_tuned(self, stem: str, subnet: Subnet) -> pathlib.Path:
+        """Where the weights of `subnet` are, as it was fine-tuned by `fine_tune`, or else by the run."""
+        own, finalist = self.folder / FINALISTS / f"{stem}.npz", self._finalists().get(stem)
+        if read_json(self._path(stem), {}).get("subnet") == subnet.to_json():
+            return self._path(stem).with_suffix(".npz")
+        if finalist and self.space.subnet(finalist["values"]) == subnet and own.exists():  # A file's name may be a finalist's.
+            return own
+        raise DaquError(f"{stem} has not been fine-tuned by daqu-train: run that with --subnet={stem} first.")
+
+    def _network(self, subnet: Subnet, weights: pathlib.Path):
+        """The static network of `subnet` with the weights in a file."""
         from daqu_tf.supernet import StaticNetwork
 
-        own, finalist = self.folder / "finalists" / f"{stem}.npz", self._finalists().get(stem)
-        if read_json(self._path(stem), {}).get("subnet") == subnet.to_json():
-            path = self._path(stem).with_suffix(".npz")
-        elif finalist and self.space.subnet(finalist["values"]) == subnet and own.exists():  # A file's name may be a finalist's.
-            path = own
-        else:
-            raise DaquError(f"{stem} has not been fine-tuned by daqu-train: run that with --subnet={stem} first.")
         network = StaticNetwork(self.space, subnet)
-        network.load_arrays(output.read_arrays(path))
+        network.load_arrays(output.read_arrays(weights))
         return network
 
 

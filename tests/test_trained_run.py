@@ -73,8 +73,12 @@ def test_fine_tuned_exported_and_not_trained_again(run, tmp_path):
     with pytest.raises(DaquError, match="was made with other settings: give --overwrite"):
         run.fine_tune("m00", minutes=5 / 60)
     path = tmp_path / "m00.tflite"
-    manifest = run.export("m00", fine_tuned=True, path=path, command="daqu-export ...")
-    assert json.loads((tmp_path / "m00.manifest.json").read_text())["command"] == manifest["command"] == "daqu-export ..."
+    manifest = run.export("m00", fine_tuned=True, path=path)
+    assert json.loads((tmp_path / "m00.manifest.json").read_text())["commands"] == manifest["commands"]
+    assert manifest["commands"][1:] == [
+        f"daqu-train --output_dir={run.folder} --subnet=m00 --fine_tuning_minutes={4 / 60}",
+        f"daqu-export --run={run.folder} --subnet=m00 --fine_tuned --output={path}",
+    ]
     assert manifest["accuracy"]["fine_tuned"]["search"] == pytest.approx(row["search_accuracy"]["fine_tuned"], abs=0.01)
     assert manifest["accuracy"]["file"]["test"] > 0.5 and manifest["top1_agreement"] > 0.99
     assert manifest["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,16 +2,14 @@
 
 import html
 import pathlib
-import shlex
 from typing import Any
 
+from daqu_tf.commands import run_command
 from daqu_tf.report.page import headline
 from daqu_tf.report.run import Member, Run
 from daqu_tf.report.text import figure, percent, standard_error, timed_by
 
 _SHOWN_LABELS = 100
-_PATHS = ("dataset", "output_dir", "schedule", "space")  # Flags that may hold one: its end says enough.
-_SCHEDULED = ("warmup", "precision_transfer", "epochs")  # What a schedule takes the place of.
 _CODE = """\
 ```python
 import io
@@ -101,20 +99,10 @@ def _classes(names: tuple[str, ...]) -> str:
 
 
 def _command(run: Run) -> str:
-    flags = run.config.get("flags")
-    if not isinstance(flags, dict):
+    settings = run.config.get("flags")
+    if not isinstance(settings, dict):
         return ""
-    dropped = _SCHEDULED if flags.get("schedule") else ()
-    # All that can be empty or 0 is so by default.
-    words = [_flag(name, value) for name, value in flags.items() if value and name not in dropped]
-    return f"```\n{' '.join(['daqu-run', *words])}\n```"
-
-
-def _flag(name: str, value: Any) -> str:
-    if value is True:
-        return shlex.quote(f"--{name}")
-    text = pathlib.PurePath(str(value)).name if name in _PATHS else f"{value:g}" if isinstance(value, float) else str(value)
-    return shlex.quote(f"--{name}={text}")
+    return f"```\n{run_command('run', settings, lambda path: pathlib.PurePath(path).name)}\n```"  # Its end says enough of a path.
 
 
 def _origin(run: Run) -> str:
