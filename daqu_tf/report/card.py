@@ -2,11 +2,12 @@
 
 import html
 import pathlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from daqu_tf.commands import run_command
 from daqu_tf.report.page import headline
-from daqu_tf.report.run import Member, Run
+from daqu_tf.report.run import Member, Run, member_of
 from daqu_tf.report.text import figure, percent, standard_error, timed_by
 
 _SHOWN_LABELS = 100
@@ -42,25 +43,50 @@ def write(run: Run) -> str:
     return "\n\n".join(filter(None, [*parts, "## How they were made", _command(run), _origin(run)])) + "\n"
 
 
+def table_of(manifests: Iterable[Mapping[str, Any]]) -> str:
+    """A Markdown table of models, which need not be of one run."""
+    heads = ("model", "data", "pixels", "weights", "test accuracy", "file, bytes", "deflated")
+    rows = []
+    for manifest in manifests:
+        member = member_of(manifest)
+        sizes = _sizes(member, "file_bytes", "deflated_bytes")
+        data = str(manifest.get("dataset", "–"))
+        rows.append((member.name, data, _pixels(member), _weights(member), percent(member.test), *sizes))
+    return _markdown(heads, rows)
+
+
 def _table(run: Run) -> str:
     heads = ("model", "test accuracy", "latency, µs", "file, bytes", "pixels", "weights")
-    rows = [heads, ("---",) * len(heads), *map(_row, run.front)]
-    return "\n".join(f"| {' | '.join(map(_text, row))} |" for row in rows) if run.front else ""
+    return _markdown(heads, map(_row, run.front)) if run.front else ""
+
+
+def _markdown(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(map(_text, row))} |" for row in (heads, ("---",) * len(heads), *rows))
 
 
 def _row(member: Member) -> tuple[str, ...]:
-    latency, size = member.costs.get("latency_us"), member.costs.get("file_bytes")
-    pixels = [f"{member.input[side]:.0f}" for side in ("height", "width") if side in member.input]
-    bits = "–" if member.mean_weight_bits is None else f"{member.mean_weight_bits:.1f} bits on average"
-    packed = f", {member.int4_layers} of {len(member.layers)} layers INT4" if member.int4_layers else ""
+    latency = member.costs.get("latency_us")
     return (
         member.name,
         percent(member.test),
         "–" if latency is None else figure(latency),
-        "–" if size is None else f"{size:,.0f}",
-        " x ".join(pixels) or "–",
-        bits + packed,
+        *_sizes(member, "file_bytes"),
+        _pixels(member),
+        _weights(member),
     )
+
+
+def _sizes(member: Member, *names: str) -> tuple[str, ...]:
+    return tuple(f"{member.costs[name]:,.0f}" if name in member.costs else "–" for name in names)
+
+
+def _pixels(member: Member) -> str:
+    return " x ".join(f"{member.input[side]:.0f}" for side in ("height", "width") if side in member.input) or "–"
+
+
+def _weights(member: Member) -> str:
+    bits = "–" if member.mean_weight_bits is None else f"{member.mean_weight_bits:.1f} bits on average"
+    return bits + (f", {member.int4_layers} of {len(member.layers)} layers INT4" if member.int4_layers else "")
 
 
 def _notes(run: Run) -> str:
