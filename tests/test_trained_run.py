@@ -75,7 +75,8 @@ def test_fine_tuned_exported_and_not_trained_again(run, tmp_path):
     path = tmp_path / "m00.tflite"
     manifest = run.export("m00", fine_tuned=True, path=path)
     assert json.loads((tmp_path / "m00.manifest.json").read_text())["commands"] == manifest["commands"]
-    assert manifest["commands"][1:] == [
+    assert manifest["commands"] == [
+        f"daqu-run --dataset=digits --output_dir={run.folder} --space=digits",  # Only its search knows m00.
         f"daqu-train --output_dir={run.folder} --subnet=m00 --fine_tuning_minutes={4 / 60}",
         f"daqu-export --run={run.folder} --subnet=m00 --fine_tuned --output={path}",
     ]
@@ -111,6 +112,9 @@ def test_the_tool_exports_what_takes_pixels_and_names_its_classes(run, tmp_path)
     (source,) = tables["subgraph_metadata"][0]["input_tensor_metadata"]
     assert source["description"].endswith("In training, 0 and 255 were 0 and 16.")
     assert tflite_metadata.read_labels(path.read_bytes()) == tuple("0123456789")
+    train, export = json.loads(path.with_suffix(".manifest.json").read_text())["commands"]
+    assert train == f"daqu-train --dataset=digits --output_dir={run.folder} --space=digits"
+    assert export.split()[1:] == flags
 
 
 def test_what_was_not_fine_tuned_is_not_exported_as_such(run, tmp_path):
@@ -127,7 +131,12 @@ def test_a_finalist_is_exported_as_the_run_fine_tuned_it(run, tmp_path, monkeypa
     (run.folder / "finalists").mkdir()
     monkeypatch.setattr(run, "_finalists", lambda: {"m01": {"values": member(run.space).to_json()}})
     output.write_arrays(own := run.folder / "finalists" / "m01.npz", arrays)
-    run.export("m01", fine_tuned=True, path=(path := tmp_path / "uint8.tflite"), storage=Storage(input_type="uint8"))
+    path = tmp_path / "uint8.tflite"
+    manifest = run.export("m01", fine_tuned=True, path=path, storage=Storage(input_type="uint8"))
+    assert manifest["commands"] == [
+        f"daqu-run --dataset=digits --output_dir={run.folder} --space=digits",
+        f"daqu-export --run={run.folder} --subnet=m01 --fine_tuned --output={path} --input_type=uint8",
+    ]
     network.load_arrays(arrays)
     expected = network(run.dataset.x_search[:20]).numpy()
     np.testing.assert_allclose(HostDevice().predict(path, run.dataset.x_search[:20]), expected, atol=0.2)

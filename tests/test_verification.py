@@ -1,6 +1,7 @@
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -86,10 +87,10 @@ def accuracy_of(path):
 
 
 def test_the_models_of_the_checkout_are_what_they_say():
-    manifests = find([MODELS])
+    manifests, verifier = find([MODELS]), Verifier()
     assert len(manifests) >= 6 and sum(path.stat().st_size for path in MODELS.glob("*.tflite")) < 5_000_000
     for path in manifests:
-        verdict = Verifier().verify(path)
+        verdict = verifier.verify(path)
         assert verdict.faults == ()
         in_reach = path.name.startswith("digits")
         assert str(verdict) == "exact" if in_reach else str(verdict).startswith("sound") and verdict.found is None
@@ -108,6 +109,12 @@ def test_the_models_of_the_checkout_name_what_made_them():
 def test_their_readme_has_their_figures():
     table = card.table_of(json.loads(path.read_text()) for path in find([MODELS]))
     assert table in (MODELS / "README.md").read_text(), "Put in what `daqu-verify-models --markdown` prints."
+
+
+def test_the_code_of_their_readme_runs():
+    (code,) = re.findall("```python\n(.*?)```", (MODELS / "README.md").read_text(), re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=MODELS, check=True)
+    assert done.stdout == "0\n"
 
 
 def test_a_file_that_is_what_it_says(manifest, verifier):
@@ -189,10 +196,13 @@ def test_the_tool_prints_a_table_and_the_faults(manifest):
     [
         (["."], "holds no *.manifest.json: name a folder that daqu-export has written to."),
         (["nowhere"], "nowhere is no folder"),
+        (["--markdown", "broken"], "A manifest is none (KeyError: 'name')"),
         (["--dataset_path=mine"], "`dataset_path` must be NAME=PATH"),
     ],
 )
 def test_the_tool_says_what_is_wrong(tmp_path, monkeypatch, arguments, sentence):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.manifest.json").write_text("{}")
     done = run_tool(*arguments)
     assert done.returncode == 1 and sentence in done.stderr and done.stderr.count("\n") == 1

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from daqu_tf.commands import run_command
+from daqu_tf.errors import DaquError
 from daqu_tf.report.page import headline
 from daqu_tf.report.run import Member, Run, member_of
 from daqu_tf.report.text import figure, percent, standard_error, timed_by
@@ -44,15 +45,21 @@ def write(run: Run) -> str:
 
 
 def table_of(manifests: Iterable[Mapping[str, Any]]) -> str:
-    """A Markdown table of models, which need not be of one run."""
+    """A Markdown table of models, which need not be of one run.
+
+    Raises:
+        DaquError: One is no manifest.
+    """
     heads = ("model", "data", "pixels", "weights", "test accuracy", "file, bytes", "deflated")
-    rows = []
-    for manifest in manifests:
-        member = member_of(manifest)
-        sizes = _sizes(member, "file_bytes", "deflated_bytes")
-        data = str(manifest.get("dataset", "–"))
-        rows.append((member.name, data, _pixels(member), _weights(member), percent(member.test), *sizes))
-    return _markdown(heads, rows)
+    try:
+        return _markdown(heads, [_row_of_any(member_of(manifest), manifest["dataset"]) for manifest in manifests])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DaquError(f"A manifest is none ({type(error).__name__}: {error}): export its model again.") from error
+
+
+def _row_of_any(member: Member, data: str) -> tuple[str, ...]:
+    sizes = _sizes(member, "file_bytes", "deflated_bytes")
+    return (member.name, data, _pixels(member), _weights(member), percent(member.test), *sizes)
 
 
 def _table(run: Run) -> str:
