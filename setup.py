@@ -28,7 +28,7 @@ EXTRAS = {
     # The last release was built for NumPy 1 and for Python up to 3.11.
     "tflite_runtime": ["tflite-runtime==2.14.0; python_version<'3.12'", "numpy<2; python_version<'3.12'"],
 }
-TOOLS = ["run", "train", "search", "export", "benchmark", "report", "space"]
+TOOLS = ["run", "train", "search", "export", "benchmark", "report", "space", "verify_models"]
 
 setup(
     name="daqu_tf",
@@ -45,6 +45,6 @@ setup(
     package_data={"daqu_tf": ["py.typed"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": [f"daqu-{tool} = daqu_tf.tools.{tool}:main" for tool in TOOLS]},
+    entry_points={"console_scripts": [f"daqu-{tool.replace('_', '-')} = daqu_tf.tools.{tool}:main" for tool in TOOLS]},
     zip_safe=False,
 )

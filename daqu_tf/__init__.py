@@ -7,7 +7,7 @@ One flow, one direction:
 
 `daqu_tf.run(RunConfig(...))` goes through all of it (`pipeline.py`); each stage can be used alone, and `trained_run.py` holds what
 else can be done with a trained supernet. Beside the flow stand `baked`, a subnet as a plain tf_keras model, and `stock_models`,
-switchable bits for any tf_keras model, which `export_tflite` takes too.
+switchable bits for any tf_keras model, which `export_tflite` takes too; `verification` compares files with their manifests.
 """
 
 import importlib

@@ -43,7 +43,8 @@ class RunConfig:
         augmentation: Of training images: one of `AUGMENTATIONS`.
         strategy: Where the supernet trains: one of `STRATEGIES`.
         mixed_precision: Of float arithmetic, for GPUs: one of `MIXED_PRECISIONS`.
-        deterministic: One thread and deterministic operators for the supernet: with `epochs`, the same weights bit for bit.
+        deterministic: One thread and deterministic operators for the supernet and for `TrainedRun`: with `epochs`, and fine-tuned
+            by steps, the same weights bit for bit.
         workers: Processes that fine-tune at once, of one thread each; 0 takes one per core.
         seed: Of everything random.
 

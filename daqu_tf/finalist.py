@@ -106,7 +106,7 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     export_tflite(network, path, container, metadata=metadata_for(name, dataset), images=dataset.x_search[:PROOF_IMAGES])
     manifest = describe(path, name, network, dataset, target.storage, "fine_tuned")
     manifest["accuracy"]["inherited"] = finalists[name]["inherited"]
-    manifest |= {"target": target.name, "fine_tuning": dataclasses.asdict(how) | {"steps": steps}}
+    manifest |= {"target": target.name, "seed": config.seed, "fine_tuning": dataclasses.asdict(how) | {"steps": steps}}
     atomic.write_json(folder / "finalists" / f"{name}.json", manifest)
 
 

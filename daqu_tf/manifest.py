@@ -46,6 +46,7 @@ def describe(
         "space": space.name,
         "storage": dataclasses.asdict(storage),
         "dataset": dataset.name,
+        "dataset_fingerprint": dataset.fingerprint,
         "input": {"height": height, "width": width, "offset": dataset.input_offset, "scale": dataset.input_scale},
         "class_names": dataset.class_names,
         "subnet": subnet.to_json(),

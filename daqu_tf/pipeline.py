@@ -83,7 +83,7 @@ def _prepare_training(config: RunConfig, schedule: Schedule):
     """
     check_strategy(config.strategy)
     if config.deterministic:
-        _make_deterministic()
+        make_deterministic()
     strategy = make_strategy(config.strategy)
     check_shares(strategy, schedule.batch_size)
     return strategy
@@ -274,7 +274,7 @@ def space_for(config: RunConfig, dataset: data.Dataset) -> SearchSpace:
     return targets.get(config.target).restrict(space)
 
 
-def _make_deterministic() -> None:
+def make_deterministic() -> None:
     """One thread and deterministic operators, for this process.
 
     Raises:

@@ -31,11 +31,11 @@ class Progress:
             return
         self._shown = now
         left = "" if left_seconds is None else f"  {minutes(left_seconds)} left"
-        self._print(f"{self._stage:<20}{minutes(now - self._began)}{left}  {text}", end="" if self._live else "\n")
+        self._print(f"{self._stage:<19} {minutes(now - self._began)}{left}  {text}", end="" if self._live else "\n")
 
     def end(self, text: str) -> None:
         """Ends the stage with a line that stays."""
-        self._print(f"{self._stage:<20}{minutes(time.monotonic() - self._began)}  {text}", end="\n")
+        self._print(f"{self._stage:<19} {minutes(time.monotonic() - self._began)}  {text}", end="\n")
 
     def warn(self, text: str) -> None:
         """A line that stays, for something the user should know; the stage goes on."""

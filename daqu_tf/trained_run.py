@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from daqu_tf import atomic, data, output, targets
+from daqu_tf.commands import export_command, fine_tuning_command, from_here, run_command
 from daqu_tf.errors import DaquError
 from daqu_tf.output import read_json
-from daqu_tf.pipeline import describe_dataset, metadata_for, space_for
+from daqu_tf.pipeline import describe_dataset, make_deterministic, metadata_for, space_for
 from daqu_tf.space import Subnet
 from daqu_tf.targets import Storage
 
 FRONT = "front"
+FINE_TUNED, FINALISTS = "fine_tuned", "finalists"  # Folders of weights.
+FINE_TUNING_MINUTES = 2.0
 
 
 class TrainedRun:
@@ -76,35 +79,38 @@ class TrainedRun:
     def fine_tune(
         self,
         name: str,
-        minutes: float,
-        distillation: float,
-        on_progress: Callable[[str, float], None],
+        on_progress: Callable[[str, float], None] = lambda name, done: None,
+        *,
+        minutes: float | None = None,
+        steps: int | None = None,
+        distillation: float = 0.0,
         overwrite: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Fine-tunes subnets, one after the other; writes `fine_tuned/NAME.npz` and `NAME.json`.
 
-        One that is there already, from the same supernet and with the same settings, is not trained again.
+        One that is there already, from the same supernet and with the same settings, is not trained again. In a run that is
+        `deterministic`, as many `steps` twice leave the same weights, bit for bit.
 
         Args:
             name: As for `subnets`.
-            minutes: For each.
-            distillation: As in `FineTuning`.
             on_progress: Called with a subnet's name and the share of its training that is done.
+            minutes: For each; `FINE_TUNING_MINUTES` if neither they nor steps are given.
+            steps: For each, instead of minutes.
+            distillation: As in `FineTuning`.
             overwrite: Whether those that are there with other settings may be replaced.
 
         Returns:
             As they are done, the content of the JSON files: subnet, settings, steps, and both accuracies on the search split.
 
         Raises:
-            DaquError: There is no such subnet, a number is out of range, or a result with other settings is there.
+            DaquError: There is no such subnet, a number is out of range, a result with other settings is there, or the run is
+                deterministic and TensorFlow has begun to work already.
         """
         from daqu_tf.fine_tuning import FineTuning
 
-        if not 0 < minutes < float("inf"):
-            raise DaquError(f"`fine_tuning_minutes` must be above 0, but received {minutes:g}.")
         if not 0 <= distillation <= 1:
             raise DaquError(f"`fine_tuning_distillation` must be in [0, 1], but received {distillation:g}.")
-        how = FineTuning(**self.config.how_to_fine_tune, seconds=60 * minutes, distillation=distillation)
+        how = FineTuning(**self.config.how_to_fine_tune, **_length(minutes, steps), distillation=distillation)
         supernet = hashlib.sha256((self.folder / "supernet.npz").read_bytes()).hexdigest()
         asked = {
             stem: {"name": stem, "subnet": subnet.to_json(), "how": dataclasses.asdict(how), "supernet": supernet}
@@ -117,13 +123,14 @@ class TrainedRun:
         return self._fine_tune(asked, how, on_progress)
 
     def _path(self, stem: str) -> pathlib.Path:
-        return self.folder / "fine_tuned" / f"{stem}.json"
+        return self.folder / FINE_TUNED / f"{stem}.json"
 
     def _fine_tune(self, asked: dict[str, dict], how, on_progress: Callable[[str, float], None]) -> Iterator[dict[str, Any]]:
         from daqu_tf.fine_tuning import FineTuner
 
+        self._begin()
         with output.locked(self.folder):
-            (self.folder / "fine_tuned").mkdir(exist_ok=True)
+            (self.folder / FINE_TUNED).mkdir(exist_ok=True)
             tuner = FineTuner(self.space, self.arrays, self.dataset, how)
             for stem, settings in asked.items():
                 path = self._path(stem)
@@ -135,6 +142,11 @@ class TrainedRun:
                     accuracies = {"inherited": self._accuracy(self.inherited(subnet)), "fine_tuned": self._accuracy(network)}
                     atomic.write_json(path, found := settings | {"steps": steps, "search_accuracy": accuracies})
                 yield found
+
+    def _begin(self) -> None:
+        """What must come before the first computation."""
+        if self.config.deterministic:
+            make_deterministic()
 
     def inherited(self, subnet: Subnet):
         """The static network of `subnet` with the supernet's weights, recalibrated."""
@@ -156,7 +168,6 @@ class TrainedRun:
         fine_tuned: bool,
         path: pathlib.Path,
         storage: Storage | None = None,
-        command: str = "",
     ) -> dict[str, Any]:
         """Exports one subnet with its metadata, and writes a manifest beside it.
 
@@ -166,41 +177,69 @@ class TrainedRun:
                 instead of those inherited from the supernet, recalibrated.
             path: The `.tflite` file to write.
             storage: How; None is that of the run's target.
-            command: What made the file, for the manifest.
 
         Returns:
             The content of the manifest.
 
         Raises:
-            DaquError: There is no such subnet or choice, or it has not been fine-tuned; or the file cannot be written.
+            DaquError: There is no such subnet or choice, or it has not been fine-tuned; or the file cannot be written; or the run
+                is deterministic and TensorFlow has begun to work already.
         """
         from daqu_tf.export import PROOF_IMAGES, export_tflite, round_biases
         from daqu_tf.manifest import describe
 
         if name == FRONT:
             raise DaquError("`subnet` must be one subnet, but received 'front': name one of its members, as m00.")
+        self._begin()
         storage = storage or targets.get(self.config.target).storage
         ((stem, subnet),) = self.subnets(name).items()
-        network = self._fine_tuned(stem, subnet) if fine_tuned else self.inherited(subnet)
+        weights = self._fine_tuned(stem, subnet) if fine_tuned else None
+        network = self._network(subnet, weights) if weights else self.inherited(subnet)
         round_biases(network)
         arguments = {"metadata": metadata_for(stem, self.dataset), "images": self.dataset.x_search[:PROOF_IMAGES]}
         export_tflite(network, path, **dataclasses.asdict(storage), **arguments)
-        state = "fine_tuned" if fine_tuned else "inherited"
-        manifest = describe(path, stem, network, self.dataset, storage, state) | {"command": command}
+        manifest = describe(path, stem, network, self.dataset, storage, "fine_tuned" if fine_tuned else "inherited")
+        manifest |= {"seed": self.config.seed, "commands": self._commands(name, weights, path, storage)}
         atomic.write_json(path.with_suffix(".manifest.json"), manifest)
         return manifest
 
-    def _fine_tuned(self, stem: str, subnet: Subnet):
-        """The static network of `subnet` as it was fine-tuned by `fine_tune`, or else by the run."""
+    def _commands(self, name: str, weights: pathlib.Path | None, path: pathlib.Path, storage: Storage) -> list[str]:
+        """What makes a file from nothing, in order; arguments as for `export`, and where its weights are."""
+        searched = name in self._finalists() or (weights and weights.parent.name == FINALISTS)
+        settings = self.config.to_json() | {"output_dir": str(self.folder)}
+        lines = [run_command("run" if searched else "train", settings, from_here)]
+        if weights and weights.parent.name == FINE_TUNED:
+            lines.append(fine_tuning_command(self.folder, name, read_json(self._path(weights.stem))["how"]))
+        usual = targets.get(self.config.target).storage
+        return [*lines, export_command(self.folder, name, weights is not None, path, storage, usual)]
+
+    def _fine_tuned(self, stem: str, subnet: Subnet) -> pathlib.Path:
+        """Where the weights of `subnet` are, as it was fine-tuned by `fine_tune`, or else by the run."""
+        own, finalist = self.folder / FINALISTS / f"{stem}.npz", self._finalists().get(stem)
+        if read_json(self._path(stem), {}).get("subnet") == subnet.to_json():
+            return self._path(stem).with_suffix(".npz")
+        if finalist and self.space.subnet(finalist["values"]) == subnet and own.exists():  # A file's name may be a finalist's.
+            return own
+        raise DaquError(f"{stem} has not been fine-tuned by daqu-train: run that with --subnet={stem} first.")
+
+    def _network(self, subnet: Subnet, weights: pathlib.Path):
+        """The static network of `subnet` with the weights in a file."""
         from daqu_tf.supernet import StaticNetwork
 
-        own, finalist = self.folder / "finalists" / f"{stem}.npz", self._finalists().get(stem)
-        if read_json(self._path(stem), {}).get("subnet") == subnet.to_json():
-            path = self._path(stem).with_suffix(".npz")
-        elif finalist and self.space.subnet(finalist["values"]) == subnet and own.exists():  # A file's name may be a finalist's.
-            path = own
-        else:
-            raise DaquError(f"{stem} has not been fine-tuned by daqu-train: run that with --subnet={stem} first.")
         network = StaticNetwork(self.space, subnet)
-        network.load_arrays(output.read_arrays(path))
+        network.load_arrays(output.read_arrays(weights))
         return network
+
+
+def _length(minutes: float | None, steps: int | None) -> dict[str, float]:
+    """Of a fine-tuning, as `FineTuning` has it."""
+    if steps is None:
+        minutes = FINE_TUNING_MINUTES if minutes is None else minutes
+        if not 0 < minutes < float("inf"):
+            raise DaquError(f"`fine_tuning_minutes` must be above 0, but received {minutes:g}.")
+        return {"seconds": 60 * minutes}
+    if minutes is not None:
+        raise DaquError("`fine_tuning_steps` takes the place of `fine_tuning_minutes`: give one of them.")
+    if steps < 1:
+        raise DaquError(f"`fine_tuning_steps` must be at least 1, but received {steps}.")
+    return {"steps": steps}

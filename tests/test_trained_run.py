@@ -66,15 +66,20 @@ def test_no_such_subnet(run, tmp_path, monkeypatch, name, sentence):
 
 def test_fine_tuned_exported_and_not_trained_again(run, tmp_path):
     seen = []
-    (row,) = run.fine_tune("front", 4 / 60, 0.0, lambda name, done: seen.append((name, done)))
+    (row,) = run.fine_tune("front", lambda name, done: seen.append((name, done)), minutes=4 / 60)
     assert row["search_accuracy"]["fine_tuned"] > 0.5 > row["search_accuracy"]["inherited"]
     assert seen[-1] == ("m00", 1.0)
-    assert list(run.fine_tune("m00", 4 / 60, 0.0, lambda *_: pytest.fail("It is there already."))) == [row]
+    assert list(run.fine_tune("m00", lambda *_: pytest.fail("It is there already."), minutes=4 / 60)) == [row]
     with pytest.raises(DaquError, match="was made with other settings: give --overwrite"):
-        run.fine_tune("m00", 5 / 60, 0.0, lambda *_: None)
+        run.fine_tune("m00", minutes=5 / 60)
     path = tmp_path / "m00.tflite"
-    manifest = run.export("m00", fine_tuned=True, path=path, command="daqu-export ...")
-    assert json.loads((tmp_path / "m00.manifest.json").read_text())["command"] == manifest["command"] == "daqu-export ..."
+    manifest = run.export("m00", fine_tuned=True, path=path)
+    assert json.loads((tmp_path / "m00.manifest.json").read_text())["commands"] == manifest["commands"]
+    assert manifest["commands"] == [
+        f"daqu-run --dataset=digits --output_dir={run.folder} --space=digits",  # Only its search knows m00.
+        f"daqu-train --output_dir={run.folder} --subnet=m00 --fine_tuning_minutes={4 / 60}",
+        f"daqu-export --run={run.folder} --subnet=m00 --fine_tuned --output={path}",
+    ]
     assert manifest["accuracy"]["fine_tuned"]["search"] == pytest.approx(row["search_accuracy"]["fine_tuned"], abs=0.01)
     assert manifest["accuracy"]["file"]["test"] > 0.5 and manifest["top1_agreement"] > 0.99
     assert manifest["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -82,6 +87,19 @@ def test_fine_tuned_exported_and_not_trained_again(run, tmp_path):
     assert top1(HostDevice().predict(path, dataset.x_search), dataset.y_search) > 0.5
     run.export("m00", fine_tuned=False, path=(path := tmp_path / "inherited.tflite"))
     assert top1(HostDevice().predict(path, dataset.x_search), dataset.y_search) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"minutes": 0.0}, "`fine_tuning_minutes` must be above 0, but received 0."),
+        ({"steps": 0}, "`fine_tuning_steps` must be at least 1, but received 0."),
+        ({"steps": 9, "minutes": 1.0}, "`fine_tuning_steps` takes the place of `fine_tuning_minutes`"),
+    ],
+)
+def test_a_length_that_is_none(run, settings, sentence):
+    with pytest.raises(DaquError, match=re.escape(sentence)):
+        run.fine_tune("m00", **settings)
 
 
 def test_the_tool_exports_what_takes_pixels_and_names_its_classes(run, tmp_path):
@@ -94,6 +112,9 @@ def test_the_tool_exports_what_takes_pixels_and_names_its_classes(run, tmp_path)
     (source,) = tables["subgraph_metadata"][0]["input_tensor_metadata"]
     assert source["description"].endswith("In training, 0 and 255 were 0 and 16.")
     assert tflite_metadata.read_labels(path.read_bytes()) == tuple("0123456789")
+    train, export = json.loads(path.with_suffix(".manifest.json").read_text())["commands"]
+    assert train == f"daqu-train --dataset=digits --output_dir={run.folder} --space=digits"
+    assert export.split()[1:] == flags
 
 
 def test_what_was_not_fine_tuned_is_not_exported_as_such(run, tmp_path):
@@ -110,7 +131,12 @@ def test_a_finalist_is_exported_as_the_run_fine_tuned_it(run, tmp_path, monkeypa
     (run.folder / "finalists").mkdir()
     monkeypatch.setattr(run, "_finalists", lambda: {"m01": {"values": member(run.space).to_json()}})
     output.write_arrays(own := run.folder / "finalists" / "m01.npz", arrays)
-    run.export("m01", fine_tuned=True, path=(path := tmp_path / "uint8.tflite"), storage=Storage(input_type="uint8"))
+    path = tmp_path / "uint8.tflite"
+    manifest = run.export("m01", fine_tuned=True, path=path, storage=Storage(input_type="uint8"))
+    assert manifest["commands"] == [
+        f"daqu-run --dataset=digits --output_dir={run.folder} --space=digits",
+        f"daqu-export --run={run.folder} --subnet=m01 --fine_tuned --output={path} --input_type=uint8",
+    ]
     network.load_arrays(arrays)
     expected = network(run.dataset.x_search[:20]).numpy()
     np.testing.assert_allclose(HostDevice().predict(path, run.dataset.x_search[:20]), expected, atol=0.2)
@@ -126,7 +152,7 @@ def test_a_finalist_is_exported_as_the_run_fine_tuned_it(run, tmp_path, monkeypa
     ("flags", "sentence"),
     [
         (["--subnet=tiny"], "`subnet` must be one of"),
-        (["--subnet=m00", "--fine_tuning_minutes=0"], "`fine_tuning_minutes` must be above 0"),
+        (["--subnet=m00", "--fine_tuning_steps=9", "--fine_tuning_minutes=2"], "`fine_tuning_steps` takes the place of"),
         (["--subnet=m00", "--fine_tuning_distillation=2"], "`fine_tuning_distillation` must be in [0, 1]"),
         (["--subnet=m00", "--learning_rate=0.1"], "--learning_rate has no effect beside --subnet"),
         (["--schedule=mine.json", "--epochs=3", "--dataset=digits"], "--epochs has no effect beside --schedule"),
@@ -146,3 +172,24 @@ def test_a_folder_without_a_trained_supernet(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"flags": config.to_json(), "dataset": {}}))
     with pytest.raises(DaquError, match="no trained supernet yet"):
         TrainedRun(tmp_path)
+
+
+def test_as_many_steps_leave_the_same_weights_bit_for_bit(run, tmp_path):
+    started = []
+    for folder in (tmp_path / "once", tmp_path / "twice"):
+        folder.mkdir()
+        (folder / "supernet.npz").symlink_to(run.folder / "supernet.npz")
+        config = json.loads((run.folder / "config.json").read_text())
+        config["flags"] |= {"deterministic": True}
+        (folder / "config.json").write_text(json.dumps(config))
+        flags = [f"--output_dir={folder}", "--subnet=smallest", "--fine_tuning_steps=25"]
+        started.append((folder, subprocess.Popen([sys.executable, "-m", "daqu_tf.tools.train", *flags])))
+    arrays, rows = [], []
+    for folder, process in started:
+        assert process.wait(timeout=300) == 0
+        arrays.append(output.read_arrays(folder / "fine_tuned" / "smallest.npz"))
+        rows.append(json.loads((folder / "fine_tuned" / "smallest.json").read_text()))
+    assert rows[0] == rows[1] and rows[0]["steps"] == 25
+    assert rows[0]["search_accuracy"]["fine_tuned"] > rows[0]["search_accuracy"]["inherited"]
+    assert arrays[0].keys() == arrays[1].keys()
+    assert all(array.tobytes() == arrays[1][name].tobytes() for name, array in arrays[0].items())

@@ -6,8 +6,6 @@ The subnet is `largest`, `smallest`, the name of a finalist (m00), or a JSON fil
 """
 
 import pathlib
-import shlex
-import sys
 
 from absl import flags
 
@@ -33,7 +31,7 @@ def _export(argv: list[str]) -> None:
     run, path = TrainedRun(pathlib.Path(_RUN.value)), pathlib.Path(_OUTPUT.value)
     container = _CONTAINER.value or targets.get(run.config.target).storage.container
     storage = targets.Storage(container, _RUNTIME.value, _INPUT_TYPE.value, _OUTPUT_TYPE.value)
-    manifest = run.export(_SUBNET.value, _FINE_TUNED.value, path, storage, shlex.join(["daqu-export", *sys.argv[1:]]))
+    manifest = run.export(_SUBNET.value, _FINE_TUNED.value, path, storage)
     accuracy = manifest["accuracy"]["file"]["test"]
     print(f"Wrote {path} ({manifest['file_bytes']:,} bytes, {accuracy:.1%} on test) and {path.with_suffix('.manifest.json').name}")
 

@@ -6,16 +6,20 @@ With --subnet it fine-tunes a subnet of a trained supernet instead: `largest`, `
 all of those, or a JSON file of gene names and values.
 
     daqu-train --output_dir=runs/digits --subnet=largest --fine_tuning_minutes=1
+
+By --fine_tuning_steps instead, in a run that is --deterministic, the same command leaves the same weights bit for bit.
 """
 
 import pathlib
+import time
 
 from absl import flags
 
 from daqu_tf.tools import command, job_flags
 
 _SUBNET = flags.DEFINE_string("subnet", None, "What to fine-tune: largest, smallest, a finalist, front, or a JSON file.")
-_MINUTES = flags.DEFINE_float("fine_tuning_minutes", 2.0, "For each subnet.")
+_MINUTES = flags.DEFINE_float("fine_tuning_minutes", None, "For each subnet; by default 2.")
+_STEPS = flags.DEFINE_integer("fine_tuning_steps", None, "For each subnet, instead of minutes.")
 _DISTILLATION = flags.DEFINE_float("fine_tuning_distillation", 0.0, "Share of the largest subnet's opinion in what is taught.")
 
 
@@ -30,20 +34,21 @@ def _train(argv: list[str]) -> None:
     progress = Progress()
     folder = pathlib.Path(flags.FLAGS.output_dir)
     run = TrainedRun(folder)
-    begun: set[str] = set()
+    begun: dict[str, tuple[float, float]] = {}
 
-    def begin(name: str) -> None:
+    def begin(name: str, done: float) -> tuple[float, float]:
         if name not in begun:
             progress.begin(f"fine-tuning {name}")
-            begun.add(name)
+            begun[name] = time.monotonic(), done
+        return begun[name]
 
     def on_progress(name: str, done: float) -> None:
-        begin(name)
-        progress.update("", 60 * _MINUTES.value * (1 - done))
+        began, before = begin(name, done)  # After the first step, which traces for many seconds.
+        progress.update("", (time.monotonic() - began) * (1 - done) / max(done - before, 1e-9))
 
-    overwrite = flags.FLAGS.overwrite
-    for row in run.fine_tune(_SUBNET.value, _MINUTES.value, _DISTILLATION.value, on_progress, overwrite):
-        begin(row["name"])
+    how = {"minutes": _MINUTES.value, "steps": _STEPS.value, "distillation": _DISTILLATION.value}
+    for row in run.fine_tune(_SUBNET.value, on_progress, **how, overwrite=flags.FLAGS.overwrite):
+        begin(row["name"], 1.0)
         before, after = (row["search_accuracy"][name] for name in ("inherited", "fine_tuned"))
         path = folder / "fine_tuned" / f"{row['name']}.npz"
         progress.end(f"{before:.1%} inherited, {after:.1%} fine-tuned, on the search split; {path}")

@@ -2,16 +2,16 @@
 
 import html
 import pathlib
-import shlex
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from daqu_tf.commands import run_command
+from daqu_tf.errors import DaquError
 from daqu_tf.report.page import headline
-from daqu_tf.report.run import Member, Run
+from daqu_tf.report.run import Member, Run, member_of
 from daqu_tf.report.text import figure, percent, standard_error, timed_by
 
 _SHOWN_LABELS = 100
-_PATHS = ("dataset", "output_dir", "schedule", "space")  # Flags that may hold one: its end says enough.
-_SCHEDULED = ("warmup", "precision_transfer", "epochs")  # What a schedule takes the place of.
 _CODE = """\
 ```python
 import io
@@ -44,25 +44,56 @@ def write(run: Run) -> str:
     return "\n\n".join(filter(None, [*parts, "## How they were made", _command(run), _origin(run)])) + "\n"
 
 
+def table_of(manifests: Iterable[Mapping[str, Any]]) -> str:
+    """A Markdown table of models, which need not be of one run.
+
+    Raises:
+        DaquError: One is no manifest.
+    """
+    heads = ("model", "data", "pixels", "weights", "test accuracy", "file, bytes", "deflated")
+    try:
+        return _markdown(heads, [_row_of_any(member_of(manifest), manifest["dataset"]) for manifest in manifests])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DaquError(f"A manifest is none ({type(error).__name__}: {error}): export its model again.") from error
+
+
+def _row_of_any(member: Member, data: str) -> tuple[str, ...]:
+    sizes = _sizes(member, "file_bytes", "deflated_bytes")
+    return (member.name, data, _pixels(member), _weights(member), percent(member.test), *sizes)
+
+
 def _table(run: Run) -> str:
     heads = ("model", "test accuracy", "latency, µs", "file, bytes", "pixels", "weights")
-    rows = [heads, ("---",) * len(heads), *map(_row, run.front)]
-    return "\n".join(f"| {' | '.join(map(_text, row))} |" for row in rows) if run.front else ""
+    return _markdown(heads, map(_row, run.front)) if run.front else ""
+
+
+def _markdown(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(map(_text, row))} |" for row in (heads, ("---",) * len(heads), *rows))
 
 
 def _row(member: Member) -> tuple[str, ...]:
-    latency, size = member.costs.get("latency_us"), member.costs.get("file_bytes")
-    pixels = [f"{member.input[side]:.0f}" for side in ("height", "width") if side in member.input]
-    bits = "–" if member.mean_weight_bits is None else f"{member.mean_weight_bits:.1f} bits on average"
-    packed = f", {member.int4_layers} of {len(member.layers)} layers INT4" if member.int4_layers else ""
+    latency = member.costs.get("latency_us")
     return (
         member.name,
         percent(member.test),
         "–" if latency is None else figure(latency),
-        "–" if size is None else f"{size:,.0f}",
-        " x ".join(pixels) or "–",
-        bits + packed,
+        *_sizes(member, "file_bytes"),
+        _pixels(member),
+        _weights(member),
     )
+
+
+def _sizes(member: Member, *names: str) -> tuple[str, ...]:
+    return tuple(f"{member.costs[name]:,.0f}" if name in member.costs else "–" for name in names)
+
+
+def _pixels(member: Member) -> str:
+    return " x ".join(f"{member.input[side]:.0f}" for side in ("height", "width") if side in member.input) or "–"
+
+
+def _weights(member: Member) -> str:
+    bits = "–" if member.mean_weight_bits is None else f"{member.mean_weight_bits:.1f} bits on average"
+    return bits + (f", {member.int4_layers} of {len(member.layers)} layers INT4" if member.int4_layers else "")
 
 
 def _notes(run: Run) -> str:
@@ -102,20 +133,10 @@ def _classes(names: tuple[str, ...]) -> str:
 
 
 def _command(run: Run) -> str:
-    flags = run.config.get("flags")
-    if not isinstance(flags, dict):
+    settings = run.config.get("flags")
+    if not isinstance(settings, dict):
         return ""
-    dropped = _SCHEDULED if flags.get("schedule") else ()
-    # All that can be empty or 0 is so by default.
-    words = [_flag(name, value) for name, value in flags.items() if value and name not in dropped]
-    return f"```\n{' '.join(['daqu-run', *words])}\n```"
-
-
-def _flag(name: str, value: Any) -> str:
-    if value is True:
-        return shlex.quote(f"--{name}")
-    text = pathlib.PurePath(str(value)).name if name in _PATHS else f"{value:g}" if isinstance(value, float) else str(value)
-    return shlex.quote(f"--{name}={text}")
+    return f"```\n{run_command('run', settings, lambda path: pathlib.PurePath(path).name)}\n```"  # Its end says enough of a path.
 
 
 def _origin(run: Run) -> str:

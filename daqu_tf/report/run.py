@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from daqu_tf.errors import DaquError
@@ -131,7 +132,7 @@ def read(folder: pathlib.Path) -> Run:
     config, pareto = _json(folder / "config.json", dict), _json(folder / "pareto.json", dict)
     try:
         costs = tuple(each["name"] for each in pareto["objectives"] if each["name"] != "accuracy")
-        members = sorted((_member(each, costs) for each in pareto["members"]), key=lambda member: -(member.test or 0))
+        members = sorted((member_of(each, costs) for each in pareto["members"]), key=lambda member: -(member.test or 0))
         trials, failed = _trials(folder / "search")
         timeline = _json(folder / "timeline.json", list) if (folder / "timeline.json").exists() else []
         stages = tuple((str(each["stage"]), number(each["seconds"]) or 0.0) for each in timeline)
@@ -171,7 +172,8 @@ def _at(value: Any, *keys: str) -> float | None:
     return number(value)
 
 
-def _member(manifest: dict[str, Any], objectives: tuple[str, ...]) -> Member:
+def member_of(manifest: Mapping[str, Any], objectives: tuple[str, ...] = ()) -> Member:
+    """What a manifest says, as a record; `objectives` are figures to keep beside the usual costs."""
     latency = manifest.get("latency") or {}
     names = dict.fromkeys((*_COSTS, *objectives, "macs", "parameters"))
     costs = {name: _at(manifest, name) for name in names} | {"latency_us": _at(latency, "median_us")}
