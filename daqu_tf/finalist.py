@@ -102,8 +102,8 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     round_biases(network)
     output.write_arrays(folder / "finalists" / f"{name}.npz", network.arrays())
 
-    path, container = folder / "models" / f"{name}.tflite", target.storage.container
-    export_tflite(network, path, container, metadata=metadata_for(name, dataset), images=dataset.x_search[:PROOF_IMAGES])
+    path, images = folder / "models" / f"{name}.tflite", dataset.x_search[:PROOF_IMAGES]
+    export_tflite(network, path, **dataclasses.asdict(target.storage), metadata=metadata_for(name, dataset), images=images)
     manifest = describe(path, name, network, dataset, target.storage, "fine_tuned")
     manifest["accuracy"]["inherited"] = finalists[name]["inherited"]
     manifest |= {"target": target.name, "seed": config.seed, "fine_tuning": dataclasses.asdict(how) | {"steps": steps}}

@@ -13,7 +13,7 @@ from daqu_tf.architecture import image_size
 from daqu_tf.data import Dataset
 from daqu_tf.devices import HostDevice
 from daqu_tf.evaluation import Scorer, top1
-from daqu_tf.export import at_size, layer_table
+from daqu_tf.export import at_size, layer_table, to_graph
 from daqu_tf.space import FLOAT_BITS
 from daqu_tf.supernet import StaticNetwork
 from daqu_tf.targets import Storage
@@ -51,7 +51,7 @@ def describe(
         "class_names": dataset.class_names,
         "subnet": subnet.to_json(),
         "subnet_text": str(subnet),
-        "layers": layer_table(space, subnet, storage),
+        "layers": layer_table(space, subnet, to_graph(network, storage)),
         "accuracy": {state: accuracy, "file": {"test": top1(written, dataset.y_test)}},
         "top1_agreement": float(np.mean(written.argmax(1) == simulated.argmax(1))),
         "macs": costs.macs(space, subnet),

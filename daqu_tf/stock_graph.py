@@ -35,6 +35,7 @@ layers = keras.layers
 LOGITS = {"softmax", "sigmoid"}  # Left out at the end, where they change nothing in the order of the outputs.
 PLAIN = {"data_format": "channels_last", "groups": 1, "dilation_rate": (1, 1), "depth_multiplier": 1}
 UNPADDED = ((0, 0), (0, 0))
+TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,13 +178,16 @@ class _Builder:
 
     def unrounded(self, value: _Unrounded) -> Tensor:
         """The value as real numbers."""
-        name = value.name
-        if name in self.graph.tensors:
-            return self.graph.tensors[name]
-        if value.relu_limit in (None, math.inf):
-            return self.computed(value, FloatTensor(name, self.shape(value)), relu=value.relu_limit is not None)
+        return self.graph.tensors.get(value.name) or self.real(value, value.name, value.relu_limit)
+
+    def real(self, value: _Unrounded, name: str, relu_limit: float | None) -> Tensor:
+        """The value as a tensor of that name of real numbers, clipped behind a ReLU."""
+        if relu_limit is not None and type(value.layer) is layers.GlobalAveragePooling2D:
+            raise _refused(value.layer, "in float no operator is a ReLU behind it: put the ReLU before it")
+        if relu_limit in (None, math.inf):
+            return self.computed(value, FloatTensor(name, self.shape(value)), relu=relu_limit is not None)
         unclipped = self.computed(value, FloatTensor(f"{name}.unclipped", self.shape(value)), relu=True)
-        return self.graph.add(Minimum(unclipped.name, name, value.relu_limit), FloatTensor(name, unclipped.shape))
+        return self.graph.add(Minimum(unclipped.name, name, relu_limit), FloatTensor(name, unclipped.shape))
 
     def rounded(self, layer: keras.layers.Layer, value: _Value) -> Tensor:
         """The output of an operator that rounds. A ReLU clips at 0, int8 itself at the highest code, which therefore is 127."""
@@ -193,6 +197,9 @@ class _Builder:
         is_pool = type(value.layer) is layers.GlobalAveragePooling2D
         if highest - lowest < 255 and (lowest < 0 or is_pool):
             raise _refused(layer, "only behind a ReLU of a kernel or sum an output has less than 8 bits: set its bits to 8")
+        if self.graph.storage.in_float:
+            is_narrow = value.relu_limit is not None and highest < 255
+            return self.real(value, layer.name, highest * step if is_narrow else value.relu_limit)
         return self.computed(value, QuantizedTensor(layer.name, self.shape(value), step, 127 - highest), relu=lowest == 0)
 
     def shape(self, value: _Unrounded) -> tuple[int, ...]:
@@ -215,7 +222,8 @@ class _Builder:
         kernel = self.trained(value)
         factor, offset = _factor_and_offset(value, len(kernel.rows))
         output, written = self.graph.add_weighted(kernel, value.inputs[0], output, factor, offset, relu)
-        self.biases.append((value, written))
+        if not np.array_equal(written, offset):  # A real bias needs no rounding.
+            self.biases.append((value, written))
         return output
 
     def trained(self, value: _Unrounded) -> Kernel:
@@ -232,7 +240,7 @@ class _Builder:
         step = _step(tensor)
         lowest, highest = tensor.quantizer.code_range(_bits(tensor))
         if relu_limit is not None:
-            lowest, highest = 0, round(min(highest, relu_limit / float(step)))
+            lowest, highest = 0, round(min(highest, relu_limit / max(float(step), TINY)))
         return float(step), lowest, highest
 
 
@@ -274,7 +282,8 @@ def _kind(layer: keras.layers.Layer) -> str:
 def _rectified(layer: keras.layers.Layer, value: _Value) -> _Unrounded:
     """The value behind the ReLU of a layer."""
     if not isinstance(value, _Unrounded) or value.relu_limit is not None:
-        raise _refused(layer, "its ReLU follows a rounding: put it directly behind a convolution, batch normalization or sum")
+        reason = "what its ReLU reads is a tensor of the file already, rounded or because another layer reads it"
+        raise _refused(layer, f"{reason}: put it directly behind a convolution, batch normalization or sum that is read once")
     if isinstance(layer, layers.ReLU):
         return dataclasses.replace(value, relu_limit=math.inf if layer.max_value is None else float(layer.max_value))
     return dataclasses.replace(value, relu_limit=6.0 if last_function(layer) == "relu6" else math.inf)
@@ -326,7 +335,7 @@ def round_biases(model: keras.Model) -> None:
     A bias counts in input scale x weight scale, which at 2 or 3 weight bits is a good part of an output step.
 
     Args:
-        model: As for `to_graph`. Offsets of batch normalization change, or biases where there are none.
+        model: As for `to_graph`. Offsets of batch normalization change, or where there are none biases, or else means.
 
     Raises:
         DaquError: As `to_graph`.
@@ -335,8 +344,14 @@ def round_biases(model: keras.Model) -> None:
         factor, offset = _factor_and_offset(value, len(written))
         if value.norm is not None and value.norm.center:
             value.norm.beta.assign_add(written - offset)
-        elif value.layer.use_bias:
-            value.layer.bias.assign_add(np.divide(written - offset, factor, out=np.zeros_like(factor), where=factor != 0))
+        elif value.layer.use_bias or value.norm is not None:
+            change = np.divide(written - offset, factor, out=np.zeros_like(factor), where=factor != 0)
+            value.layer.bias.assign_add(change) if value.layer.use_bias else value.norm.moving_mean.assign_sub(change)
+
+
+def activation_bits(model: keras.Model) -> list[int]:
+    """The active widths of all activations that have a quantizer."""
+    return [_bits(tensor) for tensor in switchable_tensors(model) if tensor.role == "activation"]
 
 
 def after_logits(model: keras.Model, logits: np.ndarray) -> np.ndarray:

@@ -7,14 +7,14 @@ import numpy as np
 
 from daqu_tf import weights
 from daqu_tf.architecture import image_size, walk
+from daqu_tf.errors import DaquError
 from daqu_tf.graph_builder import GraphBuilder, Kernel
+from daqu_tf.layers import EPSILON
 from daqu_tf.quantizers import activation_range
 from daqu_tf.space import FLOAT_BITS, Layer, SearchSpace, Subnet
 from daqu_tf.targets import Storage
 from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor, Tensor, gate, hard_swish
 from daqu_tf.tflite_operators import Add, GlobalAveragePool, Multiply
-
-EPSILON = 1e-3  # Of batch normalization, as in `layers.py`.
 
 
 class _Builder:
@@ -27,11 +27,18 @@ class _Builder:
 
     def build(self) -> Graph:
         """The whole graph, which reads images at the subnet's resolution."""
+        self.check_steps()
         size = image_size(self.space.input_shape, self.subnet["resolution"])
         shape = (1, *size, self.space.input_shape[2])
         in_float = self.subnet.fixed_bits == FLOAT_BITS
         image = self.graph.declare(FloatTensor("image", shape) if in_float else QuantizedTensor("image", shape, 1 / 255, -128))
         return self.graph.graph("image", walk(self.space.layers(self.subnet), image, self.add).name)
+
+    def check_steps(self) -> None:
+        """Raises `DaquError` if no step was ever set where there are some to use."""
+        steps = (array for name, array in self.arrays.items() if name.endswith("_log_step"))
+        if self.subnet.fixed_bits != FLOAT_BITS and not any(array.any() for array in steps):
+            raise DaquError("The network must have steps, but they were never set: call its `initialise_steps` first.")
 
     def add(self, layer: Layer, x: Tensor, other: Tensor) -> Tensor:
         """A layer with all that belongs to it; returns the tensor that it leaves."""

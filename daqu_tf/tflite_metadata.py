@@ -17,7 +17,7 @@ from flatbuffers.table import Table
 
 from daqu_tf import tflite_file
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_graph import ACTIVATION_LIMITS, FloatTensor, Graph
+from daqu_tf.tflite_graph import ACTIVATION_LIMITS, FloatTensor, Graph, Tensor
 
 BUFFER = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
@@ -77,6 +77,8 @@ class Metadata:
         version: Of the model, or of what made it.
         input_offset: What a pixel of 0 stands for in the images that the model was trained on.
         input_scale: How much more a pixel of 255 stands for.
+        mean: Of the pixels: the network takes (pixel - mean) / std.
+        std: Likewise; searched networks take pixel / 255.
     """
 
     name: str
@@ -85,6 +87,8 @@ class Metadata:
     version: str = ""
     input_offset: float = 0.0
     input_scale: float = 255.0
+    mean: float = 0.0
+    std: float = 255.0
 
 
 def write(graph: Graph, metadata: Metadata) -> bytes:
@@ -137,12 +141,13 @@ def describe(graph: Graph, metadata: Metadata) -> dict[str, Any]:
     tensors = {tensor.name: tensor for tensor in graph.tensors}
     image, scores = tensors[graph.input], tensors[graph.output]
     _check_labels(metadata.labels, scores.shape[-1])
-    low, high = (0, 1) if isinstance(image, FloatTensor) else ACTIVATION_LIMITS[image.type]
+    ends = sorted((pixel - metadata.mean) / metadata.std for pixel in (0, 255))
+    low, high = ends if isinstance(image, FloatTensor) else ACTIVATION_LIMITS[image.type]
     source = {
         "name": graph.input,
-        "description": _image_text(metadata, image.type),
+        "description": _image_text(metadata, image),
         "content": {"content_properties": ("ImageProperties", {"color_space": _RGB if image.shape[-1] == 3 else _GRAYSCALE})},
-        "process_units": [{"options": ("NormalizationOptions", {"mean": [0.0], "std": [255.0]})}],
+        "process_units": [{"options": ("NormalizationOptions", {"mean": [metadata.mean], "std": [metadata.std]})}],
         "stats": {"max": [float(high)], "min": [float(low)]},
     }
     sink = {
@@ -161,8 +166,16 @@ def describe(graph: Graph, metadata: Metadata) -> dict[str, Any]:
     }
 
 
-def _image_text(metadata: Metadata, kind: str) -> str:
-    feed = {"UINT8": "them as they are", "INT8": "pixel - 128", "FLOAT32": "pixel / 255"}[kind]
+def _image_text(metadata: Metadata, image: Tensor) -> str:
+    """How to make of 8-bit pixels what the file reads."""
+    mean, std = f" - {metadata.mean:g}" if metadata.mean else "", f" / {metadata.std:g}"
+    real = f"(pixel{mean}){std}" if mean else f"pixel{std}"
+    if isinstance(image, FloatTensor):
+        feed = real
+    elif np.isclose(image.scale * metadata.std, 1, rtol=1e-6) and not mean:
+        feed = "them as they are" if image.zero_point == 0 else f"pixel - {-image.zero_point}"
+    else:
+        feed = f"round({real} / {image.scale:.9g}) + {image.zero_point}"
     text = f"An image of 8-bit pixels: feed {feed}."
     low, high = metadata.input_offset, metadata.input_offset + metadata.input_scale
     return text if (low, high) == (0, 255) else f"{text} In training, 0 and 255 were {low:g} and {high:g}."

@@ -185,7 +185,7 @@ class TrainedRun:
             DaquError: There is no such subnet or choice, or it has not been fine-tuned; or the file cannot be written; or the run
                 is deterministic and TensorFlow has begun to work already.
         """
-        from daqu_tf.export import PROOF_IMAGES, export_tflite, round_biases
+        from daqu_tf.export import PROOF_IMAGES, export_tflite, round_biases, write
         from daqu_tf.manifest import describe
 
         if name == FRONT:
@@ -200,7 +200,7 @@ class TrainedRun:
         export_tflite(network, path, **dataclasses.asdict(storage), **arguments)
         manifest = describe(path, stem, network, self.dataset, storage, "fine_tuned" if fine_tuned else "inherited")
         manifest |= {"seed": self.config.seed, "commands": self._commands(name, weights, path, storage)}
-        atomic.write_json(path.with_suffix(".manifest.json"), manifest)
+        write(atomic.encode_json(manifest), path.with_suffix(".manifest.json"))
         return manifest
 
     def _commands(self, name: str, weights: pathlib.Path | None, path: pathlib.Path, storage: Storage) -> list[str]:

@@ -126,7 +126,7 @@ def test_containers_follow_target_and_bits():
     for target in targets.TARGETS.values():
         graph = to_graph(network, target.storage)
         packed = {op.output for op in graph.operators if isinstance(op, FullyConnected) and op.container == "INT4"}
-        table = layer_table(SPACE, network.subnet, target.storage)
+        table = layer_table(SPACE, network.subnet, graph)
         assert packed == {row["name"] for row in table if row["container"] == "INT4"}
         low = {row["name"] for row in table if row["kind"] == "pointwise" and row["weight_bits"] <= 4}
         assert packed == (low if target.int4_fully_connected else set())
@@ -137,11 +137,11 @@ def test_no_container_keeps_a_layer_from_the_delegate(width, container):
     stages = (Stage((width,), (2,), (3,), (3,), 1), Stage((width,), (2,), (1,), (1,), 1, block="basic"))
     space = SearchSpace("narrow", (8, 8, 1), 5, (width,), 1, stages, (width,), weight_bits=(4,), activation_bits=(8,))
     network, _ = _network(0, space)
-    table = layer_table(space, network.subnet, STORAGE)
+    graph = to_graph(network, STORAGE)
+    table = layer_table(space, network.subnet, graph)
     one_by_one = ("expand", "project", "conv1", "shortcut", "head")  # All behind an odd number of channels, or an even one.
     assert {row["container"] for row in table if row["name"].endswith(one_by_one)} == {container}
     assert {row["container"] for row in table if not row["name"].endswith(one_by_one)} == {"INT8"}
-    graph = to_graph(network, STORAGE)
     assert interpreters.is_wholly_delegated(interpreters.loaded(tflite_file.write(graph), interpreters.XNNPACK), graph)
 
 
@@ -189,7 +189,7 @@ def test_pixels_go_in_as_they_are(tmp_path):
     np.testing.assert_array_equal(runner(image=pixels)["classifier"], HostDevice().outputs(path, images[:1])[0])
 
 
-FLOAT_ERRORS = {"float32": 1e-5, "float16": 5e-3, "dynamic": 1e-5}
+FLOAT_ERRORS = {"float32": 1e-5, "float16": 5e-3}
 
 
 @pytest.mark.parametrize("container", FLOAT_ERRORS)
@@ -201,7 +201,7 @@ def test_a_float_network_in_a_float_file(name, container, tmp_path):
     np.testing.assert_allclose(HostDevice().predict(path, images), expected, atol=FLOAT_ERRORS[container] * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("container", FLOAT_ERRORS)
+@pytest.mark.parametrize("container", [*FLOAT_ERRORS, "dynamic"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_quantized_network_in_a_float_file_has_its_weights(name, container, tmp_path):
     """At 8 bits, activations that are not rounded make little difference."""
@@ -265,6 +265,39 @@ def test_sample_images_fill_what_the_graph_reads():
         network, _ = _network(seed, SPACE, change)
         images = sample_images(to_graph(network, STORAGE))
         assert images.min() >= 0 and images.max() <= 1 and images.std() > 0.1
+
+
+def test_the_layer_table_says_what_is_stored():
+    network, _ = _network(0, SPACE, some_in_float)
+    graph = to_graph(network, STORAGE)
+    table = {row["name"]: row for row in layer_table(SPACE, network.subnet, graph)}
+    assert {row["container"] for row in table.values()} >= {"FLOAT32", "INT8"}
+    for operator in graph.operators:
+        if isinstance(operator, Weighted):
+            row = table[operator.output.removesuffix(".unrounded")]
+            assert row["container"] == operator.container and (row["input_activation_bits"] == 32) == operator.in_float
+
+
+def test_a_network_without_steps_is_refused(tmp_path):
+    with pytest.raises(DaquError, match="must have steps, but they were never set: call its `initialise_steps` first"):
+        export_tflite(StaticNetwork(SPACE, SPACE.smallest()), tmp_path / "model.tflite")
+
+
+def test_a_network_that_is_not_a_number_is_refused(tmp_path):
+    network, _ = _network(2)
+    network.load_arrays(network.arrays() | {"classifier/bias": np.full(5, np.nan, np.float32)})
+    with pytest.raises(DaquError, match="bias"):
+        export_tflite(network, tmp_path / "model.tflite")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((8, 8, 1)), np.zeros((1, 8, 8, 1)), np.zeros((4, 8, 8, 3)), [["a"]], np.zeros((0, 8, 8, 1))]
+)
+def test_images_to_compare_on_that_do_not_fit(images, tmp_path):
+    network, _ = _network(2)
+    with pytest.raises(DaquError, match="`images` must be two or more of shape .*, but received shape .*: leave them out"):
+        export_tflite(network, tmp_path / "model.tflite", images=images)
 
 
 BAD = {
