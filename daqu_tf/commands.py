@@ -32,7 +32,7 @@ def fine_tuning_command(folder: pathlib.Path, subnet: str, how: Mapping[str, Any
     """What fine-tunes one subnet of a run; `how` has the fields of a `FineTuning`."""
     length = {"fine_tuning_steps": how["steps"]} if how["steps"] else {"fine_tuning_minutes": how["seconds"] / 60}
     flags = {"output_dir": from_here(folder), "subnet": from_here(subnet)} | length
-    return _line("train", flags | {"fine_tuning_distillation": how["distillation"] or None})
+    return _line("train", flags | {"fine_tuning_distillation": how["distillation"]})
 
 
 def export_command(
@@ -50,8 +50,8 @@ def from_here(path: str | os.PathLike) -> str:
 
 
 def _line(tool: str, flags: Mapping[str, Any]) -> str:
-    """For a shell: the console script and its flags, without those that are None, False or empty."""
-    return shlex.join([f"daqu-{tool}", *(_flag(name, value) for name, value in flags.items() if value not in (None, False, ""))])
+    """For a shell: the console script and its flags, without those that are None, False, 0 or empty."""
+    return shlex.join([f"daqu-{tool}", *(_flag(name, value) for name, value in flags.items() if value)])
 
 
 def _flag(name: str, value: Any) -> str:
