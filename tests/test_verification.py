@@ -57,6 +57,7 @@ def made(tmp_path_factory):
     accuracy = float(np.mean(HostDevice().predict(path, dataset.x_test).argmax(1) == dataset.y_test))
     manifest = {
         "file": path.name,
+        "storage": {"runtime": "litert"},
         "layers": [{"name": each.output, "container": each.container, "weight_bits": each.weight_bits} for each in stored],
         "class_names": LABELS,
         "input": {"height": 8, "width": 8},
@@ -151,6 +152,11 @@ def test_other_kernels_may_change_an_image(manifest, verifier, images, verdict):
 def test_a_fault_is_said_in_one_sentence(manifest, verifier, changes, sentence):
     (fault,) = verifier.verify(restated(manifest, **changes)).faults
     assert sentence in fault and fault.endswith(".") and "\n" not in fault
+
+
+def test_old_runtimes_have_wider_integers(manifest, verifier):
+    changes = {"layers__0__weight_bits": 3, "storage__runtime": "tflite_runtime"}
+    assert verifier.verify(restated(manifest, **changes)).faults == ()
 
 
 def test_every_fault_of_a_file_is_said(manifest, verifier):
