@@ -1,109 +1,50 @@
 import types
 
-import integer_reference
 import numpy as np
 import pytest
 import tensorflow as tf
-from interpreters import BUILTIN, XNNPACK, loaded
+from interpreters import XNNPACK, loaded
+from own_models import (
+    INPUT,
+    OURS,
+    POOLED,
+    PRECISIONS,
+    THEIRS,
+    annotated,
+    assert_built_in_kernels_are_within_one_step,
+    assert_file_computes_what_the_model_does,
+    assert_is_the_reference,
+    calibrated,
+    choose,
+    conv,
+    graph_of,
+    mobilenet,
+    operators,
+    plain,
+    residual,
+    run,
+    separable,
+    sequence,
+    simulated_codes,
+    smooth,
+)
 
-from daqu_tf import export, tflite_file, tflite_metadata
+from daqu_tf import tflite_file, tflite_metadata
 from daqu_tf.errors import DaquError
 from daqu_tf.export import export_tflite, round_biases
 from daqu_tf.keras import keras, tfmot
 from daqu_tf.stock_models import (
     StockQuantizeConfig,
-    SwitchableScheme,
     initialise_steps,
     make_switchable,
     set_bits,
     switchable_tensors,
 )
-from daqu_tf.targets import Storage
-from daqu_tf.tflite_graph import FloatTensor
 from daqu_tf.tflite_kernels import Conv2D, FullyConnected
 from daqu_tf.tflite_metadata import Metadata
 from daqu_tf.tflite_operators import Pad
 
 layers = keras.layers
-INPUT = (12, 10, 3)
-PRECISIONS = {"w8a8": (8, 8), "w4a8": (4, 8), "w3a4": (3, 4), "w2a2": (2, 2), "mixed": None}
-
-
-def plain():
-    """What a book on Keras begins with."""
-    x = images = keras.Input(INPUT, name="images")
-    x = layers.BatchNormalization(name="first_bn")(layers.Conv2D(8, 3, padding="same", use_bias=False, name="first")(x))
-    x = layers.MaxPooling2D(name="pool")(layers.ReLU(name="first_relu")(x))
-    x = layers.BatchNormalization(scale=False, name="second_bn")(layers.Conv2D(12, (3, 2), name="second")(x))
-    x = layers.Flatten(name="flatten")(layers.Activation("relu", name="second_relu")(x))
-    x = layers.Dropout(0.5, name="dropout")(layers.Dense(16, activation="relu", name="third")(x))
-    return keras.Model(images, layers.Dense(5, activation="softmax", name="logits")(x))
-
-
-def separable():
-    """Depthwise and pointwise, padded in every way."""
-    x = images = keras.Input(INPUT, name="images")
-    x = layers.ZeroPadding2D(((0, 1), (0, 1)), name="as_same")(x)
-    x = layers.BatchNormalization(name="first_bn")(layers.Conv2D(8, 3, 2, use_bias=False, name="first")(x))
-    x = layers.ZeroPadding2D(2, name="more_than_same")(layers.ReLU(6.0, name="first_relu")(x))
-    x = layers.BatchNormalization(center=False, name="second_bn")(layers.DepthwiseConv2D(3, 2, name="second")(x))
-    x = layers.ReLU(6.0, name="second_relu")(x)
-    x = layers.BatchNormalization(name="third_bn")(layers.Conv2D(12, 1, use_bias=False, name="third")(x))
-    x = layers.Dense(6, name="logits")(layers.GlobalAveragePooling2D(name="pooled")(x))
-    return keras.Model(images, layers.Softmax(name="softmax")(x))
-
-
-def residual():
-    """Sums, rectified and not, one with a shortcut of its own."""
-    x = images = keras.Input(INPUT, name="images")
-    x = shortcut = layers.Conv2D(8, 3, padding="same", activation="relu", name="first_relu")(x)
-    x = layers.BatchNormalization(name="second_bn")(layers.Conv2D(8, 3, padding="same", name="second")(x))
-    x = shortcut = layers.ReLU(name="sum_relu")(layers.Add(name="sum")([x, shortcut]))
-    x = layers.BatchNormalization(name="third_bn")(layers.Conv2D(6, 1, name="third")(x))
-    shortcut = layers.BatchNormalization(name="shortcut_bn")(layers.Conv2D(6, 1, name="shortcut")(shortcut))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="pooled")(layers.Add(name="sum_of_linear")([x, shortcut]))
-    x = layers.Reshape((5,), name="reshape")(layers.Conv2D(5, 1, name="logits")(x))
-    return keras.Model(images, layers.Activation("softmax", name="softmax")(x))
-
-
-def mobilenet():
-    return keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None, classes=10)
-
-
-def smooth(shape, count=64):
-    noise = np.random.default_rng(0).random((count, shape[0] + 2, shape[1] + 2, shape[2]), np.float32)
-    return 2 * (noise[:, :-2, :-2] + noise[:, 1:-1, 1:-1] + noise[:, 2:, 2:]) / 3
-
-
-def randomise(stock, images):
-    """Statistics of the images, gammas of either sign, one of which is zero, and biases and offsets that are not."""
-    rng = np.random.default_rng(0)
-    norms = [layer for layer in stock.layers if isinstance(layer, layers.BatchNormalization)]
-    for norm in norms:
-        norm.momentum = 0.0
-        if norm.scale:
-            norm.gamma.assign(rng.uniform(0.5, 1.0, norm.gamma.shape) * rng.choice([-1, 1, 1, 1], norm.gamma.shape))
-            norm.gamma[0].assign(0.0)
-        if norm.center:
-            norm.beta.assign(rng.uniform(-0.5, 1.5, norm.beta.shape))
-    for layer in stock.layers:
-        if getattr(layer, "use_bias", False):
-            layer.bias.assign(rng.normal(0, 0.2, layer.bias.shape))
-    stock(images, training=True)
-
-
-def graph_of(model, container="auto"):
-    return export.to_graph(model, Storage(container))
-
-
-def calibrated(create):
-    keras.utils.set_random_seed(1)
-    stock = create()
-    images = smooth(stock.input_shape[1:])
-    randomise(stock, images)
-    model = make_switchable(stock)
-    initialise_steps(model, images)
-    return types.SimpleNamespace(model=model, images=images)
 
 
 @pytest.fixture(scope="module")
@@ -114,84 +55,6 @@ def mobile():
 @pytest.fixture(scope="module", params=[plain, separable, residual], ids=lambda create: create.__name__)
 def net(request):
     return calibrated(request.param)
-
-
-def choose(model, precision):
-    """Sets the bits, or each tensor's own, and rounds the biases at them."""
-    if PRECISIONS[precision]:
-        set_bits(model, *PRECISIONS[precision])
-    for number, tensor in enumerate(switchable_tensors(model)):
-        if precision == "mixed" and len(alphabet := tensor.quantizer.alphabet) > 1:
-            set_bits(model, **{f"{tensor.role}_bits": {tensor.layer: alphabet[number % len(alphabet)]}})
-    round_biases(model)
-
-
-def output_of(model, name):
-    """In this model: TFMOT takes layers without quantizers over from the annotated one."""
-    wrapped = f"quant_{name}"
-    return model.get_layer(wrapped if wrapped in {layer.name for layer in model.layers} else name).get_output_at(-1)
-
-
-def simulated_codes(net, graph):
-    """int8 values of all tensors but the last, as Keras computes them, by name: (images, ...)."""
-    tensors = [tensor for tensor in graph.tensors if tensor.name != graph.output]
-    outputs = keras.Model(net.model.inputs, [output_of(net.model, tensor.name) for tensor in tensors])
-    reals = (y.numpy().astype(np.float64) for y in outputs(net.images[:8]))
-    return {tensor.name: np.rint(y / tensor.scale) + tensor.zero_point for tensor, y in zip(tensors, reals)}
-
-
-def assert_is_the_reference(net):
-    """Operator by operator, each reading what Keras has there."""
-    graph = graph_of(net.model)
-    codes = simulated_codes(net, graph)
-    for operator in graph.operators:
-        if operator.output == graph.output:
-            continue
-        for image in range(8):
-            inputs = (codes[name][[image]].astype(np.int8) for name in operator.inputs)
-            steps = np.abs(integer_reference.compute(graph, operator, *inputs) - codes[operator.output][[image]])
-            # Ties alone: a sum of floats may fall on the other side of one.
-            assert steps.max() <= 1 and np.mean(steps > 0) <= 0.01, operator.output
-
-
-def run(interpreter, image):
-    """The real outputs of a file for an image."""
-    (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
-    scale, zero_point = source["quantization"]
-    codes = np.clip(np.rint(image / scale) + zero_point, -128, 127).astype(np.int8) if scale else image
-    interpreter.set_tensor(source["index"], codes[np.newaxis])
-    interpreter.invoke()
-    scale, zero_point = sink["quantization"]
-    output = interpreter.get_tensor(sink["index"])[0].astype(np.float64)
-    return (output - zero_point) * scale if scale else output
-
-
-def centred(logits):
-    return logits - logits.mean(-1, keepdims=True)
-
-
-def assert_file_computes_what_the_model_does(net, path, equal=0.8, mean=1.0, apart=0):
-    interpreter = loaded(path.read_bytes(), XNNPACK)
-    logits = centred(np.array([run(interpreter, image) for image in net.images]))
-    expected = centred(np.log(net.model(net.images).numpy()))
-    step = interpreter.get_output_details()[0]["quantization"][0] or 1e-4  # Of real outputs: float32's own errors are less.
-    steps = np.abs(logits - expected) / step
-    # Equal but where a sum of floats fell on the other side of a tie; such a flip goes through the layers behind it.
-    assert np.mean(steps < 0.5) > equal and np.mean(steps) < mean
-    second, first = np.sort(logits.reshape(len(logits), -1) / step)[:, -2:].T
-    clear = first - second >= apart
-    assert np.mean((logits.argmax(-1) == expected.argmax(-1)).ravel()[clear]) > 0.95
-    assert len(np.unique(np.rint(logits * 1e4))) > 4  # Of a model that computes something.
-
-
-def assert_built_in_kernels_are_within_one_step(net, path):
-    """Operator by operator: they round twice, which at few bits is much in the end."""
-    interpreter, graph = loaded(path.read_bytes(), BUILTIN), tflite_file.read(path.read_bytes())
-    run(interpreter, net.images[0])
-    values = {tensor.name: interpreter.get_tensor(index) for index, tensor in enumerate(graph.tensors)}
-    for operator in graph.operators:
-        expected = integer_reference.compute(graph, operator, *(values[name] for name in operator.inputs))
-        assert np.abs(values[operator.output].astype(int) - expected).max() <= 1, operator.output
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -224,10 +87,6 @@ def test_mobilenet_v2(mobile, precision, tmp_path):
     assert_built_in_kernels_are_within_one_step(mobile, path)
     graph = tflite_file.read(path.read_bytes())
     assert not any(isinstance(operator, Pad) for operator in graph.operators)  # All its zeros are those of SAME.
-
-
-def operators(model, container="auto"):
-    return {operator.output: operator for operator in graph_of(model, container).operators}
 
 
 @pytest.fixture(scope="module")
@@ -299,14 +158,6 @@ def test_zeros_are_an_operator_only_where_a_convolution_does_not_add_them_itself
     assert [operator.pads for operator in written.values() if isinstance(operator, Pad)] == [((2, 2), (2, 2))]
 
 
-def sequence(*stack):
-    return keras.Sequential([layers.InputLayer(INPUT, name="images"), *stack])
-
-
-def conv(**options):
-    return layers.Conv2D(4, 3, name="conv", **options)
-
-
 def shared_input():
     x = images = keras.Input(INPUT, name="images")
     return images, layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")(x)
@@ -371,21 +222,6 @@ def test_what_cannot_be_exported_is_said_before_anything_is_written(case, tmp_pa
     assert not [*tmp_path.iterdir()]
 
 
-def annotated(scheme, *configs):
-    """A convolution and a global average, as the user annotates them."""
-    annotate = tfmot.quantization.keras.quantize_annotate_layer
-    stack = [conv(), layers.GlobalAveragePooling2D(name="pooled")]
-    stack = [annotate(layer, config) if config else layer for layer, config in zip(stack, configs)]
-    with tfmot.quantization.keras.quantize_scope():
-        model = tfmot.quantization.keras.quantize_apply(sequence(*stack), *scheme)
-    initialise_steps(model, smooth(INPUT, 2))
-    for tensor in switchable_tensors(model):
-        tensor.variables["bits"].assign(tensor.quantizer.alphabet[0])
-    return model
-
-
-OURS, THEIRS = (SwitchableScheme(),), ()
-POOLED = StockQuantizeConfig(activation_bits=(8,), signed=True)
 ANNOTATED = {
     "signed": (OURS, StockQuantizeConfig((8,), (4,), signed=True), POOLED, "'conv' .* only behind a ReLU .* set its bits to 8"),
     "average": (OURS, StockQuantizeConfig((8,), (8,)), StockQuantizeConfig((), (4,)), "'pooled' .* only behind a ReLU"),
@@ -412,91 +248,6 @@ def test_what_a_user_annotates_and_the_file_can_say(signed):
     round_biases(net.model)
     assert operators(net.model)["conv"].relu is not signed  # To clip at 0 is a ReLU.
     assert_is_the_reference(net)
-
-
-IN_FLOAT = {
-    "activation": (StockQuantizeConfig((8,)), POOLED, ["conv", "images.real", "pooled.unrounded"]),
-    "weight": (StockQuantizeConfig((), (8,)), POOLED, ["conv.unrounded", "images.real"]),
-    "last activation": (StockQuantizeConfig((8,), (8,)), None, ["conv.real", "pooled"]),
-}
-
-
-@pytest.mark.parametrize("case", IN_FLOAT)
-def test_what_has_no_quantizer_is_real(case, tmp_path):
-    *configs, names = IN_FLOAT[case]
-    model = annotated(OURS, *configs)
-    graph = graph_of(model)
-    assert sorted(tensor.name for tensor in graph.tensors if isinstance(tensor, FloatTensor)) == sorted(names)
-    export_tflite(model, tmp_path / "model.tflite", images=smooth(INPUT, 8))
-
-
-@pytest.mark.parametrize(("weight_bits", "activation_bits"), [(32, 8), (4, 32), (32, 32)])
-def test_layers_in_float_compute_what_the_model_does(net, weight_bits, activation_bits, tmp_path):
-    set_bits(net.model, weight_bits, activation_bits)
-    export_tflite(net.model, path := tmp_path / "model.tflite")
-    assert_file_computes_what_the_model_does(net, path)
-
-
-@pytest.mark.parametrize("container", ["float32", "float16"])
-def test_a_model_without_quantizers_in_a_float_file(container, tmp_path):
-    keras.utils.set_random_seed(1)
-    model, images = residual(), smooth(INPUT)
-    randomise(model, images)
-    export_tflite(model, path := tmp_path / "model.tflite", container)
-    computed = centred(np.array([run(loaded(path.read_bytes(), XNNPACK), image) for image in images]))
-    expected = centred(np.log(model(images).numpy()))
-    most = {"float32": 1e-5, "float16": 5e-3}[container]
-    assert np.abs(computed - expected).max() < most * np.abs(expected).max()
-
-
-FLOATS = ("float32", "float16", "dynamic")
-
-
-@pytest.mark.parametrize("container", FLOATS)
-def test_a_quantized_model_in_a_float_file_is_near(net, container, tmp_path):
-    choose(net.model, "w4a8")
-    export_tflite(net.model, path := tmp_path / "model.tflite", container)
-    stored = {op.container for op in tflite_file.read(path.read_bytes()).operators if hasattr(op, "container")}
-    assert stored <= {"float32": {"FLOAT32"}, "float16": {"FLOAT16"}, "dynamic": {"INT4", "INT8", "FLOAT32"}}[container]
-    assert container != "dynamic" or stored & {"INT4", "INT8"}
-    computed = centred(np.array([run(loaded(path.read_bytes(), XNNPACK), image) for image in net.images]))
-    expected = centred(np.log(net.model(net.images).numpy()))
-    assert np.sqrt(np.mean((computed - expected) ** 2)) < 0.2 * np.std(expected)
-
-
-@pytest.mark.parametrize("container", FLOATS)
-@pytest.mark.parametrize("bits", [4, 8])
-def test_a_float_file_clips_at_6(container, bits, tmp_path):
-    keras.utils.set_random_seed(0)
-    model = make_switchable(sequence(conv(), layers.ReLU(6.0, name="six"), layers.GlobalAveragePooling2D(), layers.Dense(3)))
-    images = smooth(INPUT, 8)
-    kernel = next(tensor.kernel for tensor in switchable_tensors(model) if tensor.layer == "conv" and tensor.role == "weight")
-    kernel.assign(30 * kernel)
-    initialise_steps(model, images)
-    set_bits(model, 8, bits)
-    export_tflite(model, path := tmp_path / "model.tflite", container)
-    computed = np.array([run(loaded(path.read_bytes(), XNNPACK), image) for image in images])
-    assert np.abs(computed - model(images)).max() < {4: 0.1, 8: 0.02}[bits] * np.abs(computed).max()
-
-
-def test_a_relu_behind_a_pool_is_an_integers_alone(tmp_path):
-    model = make_switchable(sequence(conv(), layers.GlobalAveragePooling2D(name="pool"), layers.ReLU(), layers.Dense(3)))
-    initialise_steps(model, smooth(INPUT, 8))
-    set_bits(model, 8, 8)
-    export_tflite(model, tmp_path / "model.tflite", images=smooth(INPUT, 8))
-    with pytest.raises(DaquError, match="'pool' .* in float no operator is a ReLU behind it: put the ReLU before it"):
-        graph_of(model, "float32")
-
-
-def test_a_model_of_dense_layers(tmp_path):
-    keras.utils.set_random_seed(0)
-    stock = keras.Sequential([keras.Input((20,)), layers.Dense(16, activation="relu"), layers.Dense(3)])
-    model = make_switchable(keras.Model(stock.inputs, stock.outputs))
-    initialise_steps(model, np.random.default_rng(0).random((32, 20), np.float32))
-    set_bits(model, 8, 8)
-    round_biases(model)
-    for container in ("auto", "float32"):
-        export_tflite(model, tmp_path / "model.tflite", container)
 
 
 def test_rounding_biases_moves_means_where_there_is_nothing_else():
