@@ -1,5 +1,7 @@
+import dataclasses
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -7,13 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from daqu_tf import atomic, data, output, pipeline, tflite_file, tflite_metadata
+from daqu_tf import atomic, data, export, output, pipeline, tflite_file, tflite_metadata
 from daqu_tf.config import RunConfig
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import top1
-from daqu_tf.supernet import Supernet
+from daqu_tf.supernet import StaticNetwork, Supernet
 from daqu_tf.targets import Storage
+from daqu_tf.tflite_kernels import Weighted
 from daqu_tf.trained_run import TrainedRun
 
 
@@ -21,21 +24,25 @@ def member(space):
     return space.restrict(resolution=(8,)).smallest()
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def untrained(config, finalist):
     """A folder as daqu-search leaves it, whose supernet was not trained."""
-    config = RunConfig("digits", str(tmp_path_factory.mktemp("run")), space="digits")
     dataset = data.load("digits", config.seed)
     space = pipeline.space_for(config, dataset)
+    config.folder.mkdir(exist_ok=True)
     atomic.write_json(
         config.folder / "config.json", pipeline.describe(config, dataset, space, pipeline.schedule_for(config, space))
     )
     supernet = Supernet(space)
     supernet.initialise_steps(dataset.x_train[:64], space.weight_bits)
     output.write_arrays(config.folder / "supernet.npz", supernet.arrays())
-    finalists = {"m00": {"values": member(space).to_json(), "inherited": 0.1}}
+    finalists = {"m00": {"values": finalist(space).to_json(), "inherited": 0.1}}
     atomic.write_json(config.folder / "finalists.json", finalists)
     return TrainedRun(config.folder)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return untrained(RunConfig("digits", str(tmp_path_factory.mktemp("run")), space="digits"), member)
 
 
 def test_a_subnet_is_found_by_name_or_file(run, tmp_path):
@@ -193,3 +200,22 @@ def test_as_many_steps_leave_the_same_weights_bit_for_bit(run, tmp_path):
     assert rows[0]["search_accuracy"]["fine_tuned"] > rows[0]["search_accuracy"]["inherited"]
     assert arrays[0].keys() == arrays[1].keys()
     assert all(array.tobytes() == arrays[1][name].tobytes() for name, array in arrays[0].items())
+
+
+def test_files_of_a_run_for_an_old_runtime_are_for_it(tmp_path):
+    config = RunConfig("digits", str(tmp_path / "run"), space="digits", target="tflite_runtime")
+    old = untrained(config, lambda space: space.subnet(member(space).with_bits(2, 8).values))
+    (config.folder / "models").mkdir()
+    (config.folder / "finalists").mkdir()
+    command = [sys.executable, "-m", "daqu_tf.finalist", str(config.folder), "m00", "1", str(os.getpid())]
+    subprocess.run(command, check=True, capture_output=True)
+    flags = [f"--run={config.folder}", "--subnet=m00", "--fine_tuned", f"--output={tmp_path / 'own.tflite'}"]
+    subprocess.run([sys.executable, "-m", "daqu_tf.tools.export", *flags], check=True)
+    storage = Storage("int8", "tflite_runtime")
+    assert json.loads((tmp_path / "own.manifest.json").read_text())["storage"] == dataclasses.asdict(storage)
+    network = StaticNetwork(old.space, old.subnets("m00")["m00"])
+    network.load_arrays(output.read_arrays(config.folder / "finalists" / "m00.npz"))
+    expected = export.to_graph(network, storage)
+    assert max(operator.weight_bits for operator in expected.operators if isinstance(operator, Weighted)) == 8
+    for path in (config.folder / "models" / "m00.tflite", tmp_path / "own.tflite"):
+        assert tflite_file.read(path.read_bytes()) == expected
