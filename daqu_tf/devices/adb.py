@@ -19,7 +19,10 @@ _FAULTS = (
         "{serial} has not allowed this machine: unlock it and accept its question about USB debugging.",
     ),
     (r"device offline", "{serial} is offline: plug it in again, or restart adb with `adb kill-server`."),
-    (r"no permissions", "adb has no permission for {serial}: add udev rules for it (see android-sdk-platform-tools-common)."),
+    (
+        r"(no|insufficient) permissions",
+        "adb has no permission for {serial}: install android-sdk-platform-tools-common, then plug it in.",
+    ),
     (r"device '.*' not found|no devices|device not found", "There is no device {serial}: plug it in, and see `adb devices`."),
     (r"No space left on device|ENOSPC", "The storage of {serial} is full: free some, or empty /data/local/tmp there."),
     (
@@ -56,17 +59,17 @@ class Adb:
         """Runs a shell script, in which whatever is not constant must be quoted already; see `shell`."""
         # adb reports the exit status of newer phones only, and cannot tell the end of the output from a cut: this line does both.
         end = uuid.uuid4().hex
-        done = self._run("shell", f"{{ {script}\n}} 2>&1; echo; echo {end} $?")
+        done = self._run("shell", f"{{ {script}\n}} 2>&1; status=$?; echo; echo {end} $status")
         output, found, status = done.stdout.replace("\r\n", "\n").rpartition(f"\n{end} ")
         if not found or not status.strip().isdigit():
-            raise self._fault(done)
+            raise self._fault(done.stderr)  # Of the phone's own words none are there.
         return int(status), output
 
     def push(self, path: str | os.PathLike, remote: str) -> None:
         """Copies a file to the phone."""
         done = self._run("push", os.path.abspath(path), remote)
         if done.returncode:
-            raise self._fault(done)
+            raise self._fault(f"{done.stderr}\n{done.stdout}")
 
     def states(self) -> dict[str, str]:
         """The state of every device that adb knows, by serial: `device`, `offline`, `unauthorized` ..."""
@@ -99,9 +102,8 @@ class Adb:
                 "install it (on Debian: apt-get install adb) or name it with `adb`."
             ) from error
 
-    def _fault(self, done: subprocess.CompletedProcess) -> DeviceError:
-        """The sentence for a command that came to no end."""
-        said = f"{done.stderr}\n{done.stdout if done.returncode else ''}"
+    def _fault(self, said: str) -> DeviceError:
+        """The sentence for a command that came to no end, by what adb said."""
         for pattern, sentence in _FAULTS:
             if re.search(pattern, said):
                 return DeviceError(sentence.format(serial=self.serial, reason=_last_line(said)))

@@ -30,7 +30,7 @@ for cpu in /sys/devices/system/cpu/cpu[0-9]*; do echo "cpu $(cat $cpu/cpufreq/sc
 for zone in /sys/class/thermal/thermal_zone*; do echo "zone $(cat $zone/type 2>/dev/null) $(cat $zone/temp 2>/dev/null)"; done
 """
 # The shell of Android says the first, others the second, the linker the rest.
-_WRONG_ABI = re.compile(r"not executable: |Exec format error|CANNOT LINK EXECUTABLE|unexpected e_machine")
+_WRONG_ABI = re.compile(r"not executable: [\w -]*|Exec format error|CANNOT LINK EXECUTABLE|unexpected e_machine")
 
 
 class AndroidDevice(Device):
@@ -165,7 +165,9 @@ class AndroidDevice(Device):
         except DeviceError:
             self._forget(part)
             raise
-        self._adb.script(f"chmod 755 {shlex.quote(part)} && mv -f {shlex.quote(part)} {shlex.quote(remote)}")
+        status, output = self._adb.script(f"chmod 755 {shlex.quote(part)} && mv -f {shlex.quote(part)} {shlex.quote(remote)}")
+        if status:
+            raise DeviceError(f"{self.serial} cannot keep a file ({benchmark_model.failure(output)}): empty {FOLDER} there.")
         return remote
 
     def _push(self, file: bytes, remote: str) -> None:
@@ -194,9 +196,9 @@ class AndroidDevice(Device):
 
     def _failure(self, model: str, status: int, output: str) -> DeviceError:
         """The sentence for a process that failed."""
-        if _WRONG_ABI.search(output):
+        if wrong := _WRONG_ABI.search(output):
             return DeviceError(
-                f"benchmark_model does not run on {self.serial} ({benchmark_model.failure(output)}): "
+                f"benchmark_model does not run on {self.serial} ({wrong.group(0)}): "
                 f"build it for the ABI {self.fingerprint()['abi']} of this device."
             )
         if self.core_mask and "taskset" in output:
@@ -216,8 +218,8 @@ def _signal(status: int) -> str:
 def _read(path: str | os.PathLike, what: str) -> bytes:
     try:
         file = pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise DeviceError(f"The {what} {path} cannot be read ({error.strerror}): give the path of a file.") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte.
+        raise DeviceError(f"The {what} {str(path)!r} cannot be read ({error}): give the path of a file.") from error
     if what == "model" and file[4:8] != b"TFL3":
         raise DeviceError(f"The model {path} {'is not a .tflite file' if file else 'is empty'}: export it again.")
     return file
