@@ -26,10 +26,6 @@ _FAULTS = (
     (r"device '.*' not found|no devices|device not found", "There is no device {serial}: plug it in, and see `adb devices`."),
     (r"No space left on device|ENOSPC", "The storage of {serial} is full: free some, or empty /data/local/tmp there."),
     (
-        r"cannot connect to daemon|failed to start daemon|failed to check server",
-        "adb's server does not start ({reason}): see what `adb start-server` says.",
-    ),
-    (
         r"Permission denied|Read-only file system",
         "{serial} takes no file ({reason}): make /data/local/tmp of the device writable for adb.",
     ),
@@ -74,6 +70,9 @@ class Adb:
     def states(self) -> dict[str, str]:
         """The state of every device that adb knows, by serial: `device`, `offline`, `unauthorized` ..."""
         done = self._call("devices")
+        if done.returncode:
+            reason = _last_line(done.stderr)
+            raise DeviceError(f"adb's server does not answer ({reason}): try `adb kill-server`, then `adb start-server`.")
         rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
         return {serial: state.strip() for serial, state in rows}
 

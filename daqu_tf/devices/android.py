@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import math
 import os
 import pathlib
 import re
@@ -18,6 +19,7 @@ from daqu_tf.devices.benchmark_model import DELEGATES
 
 FOLDER = "/data/local/tmp/daqu_tf"
 _KEPT_MODELS = 20
+_GRACE_SECONDS = 2
 _PROPERTIES = {
     "model": ("ro.product.model",),
     "cpu": ("ro.soc.model", "ro.board.platform"),
@@ -98,8 +100,9 @@ class AndroidDevice(Device):
             delegate=self._applied_delegate(outputs),
             runtime="benchmark_model",
             runtime_version=self._program_sha256[:12],
-            device=device | {"processes": [dataclasses.asdict(run) for run in runs]},
+            device=device,
             sha256=hashlib.sha256(file).hexdigest(),
+            details=tuple(dataclasses.asdict(run) for run in runs),
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -130,10 +133,13 @@ class AndroidDevice(Device):
         program = self._install(self._program, "benchmark_model-{}")
         graph = self._install(file, "{}.tflite")
         pinned = ["taskset", f"{self.core_mask:x}"] if self.core_mask else []
-        command = [*pinned, program, *benchmark_model.arguments(graph, self.threads, self.delegate, *settings)]
+        command = shlex.join([*pinned, program, *benchmark_model.arguments(graph, self.threads, self.delegate, *settings)])
+        # adb leaves a process running when its client ends; one that hangs would spoil what is timed next.
+        limit = math.ceil(self._adb.timeout_seconds) + _GRACE_SECONDS
+        script = f"limit=$(command -v timeout); ${{limit:+$limit {limit}}} {command}"
         outputs = []
         for _ in range(self.processes):
-            status, output = self._adb.shell(command)
+            status, output = self._adb.script(script)
             if status:
                 raise self._failure(model, status, output)
             outputs.append(output)

@@ -7,6 +7,7 @@ in /bin/sh, with a private folder in place of `/data/local/tmp` and `/sys`, and 
 import contextlib
 import pathlib
 import queue
+import shlex
 import socket
 import struct
 import subprocess
@@ -28,6 +29,13 @@ FAULTS = (
     "disk_full",  # Pushes find no space.
     "corrupt",  # Pushed files arrive with a wrong byte.
 )
+PROPERTIES = {
+    "ro.product.model": "Pixel Stand-In",
+    "ro.soc.model": "",
+    "ro.board.platform": "gs101",
+    "ro.product.cpu.abi": "arm64-v8a",
+    "ro.build.version.release": "14",
+}
 
 
 class Adbd:
@@ -257,3 +265,25 @@ class Stream:
 
     def fail(self, reason: str) -> None:
         self.write(struct.pack("<4sI", b"FAIL", len(reason)) + reason.encode())
+
+
+def furnish(root):
+    """Gives a phone its properties, four cores and two sensors."""
+    cases = "\n".join(f"{name}) echo {shlex.quote(value)};;" for name, value in PROPERTIES.items())
+    write_script(root / "bin/getprop", f'case "$1" in\n{cases}\nesac')
+    for cpu in range(4):
+        write(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor", "schedutil" if cpu < 2 else "performance")
+    for index, (kind, value) in enumerate([("battery", "55000"), ("cpu-0-0", "41200"), ("BIG CPU", "43700"), ("cpu-1", "-40")]):
+        write(root / f"sys/class/thermal/thermal_zone{index}/type", kind)
+        write(root / f"sys/class/thermal/thermal_zone{index}/temp", value)
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{text}\n")
+    return path
+
+
+def write_script(path, text):
+    write(path, f"#!/bin/sh\n{text}").chmod(0o755)
+    return path

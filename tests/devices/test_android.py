@@ -1,13 +1,12 @@
 """Phones: the real adb client, and the daemon of `adbd.py` in place of the phone's."""
 
-import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-import shlex
 import socket
 import subprocess
+import threading
 import time
 
 import adbd
@@ -20,13 +19,6 @@ pytestmark = pytest.mark.devices
 ADB = pathlib.Path(__file__).parents[2] / ".adb/adb"
 FOLDER = "data/local/tmp/daqu_tf"
 FAST = {"min_runs": 20, "min_seconds": 0.1, "max_warmup_seconds": 0.05}
-PROPERTIES = {
-    "ro.product.model": "Pixel Stand-In",
-    "ro.soc.model": "",
-    "ro.board.platform": "gs101",
-    "ro.product.cpu.abi": "arm64-v8a",
-    "ro.build.version.release": "14",
-}
 HOSTILE = ["a b", "'q'\"", "; touch pwned", "$(touch pwned)", "`touch pwned`", "&& touch pwned #", "-rf", "--graph=x", "ü*?[~"]
 
 
@@ -63,7 +55,7 @@ def plug_in(tmp_path):
 
     def make(fault=None, features="shell_v2", state="device"):
         phones.append(adbd.Adbd(tmp_path / f"phone{len(phones)}", fault, features))
-        furnish(phones[-1].root)
+        adbd.furnish(phones[-1].root)
         # Of a phone that is offline the client waits ten seconds to say so.
         connecting.append(subprocess.Popen([ADB, "connect", phones[-1].serial], stdout=subprocess.DEVNULL))
         wait_for(phones[-1], state)
@@ -74,28 +66,6 @@ def plug_in(tmp_path):
         adb("disconnect", phone.serial)
         phone.stop()
         client.wait(timeout=30)
-
-
-def furnish(root):
-    """Gives a phone its properties, four cores and two sensors."""
-    cases = "\n".join(f"{name}) echo {shlex.quote(value)};;" for name, value in PROPERTIES.items())
-    write_script(root / "bin/getprop", f'case "$1" in\n{cases}\nesac')
-    for cpu in range(4):
-        write(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor", "schedutil" if cpu < 2 else "performance")
-    for index, (kind, value) in enumerate([("battery", "55000"), ("cpu-0-0", "41200"), ("BIG CPU", "43700"), ("cpu-1", "-40")]):
-        write(root / f"sys/class/thermal/thermal_zone{index}/type", kind)
-        write(root / f"sys/class/thermal/thermal_zone{index}/temp", value)
-
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{text}\n")
-    return path
-
-
-def write_script(path, text):
-    write(path, f"#!/bin/sh\n{text}").chmod(0o755)
-    return path
 
 
 @pytest.fixture
@@ -111,7 +81,7 @@ def program(tmp_path):
 
     def make(output=benchmark_outputs.MEDIANS, then="exit 0", name="benchmark_model"):
         says = f"cat <<'END'\n{output}\nEND" if output else ""
-        return write_script(tmp_path / name, f'printf "%s\\n" "$@" >"$ROOT/arguments"\n{says}\n{then}')
+        return adbd.write_script(tmp_path / name, f'printf "%s\\n" "$@" >"$ROOT/arguments"\n{says}\n{then}')
 
     return make
 
@@ -147,7 +117,7 @@ def test_a_file_is_timed(plug_in, program, model, features):
         "--warmup_min_secs=0.05",
         "--use_xnnpack=true",
     ]
-    assert json.loads(json.dumps(latency.to_json()))["device"]["processes"][0]["peak_memory_mb"] is None
+    assert json.loads(json.dumps(latency.to_json()))["details"][2]["memory_mb"] == 55.4961
 
 
 def test_the_phone_is_described(plug_in, program):
@@ -215,8 +185,8 @@ def test_a_changed_model_is_another_model(plug_in, program, model):
 def test_only_the_last_models_are_kept(plug_in, program, model):
     phone = plug_in()
     for index in range(30):
-        os.utime(write(phone.root / FOLDER / f"{index:064x}.tflite", "old"), (index, index))
-    mine = write(phone.root / FOLDER / "mine.tflite", "not ours")
+        os.utime(adbd.write(phone.root / FOLDER / f"{index:064x}.tflite", "old"), (index, index))
+    mine = adbd.write(phone.root / FOLDER / "mine.tflite", "not ours")
     device(phone, program()).measure(model, **FAST)
     kept = {path.name for path in (phone.root / FOLDER).glob("*.tflite")} - {mine.name}
     assert mine.exists() and len(kept) == 20 and f"{29:064x}.tflite" in kept and f"{0:064x}.tflite" not in kept
@@ -232,14 +202,14 @@ def test_clear_removes_all(plug_in, program, model):
 
 def test_a_core_mask_goes_to_taskset(plug_in, program, model):
     phone = plug_in()
-    write_script(phone.root / "bin/taskset", 'echo "$1" >"$ROOT/mask"; shift; exec "$@"')
+    adbd.write_script(phone.root / "bin/taskset", 'echo "$1" >"$ROOT/mask"; shift; exec "$@"')
     device(phone, program(), core_mask=0xF0).measure(model, **FAST)
     assert (phone.root / "mask").read_text() == "f0\n"
 
 
 def test_a_core_mask_that_the_phone_has_not_is_told(plug_in, program, model):
     phone = plug_in()
-    write_script(phone.root / "bin/taskset", 'echo "taskset: failed to set affinity: Invalid argument"; exit 1')
+    adbd.write_script(phone.root / "bin/taskset", 'echo "taskset: failed to set affinity: Invalid argument"; exit 1')
     fails(phone, program(), model, "refused `core_mask` 0xf00 .*Invalid argument", core_mask=0xF00)
 
 
@@ -371,6 +341,24 @@ def test_a_command_that_hangs(plug_in, program, model):
     assert time.monotonic() - start < 30
 
 
+def test_a_program_that_hangs_is_ended_on_the_phone_too(plug_in, program, model):
+    phone = plug_in()
+    fails(phone, program("", 'echo $$ >"$ROOT/pid"; exec sleep 60'), model, "gave no answer within 3 s", timeout_seconds=3)
+    process = pathlib.Path("/proc", (phone.root / "pid").read_text().strip())
+    end = time.monotonic() + 20
+    while process.exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_server_that_is_none(program, model, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(other.getsockname()[1]))
+        threading.Thread(target=lambda: [other.accept()[0].close() for _ in range(2)], daemon=True).start()
+        with pytest.raises(DeviceError, match="adb's server does not answer .*: try `adb kill-server`"):
+            AndroidDevice("any", program(), adb=ADB).measure(model, **FAST)
+
+
 @pytest.mark.parametrize(
     "said",
     ['"/system/bin/sh: $0: not executable: 64-bit ELF file"', '"sh: $0: Exec format error"', '"CANNOT LINK EXECUTABLE \\"$0\\""'],
@@ -412,4 +400,4 @@ def test_files_that_are_not_there(plug_in, program, tmp_path):
 
 def test_latencies_of_one_phone_can_be_joined(plug_in, program, model):
     (latency,) = device(plug_in(), program(), processes=2).measure_many([model], repeats=2, **FAST)
-    assert len(latency.samples_us) == 4 and dataclasses.asdict(latency)["warmup_runs"] == 36
+    assert (len(latency.samples_us), len(latency.details), latency.warmup_runs) == (4, 4, 36)
