@@ -18,7 +18,7 @@ from daqu_tf.devices.base import Device, DeviceError, Latency
 from daqu_tf.devices.benchmark_model import DELEGATES
 
 FOLDER = "/data/local/tmp/daqu_tf"
-_KEPT_MODELS = 20
+_KEPT_MODELS = 50
 _GRACE_SECONDS = 2
 _PROPERTIES = {
     "model": ("ro.product.model",),
@@ -43,7 +43,7 @@ class AndroidDevice(Device):
 
     Args:
         serial: As in `adb devices`; None takes the only device that there is.
-        benchmark_model: Path of the program, built for the phone's ABI; see TensorFlow's `lite/tools/benchmark`.
+        benchmark_model: Path of the program, built for the phone's ABI, such as TensorFlow's `android_aarch64_benchmark_model`.
         threads: Threads for the runtime.
         delegate: `xnnpack`, `none`, `gpu` or `nnapi`.
         core_mask: The cores to run on, as a bit mask for the phone's `taskset`; None lets Android choose.
@@ -227,7 +227,7 @@ def _read(path: str | os.PathLike, what: str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte.
         raise DeviceError(f"The {what} {str(path)!r} cannot be read ({error}): give the path of a file.") from error
     if what == "model" and file[4:8] != b"TFL3":
-        raise DeviceError(f"The model {path} {'is not a .tflite file' if file else 'is empty'}: export it again.")
+        raise DeviceError(f"The model {str(path)!r} {'is not a .tflite file' if file else 'is empty'}: export it again.")
     return file
 
 
@@ -238,6 +238,7 @@ def _temperature(zones: list[str]) -> float | None:
         kind, _, text = zone.strip().rpartition(" ")
         value = float(text) if re.fullmatch(r"-?\d+", text) else 0.0
         value = value / 1000 if abs(value) >= 1000 else value
-        if re.search(r"cpu|soc|tsens", kind, re.IGNORECASE) and 0 < value < 150:
+        # Not plain `soc`, which some phones call the state of the battery's charge.
+        if re.search(r"cpu|tsens|soc.?therm|^(big|mid|little)$", kind, re.IGNORECASE) and 0 < value < 150:
             values.append(value)
     return max(values, default=None)

@@ -273,7 +273,9 @@ def furnish(root):
     write_script(root / "bin/getprop", f'case "$1" in\n{cases}\nesac')
     for cpu in range(4):
         write(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor", "schedutil" if cpu < 2 else "performance")
-    for index, (kind, value) in enumerate([("battery", "55000"), ("cpu-0-0", "41200"), ("BIG CPU", "43700"), ("cpu-1", "-40")]):
+    for index, (kind, value) in enumerate(
+        [("battery", "55000"), ("cpu-0-0", "41200"), ("BIG CPU", "43700"), ("cpu-1", "-40"), ("soc", "97")]
+    ):
         write(root / f"sys/class/thermal/thermal_zone{index}/type", kind)
         write(root / f"sys/class/thermal/thermal_zone{index}/temp", value)
 

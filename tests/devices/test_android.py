@@ -37,8 +37,8 @@ def adb_server(tmp_path_factory):
         adb("kill-server")
 
 
-def adb(*arguments):
-    return subprocess.run([ADB, *arguments], check=True, capture_output=True, text=True, timeout=60).stdout
+def adb(*arguments, check=True):
+    return subprocess.run([ADB, *arguments], check=check, capture_output=True, text=True, timeout=60).stdout
 
 
 def wait_for(phone, state):
@@ -63,7 +63,7 @@ def plug_in(tmp_path):
 
     yield make
     for phone, client in zip(phones, connecting):
-        adb("disconnect", phone.serial)
+        adb("disconnect", phone.serial, check=False)  # After a fault it may be gone already.
         phone.stop()
         client.wait(timeout=30)
 
@@ -184,12 +184,12 @@ def test_a_changed_model_is_another_model(plug_in, program, model):
 
 def test_only_the_last_models_are_kept(plug_in, program, model):
     phone = plug_in()
-    for index in range(30):
+    for index in range(70):
         os.utime(adbd.write(phone.root / FOLDER / f"{index:064x}.tflite", "old"), (index, index))
     mine = adbd.write(phone.root / FOLDER / "mine.tflite", "not ours")
     device(phone, program()).measure(model, **FAST)
     kept = {path.name for path in (phone.root / FOLDER).glob("*.tflite")} - {mine.name}
-    assert mine.exists() and len(kept) == 20 and f"{29:064x}.tflite" in kept and f"{0:064x}.tflite" not in kept
+    assert mine.exists() and len(kept) == 50 and f"{69:064x}.tflite" in kept and f"{0:064x}.tflite" not in kept
 
 
 def test_clear_removes_all(plug_in, program, model):
@@ -343,7 +343,7 @@ def test_a_command_that_hangs(plug_in, program, model):
 
 def test_a_program_that_hangs_is_ended_on_the_phone_too(plug_in, program, model):
     phone = plug_in()
-    fails(phone, program("", 'echo $$ >"$ROOT/pid"; exec sleep 60'), model, "gave no answer within 3 s", timeout_seconds=3)
+    fails(phone, program("", 'echo $$ >"$ROOT/pid"; exec sleep 60'), model, "gave no answer within 5 s", timeout_seconds=5)
     process = pathlib.Path("/proc", (phone.root / "pid").read_text().strip())
     end = time.monotonic() + 20
     while process.exists():
