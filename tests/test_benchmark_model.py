@@ -65,6 +65,8 @@ def test_delegates_that_were_applied_are_told_from_those_that_were_not():
     for said in ("Applied GPU delegate, and the model graph will be completely executed w/ the delegate.",):
         assert applied(said, "gpu") and not applied(said, "nnapi")
     assert applied("Explicitly applied NNAPI delegate, and the model graph will be partially executed by the delegate", "nnapi")
+    refused = "Though XNNPACK delegate is explicitly applied, the model graph will not be executed by the delegate.\n"
+    assert not applied(refused + benchmark_outputs.MEDIANS, "xnnpack")
     assert not applied("Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate.", "gpu")
 
 

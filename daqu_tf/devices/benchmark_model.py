@@ -102,6 +102,8 @@ def parse(output: str) -> Statistics:
 def applied(output: str, delegate: str) -> bool:
     """Whether a delegate took the graph or part of it; of XNNPACK, which needs no flag, the runtime itself says it."""
     name = DELEGATES[delegate][1]
+    if f"Though {name} delegate is explicitly applied" in output:  # It goes on: the graph will not be executed by it.
+        return False
     explicitly = re.search(rf"\bapplied {name} delegate, and the model graph will be", output, re.IGNORECASE)
     return bool(explicitly) or (name == "XNNPACK" and "XNNPACK delegate for CPU" in output)
 
