@@ -6,10 +6,11 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 DEMO_DIR := runs/demo
 
-# What tests on devices use beside `.venv`: tflite-runtime, whose last release is for Python up to 3.11, and Pythons for ARM.
+# What tests on devices use beside `.venv`: tflite-runtime, whose last release is for Python up to 3.11, Pythons for ARM, and adb.
 OLD_VENV := .venv-tflite-runtime
 OLD_STAMP := $(OLD_VENV)/.installed
 ARM_ROOT := .arm
+ADB_ROOT := .adb
 
 # Version managers put names on PATH that fail when called, so every candidate is run. One inside `.venv` cannot make `.venv`.
 suitable = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $(1)))
@@ -37,6 +38,7 @@ test-slow: $(STAMP)
 # All of them, this host's too, which `make test` runs as well: it is a device like the others.
 test-devices: $(STAMP) $(OLD_STAMP)
 	@$(VENV)/bin/python tests/devices/arm_root.py $(ARM_ROOT)
+	@$(VENV)/bin/python tests/devices/adb_root.py $(ADB_ROOT)
 	$(VENV)/bin/python -m pytest tests/devices
 
 test-all: test test-slow test-devices
@@ -46,7 +48,7 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 
 clean:
-	rm -rf $(VENV) $(OLD_VENV) $(ARM_ROOT) $(ARM_ROOT).unfinished build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLD_VENV) $(ARM_ROOT) $(ARM_ROOT).unfinished $(ADB_ROOT) $(ADB_ROOT).unfinished build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # The stamp goes first and comes last: whatever kills an installation, the next call starts from an empty `.venv`.
 $(STAMP): setup.py constraints.txt

@@ -22,15 +22,17 @@ class Latency:
     """The latency of one model on one device, with all that is needed to judge it.
 
     Attributes:
-        samples_us: Every timed call after the warm-up, in microseconds, in the order taken.
+        samples_us: Every timed call after the warm-up, in microseconds, in the order taken; of a runtime that gives statistics
+            and no samples, the median of each fresh process, or else its mean.
         run_medians_us: The median of each fresh process; their spread shows drift, which samples of one process hide.
         warmup_runs: Calls made before the first sample, over all processes.
         threads: Threads that the runtime was given.
-        delegate: `xnnpack` or `none`.
-        runtime: The Python package of the runtime.
+        delegate: `xnnpack`, `gpu`, `nnapi` or `none`.
+        runtime: The Python package of the runtime, or `benchmark_model`.
         runtime_version: Its version.
         device: The device's fingerprint: kind, cpu, cores, memory_bytes, os, and the cpus the process was pinned to.
         sha256: Hash of the very bytes that were timed, in hex.
+        details: What a runtime that gives statistics says of each process, one after the other.
     """
 
     samples_us: tuple[float, ...]
@@ -42,6 +44,7 @@ class Latency:
     runtime_version: str
     device: dict[str, Any]
     sha256: str
+    details: tuple[dict[str, Any], ...] = ()
 
     @property
     def median_us(self) -> float:
@@ -78,6 +81,7 @@ def merge(runs: Sequence[Latency]) -> Latency:
         samples_us=tuple(sample for run in runs for sample in run.samples_us),
         run_medians_us=tuple(median for run in runs for median in run.run_medians_us),
         warmup_runs=sum(run.warmup_runs for run in runs),
+        details=tuple(detail for run in runs for detail in run.details),
     )
 
 

@@ -1,0 +1,122 @@
+"""The user's `adb` client: one phone, commands and files for it, and one sentence for whatever goes wrong.
+
+adb joins what follows `shell` to one string for a shell on the phone, so commands come here as lists and are quoted here.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import uuid
+from collections.abc import Sequence
+
+from daqu_tf.devices.base import DeviceError
+
+# What adb itself says, and the sentence for it.
+_FAULTS = (
+    (
+        r"device unauthorized|device still authorizing",
+        "{serial} has not allowed this machine: unlock it and accept its question about USB debugging.",
+    ),
+    (r"device offline", "{serial} is offline: plug it in again, or restart adb with `adb kill-server`."),
+    (
+        r"(no|insufficient) permissions",
+        "adb has no permission for {serial}: install android-sdk-platform-tools-common, then plug it in.",
+    ),
+    (r"device '.*' not found|no devices|device not found", "There is no device {serial}: plug it in, and see `adb devices`."),
+    (r"No space left on device|ENOSPC", "The storage of {serial} is full: free some, or empty /data/local/tmp there."),
+    (
+        r"Permission denied|Read-only file system",
+        "{serial} takes no file ({reason}): make /data/local/tmp of the device writable for adb.",
+    ),
+)
+
+
+class Adb:
+    """One phone, as the adb client reaches it.
+
+    Args:
+        serial: As in `adb devices`; None takes the only device that there is.
+        adb: The client.
+        timeout_seconds: When a command that gives no answer is ended.
+    """
+
+    def __init__(self, serial: str | None = None, adb: str | os.PathLike = "adb", timeout_seconds: float = 300.0):
+        self._adb = os.fspath(adb)
+        self.timeout_seconds = timeout_seconds
+        self.serial = ""
+        self.serial = self._only_serial() if serial is None else _checked(serial)
+
+    def shell(self, command: Sequence[str]) -> tuple[int, str]:
+        """Runs a command, each piece quoted; returns its exit status and what it printed, errors included."""
+        return self.script(shlex.join(command))
+
+    def script(self, script: str) -> tuple[int, str]:
+        """Runs a shell script, in which whatever is not constant must be quoted already; see `shell`."""
+        # adb reports the exit status of newer phones only, and cannot tell the end of the output from a cut: this line does both.
+        end = uuid.uuid4().hex
+        done = self._run("shell", f"{{ {script}\n}} 2>&1; status=$?; echo; echo {end} $status")
+        output, found, status = done.stdout.replace("\r\n", "\n").rpartition(f"\n{end} ")
+        if not found or not status.strip().isdigit():
+            raise self._fault(done.stderr)  # Of the phone's own words none are there.
+        return int(status), output
+
+    def push(self, path: str | os.PathLike, remote: str) -> None:
+        """Copies a file to the phone."""
+        done = self._run("push", os.path.abspath(path), remote)
+        if done.returncode:
+            raise self._fault(f"{done.stderr}\n{done.stdout}")
+
+    def states(self) -> dict[str, str]:
+        """The state of every device that adb knows, by serial: `device`, `offline`, `unauthorized` ..."""
+        done = self._call("devices")
+        if done.returncode:
+            reason = _last_line(done.stderr)
+            raise DeviceError(f"adb's server does not answer ({reason}): try `adb kill-server`, then `adb start-server`.")
+        rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
+        return {serial: state.strip() for serial, state in rows}
+
+    def _only_serial(self) -> str:
+        states = self.states()
+        if len(states) == 1:
+            return _checked(next(iter(states)))
+        if not states:
+            raise DeviceError("There is no device: plug one in with USB debugging switched on, and see `adb devices`.")
+        raise DeviceError(f"There are {len(states)} devices, {', '.join(sorted(states))}: name the one to use by its serial.")
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess:
+        return self._call("-s", self.serial, *arguments)
+
+    def _call(self, *arguments: str) -> subprocess.CompletedProcess:
+        settings = {"stdin": subprocess.DEVNULL, "capture_output": True, "encoding": "utf-8", "errors": "replace"}
+        try:
+            return subprocess.run([self._adb, *arguments], timeout=self.timeout_seconds, **settings)
+        except subprocess.TimeoutExpired as error:
+            raise DeviceError(
+                f"{self.serial or 'adb'} gave no answer within {self.timeout_seconds:g} s: restart it, or give a longer timeout."
+            ) from error
+        except OSError as error:
+            raise DeviceError(
+                f"The adb client {self._adb!r} cannot be started ({error.strerror}): "
+                "install it (on Debian: apt-get install adb) or name it with `adb`."
+            ) from error
+
+    def _fault(self, said: str) -> DeviceError:
+        """The sentence for a command that came to no end, by what adb said."""
+        for pattern, sentence in _FAULTS:
+            if re.search(pattern, said):
+                return DeviceError(sentence.format(serial=self.serial, reason=_last_line(said)))
+        if self.states().get(self.serial) != "device":
+            return DeviceError(f"{self.serial} went away in the middle of a command: plug it in again and repeat.")
+        return DeviceError(f"The answer of {self.serial} was cut short ({_last_line(said)}): try again, with another cable.")
+
+
+def _checked(serial: str) -> str:
+    if not serial or serial.startswith("-") or not serial.isprintable():
+        raise DeviceError(f"`serial` must be one that `adb devices` shows, but received {serial!r}.")
+    return serial
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip().rstrip(".")[:200] if lines else "adb said nothing"

@@ -1,0 +1,403 @@
+"""Phones: the real adb client, and the daemon of `adbd.py` in place of the phone's."""
+
+import hashlib
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import threading
+import time
+
+import adbd
+import benchmark_outputs
+import pytest
+
+from daqu_tf.devices import AndroidDevice, DeviceError
+
+pytestmark = pytest.mark.devices
+ADB = pathlib.Path(__file__).parents[2] / ".adb/adb"
+FOLDER = "data/local/tmp/daqu_tf"
+FAST = {"min_runs": 20, "min_seconds": 0.1, "max_warmup_seconds": 0.05}
+HOSTILE = ["a b", "'q'\"", "; touch pwned", "$(touch pwned)", "`touch pwned`", "&& touch pwned #", "-rf", "--graph=x", "ü*?[~"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def adb_server(tmp_path_factory):
+    """A server of adb for these tests alone."""
+    if not ADB.exists():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"There is no {ADB}: `make test-devices` sets it up.")
+    with socket.create_server(("127.0.0.1", 0)) as probe, pytest.MonkeyPatch.context() as patch:
+        port = probe.getsockname()[1]
+        probe.close()
+        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        adb("start-server")
+        yield
+        adb("kill-server")
+
+
+def adb(*arguments, check=True):
+    return subprocess.run([ADB, *arguments], check=check, capture_output=True, text=True, timeout=60).stdout
+
+
+def wait_for(phone, state):
+    end = time.monotonic() + 30
+    while f"{phone.serial}\t{state}" not in adb("devices"):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def plug_in(tmp_path):
+    """Makes a phone that the adb server knows."""
+    phones, connecting = [], []
+
+    def make(fault=None, features="shell_v2", state="device"):
+        phones.append(adbd.Adbd(tmp_path / f"phone{len(phones)}", fault, features))
+        adbd.furnish(phones[-1].root)
+        # Of a phone that is offline the client waits ten seconds to say so.
+        connecting.append(subprocess.Popen([ADB, "connect", phones[-1].serial], stdout=subprocess.DEVNULL))
+        wait_for(phones[-1], state)
+        return phones[-1]
+
+    yield make
+    for phone, client in zip(phones, connecting):
+        adb("disconnect", phone.serial, check=False)  # After a fault it may be gone already.
+        phone.stop()
+        client.wait(timeout=30)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(range(256)) * 1000)
+    return path
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A benchmark_model that writes its arguments to `arguments` and says what it is told."""
+
+    def make(output=benchmark_outputs.MEDIANS, then="exit 0", name="benchmark_model"):
+        says = f"cat <<'END'\n{output}\nEND" if output else ""
+        return adbd.write_script(tmp_path / name, f'printf "%s\\n" "$@" >"$ROOT/arguments"\n{says}\n{then}')
+
+    return make
+
+
+def device(phone, program, **settings):
+    return AndroidDevice(phone.serial, program, adb=ADB, **settings)
+
+
+def fails(phone, program, model, sentence, **settings):
+    with pytest.raises(DeviceError, match=sentence) as caught:
+        device(phone, program, **settings).measure(model, **FAST)
+    assert str(caught.value).isprintable() and str(caught.value).endswith(".")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("features", ["shell_v2", ""])
+def test_a_file_is_timed(plug_in, program, model, features):
+    phone = plug_in(features=features)
+    latency = device(phone, program(), threads=2).measure(model, **FAST)
+    assert latency.samples_us == latency.run_medians_us == (51891.0,) * 3
+    assert (latency.median_us, latency.warmup_runs, latency.threads, latency.delegate) == (51891, 27, 2, "xnnpack")
+    assert latency.sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert (
+        latency.runtime == "benchmark_model" and latency.runtime_version == hashlib.sha256(program().read_bytes()).hexdigest()[:12]
+    )
+    graph, *rest = (phone.root / "arguments").read_text().split("\n")[:-1]
+    assert graph == f"--graph={phone.root}/{FOLDER}/{latency.sha256}.tflite"
+    assert rest == [
+        "--num_threads=2",
+        "--num_runs=20",
+        "--min_secs=0.1",
+        "--warmup_runs=1",
+        "--warmup_min_secs=0.05",
+        "--use_xnnpack=true",
+    ]
+    assert json.loads(json.dumps(latency.to_json()))["details"][2]["memory_mb"] == 55.4961
+
+
+def test_the_phone_is_described(plug_in, program):
+    phone = plug_in()
+    assert device(phone, program(), core_mask=0x30).fingerprint() == {
+        "kind": "android",
+        "serial": phone.serial,
+        "model": "Pixel Stand-In",
+        "cpu": "gs101",
+        "abi": "arm64-v8a",
+        "os": "Android 14",
+        "cores": 4,
+        "governors": ["performance", "schedutil"],
+        "temperature_celsius": 43.7,
+        "core_mask": 0x30,
+    }
+
+
+def test_what_cannot_be_read_is_left_out(plug_in, program, model):
+    phone = plug_in()
+    (phone.root / "bin/getprop").unlink()
+    for sensor in phone.root.glob("sys/class/thermal/*/temp"):
+        sensor.unlink()
+    described = device(phone, program()).measure(model, **FAST).device
+    assert (described["model"], described["temperature_celsius"], described["os"]) == (None, None, "Android")
+
+
+@pytest.mark.parametrize("name", ["MEDIANS", "MEANS", "AVERAGES", "NO_STATS", "LOGCAT", "PROFILE"])
+def test_every_format_passes_through_adb(plug_in, program, model, name):
+    latency = device(plug_in(features=""), program(getattr(benchmark_outputs, name)), processes=1).measure(model, **FAST)
+    typical = {"MEDIANS": 51891, "MEANS": 2.95034e6, "AVERAGES": 79760.9, "NO_STATS": 2177.1, "LOGCAT": 2709263, "PROFILE": 79732}
+    assert latency.samples_us == (typical[name],)
+
+
+def test_files_are_pushed_once(plug_in, program, model, tmp_path):
+    phone, again = plug_in(), tmp_path / "same bytes.tflite"
+    again.write_bytes(model.read_bytes())
+    for path in (model, again):
+        device(phone, program()).measure_many([path, model], repeats=2, **FAST)
+    assert len(phone.pushed) == 2
+    assert sorted(path.name for path in (phone.root / FOLDER).iterdir()) == sorted(
+        [
+            f"{hashlib.sha256(model.read_bytes()).hexdigest()}.tflite",
+            f"benchmark_model-{hashlib.sha256(program().read_bytes()).hexdigest()}",
+        ]
+    )
+
+
+def test_a_file_that_is_damaged_on_the_phone_is_replaced(plug_in, program, model):
+    phone = plug_in()
+    first = device(phone, program()).measure(model, **FAST)
+    stored = phone.root / FOLDER / f"{first.sha256}.tflite"
+    stored.write_bytes(b"")
+    device(phone, program()).measure(model, **FAST)
+    assert len(phone.pushed) == 3 and stored.read_bytes() == model.read_bytes()
+
+
+def test_a_changed_model_is_another_model(plug_in, program, model):
+    phone = plug_in()
+    first = device(phone, program()).measure(model, **FAST)
+    model.write_bytes(model.read_bytes() + b"more")
+    assert device(phone, program()).measure(model, **FAST).sha256 != first.sha256
+
+
+def test_only_the_last_models_are_kept(plug_in, program, model):
+    phone = plug_in()
+    for index in range(70):
+        os.utime(adbd.write(phone.root / FOLDER / f"{index:064x}.tflite", "old"), (index, index))
+    mine = adbd.write(phone.root / FOLDER / "mine.tflite", "not ours")
+    device(phone, program()).measure(model, **FAST)
+    kept = {path.name for path in (phone.root / FOLDER).glob("*.tflite")} - {mine.name}
+    assert mine.exists() and len(kept) == 50 and f"{69:064x}.tflite" in kept and f"{0:064x}.tflite" not in kept
+
+
+def test_clear_removes_all(plug_in, program, model):
+    phone = plug_in()
+    phones = device(phone, program())
+    phones.measure(model, **FAST)
+    phones.clear()
+    assert not (phone.root / FOLDER).exists()
+
+
+def test_a_core_mask_goes_to_taskset(plug_in, program, model):
+    phone = plug_in()
+    adbd.write_script(phone.root / "bin/taskset", 'echo "$1" >"$ROOT/mask"; shift; exec "$@"')
+    device(phone, program(), core_mask=0xF0).measure(model, **FAST)
+    assert (phone.root / "mask").read_text() == "f0\n"
+
+
+def test_a_core_mask_that_the_phone_has_not_is_told(plug_in, program, model):
+    phone = plug_in()
+    adbd.write_script(phone.root / "bin/taskset", 'echo "taskset: failed to set affinity: Invalid argument"; exit 1')
+    fails(phone, program(), model, "refused `core_mask` 0xf00 .*Invalid argument", core_mask=0xF00)
+
+
+def test_the_only_phone_needs_no_serial(plug_in, program, model):
+    phone = plug_in()
+    assert AndroidDevice(None, program(), adb=ADB).serial == phone.serial
+
+
+def test_a_phone_that_asks_for_the_key_is_given_it(plug_in, program, model):
+    phone = plug_in("ask")
+    assert device(phone, program()).measure(model, **FAST).median_us == 51891
+    assert phone.authorized
+
+
+@pytest.mark.parametrize("delegate", ["gpu", "nnapi"])
+def test_a_delegate_that_takes_nothing_is_a_failure(plug_in, program, model, delegate):
+    fails(plug_in(), program(), model, f"The {delegate} delegate took nothing", delegate=delegate)
+
+
+@pytest.mark.parametrize("delegate", ["gpu", "nnapi"])
+def test_a_delegate_that_was_applied_is_named(plug_in, program, model, delegate):
+    said = (
+        f"INFO: Explicitly applied {delegate.upper()} delegate, and the model graph will be completely executed by the delegate.\n"
+    )
+    phone = plug_in()
+    assert device(phone, program(said + benchmark_outputs.MEANS), delegate=delegate).measure(model, **FAST).delegate == delegate
+    assert f"--use_{delegate}=true" in (phone.root / "arguments").read_text()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_reach_no_shell(plug_in, program, model, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    phone = plug_in()
+    path = model.rename(f"{name}.tflite")  # Relative, so that it begins as it does.
+    program(name=f"{name}.program")
+    assert AndroidDevice(phone.serial, f"{name}.program", adb=ADB).measure(path, **FAST).median_us == 51891
+    assert not any(name in text for text in phone.commands + phone.pushed)
+    assert not list(tmp_path.rglob("pwned"))
+
+
+@pytest.mark.parametrize("serial", HOSTILE)
+def test_hostile_serials_reach_no_shell(program, model, serial, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DeviceError, match="`serial` must be|There is no device"):
+        AndroidDevice(serial, program(), adb=ADB).measure(model, **FAST)
+    assert not list(tmp_path.rglob("pwned"))
+
+
+@pytest.mark.parametrize("serial", ["", "-s", "-", "a\nb", "a\0b", "\x1b[2J", "a\tb"])
+def test_serials_that_are_none_are_refused(program, serial):
+    with pytest.raises(DeviceError, match="`serial` must be one that `adb devices` shows"):
+        AndroidDevice(serial, program(), adb="/no/such/client")
+
+
+@pytest.mark.parametrize("setting", [{"threads": 0}, {"processes": 0}, {"core_mask": 0}, {"core_mask": -1}, {"delegate": "tpu"}])
+def test_settings_out_of_range_are_refused(program, setting):
+    with pytest.raises(DeviceError, match=f"`{next(iter(setting))}` must be"):
+        AndroidDevice("any", program(), adb=ADB, **setting)
+
+
+def test_measurements_out_of_range_are_refused(program, model):
+    with pytest.raises(DeviceError, match="`min_runs` must be at least 1"):
+        AndroidDevice("any", program(), adb=ADB).measure(model, min_runs=0)
+
+
+def test_no_client(program):
+    with pytest.raises(DeviceError, match="The adb client '/no/such/adb' cannot be started .*apt-get install adb"):
+        AndroidDevice(None, program(), adb="/no/such/adb")
+
+
+def test_no_phone(program):
+    with pytest.raises(DeviceError, match="There is no device: plug one in"):
+        AndroidDevice(None, program(), adb=ADB)
+
+
+def test_no_such_serial(program, model):
+    with pytest.raises(DeviceError, match="There is no device R58M123: plug it in"):
+        AndroidDevice("R58M123", program(), adb=ADB).measure(model, **FAST)
+
+
+def test_two_phones_and_no_serial(plug_in, program):
+    first, second = plug_in(), plug_in()
+    with pytest.raises(DeviceError, match="There are 2 devices, .*: name the one to use") as caught:
+        AndroidDevice(None, program(), adb=ADB)
+    assert first.serial in str(caught.value) and second.serial in str(caught.value)
+
+
+def test_two_phones_are_told_apart(plug_in, program, model):
+    first, second = plug_in(), plug_in()
+    device(second, program()).measure(model, **FAST)
+    assert second.pushed and not first.commands
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [("offline", "is offline: plug it in again"), ("unauthorized", "has not allowed this machine: unlock it")],
+)
+def test_a_phone_that_does_not_take_part(plug_in, program, model, state, sentence):
+    fails(plug_in(state, state=state), program(), model, sentence)
+
+
+@pytest.mark.parametrize("features", ["shell_v2", ""])
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("unplug", "went away in the middle of a command: plug it in again"),
+        ("truncate", "was cut short"),
+        ("disk_full", "The storage of .* is full: free some"),
+        ("corrupt", "A file changed on its way"),
+    ],
+)
+def test_faults_on_the_way(plug_in, program, model, fault, sentence, features):
+    phone = plug_in(fault, features)
+    fails(phone, program(), model, sentence)
+    assert not list((phone.root / FOLDER).glob("*.part"))
+
+
+def test_after_a_fault_it_goes_on(plug_in, program, model):
+    phone = plug_in("corrupt")
+    fails(phone, program(), model, "changed on its way")
+    phone.fault = None
+    assert device(phone, program()).measure(model, **FAST).median_us == 51891
+
+
+def test_a_command_that_hangs(plug_in, program, model):
+    phone = plug_in("hang")
+    start = time.monotonic()
+    fails(phone, program(), model, "gave no answer within 4 s", timeout_seconds=4)
+    assert time.monotonic() - start < 30
+
+
+def test_a_program_that_hangs_is_ended_on_the_phone_too(plug_in, program, model):
+    phone = plug_in()
+    fails(phone, program("", 'echo $$ >"$ROOT/pid"; exec sleep 60'), model, "gave no answer within 5 s", timeout_seconds=5)
+    process = pathlib.Path("/proc", (phone.root / "pid").read_text().strip())
+    end = time.monotonic() + 20
+    while process.exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_server_that_is_none(program, model, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(other.getsockname()[1]))
+        threading.Thread(target=lambda: [other.accept()[0].close() for _ in range(2)], daemon=True).start()
+        with pytest.raises(DeviceError, match="adb's server does not answer .*: try `adb kill-server`"):
+            AndroidDevice("any", program(), adb=ADB).measure(model, **FAST)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ['"/system/bin/sh: $0: not executable: 64-bit ELF file"', '"sh: $0: Exec format error"', '"CANNOT LINK EXECUTABLE \\"$0\\""'],
+)
+def test_a_program_for_another_abi(plug_in, program, model, said):
+    fails(plug_in(), program("", f"echo {said} >&2; exit 126"), model, "does not run on .*: build it for the ABI arm64-v8a")
+
+
+def test_a_model_that_the_program_refuses(plug_in, program, model):
+    said = fails(plug_in(), program(benchmark_outputs.FAILURE, "exit 1"), model, "batch_matmul.cc:353")
+    assert str(model) in said and "export it again or leave it out" in said
+
+
+@pytest.mark.parametrize("features", ["shell_v2", ""])
+def test_a_program_that_crashes(plug_in, program, model, features):
+    fails(plug_in(features=features), program("INFO: STARTING!", "kill -SEGV $$"), model, "benchmark_model crashed with SIGSEGV")
+
+
+@pytest.mark.parametrize("said", ["head -c 3000 /dev/urandom", "printf 'count=5 avg=1.2.3\\nInference (avg): x\\n'", "true"])
+def test_garbage(plug_in, program, model, said):
+    fails(plug_in(), program("", said), model, "benchmark_model printed")
+
+
+@pytest.mark.parametrize("content", [b"", b"no such thing"])
+def test_what_is_no_model_is_not_pushed(plug_in, program, model, content):
+    phone = plug_in()
+    model.write_bytes(content)
+    fails(phone, program(), model, "is empty|is not a .tflite file")
+    assert not phone.pushed
+
+
+def test_files_that_are_not_there(plug_in, program, tmp_path):
+    with pytest.raises(DeviceError, match="The benchmark_model .* cannot be read"):
+        device(plug_in(), tmp_path / "none")
+    for name in ("none", "null\0byte"):
+        with pytest.raises(DeviceError, match="The model .* cannot be read"):
+            AndroidDevice("any", program(), adb=ADB).measure(f"{tmp_path}/{name}", **FAST)
+
+
+def test_latencies_of_one_phone_can_be_joined(plug_in, program, model):
+    (latency,) = device(plug_in(), program(), processes=2).measure_many([model], repeats=2, **FAST)
+    assert (len(latency.samples_us), len(latency.details), latency.warmup_runs) == (4, 4, 36)
