@@ -31,6 +31,8 @@ class Latency:
         runtime_version: Its version.
         device: The device's fingerprint: kind, cpu, cores, memory_bytes, os, and the cpus the process was pinned to.
         sha256: Hash of the very bytes that were timed, in hex.
+        conditions: Of each fresh process, what else bears on its samples, None where the device does not tell: `before` and `after`
+            with `governor`, `frequency_hz` and `temperature_celsius`, and `peak_memory_bytes`.
     """
 
     samples_us: tuple[float, ...]
@@ -42,6 +44,7 @@ class Latency:
     runtime_version: str
     device: dict[str, Any]
     sha256: str
+    conditions: tuple[dict[str, Any], ...] = ()
 
     @property
     def median_us(self) -> float:
@@ -78,6 +81,7 @@ def merge(runs: Sequence[Latency]) -> Latency:
         samples_us=tuple(sample for run in runs for sample in run.samples_us),
         run_medians_us=tuple(median for run in runs for median in run.run_medians_us),
         warmup_runs=sum(run.warmup_runs for run in runs),
+        conditions=tuple(each for run in runs for each in run.conditions),
     )
 
 
