@@ -1,17 +1,31 @@
-"""Times `.tflite` files on this machine, each in a process of its own, in turn.
+"""Times `.tflite` files on this machine or on boards, each in a process of its own, in turn.
 
 daqu-benchmark runs/digits/models/m00.tflite runs/digits/models/m01.tflite
+daqu-benchmark --device=host --device=raspberry_pi:pi@raspberrypi.local runs/digits/models/m00.tflite
 """
 
 import os
 import pathlib
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
 
+import numpy as np
 from absl import flags
 
 from daqu_tf import atomic
 from daqu_tf.errors import DaquError
 from daqu_tf.tools import command
 
+_DEVICES = flags.DEFINE_multi_string(
+    "device",
+    ["host"],
+    "host, this machine, or raspberry_pi:user@host[:port], any Linux board to which ssh needs no password. May be given several "
+    "times: they work side by side.",
+)
+_PYTHON = flags.DEFINE_string(
+    "python", "python3", "The Python of boards, which has to have a runtime: ai-edge-litert or tflite-runtime."
+)
 _THREADS = flags.DEFINE_integer("threads", 1, "Threads of the runtime.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Processes for each file.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", None, "File for all samples; none by default.")
@@ -22,15 +36,78 @@ def _benchmark(argv: list[str]) -> None:
         raise DaquError("No file to time: name one or more .tflite files.")
     if _JSON.value and not os.access(pathlib.Path(_JSON.value).resolve().parent, os.W_OK):
         raise DaquError(f"{_JSON.value} cannot be written: choose another --json.")
-    from daqu_tf.devices import HostDevice
-
-    latencies = HostDevice(threads=_THREADS.value).measure_many([pathlib.Path(path) for path in argv], repeats=_REPEATS.value)
-    print(f"{'median us':>10} {'p90 us':>9} {'spread':>7} {'kB':>8}  file")
-    for path, latency in zip(argv, latencies):
-        kilobytes = pathlib.Path(path).stat().st_size / 1000
-        print(f"{latency.median_us:10.1f} {latency.p90_us:9.1f} {latency.relative_spread:7.1%} {kilobytes:8.1f}  {path}")
+    devices = {text: _connect(text) for text in _DEVICES.value}
+    with futures.ThreadPoolExecutor(len(devices)) as pool:
+        running = {text: pool.submit(device.measure_many, argv, repeats=_REPEATS.value) for text, device in devices.items()}
+    latencies = {text: each.result() for text, each in running.items()}
+    _print_table(argv, latencies)
+    # After the timing, which it would disturb.
+    parities = {text: _parities(device, argv) for text, device in devices.items() if text != "host"}
+    for text, found in parities.items():
+        for path, parity in zip(argv, found):
+            print(f"{text}: {path} {_say(parity)}")
     if _JSON.value:
-        atomic.write_json(_JSON.value, [{"file": path, **latency.to_json()} for path, latency in zip(argv, latencies)])
+        atomic.write_json(_JSON.value, [_row(*each) for each in _timed(argv, latencies, parities)])
+
+
+def _connect(text: str) -> Any:
+    from daqu_tf.devices import connect
+
+    options = {"python": _PYTHON.value} if text.startswith("raspberry_pi:") else {}
+    return connect(text, threads=_THREADS.value, **options)
+
+
+def _print_table(paths: list[str], latencies: dict[str, list]) -> None:
+    width = max(map(len, latencies)) if len(latencies) > 1 else 0
+    column = f"  {'device':{width}}" if width else ""
+    print(f"{'median us':>10} {'p90 us':>9} {'spread':>7} {'kB':>8}{column}  file")
+    for text, each in latencies.items():
+        column = f"  {text:{width}}" if width else ""
+        for path, latency in zip(paths, each):
+            kilobytes = pathlib.Path(path).stat().st_size / 1000
+            figures = f"{latency.median_us:10.1f} {latency.p90_us:9.1f} {latency.relative_spread:7.1%} {kilobytes:8.1f}"
+            print(f"{figures}{column}  {path}")
+
+
+def _parities(device: Any, paths: list[str]) -> list[dict[str, Any]]:
+    """How far the outputs of each file are from this machine's, for one fixed image."""
+    from daqu_tf.devices import DeviceError, HostDevice
+
+    found = []
+    for path in paths:
+        try:
+            here, there = (each.outputs(path)[0] for each in (HostDevice(threads=_THREADS.value), device))
+            found.append(_parity(here, there))
+        except DeviceError as error:
+            found.append({"error": str(error)})
+    return found
+
+
+def _parity(here: np.ndarray, there: np.ndarray) -> dict[str, Any]:
+    largest = float(np.abs(here.astype(np.float64) - there).max())
+    if here.dtype.kind != "f":
+        return {"largest_difference": largest, "unit": "steps"}
+    return {"largest_difference": largest / max(float(np.ptp(here)), 1e-30), "unit": "range"}
+
+
+def _say(parity: dict[str, Any]) -> str:
+    if "error" in parity:
+        return f"was not compared with the host: {parity['error']}"
+    largest = parity["largest_difference"]
+    if not largest:
+        return "gives the very outputs of the host."
+    return (
+        f"differs from the host by at most {f'{largest:g} steps' if parity['unit'] == 'steps' else f'{largest:.1e} of the range'}."
+    )
+
+
+def _timed(paths: list[str], latencies: dict[str, list], parities: dict[str, list]) -> Iterator[tuple]:
+    for text, each in latencies.items():
+        yield from zip([text] * len(paths), paths, each, parities.get(text, [None] * len(paths)))
+
+
+def _row(text: str, path: str, latency: Any, parity: dict[str, Any] | None) -> dict[str, Any]:
+    return {"file": path, "device_name": text, **latency.to_json(), "parity_with_host": parity}
 
 
 def main() -> None:

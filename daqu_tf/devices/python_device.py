@@ -15,7 +15,7 @@ _MAGIC = b"TFL3"
 
 
 class PythonDevice(Device):
-    """Times and runs `.tflite` files by a Python that has a runtime. A kind of device says where that is, by `_run` and `_predict`."""
+    """Times and runs `.tflite` files by a Python that has a runtime; where that is, a kind of device says."""
 
     kind: str
 
@@ -38,7 +38,9 @@ class PythonDevice(Device):
         try:
             return self._latency(**answer)
         except (TypeError, ValueError) as error:
-            raise DeviceError(f"{path} was answered with other fields than expected ({one_line(str(error))}): run it again.") from error
+            raise DeviceError(
+                f"{path} was answered with other fields than expected ({one_line(str(error))}): run it again."
+            ) from error
 
     def outputs(self, model_path: str | os.PathLike, images: np.ndarray | None = None) -> tuple[np.ndarray, float, int]:
         """Runs a model on images and returns what it puts out, untouched.

@@ -1,7 +1,8 @@
 """Runs one `.tflite` file in a process of its own: a JSON request in, a JSON answer out as the last line.
 
 It imports the standard library, numpy and the runtime and nothing else, so that it starts fast and can be copied to a
-board that has no more than these; Python 3.8 is enough. Requests hold paths as JSON text, so that no name ever passes through a shell.
+board that has no more than these; Python 3.8 is enough. Requests hold paths as JSON text, so that no name ever passes through
+a shell.
 
     {"task": "measure", "model": PATH, "threads": 1, "cpus": [1],
      "min_runs": 50, "min_seconds": 0.2, "max_warmup_seconds": 1}
@@ -47,7 +48,7 @@ def pin(cpus, threads: int) -> None:
         return
     allowed = sorted(os.sched_getaffinity(0))
     if threads > len(allowed) or not set(cpus or ()) <= set(allowed):
-        raise ValueError("the cpus are {}, too few for {} thread(s) or other than {}".format(allowed, threads, cpus))
+        raise ValueError(f"the cpus are {allowed}, too few for {threads} thread(s) or other than {cpus}")
     # Interrupts are fewest on the last ones, and where there are small cores and big ones, those are big.
     os.sched_setaffinity(0, allowed[-threads:] if cpus is None else cpus or allowed)
 
@@ -139,7 +140,7 @@ def fingerprint() -> dict:
 def conditions() -> dict:
     """What the speed of this machine depends on at the moment, None where it does not tell."""
     cpu = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    scaling = "/sys/devices/system/cpu/cpu{}/cpufreq/scaling_".format(cpu)
+    scaling = f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_"
     kilohertz = read(scaling + "cur_freq")
     zones = [read(path) for path in glob.glob("/sys/class/thermal/thermal_zone*/temp")]
     hottest = max((int(zone) for zone in zones if is_number(zone)), default=None)
