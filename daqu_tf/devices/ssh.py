@@ -1,5 +1,6 @@
 """Commands on another machine, through the user's own OpenSSH client with its config, keys and known hosts."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -17,7 +18,7 @@ _ADDRESS = re.compile(
 )
 _CONNECT_SECONDS = 10
 _IDLE_SECONDS = 60  # After which a connection that nobody closed ends by itself.
-# What ssh says, and what that means; the first that fits. `{0}` is the address.
+# What ssh says, and what that means; the first that fits. `{0}` is what ssh is called with by hand.
 _FAULTS = (
     (
         "IDENTIFICATION HAS CHANGED",
@@ -27,7 +28,7 @@ _FAULTS = (
     ("Permission denied", "lets this user's keys not in: call `ssh-copy-id {0}`, or name the user as user@host"),
     ("Could not resolve hostname", "cannot be found: look for a slip in its name, or give its IP address"),
     ("Connection refused", "refuses connections: enable ssh there (on a Raspberry Pi, `sudo raspi-config`) or give its port"),
-    ("Connection timed out", "does not answer: look whether it is on and in this network"),
+    ("timed out", "does not answer: look whether it is on and in this network"),
     ("No route to host", "cannot be reached: look whether it is on and in this network"),
     ("Network is unreachable", "cannot be reached: look whether this machine has a network"),
     ("Bad configuration option", "was not called, since ssh does not understand its own config: mend ~/.ssh/config"),
@@ -47,6 +48,7 @@ class SshConnection:
         if not match or not 1 <= int(match["port"] or 22) <= 65535:
             raise DeviceError(f"The address must be user@host or user@host:port, but received {address!r}.")
         user, host, port = match.groups()
+        self._by_hand = " ".join([*(["-p", port] if port else []), f"{user}@{host}" if user else host])
         self._folder = tempfile.mkdtemp(prefix="daqu_")  # For this user alone.
         self._command = ["ssh", "-T", "-a", "-x"]
         for name, value in _options(self._folder).items():
@@ -94,7 +96,7 @@ class SshConnection:
     def _fault(self, stderr: str) -> str:
         for words, meaning in _FAULTS:
             if words in stderr:
-                return f"{self.address} {meaning.format(self.address)}."
+                return f"{self.address} {meaning.format(self._by_hand)}."
         said = " ".join(stderr.split()).rstrip(".")[-200:] or "ssh does not say why"
         return f"The connection to {self.address} broke ({said}): look at its power and network, then try again."
 
@@ -110,6 +112,7 @@ def _options(folder: str) -> dict[str, str]:
         "ControlPersist": str(_IDLE_SECONDS),
         "ControlPath": f'"{control}"',
         "RemoteCommand": "none",
+        "ClearAllForwardings": "yes",
         "LogLevel": "ERROR",
     }
 
@@ -117,5 +120,6 @@ def _options(folder: str) -> dict[str, str]:
 def _close(command: list[str], folder: str) -> None:
     if os.path.exists(os.path.join(folder, "s")):
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run([command[0], "-O", "exit", *command[1:]], timeout=10, **quiet)
+        with contextlib.suppress(OSError, subprocess.SubprocessError):  # It ends by itself as well, only later.
+            subprocess.run([command[0], "-O", "exit", *command[1:]], timeout=10, **quiet)
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,10 +1,11 @@
 """Boards through ssh: a real sshd on this machine, and kernels for ARM."""
 
-import dataclasses
 import hashlib
 import json
 import os
 import pathlib
+import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -16,13 +17,24 @@ import pytest
 import tflite_networks
 
 from daqu_tf import export, targets
-from daqu_tf.devices import DeviceError, HostDevice, RaspberryPiDevice, connect
+from daqu_tf.devices import DeviceError, HostDevice, RaspberryPiDevice, connect, ssh
 from daqu_tf.errors import DaquError
 from daqu_tf.tflite_graph import Graph
 
 pytestmark = pytest.mark.devices
 FAST = {"min_runs": 5, "min_seconds": 0.0, "max_warmup_seconds": 0.0}
-HOSTILE = ["-oProxyCommand=touch sprung", "a b", "a'b", 'a"b', "a;touch sprung", "$(touch sprung)", "`touch sprung`", "a|b", "a\nb", "a&b"]
+HOSTILE = [
+    "-oProxyCommand=touch sprung",
+    "a b",
+    "a'b",
+    'a"b',
+    "a;touch sprung",
+    "$(touch sprung)",
+    "`touch sprung`",
+    "a|b",
+    "a\nb",
+    "a&b",
+]
 
 
 def write(graph: Graph, path: pathlib.Path) -> pathlib.Path:
@@ -134,7 +146,7 @@ def test_all_commands_share_one_connection_which_ends_with_the_device(board, mod
     device.close()
     wait_until(lambda: len(board.connections()) == before)
     device = RaspberryPiDevice(board.address, python=str(boards.PYTHON))
-    refused(lambda: device._put(b"x", "gone\0/x") if False else device._run(str(model), {"task": "none"}), "KeyError")
+    device.measure(model, **FAST)
     del device
     wait_until(lambda: len(board.connections()) == before)
 
@@ -183,9 +195,18 @@ def test_nobody_listens_and_no_such_name(board, model):
     refused(lambda: RaspberryPiDevice("pi@nowhere.invalid").measure(model), "cannot be found")
 
 
+def test_a_board_that_says_nothing(board, model, monkeypatch):
+    monkeypatch.setattr(ssh, "_CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        refused(lambda: RaspberryPiDevice(f"pi@127.0.0.1:{port}").measure(model), f"127.0.0.1:{port} does not answer", "is on")
+
+
 def test_host_keys(board, model):
     board.know(None)
-    refused(lambda: RaspberryPiDevice(board.address).measure(model), "not known yet", f"`ssh -p {board.port} {board.user}@127.0.0.1`")
+    refused(
+        lambda: RaspberryPiDevice(board.address).measure(model), "not known yet", f"`ssh -p {board.port} {board.user}@127.0.0.1`"
+    )
     board.know("other_key")
     refused(lambda: RaspberryPiDevice(board.address).measure(model), "another host key", "ssh-keygen -R")
 
@@ -243,7 +264,7 @@ def test_no_runtime(board, model):
         ("head -c 3000 /dev/urandom", "no answer"),
         ("echo '{\"samples_us\": [1.0, 2.0'", "no answer"),
         ("echo '{\"samples_us\": [1.0]}'", "other fields than expected"),
-        ("echo '{\"samples_us\": [\"x\"], \"device\": {}, \"conditions\": {}}'", "other fields than expected"),
+        ('echo \'{"samples_us": ["x"], "device": {}, "conditions": {}}\'', "other fields than expected"),
         ("echo '[1, 2]'", "no answer"),
         ("echo 'out of memory' >&2; exit 3", "out of memory"),
     ],
@@ -253,9 +274,8 @@ def test_runs_that_crash_or_babble(board, model, text, words):
 
 
 def test_outputs_that_are_cut_off(board, model):
-    cut = "import sys, json; r = json.load(sys.stdin); open(r['outputs'], 'wb').write(b'\\x93NUMPY\\x01\\0v'); print('{\"scale\": 1}')"
-    board.script("cut.py", "").replace("x", "x")
-    (board.home / "cut.py").write_text(cut)
+    code = "import sys, json; open(json.load(sys.stdin)['outputs'], 'wb').write(b'\\x93NUMPY\\x01\\0v'); print('{\"scale\": 1}')"
+    (board.home / "cut.py").write_text(code)
     refused(lambda: fake(board, f"exec '{sys.executable}' '{board.home}/cut.py'").outputs(model), "came back garbled", str(model))
     refused(lambda: fake(board, "echo '{}'").outputs(model), "came back garbled")
 
@@ -269,14 +289,16 @@ def test_a_login_script_that_talks(board, device, model):
         noisy.unlink()
 
 
-def test_a_full_disk(board, model):
-    """The real thing: a file that may not grow, as a quota would have it, and a device that has no room."""
-    device = fake(board, "true")
-    board.cache.mkdir(parents=True, exist_ok=True)
-    device._ssh.run("ulimit -f 0; true")
-    full = dataclasses.make_dataclass("Done", ["stderr", "returncode"])("cat: write error: No space left on device", 1)
-    device._ssh = type("Full", (), {"run": lambda *_, **__: full})()
-    refused(lambda: device._put(b"x", "a/b"), f"disk of {board.address} is full", "free some space")
+def test_a_full_disk(board, model, tmp_path):
+    (board.home / "bin").mkdir()
+    board.script("bin/cat", "exec /bin/cat >/dev/full")
+    other = write(tflite_networks.mobile_network(size=8, width=6), tmp_path / "other.tflite")
+    try:
+        refused(lambda: fake(board, "true").measure(other), f"disk of {board.address} is full", "free some space")
+    finally:
+        shutil.rmtree(board.home / "bin")
+    assert not list(board.cache.glob("*.part"))
+    assert not (board.cache / f"{hashlib.sha256(other.read_bytes()).hexdigest()}.tflite").exists()
 
 
 def test_a_cache_folder_that_cannot_be_written(board, model):
