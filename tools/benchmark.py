@@ -37,17 +37,17 @@ def _benchmark(argv: list[str]) -> None:
     if _JSON.value and not os.access(pathlib.Path(_JSON.value).resolve().parent, os.W_OK):
         raise DaquError(f"{_JSON.value} cannot be written: choose another --json.")
     devices = {text: _connect(text) for text in _DEVICES.value}
-    with futures.ThreadPoolExecutor(len(devices)) as pool:
-        running = {text: pool.submit(device.measure_many, argv, repeats=_REPEATS.value) for text, device in devices.items()}
-    latencies = {text: each.result() for text, each in running.items()}
+    latencies, faults = _measure(devices, argv)
     _print_table(argv, latencies)
     # After the timing, which it would disturb.
-    parities = {text: _parities(device, argv) for text, device in devices.items() if text != "host"}
+    parities = {text: _parities(devices[text], argv) for text in latencies if text != "host"}
     for text, found in parities.items():
         for path, parity in zip(argv, found):
             print(f"{text}: {path} {_say(parity)}")
     if _JSON.value:
         atomic.write_json(_JSON.value, [_row(*each) for each in _timed(argv, latencies, parities)])
+    if faults:
+        raise DaquError(" ".join(faults))
 
 
 def _connect(text: str) -> Any:
@@ -57,7 +57,24 @@ def _connect(text: str) -> Any:
     return connect(text, threads=_THREADS.value, **options)
 
 
+def _measure(devices: dict[str, Any], paths: list[str]) -> tuple[dict[str, list], list[str]]:
+    """Returns the latencies of each device that gave them, and what the others had to say."""
+    from daqu_tf.devices import DeviceError
+
+    with futures.ThreadPoolExecutor(len(devices)) as pool:
+        running = {text: pool.submit(device.measure_many, paths, repeats=_REPEATS.value) for text, device in devices.items()}
+    latencies, faults = {}, []
+    for text, each in running.items():
+        try:
+            latencies[text] = each.result()
+        except DeviceError as error:
+            faults.append(f"{text}: {error}" if len(devices) > 1 else str(error))
+    return latencies, faults
+
+
 def _print_table(paths: list[str], latencies: dict[str, list]) -> None:
+    if not latencies:
+        return
     width = max(map(len, latencies)) if len(latencies) > 1 else 0
     column = f"  {'device':{width}}" if width else ""
     print(f"{'median us':>10} {'p90 us':>9} {'spread':>7} {'kB':>8}{column}  file")

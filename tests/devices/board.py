@@ -77,7 +77,7 @@ class Board:
         """Starts sshd and waits until it listens."""
         libraries = ":".join(str(path) for path in SSHD.glob("usr/lib/*-linux-gnu"))
         command = [str(SSHD / "usr/sbin/sshd"), "-D", "-e", "-f", str(self.folder / "sshd_config")]
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and not pathlib.Path("/run/sshd").is_dir():  # Which is there if Debian's own server runs.
             command = ["unshare", "--mount", "--propagation=private", "sh", "-c", AS_ROOT, "sh", str(self.folder), *command]
         with open(self.folder / "log", "a") as log:
             # A session of its own, so that it ends with all that it started, and nothing else does.
