@@ -93,7 +93,7 @@ def _parities(device: Any, paths: list[str]) -> list[dict[str, Any]]:
     found = []
     for path in paths:
         try:
-            here, there = (each.outputs(path)[0] for each in (HostDevice(threads=_THREADS.value), device))
+            here, there = (each.outputs(path)[0] for each in (HostDevice(), device))
             found.append(_parity(here, there))
         except DeviceError as error:
             found.append({"error": str(error)})
@@ -101,6 +101,8 @@ def _parities(device: Any, paths: list[str]) -> list[dict[str, Any]]:
 
 
 def _parity(here: np.ndarray, there: np.ndarray) -> dict[str, Any]:
+    if (here.shape, here.dtype) != (there.shape, there.dtype):
+        return {"error": f"it puts out {there.dtype} of shape {there.shape}, not {here.dtype} of shape {here.shape}."}
     largest = float(np.abs(here.astype(np.float64) - there).max())
     if here.dtype.kind != "f":
         return {"largest_difference": largest, "unit": "steps"}
@@ -113,9 +115,8 @@ def _say(parity: dict[str, Any]) -> str:
     largest = parity["largest_difference"]
     if not largest:
         return "gives the very outputs of the host."
-    return (
-        f"differs from the host by at most {f'{largest:g} steps' if parity['unit'] == 'steps' else f'{largest:.1e} of the range'}."
-    )
+    amount = f"{largest:g} steps" if parity["unit"] == "steps" else f"{largest:.1e} of its range"
+    return f"differs from the host by at most {amount}."
 
 
 def _timed(paths: list[str], latencies: dict[str, list], parities: dict[str, list]) -> Iterator[tuple]:

@@ -1,7 +1,9 @@
+import ast
 import dataclasses
 import hashlib
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -203,6 +205,10 @@ def test_arguments_are_checked(models):
     refused(lambda: HostDevice().measure_many([models[0]], repeats=0), "`repeats`")
     if hasattr(os, "sched_setaffinity"):
         refused(lambda: HostDevice(cpu=10_000), "`cpu`")
+
+
+def test_the_runner_is_one_for_old_boards():
+    ast.parse(pathlib.Path(host._RUNNER).read_text(), feature_version=(3, 8))
 
 
 def test_importing_devices_does_not_import_tensorflow():
