@@ -1,17 +1,33 @@
-"""Times `.tflite` files on this machine, each in a process of its own, in turn.
+"""Times `.tflite` files on this machine, on boards or on phones, each in a process of its own, in turn.
 
 daqu-benchmark runs/digits/models/m00.tflite runs/digits/models/m01.tflite
+daqu-benchmark --device=host --device=raspberry_pi:pi@raspberrypi.local runs/digits/models/m00.tflite
 """
 
 import os
 import pathlib
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
 
+import numpy as np
 from absl import flags
 
 from daqu_tf import atomic
 from daqu_tf.errors import DaquError
 from daqu_tf.tools import command
 
+_DEVICES = flags.DEFINE_multi_string(
+    "device",
+    ["host"],
+    "host, this machine; raspberry_pi:user@host[:port], any Linux board to which ssh needs no password; or android:SERIAL, a phone "
+    "that adb knows. May be given several times: they work side by side.",
+)
+_PYTHON = flags.DEFINE_string(
+    "python", "python3", "The Python of boards, which has to have a runtime: ai-edge-litert or tflite-runtime."
+)
+_BENCHMARK_MODEL = flags.DEFINE_string("benchmark_model", None, "TFLite's program of that name, built for the phones.")
+_DELEGATE = flags.DEFINE_enum("delegate", "xnnpack", ("xnnpack", "none", "gpu", "nnapi"), "What computes on phones.")
 _THREADS = flags.DEFINE_integer("threads", 1, "Threads of the runtime.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Processes for each file.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", None, "File for all samples; none by default.")
@@ -22,15 +38,101 @@ def _benchmark(argv: list[str]) -> None:
         raise DaquError("No file to time: name one or more .tflite files.")
     if _JSON.value and not os.access(pathlib.Path(_JSON.value).resolve().parent, os.W_OK):
         raise DaquError(f"{_JSON.value} cannot be written: choose another --json.")
-    from daqu_tf.devices import HostDevice
-
-    latencies = HostDevice(threads=_THREADS.value).measure_many([pathlib.Path(path) for path in argv], repeats=_REPEATS.value)
-    print(f"{'median us':>10} {'p90 us':>9} {'spread':>7} {'kB':>8}  file")
-    for path, latency in zip(argv, latencies):
-        kilobytes = pathlib.Path(path).stat().st_size / 1000
-        print(f"{latency.median_us:10.1f} {latency.p90_us:9.1f} {latency.relative_spread:7.1%} {kilobytes:8.1f}  {path}")
+    devices = {text: _connect(text) for text in _DEVICES.value}
+    latencies, faults = _measure(devices, argv)
+    _print_table(argv, latencies)
+    # After the timing, which it would disturb.
+    # benchmark_model on phones puts out no outputs.
+    parities = {text: _parities(devices[text], argv) for text in latencies if text != "host" and hasattr(devices[text], "outputs")}
+    for text, found in parities.items():
+        for path, parity in zip(argv, found):
+            print(f"{text}: {path} {_say(parity)}")
     if _JSON.value:
-        atomic.write_json(_JSON.value, [{"file": path, **latency.to_json()} for path, latency in zip(argv, latencies)])
+        atomic.write_json(_JSON.value, [_row(*each) for each in _timed(argv, latencies, parities)])
+    if faults:
+        raise DaquError(" ".join(faults))
+
+
+def _connect(text: str) -> Any:
+    from daqu_tf.devices import connect
+
+    kind = text.partition(":")[0]
+    if kind == "android" and not _BENCHMARK_MODEL.value:
+        raise DaquError("Phones need TFLite's benchmark_model: give its path as --benchmark_model (README says where it is).")
+    phone = {"benchmark_model": _BENCHMARK_MODEL.value, "delegate": _DELEGATE.value}
+    options = {"android": phone, "raspberry_pi": {"python": _PYTHON.value}}.get(kind, {})
+    return connect(text, threads=_THREADS.value, **options)
+
+
+def _measure(devices: dict[str, Any], paths: list[str]) -> tuple[dict[str, list], list[str]]:
+    """Returns the latencies of each device that gave them, and what the others had to say."""
+    from daqu_tf.devices import DeviceError
+
+    with futures.ThreadPoolExecutor(len(devices)) as pool:
+        running = {text: pool.submit(device.measure_many, paths, repeats=_REPEATS.value) for text, device in devices.items()}
+    latencies, faults = {}, []
+    for text, each in running.items():
+        try:
+            latencies[text] = each.result()
+        except DeviceError as error:
+            faults.append(f"{text}: {error}" if len(devices) > 1 else str(error))
+    return latencies, faults
+
+
+def _print_table(paths: list[str], latencies: dict[str, list]) -> None:
+    if not latencies:
+        return
+    width = max(map(len, latencies)) if len(latencies) > 1 else 0
+    column = f"  {'device':{width}}" if width else ""
+    print(f"{'median us':>10} {'p90 us':>9} {'spread':>7} {'kB':>8}{column}  file")
+    for text, each in latencies.items():
+        column = f"  {text:{width}}" if width else ""
+        for path, latency in zip(paths, each):
+            kilobytes = pathlib.Path(path).stat().st_size / 1000
+            figures = f"{latency.median_us:10.1f} {latency.p90_us:9.1f} {latency.relative_spread:7.1%} {kilobytes:8.1f}"
+            print(f"{figures}{column}  {path}")
+
+
+def _parities(device: Any, paths: list[str]) -> list[dict[str, Any]]:
+    """How far the outputs of each file are from this machine's, for one fixed image."""
+    from daqu_tf.devices import DeviceError, HostDevice
+
+    found = []
+    for path in paths:
+        try:
+            here, there = (each.outputs(path)[0] for each in (HostDevice(), device))
+            found.append(_parity(here, there))
+        except DeviceError as error:
+            found.append({"error": str(error)})
+    return found
+
+
+def _parity(here: np.ndarray, there: np.ndarray) -> dict[str, Any]:
+    if (here.shape, here.dtype) != (there.shape, there.dtype):
+        return {"error": f"it puts out {there.dtype} of shape {there.shape}, not {here.dtype} of shape {here.shape}."}
+    largest = float(np.abs(here.astype(np.float64) - there).max())
+    if here.dtype.kind != "f":
+        return {"largest_difference": largest, "unit": "steps"}
+    return {"largest_difference": largest / max(float(np.ptp(here)), 1e-30), "unit": "range"}
+
+
+def _say(parity: dict[str, Any]) -> str:
+    if "error" in parity:
+        return f"was not compared with the host: {parity['error']}"
+    largest = parity["largest_difference"]
+    if not largest:
+        return "gives the very outputs of the host."
+    amount = f"{largest:g} steps" if parity["unit"] == "steps" else f"{largest:.1e} of its range"
+    return f"differs from the host by at most {amount}."
+
+
+def _timed(paths: list[str], latencies: dict[str, list], parities: dict[str, list]) -> Iterator[tuple]:
+    for text, each in latencies.items():
+        yield from zip([text] * len(paths), paths, each, parities.get(text, [None] * len(paths)))
+
+
+def _row(text: str, path: str, latency: Any, parity: dict[str, Any] | None) -> dict[str, Any]:
+    return {"file": path, "device_name": text, **latency.to_json(), "parity_with_host": parity}
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ class Latency:
         device: The device's fingerprint: kind, cpu, cores, memory_bytes, os, and the cpus the process was pinned to.
         sha256: Hash of the very bytes that were timed, in hex.
         details: What a runtime that gives statistics says of each process, one after the other.
+        conditions: Of each fresh process, what else bears on its samples, None where the device does not tell: `before` and `after`
+            with `governor`, `frequency_hz` and `temperature_celsius`, and `peak_memory_bytes`.
     """
 
     samples_us: tuple[float, ...]
@@ -45,6 +47,7 @@ class Latency:
     device: dict[str, Any]
     sha256: str
     details: tuple[dict[str, Any], ...] = ()
+    conditions: tuple[dict[str, Any], ...] = ()
 
     @property
     def median_us(self) -> float:
@@ -82,6 +85,7 @@ def merge(runs: Sequence[Latency]) -> Latency:
         run_medians_us=tuple(median for run in runs for median in run.run_medians_us),
         warmup_runs=sum(run.warmup_runs for run in runs),
         details=tuple(detail for run in runs for detail in run.details),
+        conditions=tuple(each for run in runs for each in run.conditions),
     )
 
 

@@ -1,18 +1,24 @@
 """Runs one `.tflite` file in a process of its own: a JSON request in, a JSON answer out as the last line.
 
 It imports the standard library, numpy and the runtime and nothing else, so that it starts fast and can be copied to a
-board that has no more than these. Requests hold paths as JSON text, so that no name ever passes through a shell.
+board that has no more than these; Python 3.8 is enough. Requests hold paths as JSON text, so that no name ever passes through
+a shell.
 
     {"task": "measure", "model": PATH, "threads": 1, "cpus": [1],
      "min_runs": 50, "min_seconds": 0.2, "max_warmup_seconds": 1}
     {"task": "predict", "model": PATH, "threads": 1, "cpus": [1], "images": IN.npy, "outputs": OUT.npy}
+
+"cpus" of null is the last ones there are. "images" of null is one random image, the same everywhere. A process that is to end by
+itself, wherever it hangs, is told "alarm_seconds".
 """
 
 import gc
+import glob
 import hashlib
 import json
 import os
 import platform
+import signal
 import sys
 import time
 
@@ -24,10 +30,11 @@ _STEADY = 0.02
 def main() -> None:
     """Answers one request. A failure is answered as {"error": TEXT} and exit status 1."""
     request = json.load(sys.stdin)
-    # Before numpy and the runtime are imported, since they size their thread pools by the cpus they may use.
-    if request["cpus"] and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, request["cpus"])
     try:
+        if "alarm_seconds" in request:
+            signal.alarm(request["alarm_seconds"])
+        # Before numpy and the runtime are imported, since they size their thread pools by the cpus they may use.
+        pin(request["cpus"], request["threads"])
         answer = {"measure": measure, "predict": predict}[request["task"]](request)
     except Exception as error:
         answer = {"error": f"{type(error).__name__}: {error}"}
@@ -35,14 +42,27 @@ def main() -> None:
     sys.exit("error" in answer)
 
 
+def pin(cpus, threads: int) -> None:
+    """Keeps this process on some cpus, where the system can do that."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    allowed = sorted(os.sched_getaffinity(0))
+    if threads > len(allowed) or not set(cpus or ()) <= set(allowed):
+        raise ValueError(f"the cpus are {allowed}, too few for {threads} thread(s) or other than {cpus}")
+    # Interrupts are fewest on the last ones, and where there are small cores and big ones, those are big.
+    os.sched_setaffinity(0, allowed[-threads:] if cpus is None else cpus or allowed)
+
+
 def measure(request: dict) -> dict:
     """Times the model's calls on random input."""
     interpreter, answer = open_model(request)
     fill_inputs(interpreter)
     gc.disable()
+    before = conditions()
     warmup_runs = warm_up(interpreter.invoke, int(request["max_warmup_seconds"] * 1e9))
     samples = sample(interpreter.invoke, request["min_runs"], int(request["min_seconds"] * 1e9))
-    return answer | {"warmup_runs": warmup_runs, "samples_us": [ns / 1000 for ns in samples]}
+    found = {"before": before, "after": conditions(), "peak_memory_bytes": peak_memory_bytes()}
+    return {**answer, "warmup_runs": warmup_runs, "samples_us": [ns / 1000 for ns in samples], "conditions": found}
 
 
 def predict(request: dict) -> dict:
@@ -51,8 +71,11 @@ def predict(request: dict) -> dict:
 
     interpreter, answer = open_model(request)
     (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
-    images = np.load(request["images"], mmap_mode="r", allow_pickle=False)
     shape = tuple(source["shape"].tolist())
+    if request["images"] is None:
+        images = np.random.default_rng(0).random(shape, np.float32)
+    else:
+        images = np.load(request["images"], mmap_mode="r", allow_pickle=False)
     if (1, *images.shape[1:]) != shape:
         raise ValueError(f"it takes a batch of shape {shape}, but an image has {images.shape[1:]}")
     outputs = np.empty((len(images), *sink["shape"][1:]), sink["dtype"])
@@ -62,7 +85,7 @@ def predict(request: dict) -> dict:
         outputs[index] = interpreter.get_tensor(sink["index"])[0]
     np.save(request["outputs"], outputs)
     scale, zero_point = sink["quantization"]
-    return answer | {"scale": scale, "zero_point": zero_point}
+    return {**answer, "scale": scale, "zero_point": zero_point}
 
 
 def open_model(request: dict) -> tuple:
@@ -110,7 +133,46 @@ def fingerprint() -> dict:
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    return {"cpu": cpu_model(), "cores": os.cpu_count(), "memory_bytes": memory, "os": system, "pinned_to": cpus}
+    described = {"board": read("/proc/device-tree/model"), "cpu": cpu_model(), "cores": os.cpu_count()}
+    return {**described, "memory_bytes": memory, "os": system, "pinned_to": cpus}
+
+
+def conditions() -> dict:
+    """What the speed of this machine depends on at the moment, None where it does not tell."""
+    cpu = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    scaling = f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_"
+    kilohertz = read(scaling + "cur_freq")
+    zones = [read(path) for path in glob.glob("/sys/class/thermal/thermal_zone*/temp")]
+    hottest = max((int(zone) for zone in zones if is_number(zone)), default=None)
+    return {
+        "governor": read(scaling + "governor"),
+        "frequency_hz": int(kilohertz) * 1000 if is_number(kilohertz) else None,
+        "temperature_celsius": None if hottest is None else hottest / 1000,
+    }
+
+
+def peak_memory_bytes():
+    """The most memory that this process has held, None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def read(path: str):
+    """The text of a file of the system, or None."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip("\0\n ")
+    except OSError:
+        return None
+
+
+def is_number(text) -> bool:
+    """Whether a text that was read, or None, is an integer."""
+    return text is not None and text.lstrip("-").isdigit()
 
 
 def cpu_model() -> str:

@@ -4,6 +4,7 @@
 
 After that `.arm/tflite-runtime/python` and `.arm/ai-edge-litert/python` are called like any Python. Debian's packages are unpacked,
 not installed, by an apt with a state of its own: the machine stays as it is, and root is not needed. A second call does nothing.
+`.arm/sshd` has an ssh server for this machine.
 What the kernels compute is what they do on a board; the time that they take is not.
 """
 
@@ -13,6 +14,8 @@ import subprocess
 import sys
 
 PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "libstdc++6")
+# With what the ssh client, which has to be installed, does not need as well.
+SSH_PACKAGES = ("openssh-server", "libwrap0", "libnsl2", "libtirpc3")
 RUNTIMES = {"tflite-runtime": "2.14.0", "ai-edge-litert": "1.4.0"}  # The last one there is; the first that takes our INT4.
 NUMPY = "1.26.4"  # The last one that tflite-runtime was built for.
 PLATFORMS = ("manylinux_2_34_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
@@ -35,6 +38,7 @@ def make(folder: pathlib.Path) -> None:
     unpack_debian(unfinished / "debian", unfinished.absolute() / "apt")
     for runtime, version in RUNTIMES.items():
         install_runtime(unfinished / runtime, f"{runtime}=={version}")
+    unpack_sshd(unfinished / "sshd", unfinished.absolute() / "apt")
     shutil.rmtree(unfinished / "apt")
     shutil.copy(script, unfinished / stamp.name)
     shutil.rmtree(folder, ignore_errors=True)
@@ -46,11 +50,7 @@ def unpack_debian(root: pathlib.Path, apt: pathlib.Path) -> None:
     for needed in (root, apt / "lists/partial", apt / "archives/partial"):
         needed.mkdir(parents=True)
     (apt / "status").touch()  # Nothing is installed there, so apt downloads whatever a package needs.
-    here = output("dpkg", "--print-architecture").strip()
-    folders = (f"Dir::State={apt}", f"Dir::State::status={apt}/status", f"Dir::Cache={apt}")
-    machines = ("APT::Architecture=arm64", "APT::Architectures::=arm64", f"APT::Architectures::={here}")
-    settings = (*folders, *machines, "APT::Sandbox::User=root", "Debug::NoLocking=true", "Acquire::Languages=none")
-    command = ("apt-get", "--quiet=2", *(f"--option={setting}" for setting in settings))
+    here, command = architecture(), apt_get(apt)
     output(*command, "update")
     output(*command, "install", "--yes", "--download-only", "--no-install-recommends", *PACKAGES, f"qemu-user-static:{here}")
     for package in (apt / "archives").glob("*.deb"):
@@ -58,6 +58,29 @@ def unpack_debian(root: pathlib.Path, apt: pathlib.Path) -> None:
         only = ["./usr/bin/qemu-aarch64-static"] if package.name.startswith("qemu-user-static_") else []
         contents = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, stdout=subprocess.PIPE).stdout
         subprocess.run(["tar", "--extract", f"--directory={root}", *only], check=True, input=contents)
+
+
+def unpack_sshd(root: pathlib.Path, apt: pathlib.Path) -> None:
+    """Unpacks an ssh server for this machine."""
+    root.mkdir()
+    packages = [f"{package}:{architecture()}" for package in SSH_PACKAGES]
+    subprocess.run([*apt_get(apt), "download", *packages], check=True, cwd=root)
+    for package in root.glob("*.deb"):
+        output("dpkg-deb", "--extract", str(package), str(root))
+        package.unlink()
+
+
+def architecture() -> str:
+    """What Debian calls this machine's processor."""
+    return output("dpkg", "--print-architecture").strip()
+
+
+def apt_get(apt: pathlib.Path) -> tuple[str, ...]:
+    """The command of an apt for ARM and this machine that keeps all that it knows in a folder."""
+    folders = (f"Dir::State={apt}", f"Dir::State::status={apt}/status", f"Dir::Cache={apt}")
+    machines = ("APT::Architecture=arm64", "APT::Architectures::=arm64", f"APT::Architectures::={architecture()}")
+    settings = (*folders, *machines, "APT::Sandbox::User=root", "Debug::NoLocking=true", "Acquire::Languages=none")
+    return ("apt-get", "--quiet=2", *(f"--option={setting}" for setting in settings))
 
 
 def install_runtime(folder: pathlib.Path, requirement: str) -> None:

@@ -1,15 +1,17 @@
+import ast
 import dataclasses
 import hashlib
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from faults import refused
 
-from daqu_tf.devices import Device, DeviceError, HostDevice, base, host
-from daqu_tf.errors import DaquError
+from daqu_tf.devices import Device, HostDevice, base, host
 
 FAST = {"min_runs": 20, "min_seconds": 0.0, "max_warmup_seconds": 0.05}
 
@@ -47,15 +49,6 @@ def models(tmp_path_factory):
 @pytest.fixture
 def images():
     return np.random.default_rng(1).random((7, 4, 4, 1), np.float32)
-
-
-def refused(call, *words):
-    with pytest.raises(DeviceError) as caught:
-        call()
-    message = str(caught.value)
-    assert isinstance(caught.value, DaquError) and "\n" not in message and message.endswith(".")
-    for word in words:
-        assert word in message
 
 
 def test_measure_gives_samples_and_where_they_come_from(models):
@@ -212,6 +205,10 @@ def test_arguments_are_checked(models):
     refused(lambda: HostDevice().measure_many([models[0]], repeats=0), "`repeats`")
     if hasattr(os, "sched_setaffinity"):
         refused(lambda: HostDevice(cpu=10_000), "`cpu`")
+
+
+def test_the_runner_is_one_for_old_boards():
+    ast.parse(pathlib.Path(host._RUNNER).read_text(), feature_version=(3, 8))
 
 
 def test_importing_devices_does_not_import_tensorflow():

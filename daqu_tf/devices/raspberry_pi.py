@@ -1,0 +1,129 @@
+"""A Raspberry Pi, or any other Linux board, as a device: through ssh, with no more there than a Python and a runtime."""
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import pathlib
+import subprocess
+import uuid
+from typing import Any
+
+import numpy as np
+
+from daqu_tf.devices.base import DeviceError, Latency
+from daqu_tf.devices.python_device import PythonDevice, one_line, read_answer
+from daqu_tf.devices.ssh import SshConnection
+
+_RUNNER = pathlib.Path(__file__).with_name("runner.py")
+# In the user's home folder there. Files are called by the hash of what is in them, so none is ever stale or copied twice.
+_CACHE = ".cache/daqu_tf"
+_HASHES = 'cd "$1" 2>/dev/null || exit 0; shift; sha256sum "$@" 2>/dev/null; exit 0'
+# Whole or not at all: a connection that is cut leaves at most a file with another name, which is removed.
+_PUT = (
+    'umask 077; mkdir -p "$1" && cd "$1" || exit 1; trap "rm -f $$.part" EXIT; '
+    'cat >"$$.part" && [ "$(sha256sum <"$$.part" | cut -c1-64)" = "$2" ] && mv -f "$$.part" "$3"'
+)
+# With more to do after it, the shell stays and makes a status of the signal that a process dies of.
+_RUN = '"$@"; exit $?'
+_FETCH = 'cat "$1"'
+_REMOVE = 'rm -f "$@"'
+_NOT_STARTED = (126, 127)  # Not executable; not found.
+_NUMPY = b"\x93NUMPY"
+
+
+class RaspberryPiDevice(PythonDevice):
+    """Runs `.tflite` files on a Linux board with the LiteRT or the tflite-runtime that its Python has.
+
+    Whoever can `ssh` to the board without being asked anything can use it; root is not needed. The runner and the files are copied
+    to `~/.cache/daqu_tf` there, once; that folder may be deleted at any time.
+
+    Args:
+        address: `[user@]host[:port]`, or a name of the user's ssh config; an IPv6 address in brackets.
+        threads: Threads for the runtime.
+        cpu: The first cpu that the process is pinned to; None takes the last ones, which are the big ones if there are two kinds.
+        timeout_seconds: When a process that gives no answer is ended.
+        python: The Python there, by name or path; one that begins with `~/` is in the home folder there.
+    """
+
+    kind = "raspberry_pi"
+
+    def __init__(
+        self, address: str, threads: int = 1, cpu: int | None = None, timeout_seconds: float = 300.0, python: str = "python3"
+    ):
+        if threads < 1 or (cpu is not None and cpu < 0):
+            raise DeviceError(f"`threads` must be at least 1 and `cpu` at least 0, but received {threads} and {cpu}.")
+        if not python or python.startswith("-") or not python.isprintable():
+            raise DeviceError(f"`python` must be the name or path of a Python on the board, but received {python!r}.")
+        self.threads = threads
+        self.python = f"./{python[2:]}" if python.startswith("~/") else python
+        self.timeout_seconds = timeout_seconds
+        self._cpus = None if cpu is None else list(range(cpu, cpu + threads))
+        self._ssh = SshConnection(address)
+        self.address = address
+
+    def close(self) -> None:
+        """Ends the connection; without it, that is done when the device is collected."""
+        self._ssh.close()
+
+    def _run(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+        model = pathlib.Path(path).read_bytes()
+        runner, name = self._place({".py": _RUNNER.read_bytes(), ".tflite": model})
+        request = request | {"model": name, "threads": self.threads, "cpus": self._cpus}
+        # The board ends what hangs there, since nothing else does when ssh is gone.
+        request["alarm_seconds"] = math.ceil(self.timeout_seconds) + 5
+        question = json.dumps(request).encode()
+        done = self._ssh.run(_RUN, self.python, runner, stdin=question, timeout_seconds=self.timeout_seconds)
+        self._check_started(done)
+        done.stdout = done.stdout.decode(errors="replace")
+        return read_answer(path, done)
+
+    def _predict(self, path: str, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
+        name = f"{_CACHE}/{uuid.uuid4().hex}"
+        source, sink = f"{name}.images.npy", f"{name}.outputs.npy"
+        try:
+            if images is not None:
+                self._put(_npy(images), source)
+            answer = self._run(path, {"task": "predict", "images": None if images is None else source, "outputs": sink})
+            found = self._ssh.run(_FETCH, sink, timeout_seconds=self.timeout_seconds).stdout
+        finally:
+            with contextlib.suppress(DeviceError):
+                self._ssh.run(_REMOVE, source, sink)
+        # What a login script may have printed comes first.
+        return np.load(io.BytesIO(found[max(found.find(_NUMPY), 0) :]), allow_pickle=False), answer
+
+    def _latency(self, device: dict[str, Any], **others: Any) -> Latency:
+        return super()._latency(device={"address": self.address} | device, **others)
+
+    def _place(self, files: dict[str, bytes]) -> list[str]:
+        """Sees to it that files are there; returns their paths."""
+        names = {hashlib.sha256(content).hexdigest() + suffix: content for suffix, content in files.items()}
+        lines = self._ssh.run(_HASHES, _CACHE, *names).stdout.decode(errors="replace").splitlines()
+        for name, content in names.items():
+            if f"{name[:64]}  {name}" not in lines:
+                self._put(content, f"{_CACHE}/{name}")
+        return [f"{_CACHE}/{name}" for name in names]
+
+    def _put(self, content: bytes, path: str) -> None:
+        folder, _, name = path.rpartition("/")
+        digest = hashlib.sha256(content).hexdigest()
+        done = self._ssh.run(_PUT, folder, digest, name, stdin=content, timeout_seconds=self.timeout_seconds)
+        if "No space left" in done.stderr or "quota exceeded" in done.stderr:
+            raise DeviceError(f"The disk of {self.address} is full: free some space; ~/{_CACHE} there may be deleted.")
+        if done.returncode:
+            reason = one_line(done.stderr) or "what arrived is not what was sent"
+            raise DeviceError(f"A file could not be copied to ~/{_CACHE} of {self.address} ({reason}): mend that, then try again.")
+
+    def _check_started(self, done: subprocess.CompletedProcess) -> None:
+        if done.returncode in _NOT_STARTED:
+            raise DeviceError(
+                f"`python` {self.python} cannot be started on {self.address} ({one_line(done.stderr)}): "
+                "install it there (on Debian: apt-get install python3) or name another."
+            )
+
+
+def _npy(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()

@@ -1,0 +1,125 @@
+"""Commands on another machine, through the user's own OpenSSH client with its config, keys and known hosts."""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import weakref
+
+from daqu_tf.devices.base import DeviceError
+
+# No letter of these means anything to a shell, which an ssh config may hand them to (ProxyCommand).
+_ADDRESS = re.compile(
+    r"(?:(?P<user>[A-Za-z0-9_.][A-Za-z0-9_.+-]*)@)?(?P<host>[A-Za-z0-9_.][\w.-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?",
+    re.ASCII,
+)
+_CONNECT_SECONDS = 10
+_IDLE_SECONDS = 60  # After which a connection that nobody closed ends by itself.
+# What ssh says, and what that means; the first that fits. `{0}` is what ssh is called with by hand.
+_FAULTS = (
+    (
+        "IDENTIFICATION HAS CHANGED",
+        "has another host key than before: if it was set up anew, call `ssh-keygen -R` for it, then `ssh {0}` once",
+    ),
+    ("Host key verification failed", "has a host key that is not known yet: call `ssh {0}` once and compare the key"),
+    ("Permission denied", "lets this user's keys not in: call `ssh-copy-id {0}`, or name the user as user@host"),
+    ("Could not resolve hostname", "cannot be found: look for a slip in its name, or give its IP address"),
+    ("Connection refused", "refuses connections: enable ssh there (on a Raspberry Pi, `sudo raspi-config`) or give its port"),
+    ("timed out", "does not answer: look whether it is on and in this network"),
+    ("No route to host", "cannot be reached: look whether it is on and in this network"),
+    ("Network is unreachable", "cannot be reached: look whether this machine has a network"),
+    ("Bad configuration option", "was not called, since ssh does not understand its own config: mend ~/.ssh/config"),
+)
+
+
+class SshConnection:
+    """One connection that all commands share, so that each takes milliseconds. It is closed when this is collected or at exit.
+
+    Args:
+        address: `[user@]host[:port]`, or a name of the user's ssh config; an IPv6 address in brackets.
+    """
+
+    def __init__(self, address: str):
+        self.address = address
+        match = _ADDRESS.fullmatch(address)
+        if not match or not 1 <= int(match["port"] or 22) <= 65535:
+            raise DeviceError(f"The address must be user@host or user@host:port, but received {address!r}.")
+        user, host, port = match.groups()
+        self._by_hand = " ".join([*(["-p", port] if port else []), f"{user}@{host}" if user else host])
+        self._folder = tempfile.mkdtemp(prefix="daqu_")  # For this user alone.
+        self._command = ["ssh", "-T", "-a", "-x"]
+        for name, value in _options(self._folder).items():
+            self._command += ["-o", f"{name}={value}"]
+        self._command += ["-l", user] if user else []
+        self._command += ["-p", port] if port else []
+        self._command += ["--", host.strip("[]")]
+        self.close = weakref.finalize(self, _close, self._command, self._folder)
+
+    def run(self, script: str, *arguments: str, stdin: bytes = b"", timeout_seconds: float = 60.0) -> subprocess.CompletedProcess:
+        """Runs a POSIX shell script in the user's home folder there.
+
+        Args:
+            script: A fixed text, on one line, without backslashes and exclamation marks, which some login shells expand.
+            *arguments: Become `$1`, `$2` and so on; quoted, so that no shell reads them.
+            stdin: What the script reads.
+            timeout_seconds: When to give up.
+
+        Returns:
+            The process, with bytes as stdout, text as stderr and a status that is the script's own.
+
+        Raises:
+            DeviceError: It could not be called, did not end in time, or the connection broke.
+        """
+        pieces = ["sh", "-c", f"LC_ALL=C; export LC_ALL; cd || exit 1; {script}", "sh", *arguments]
+        # A file, as a pipe would stay open for as long as some versions of ssh keep the connection.
+        with tempfile.TemporaryFile() as errors:
+            command = [*self._command, " ".join(map(shlex.quote, pieces))]
+            try:
+                done = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=errors, timeout=timeout_seconds)
+            except FileNotFoundError as error:
+                raise DeviceError(
+                    "There is no ssh here: install OpenSSH's client (on Debian: apt-get install openssh-client)."
+                ) from error
+            except subprocess.TimeoutExpired as error:
+                raise DeviceError(
+                    f"{self.address} gave no answer within {timeout_seconds:g} s: give a longer timeout, or see what it does."
+                ) from error
+            errors.seek(0)
+            done.stderr = errors.read().decode(errors="replace")
+        if done.returncode == 255 or done.returncode < 0:
+            raise DeviceError(self._fault(done.stderr))
+        return done
+
+    def _fault(self, stderr: str) -> str:
+        for words, meaning in _FAULTS:
+            if words in stderr:
+                return f"{self.address} {meaning.format(self._by_hand)}."
+        said = " ".join(stderr.split()).rstrip(".")[-200:] or "ssh does not say why"
+        return f"The connection to {self.address} broke ({said}): look at its power and network, then try again."
+
+
+def _options(folder: str) -> dict[str, str]:
+    control = os.path.join(folder, "s").replace("%", "%%")
+    return {
+        "BatchMode": "yes",
+        "ConnectTimeout": str(_CONNECT_SECONDS),
+        "ServerAliveInterval": "5",
+        "ServerAliveCountMax": "3",
+        "ControlMaster": "auto",
+        "ControlPersist": str(_IDLE_SECONDS),
+        "ControlPath": f'"{control}"',
+        "RemoteCommand": "none",
+        "ClearAllForwardings": "yes",
+        "LogLevel": "ERROR",
+    }
+
+
+def _close(command: list[str], folder: str) -> None:
+    if os.path.exists(os.path.join(folder, "s")):
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with contextlib.suppress(OSError, subprocess.SubprocessError):  # It ends by itself as well, only later.
+            subprocess.run([command[0], "-O", "exit", *command[1:]], timeout=10, **quiet)
+    shutil.rmtree(folder, ignore_errors=True)
