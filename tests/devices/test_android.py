@@ -6,13 +6,16 @@ import os
 import pathlib
 import socket
 import subprocess
+import sys
 import threading
 import time
 
 import adbd
 import benchmark_outputs
 import pytest
+import tflite_networks
 
+from daqu_tf import export, targets
 from daqu_tf.devices import AndroidDevice, DeviceError
 
 pytestmark = pytest.mark.devices
@@ -88,6 +91,20 @@ def program(tmp_path):
 
 def device(phone, program, **settings):
     return AndroidDevice(phone.serial, program, adb=ADB, **settings)
+
+
+def test_the_tool_times_on_a_phone_and_on_this_machine(plug_in, program, tmp_path, monkeypatch):
+    model, table = tmp_path / "real.tflite", tmp_path / "latencies.json"
+    export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), model)
+    phone = f"android:{plug_in().serial}"
+    monkeypatch.setenv("PATH", str(ADB.parent), prepend=os.pathsep)
+    flags = [f"--device={phone}", "--device=host", f"--benchmark_model={program()}", "--repeats=1", f"--json={table}", str(model)]
+    done = subprocess.run([sys.executable, "-m", "daqu_tf.tools.benchmark", *flags], check=True, capture_output=True, text=True)
+    assert "51891.0" in done.stdout and "outputs" not in done.stdout
+    assert {row["device_name"]: row["runtime"] for row in json.loads(table.read_text())} == {
+        phone: "benchmark_model",
+        "host": "ai-edge-litert",
+    }
 
 
 def fails(phone, program, model, sentence, **settings):

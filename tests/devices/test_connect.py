@@ -38,6 +38,8 @@ def test_the_tool_on_this_machine_alone_and_its_errors(tmp_path):
     export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), model)
     done = benchmark(str(model))
     assert done.returncode == 0 and "device" not in done.stdout and len(done.stdout.splitlines()) == 2
+    done = benchmark("--device=android:1", str(model))
+    assert done.returncode == 1 and "Error: Phones need TFLite's benchmark_model" in done.stderr and done.stderr.count("\n") == 1
     done = benchmark("--device=phone:1", str(model))
     assert done.returncode == 1 and done.stderr.startswith("Error: A device must be given as") and done.stderr.count("\n") == 1
 
