@@ -89,7 +89,7 @@ def round_biases(network: StaticNetwork | keras.Model) -> None:
     A bias counts in input scale x weight scale, which at 2 or 3 weight bits is a good part of an output step.
 
     Args:
-        network: As for `export_tflite`. Offsets of batch normalization change, or biases where there are none.
+        network: As for `export_tflite`. Offsets of batch normalization change, or where there are none biases, or else means.
     """
     if isinstance(network, StaticNetwork):
         network.load_arrays(subnet_graph.round_biases(network.space, network.subnet, network.arrays()))

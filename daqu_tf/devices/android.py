@@ -14,7 +14,7 @@ from typing import Any
 
 from daqu_tf.devices import benchmark_model
 from daqu_tf.devices.adb import Adb
-from daqu_tf.devices.base import Device, DeviceError, Latency
+from daqu_tf.devices.base import Device, DeviceError, Latency, check_timing
 from daqu_tf.devices.benchmark_model import DELEGATES
 
 FOLDER = "/data/local/tmp/daqu_tf"
@@ -82,11 +82,7 @@ class AndroidDevice(Device):
         max_warmup_seconds: float = 1.0,
     ) -> Latency:
         """Times a model; see `Device.measure`. Each process makes `min_runs` calls or more; warm-up: `max_warmup_seconds`."""
-        if min_runs < 1 or min_seconds < 0 or max_warmup_seconds < 0:
-            raise DeviceError(
-                "`min_runs` must be at least 1 and the seconds at least 0, "
-                f"but received {min_runs}, {min_seconds} and {max_warmup_seconds}."
-            )
+        check_timing(min_runs, min_seconds, max_warmup_seconds)
         file = _read(model_path, "model")
         device = self.fingerprint()
         outputs = self._outputs(os.fspath(model_path), file, (min_runs, min_seconds, max_warmup_seconds))

@@ -89,6 +89,15 @@ def merge(runs: Sequence[Latency]) -> Latency:
     )
 
 
+def check_timing(min_runs: int, min_seconds: float, max_warmup_seconds: float) -> None:
+    """Raises `DeviceError` unless these arguments of `Device.measure` are in range."""
+    if min_runs < 1 or min_seconds < 0 or max_warmup_seconds < 0:
+        raise DeviceError(
+            "`min_runs` must be at least 1 and the seconds at least 0, "
+            f"but received {min_runs}, {min_seconds} and {max_warmup_seconds}."
+        )
+
+
 class Device(abc.ABC):
     """Something that can time a `.tflite` file."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from daqu_tf.devices.base import Device, DeviceError, Latency
+from daqu_tf.devices.base import Device, DeviceError, Latency, check_timing
 
 _MAGIC = b"TFL3"
 
@@ -27,11 +27,7 @@ class PythonDevice(Device):
         max_warmup_seconds: float = 1.0,
     ) -> Latency:
         """Times a model; see `Device.measure`. By default it takes about half a second for a small model."""
-        if min_runs < 1 or min_seconds < 0 or max_warmup_seconds < 0:
-            raise DeviceError(
-                "`min_runs` must be at least 1 and the seconds at least 0, "
-                f"but received {min_runs}, {min_seconds} and {max_warmup_seconds}."
-            )
+        check_timing(min_runs, min_seconds, max_warmup_seconds)
         path = _checked(model_path)
         settings = {"min_runs": min_runs, "min_seconds": min_seconds, "max_warmup_seconds": max_warmup_seconds}
         answer = self._run(path, {"task": "measure"} | settings)

@@ -6,10 +6,9 @@ As `arm_root.py`: the machine stays as it is, and root is not needed. A second c
 """
 
 import pathlib
-import shutil
 import sys
 
-from arm_root import output
+from arm_root import make_once, output
 
 # adb's own; the C and C++ libraries are this machine's.
 PACKAGES = ("adb", "android-libbase", "android-liblog", "android-libcutils", "android-libboringssl", "libusb-1.0-0")
@@ -20,23 +19,11 @@ LD_LIBRARY_PATH=$libraries:$libraries/android exec "$here/debian/usr/lib/android
 """
 
 
-def make(folder: pathlib.Path) -> None:
-    """Makes the folder, or leaves it as it is if this very script has made it."""
-    script, stamp = pathlib.Path(__file__), folder / "made_by.py"
-    if stamp.exists() and stamp.read_bytes() == script.read_bytes():
-        return
-    if folder.exists() and not stamp.exists():
-        sys.exit(f"{folder} exists, and this script has not made it: name another folder.")
-    print(f"Unpacking the adb client into {folder} (the first time: seconds, 3 MB to download) ...", flush=True)
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unpack(unfinished / "debian", unfinished.absolute() / "apt")
-    (unfinished / "adb").write_text(STARTER)
-    (unfinished / "adb").chmod(0o755)
-    shutil.rmtree(unfinished / "apt")
-    shutil.copy(script, unfinished / stamp.name)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)  # Whatever kills this before, the next call starts anew.
+def fill(folder: pathlib.Path) -> None:
+    """Unpacks the client, beside an `adb` that starts it."""
+    unpack(folder / "debian", folder.absolute() / "apt")
+    (folder / "adb").write_text(STARTER)
+    (folder / "adb").chmod(0o755)
 
 
 def unpack(root: pathlib.Path, apt: pathlib.Path) -> None:
@@ -54,4 +41,4 @@ def unpack(root: pathlib.Path, apt: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    make(pathlib.Path(sys.argv[1]))
+    make_once(pathlib.Path(sys.argv[1]), pathlib.Path(__file__), "the adb client; once, seconds, 3 MB to download", fill)

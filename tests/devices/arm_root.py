@@ -12,6 +12,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
 PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "libstdc++6")
 # With what the ssh client, which has to be installed, does not need as well.
@@ -25,24 +26,38 @@ PYTHONPATH=$here exec "$here/../debian/usr/bin/qemu-aarch64-static" -L "$here/..
 """
 
 
-def make(folder: pathlib.Path) -> None:
-    """Makes the folder, or leaves it as it is if this very script has made it."""
-    script, stamp = pathlib.Path(__file__), folder / "made_by.py"
+def make_once(folder: pathlib.Path, script: pathlib.Path, what: str, fill: Callable[[pathlib.Path], None]) -> None:
+    """Makes a folder, or leaves it as it is if this very script has made it.
+
+    Args:
+        folder: To be made.
+        script: That makes it.
+        what: What is unpacked there, and what that takes, for people.
+        fill: Puts it into the folder that it is given.
+    """
+    stamp = folder / "made_by.py"
     if stamp.exists() and stamp.read_bytes() == script.read_bytes():
         return
     if folder.exists() and not stamp.exists():
         sys.exit(f"{folder} exists, and this script has not made it: name another folder.")
-    print(f"Unpacking Pythons for ARM into {folder} (the first time: about a minute, 120 MB to download) ...", flush=True)
+    print(f"Unpacking into {folder}: {what} ...", flush=True)
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unpack_debian(unfinished / "debian", unfinished.absolute() / "apt")
-    for runtime, version in RUNTIMES.items():
-        install_runtime(unfinished / runtime, f"{runtime}=={version}")
-    unpack_sshd(unfinished / "sshd", unfinished.absolute() / "apt")
+    unfinished.mkdir()
+    fill(unfinished)
     shutil.rmtree(unfinished / "apt")
     shutil.copy(script, unfinished / stamp.name)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)  # Whatever kills this before, the next call starts anew.
+
+
+def fill(folder: pathlib.Path) -> None:
+    """Unpacks the Pythons with their runtimes, and the ssh server."""
+    apt = folder.absolute() / "apt"
+    unpack_debian(folder / "debian", apt)
+    for runtime, version in RUNTIMES.items():
+        install_runtime(folder / runtime, f"{runtime}=={version}")
+    unpack_sshd(folder / "sshd", apt)
 
 
 def unpack_debian(root: pathlib.Path, apt: pathlib.Path) -> None:
@@ -106,4 +121,4 @@ def output(*command: str) -> str:
 
 
 if __name__ == "__main__":
-    make(pathlib.Path(sys.argv[1]))
+    make_once(pathlib.Path(sys.argv[1]), pathlib.Path(__file__), "Pythons for ARM; once, about a minute, 120 MB to download", fill)
