@@ -62,7 +62,7 @@ def test_kill_and_resume(tmp_path, capsys):
 
     evaluated = []
     resumed = make(tmp_path / "killed", lambda values: evaluated.append(values) or evaluate(values))
-    assert len(resumed.oracle.trials) == KILLED_AT - 1
+    assert [trial.status for trial in resumed.oracle.trials.values()] == ["COMPLETED"] * (KILLED_AT - 1) + ["RUNNING"]
     resumed.search()
     assert len(evaluated) == TRIALS - KILLED_AT + 1
     assert "Reloading" not in capsys.readouterr().out
