@@ -4,6 +4,7 @@ import collections
 import functools
 import math
 import os
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from daqu_tf.leases import Leases
 
 LEASE_SECONDS = 60.0
 IDLE_SECONDS = 0.2  # Between two questions of a worker for whom there is no trial now: KerasTuner's loop asks without a pause.
+LINE_LENGTH = 500
 
 
 class SearchFailedError(DaquError, RuntimeError):
@@ -46,7 +48,7 @@ def objective_point(trial: Trial, objectives: Sequence[keras_tuner.Objective]) -
 
 def last_line(message: str | None) -> str:
     """What a trial's message, mostly a stack trace, comes down to."""
-    return (message or "no message").strip().splitlines()[-1]
+    return textwrap.shorten((message or "no message").strip().splitlines()[-1], LINE_LENGTH, placeholder=" ...")
 
 
 class JournaledOracle(keras_tuner.Oracle):
@@ -141,6 +143,11 @@ class JournaledOracle(keras_tuner.Oracle):
             self.reload()
             self._leases.renew()
 
+    def dismiss(self, tuner_id: str) -> None:
+        """A worker was told that there is nothing more to do; a trial that it has not ended may run again."""
+        with self._lock:
+            self._leases.leave(tuner_id)
+
     # A trial's life.
 
     def create_trial(self, tuner_id: str) -> Trial:
@@ -188,10 +195,10 @@ class JournaledOracle(keras_tuner.Oracle):
                 self._begin(trial, tuner_id, with_values=True)
             elif trial.status == TrialStatus.STOPPED:
                 self._is_exhausted = True
-                trial.status = self._dismiss(tuner_id)
+                trial.status = self._without_trial(tuner_id)
         return trial
 
-    def _dismiss(self, tuner_id: str) -> str:
+    def _without_trial(self, tuner_id: str) -> str:
         """What to tell a worker for whom there is no new trial: as long as others have one, it may have to run again."""
         if not self._is_closed and (self._leases.open or self._retry_queue):
             return TrialStatus.IDLE
@@ -352,6 +359,7 @@ class JournaledOracle(keras_tuner.Oracle):
         trial.status, trial.message = record["status"], record.get("message")
         if trial.status == TrialStatus.RUNNING:
             self._leases.take(trial_id, record["tuner_id"])
+            self._started[trial_id] = time.monotonic()  # As if its worker had begun now; that it begins anew is not known yet.
             return
         self._leases.end(trial_id)
         self._run_times[trial_id] += 1

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import keras_tuner
-from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
+from daqu_tf.distributed_tuner import PATIENCE_SECONDS, DistributedTuner
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle import best_trials, objective_point
+
+MANY = 2**31 - 1  # More trials than there are, in an int32 of KerasTuner's messages.
 
 
 class MissingObjectiveError(DaquError, keras_tuner.errors.FatalError):
@@ -32,7 +34,7 @@ def _table(rows: list[list[str]]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
 
 
-class DaquTuner(BaseTuner):
+class DaquTuner(DistributedTuner):
     """Evaluates what `oracle` proposes, and goes on where an earlier search in the same directory ended.
 
     It knows nothing of models: whatever building, scoring and timing a trial takes is in `evaluate`. Any KerasTuner
@@ -46,6 +48,7 @@ class DaquTuner(BaseTuner):
         on_progress: Called after every trial that ended.
         deadline: No new trial starts once it returns True.
         overwrite: Whether to delete an earlier search in the same folder first.
+        patience_seconds: How long workers and chief of a distributed search wait for each other.
 
     Raises:
         DaquError: The folder holds a search of something else.
@@ -60,12 +63,20 @@ class DaquTuner(BaseTuner):
         on_progress: Callable[["DaquTuner", Trial], None] | None = None,
         deadline: Callable[[], bool] | None = None,
         overwrite: bool = False,
+        patience_seconds: float = PATIENCE_SECONDS,
     ):
         self._evaluate = evaluate
         self._on_progress = on_progress
         self._deadline = deadline
-        super().__init__(oracle, directory=os.fspath(directory), project_name=project_name, overwrite=overwrite)
+        super().__init__(
+            oracle,
+            directory=os.fspath(directory),
+            project_name=project_name,
+            overwrite=overwrite,
+            patience_seconds=patience_seconds,
+        )
         self.reload()
+        self._told = 0 if self._is_worker() else len(oracle.end_order)
 
     # The oracle holds all there is to save. Without a file of the tuner's own, the base class finds none to announce
     # and reload, and a kill between writing the two cannot part them.
@@ -94,9 +105,18 @@ class DaquTuner(BaseTuner):
             self.on_search_end()
 
     def pre_create_trial(self) -> None:
-        """Ends the search at the deadline."""
-        if self._deadline is not None and self._deadline():
+        """Ends the search at the deadline; a worker leaves that to the chief."""
+        if not self._is_worker() and self._deadline is not None and self._deadline():
             raise _DeadlineReached
+
+    def on_tick(self) -> None:
+        """On the chief: tells of the trials that workers have ended, and lets none begin after the deadline."""
+        ended = self.oracle.end_order[self._told :]
+        self._told += len(ended)
+        for trial_id in ended if self._on_progress else ():
+            self._on_progress(self, self.oracle.trials[trial_id])
+        if self._deadline is not None and self._deadline():
+            self.oracle.close()
 
     def run_trial(self, trial: Trial) -> dict[str, float]:
         """Evaluates one trial.
@@ -117,9 +137,9 @@ class DaquTuner(BaseTuner):
         return {**metrics, total.name: total.get_value(metrics)}
 
     def on_trial_end(self, trial: Trial) -> None:
-        """Hands the trial to the oracle, then to `on_progress`."""
+        """Hands the trial to the oracle, then to `on_progress`, which only the chief of a distributed search does."""
         super().on_trial_end(trial)
-        if self._on_progress is not None:
+        if self._on_progress is not None and not self._is_worker():
             self._on_progress(self, trial)
 
     @property
@@ -128,7 +148,11 @@ class DaquTuner(BaseTuner):
 
     def pareto_trials(self) -> list[Trial]:
         """The Pareto front: the best trial by the first objective, then by falling crowding distance."""
-        return best_trials(list(self.oracle.trials.values()), self._objectives)
+        return best_trials(self._trials(), self._objectives)
+
+    def _trials(self) -> list[Trial]:
+        """Those that a worker can ask the chief for are the completed ones."""
+        return self.oracle.get_best_trials(MANY) if self._is_worker() else list(self.oracle.trials.values())
 
     def results_summary(self, num_trials: int = 20) -> None:
         """Prints the front, best first objective first.
@@ -136,7 +160,7 @@ class DaquTuner(BaseTuner):
         Args:
             num_trials: How many of its trials to show at most: those that lie farthest apart.
         """
-        trials, front = list(self.oracle.trials.values()), self.pareto_trials()
+        trials, front = self._trials(), self.pareto_trials()
         failed = sum(trial.status == TrialStatus.FAILED for trial in trials)
         shown = sorted(front[:num_trials], key=lambda trial: tuple(objective_point(trial, self._objectives)))
         print(f"{len(trials)} trials, {failed} failed; {len(front)} on the Pareto front, {len(shown)} shown")
