@@ -29,6 +29,21 @@ def _difference(old: Any, new: Any, name: str = "") -> str:
     return f"`{name}` is {json.dumps(old)} there and {json.dumps(new)} here"
 
 
+def load(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Identity and whole records of a journal, whatever it is of; it may be in use.
+
+    Raises:
+        DaquError: There is none, or it is damaged.
+    """
+    if not os.path.exists(path):
+        raise DaquError(f"{path} does not exist: name the folder of a search that has begun.")
+    with open(path, "rb") as file:
+        found = json.loads(file.readline() or "null")
+    identity = found.get("identity") if isinstance(found, dict) else None
+    journal = Journal(path, identity or {})
+    return identity, journal.read()
+
+
 class Journal:
     """Records on disk, in the order they were appended.
 

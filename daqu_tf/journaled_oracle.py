@@ -14,6 +14,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.metrics_tracking import infer_metric_direction
 from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.src.engine.objective import MultiObjective
 
 from daqu_tf.errors import DaquError
 from daqu_tf.journal import Journal
@@ -51,6 +52,24 @@ def last_line(message: str | None) -> str:
     return textwrap.shorten((message or "no message").strip().splitlines()[-1], LINE_LENGTH, placeholder=" ...")
 
 
+class Objectives(MultiObjective):
+    """Several objectives. Where KerasTuner's own code wants one number, for the best epoch of a training, it takes the first.
+
+    Its sum of all, under a name of its own, would make seconds weigh as much as shares, and be asked for in every trial's metrics.
+
+    Args:
+        objectives: At least one.
+    """
+
+    def __init__(self, objectives: list[keras_tuner.Objective]):
+        super().__init__(objectives)
+        self.name, self.direction = objectives[0].name, objectives[0].direction
+
+    def get_value(self, logs: Mapping[str, float]) -> float:
+        """That of the first objective."""
+        return logs[self.name]
+
+
 class JournaledOracle(keras_tuner.Oracle):
     """Creates, ends and keeps trials; what to try is left to a subclass.
 
@@ -78,6 +97,7 @@ class JournaledOracle(keras_tuner.Oracle):
         self._news: collections.deque[tuple[Callable[[Trial], None], Trial]] = collections.deque()  # Not told to the subclass yet.
         self.lease_seconds = lease_seconds
         super().__init__(objective=objective, **kwargs)
+        self.objective = Objectives(self.objective.objectives)
         self.verbose = 0  # At 1, KerasTuner prints every hyperparameter and sorts all trials, twice a trial.
 
     # For subclasses.
@@ -251,8 +271,8 @@ class JournaledOracle(keras_tuner.Oracle):
             trial.metrics.update(name, value, step=step)
 
     def score_trial(self, trial: Trial) -> None:
-        """Sets KerasTuner's score, the plain sum of the objectives; it ranks nothing here."""
-        trial.score = float(objective_point(trial, self.objectives).sum())
+        """Sets KerasTuner's score, the first objective's value; it ranks nothing here."""
+        trial.score = float(trial.metrics.get_last_value(self.objective.name))
 
     def end_trial(self, trial: Trial) -> None:
         """Records a trial that has run, whoever ran it. The first report counts: at any later one nothing happens."""

@@ -51,7 +51,7 @@ class Leases:
     def take(self, trial: str, worker: str) -> None:
         """A worker begins a trial, or takes over one that waits; one that it had before waits from now on."""
         self._waiting.pop(trial, None)
-        if worker in self.trial_of:
+        if self.trial_of.get(worker, trial) != trial:
             self._waiting[self.trial_of[worker]] = worker
         self.trial_of[worker] = trial
         self.hear(worker)

@@ -9,8 +9,11 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf.distributed_tuner import PATIENCE_SECONDS, DistributedTuner
 from daqu_tf.errors import DaquError
+from daqu_tf.journaled_oracle import last_line
 from daqu_tf.oracle import best_trials, objective_point
+from daqu_tf.space import SearchSpace, Subnet
 
+FEW = 8  # Hyperparameters that a table has columns for.
 MANY = 2**31 - 1  # More trials than there are, in an int32 of KerasTuner's messages.
 
 
@@ -27,6 +30,19 @@ def _number(value: float) -> str:
     if value == int(value) and abs(value) > 1:
         return f"{value:,.0f}"
     return f"{value:.4f}" if abs(value) <= 1 else f"{value:,.1f}"
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _endings(trials: list[Trial]) -> str:
+    """How many trials there are, and what the last that failed died of."""
+    failed = [trial for trial in trials if trial.status == TrialStatus.FAILED]
+    running = sum(trial.status in (TrialStatus.RUNNING, TrialStatus.INVALID) for trial in trials)
+    parts = [f"{len(trials)} trials", f"{running} still running" if running else ""]
+    parts.append(f"{len(failed)} failed" + (f" (the last with: {last_line(failed[-1].message)})" if failed else ""))
+    return ", ".join(filter(None, parts))
 
 
 def _table(rows: list[list[str]]) -> str:
@@ -49,6 +65,7 @@ class DaquTuner(DistributedTuner):
         deadline: No new trial starts once it returns True.
         overwrite: Whether to delete an earlier search in the same folder first.
         patience_seconds: How long workers and chief of a distributed search wait for each other.
+        space: Of the trials, where it is one of ours; for `pareto_subnets`.
 
     Raises:
         DaquError: The folder holds a search of something else.
@@ -64,8 +81,9 @@ class DaquTuner(DistributedTuner):
         deadline: Callable[[], bool] | None = None,
         overwrite: bool = False,
         patience_seconds: float = PATIENCE_SECONDS,
+        space: SearchSpace | None = None,
     ):
-        self._evaluate = evaluate
+        self._evaluate, self._space = evaluate, space
         self._on_progress = on_progress
         self._deadline = deadline
         super().__init__(
@@ -122,7 +140,7 @@ class DaquTuner(DistributedTuner):
         """Evaluates one trial.
 
         Returns:
-            The metrics, and KerasTuner's sum of the objectives under the name it wants it by.
+            The metrics, and what KerasTuner's stock oracles want beside several objectives: their sum.
 
         Raises:
             MissingObjectiveError: `evaluate` returned no value for an objective.
@@ -154,18 +172,33 @@ class DaquTuner(DistributedTuner):
         """Those that a worker can ask the chief for are the completed ones."""
         return self.oracle.get_best_trials(MANY) if self._is_worker() else list(self.oracle.trials.values())
 
+    def pareto_subnets(self) -> list[Subnet]:
+        """The subnets of `pareto_trials`, in that order.
+
+        Raises:
+            DaquError: The tuner does not know what space its trials are of.
+        """
+        if self._space is None:
+            raise DaquError("`space` must be given to the tuner, but received none: give it the SearchSpace of its trials.")
+        return [self._space.subnet(trial.hyperparameters.values) for trial in self.pareto_trials()]
+
     def results_summary(self, num_trials: int = 20) -> None:
-        """Prints the front, best first objective first.
+        """Prints how the trials ended and a table of the front, best first objective first.
 
         Args:
-            num_trials: How many of its trials to show at most: those that lie farthest apart.
+            num_trials: How many trials of the front to show at most: those that lie farthest apart.
         """
         trials, front = self._trials(), self.pareto_trials()
-        failed = sum(trial.status == TrialStatus.FAILED for trial in trials)
         shown = sorted(front[:num_trials], key=lambda trial: tuple(objective_point(trial, self._objectives)))
-        print(f"{len(trials)} trials, {failed} failed; {len(front)} on the Pareto front, {len(shown)} shown")
-        rows = [["trial", *(f"{objective.name} ({objective.direction})" for objective in self._objectives)]]
-        for trial in shown:
-            values = [trial.metrics.get_last_value(objective.name) for objective in self._objectives]
-            rows.append([trial.trial_id, *map(_number, values)])
-        print(_table(rows))
+        print(f"{_endings(trials)}; {len(front)} on the Pareto front, {len(shown)} shown")
+        print(_table(self._rows(shown)))
+
+    def _rows(self, trials: list[Trial]) -> list[list[str]]:
+        """Heads and cells: objectives, and hyperparameters where they are few."""
+        names = list(trials[0].hyperparameters.values) if trials else []
+        names = names if len(names) <= FEW else []
+        rows = [["trial", *(f"{objective.name} ({objective.direction})" for objective in self._objectives), *names]]
+        for trial in trials:
+            numbers = [_number(trial.metrics.get_last_value(objective.name)) for objective in self._objectives]
+            rows.append([trial.trial_id, *numbers, *(_cell(trial.hyperparameters.values.get(name)) for name in names)])
+        return rows
