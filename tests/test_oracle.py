@@ -320,7 +320,6 @@ def _with(parameter):
         ({"objective": "accuracy"}, "`objective` must be a list"),
         ({"objective": []}, "`objective` must be a list"),
         ({"objective": [OBJECTIVES[0], OBJECTIVES[0]]}, "name each metric once"),
-        ({"hyperparameters": None}, "`hyperparameters` must hold"),
         ({"hyperparameters": _with(lambda space: space.Int("n", 0, 9))}, "`n` must be an unconditional Choice, .* Int"),
         (
             {"hyperparameters": _with(lambda space: space.Choice("n", [1], parent_name="g0", parent_values=[1]))},
