@@ -64,7 +64,7 @@ class Alphabet:
 def crossover(mother: Genome, father: Genome, rng: np.random.Generator) -> np.ndarray:
     """Takes each entry from either parent; one that is absent in one parent comes from the other."""
     mother, father = np.array(mother), np.array(father)
-    child = np.where(rng.random(mother.size) < 0.5, mother, father)
+    child = np.where(rng.random(mother.shape) < 0.5, mother, father)
     return np.where(child == ABSENT, np.maximum(mother, father), child)
 
 
@@ -74,11 +74,12 @@ def mutate(genome: np.ndarray, alphabet: Alphabet, rng: np.random.Generator) -> 
     The step to a neighbour is ours: values are mostly ordered (widths, bits), and the paper's polynomial mutation is
     for real numbers.
     """
-    sizes, fresh = alphabet.sizes, alphabet.random(rng)
+    sizes, shape = alphabet.sizes, np.shape(genome)
+    fresh = rng.integers(0, sizes, shape)
     free = sizes > 1
-    neighbour = np.clip(genome + rng.choice((-1, 1), genome.size), 0, sizes - 1)
-    moved = np.where(rng.random(genome.size) < 0.5, neighbour, fresh)
-    hit = free & (rng.random(genome.size) < 1 / max(1, free.sum()))
+    neighbour = np.clip(genome + rng.choice((-1, 1), shape), 0, sizes - 1)
+    moved = np.where(rng.random(shape) < 0.5, neighbour, fresh)
+    hit = free & (rng.random(shape) < 1 / max(1, free.sum()))
     return np.where(genome == ABSENT, fresh, np.where(hit, moved, genome))
 
 

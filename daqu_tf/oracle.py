@@ -13,9 +13,13 @@ from keras_tuner.engine.metrics_tracking import infer_metric_direction
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf import pareto
+from daqu_tf.alphabet import alphabet_of
+from daqu_tf.constraints import Constraint, parse, total_violation
 from daqu_tf.errors import DaquError
-from daqu_tf.evolution import Alphabet, Evolution
 from daqu_tf.journal import Journal
+from daqu_tf.outlook import Goal
+from daqu_tf.predictor import Costs
+from daqu_tf.surrogate_search import SurrogateSearch
 
 
 class SearchFailedError(DaquError, RuntimeError):
@@ -47,6 +51,11 @@ def _synchronized(method: Callable) -> Callable:
 @functools.cache
 def _direction(name: str) -> str:
     return infer_metric_direction(name) or "min"
+
+
+def metrics_of(trial: Trial) -> dict[str, float]:
+    """What the trial reported last, by name."""
+    return {name: float(trial.metrics.get_last_value(name)) for name in trial.metrics.metrics}
 
 
 def objective_point(trial: Trial, objectives: Sequence[keras_tuner.Objective]) -> np.ndarray:
@@ -82,19 +91,6 @@ def best_trials(trials: Sequence[Trial], objectives: Sequence[keras_tuner.Object
         order += [left[index] for index in front[np.lexsort(keys)]]
         left, points = [left[index] for index in np.flatnonzero(~mask)], points[~mask]
     return order
-
-
-def _alphabet(hyperparameters: keras_tuner.HyperParameters | None) -> Alphabet:
-    if hyperparameters is None or not hyperparameters.space:
-        raise DaquError("`hyperparameters` must hold the whole search space, but received none: register every Choice in it.")
-    for parameter in hyperparameters.space:
-        kind = type(parameter).__name__
-        if kind != "Choice" or parameter.conditions:
-            kind = f"a conditional {kind}" if parameter.conditions else kind
-            raise DaquError(
-                f"`{parameter.name}` must be an unconditional Choice, but received {kind}: list its values in a Choice."
-            )
-    return Alphabet({parameter.name: tuple(parameter.values) for parameter in hyperparameters.space})
 
 
 def _check_objectives(objective: Any) -> None:
@@ -145,12 +141,14 @@ class ParetoOracle(keras_tuner.Oracle):
         canonicalise: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         sample: Callable[[np.random.Generator], Mapping[str, Any]] | None = None,
         identity: Mapping[str, Any] | None = None,
-        population: int = 24,
+        costs: Costs | None = None,
+        constraints: Sequence[str | Constraint] = (),
         max_retries_per_trial: int = 0,
         max_consecutive_failed_trials: int = 3,
     ):
         _check_objectives(objective)
-        self._alphabet = _alphabet(hyperparameters)
+        self._alphabet = alphabet_of(hyperparameters)
+        self.constraints = parse(constraints)
         super().__init__(
             objective=objective,
             max_trials=max_trials,
@@ -166,10 +164,9 @@ class ParetoOracle(keras_tuner.Oracle):
         self.seed = seed  # KerasTuner takes 0 for "none given" and draws one.
         self.verbose = 0  # At 1, KerasTuner prints every hyperparameter and sorts all trials, twice a trial.
         self._identity = dict(identity or {})
-        self._evolution = Evolution(
-            self._alphabet, initial_design, initial_random, canonicalise, sample, population_size=population
-        )
-        first = self._evolution.first
+        goal = Goal(tuple((one.name, one.direction) for one in objective), self.constraints)
+        self._search = SurrogateSearch(self._alphabet, goal, initial_design, initial_random, canonicalise, sample, costs, seed)
+        first = self._search.first
         if max_trials is not None and max_trials < first:
             raise DaquError(
                 f"`max_trials` must be at least {first}, the first design ({first - initial_random} given, "
@@ -186,7 +183,7 @@ class ParetoOracle(keras_tuner.Oracle):
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The values of a trial to come, as KerasTuner asks for them; `STOPPED` when nothing untried is left."""
-        values = self._evolution.propose(np.random.default_rng((self.seed, int(trial_id))))
+        values = self._search.propose(np.random.default_rng((self.seed, int(trial_id))))
         if values is None:
             return {"status": TrialStatus.STOPPED}
         return {"status": TrialStatus.RUNNING, "values": values}
@@ -237,7 +234,7 @@ class ParetoOracle(keras_tuner.Oracle):
     def _add(self, trial: Trial) -> None:
         self.trials[trial.trial_id] = trial
         self.start_order.append(trial.trial_id)
-        self._evolution.tried(trial.hyperparameters.values)
+        self._search.tried(trial.hyperparameters.values)
 
     @_synchronized
     def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Trial:
@@ -287,7 +284,7 @@ class ParetoOracle(keras_tuner.Oracle):
     def _close(self, trial: Trial) -> None:
         self.end_order.append(trial.trial_id)
         if trial.status == TrialStatus.COMPLETED:
-            self._evolution.learn(trial.hyperparameters.values, objective_point(trial, self.objectives))
+            self._search.learn(trial.hyperparameters.values, metrics_of(trial))
 
     def _check_consecutive_failures(self) -> None:
         last = [self.trials[trial_id] for trial_id in self.end_order[-self.max_consecutive_failed_trials :]]

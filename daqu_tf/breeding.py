@@ -1,0 +1,57 @@
+"""The inner search: evolution of thousands of candidates on predictions alone.
+
+The archive of what looks non-dominated, one deviation better than predicted, breeds the next generation; it is thinned by crowding
+distance (after Deb et al., "NSGA-II", IEEE TEVC 6(2), 2002, with whole arrays instead of single children).
+"""
+
+import numpy as np
+
+from daqu_tf import pareto
+from daqu_tf.acquisition import first_front
+from daqu_tf.alphabet import Alphabet
+from daqu_tf.evolution import crossover, mutate
+from daqu_tf.outlook import Outlook
+
+GENERATIONS, CHILDREN, PARENTS = 12, 400, 200
+OPTIMISM = 1.0
+
+
+def breed(alphabet: Alphabet, outlook: Outlook, parents: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """All candidates that were looked at, without repetition.
+
+    Args:
+        alphabet: Of the genomes.
+        outlook: Predicts.
+        parents: (n, genes) the first ones.
+        rng: Where everything random comes from.
+    """
+    fresh = rng.integers(0, alphabet.sizes, (CHILDREN, len(alphabet.sizes)))
+    new = alphabet.canonical(np.vstack([fresh, children(alphabet, parents, CHILDREN, rng)]))
+    seen, archive, merits = new, parents[:0], np.zeros((0, 0))
+    for _ in range(GENERATIONS):
+        points = _merits(outlook, new)
+        archive = np.vstack([archive, new])
+        merits = np.vstack([merits.reshape(-1, points.shape[1]), points])
+        kept = _best(merits)
+        archive, merits = archive[kept], merits[kept]
+        new = alphabet.canonical(children(alphabet, archive, CHILDREN, rng))
+        seen = np.vstack([seen, new])
+    return np.unique(seen, axis=0)
+
+
+def children(alphabet: Alphabet, parents: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count, genes) of random pairs of parents (n, genes)."""
+    mothers, fathers = parents[rng.integers(len(parents), size=(2, count))]
+    return mutate(crossover(mothers, fathers, rng), alphabet, rng)
+
+
+def _merits(outlook: Outlook, genomes: np.ndarray) -> np.ndarray:
+    """(count, m) optimistic objectives; the less likely it meets the constraints, the farther beyond all others."""
+    means, deviations, chances = outlook(genomes)
+    return means - OPTIMISM * deviations + 1e3 * np.maximum(0.5 - chances, 0)[:, None]
+
+
+def _best(merits: np.ndarray) -> np.ndarray:
+    front = first_front(merits)
+    crowded = np.argsort(-pareto.crowding_distance(merits[front]), kind="stable")
+    return front[crowded[:PARENTS]]
