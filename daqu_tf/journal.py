@@ -13,7 +13,7 @@ from typing import Any
 from daqu_tf import atomic
 from daqu_tf.errors import DaquError
 
-FORMAT = 1
+FORMAT = 2  # 1 had no line for a trial that starts.
 
 
 def _line(value: Any) -> bytes:
@@ -27,6 +27,21 @@ def _difference(old: Any, new: Any, name: str = "") -> str:
             if key not in old or key not in new or old[key] != new[key]:
                 return _difference(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     return f"`{name}` is {json.dumps(old)} there and {json.dumps(new)} here"
+
+
+def load(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Identity and whole records of a journal, whatever it is of; it may be in use.
+
+    Raises:
+        DaquError: There is none, or it is damaged.
+    """
+    if not os.path.exists(path):
+        raise DaquError(f"{path} does not exist: name the folder of a search that has begun.")
+    with open(path, "rb") as file:
+        found = json.loads(file.readline() or "null")
+    identity = found.get("identity") if isinstance(found, dict) else None
+    journal = Journal(path, identity or {})
+    return identity, journal.read()
 
 
 class Journal:
@@ -77,11 +92,13 @@ class Journal:
             lines = file.read(self._end).splitlines()
         return [self._parsed(line, number) for number, line in enumerate(lines[1:], 2)]
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Writes one record; it is on disk when this returns.
+    def append(self, record: Mapping[str, Any], durable: bool = True) -> None:
+        """Writes one record, which a kill of this process cannot undo.
 
         Args:
             record: JSON, finite numbers only.
+            durable: Whether to wait until it is on disk, where a crash of the machine cannot undo it either; all earlier
+                records are on disk then too.
 
         Raises:
             DaquError: Another process has written to the file, or removed it, since this one opened it.
@@ -94,5 +111,6 @@ class Journal:
             file.seek(self._end)
             file.write(line)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         self._end = self._size = self._end + len(line)

@@ -15,8 +15,8 @@ import numpy as np
 
 from daqu_tf import acquisition
 from daqu_tf.alphabet import Alphabet, Genome
-from daqu_tf.breeding import breed
 from daqu_tf.errors import DaquError
+from daqu_tf.evolution import breed
 from daqu_tf.outlook import Goal, Outlook
 from daqu_tf.predictor import Costs, KnownCosts, MetricsPredictor
 

@@ -9,7 +9,8 @@ import pytest
 
 from daqu_tf import pareto
 from daqu_tf.errors import DaquError
-from daqu_tf.evolution import ABSENT, Alphabet, Population, crossover, mutate
+from daqu_tf.alphabet import ABSENT, Alphabet
+from daqu_tf.evolution import crossover, mutate
 from daqu_tf.oracle import ParetoOracle, SearchFailedError, objective_point
 
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName)")
@@ -217,7 +218,8 @@ def test_a_trial_ends_once(tmp_path):
     end(oracle, trial, measure(trial.hyperparameters.values))
     end(oracle, trial, status="FAILED")
     assert oracle.end_order == ["0000"] and not oracle.ongoing_trials
-    assert len((tmp_path / "search" / "trials.jsonl").read_text().splitlines()) == 2
+    statuses = [json.loads(line).get("status") for line in (tmp_path / "search" / "trials.jsonl").read_text().splitlines()]
+    assert statuses == [None, "RUNNING", "COMPLETED"]
 
 
 def test_an_exception_does_not_hold_the_lock(tmp_path):
@@ -241,13 +243,14 @@ def test_new_hyperparameters_are_refused(tmp_path):
 # Storage.
 
 
-def test_one_file_with_one_line_a_trial(tmp_path):
+def test_one_file_with_two_lines_a_trial(tmp_path):
     oracle = make(tmp_path, 10)
     run(oracle)
     assert [path.name for path in (tmp_path / "search").iterdir()] == ["trials.jsonl"]
     lines = [json.loads(line) for line in (tmp_path / "search" / "trials.jsonl").read_text().splitlines()]
-    assert len(lines) == 11
-    assert set(lines[1]) == {"trial_id", "status", "values", "metrics", "message", "seconds"}
+    assert len(lines) == 21
+    assert set(lines[1]) == {"trial_id", "status", "tuner_id", "values"}
+    assert set(lines[2]) == {"trial_id", "status", "metrics", "message", "seconds"}
 
 
 @pytest.mark.parametrize("killed_after", [0, 3, 8, 25])
