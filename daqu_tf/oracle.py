@@ -1,6 +1,5 @@
 """A KerasTuner oracle that searches for a Pareto front, and keeps its trials in one append-only file."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,15 +8,30 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf import pareto
+from daqu_tf.alphabet import alphabet_of
+from daqu_tf.constraints import Constraint, parse, total_violation
 from daqu_tf.errors import DaquError
-from daqu_tf.evolution import Alphabet, Evolution
 from daqu_tf.journaled_oracle import LEASE_SECONDS, JournaledOracle, SearchFailedError, objective_point
+from daqu_tf.outlook import Goal
+from daqu_tf.predictor import Costs
+from daqu_tf.surrogate_search import SurrogateSearch
 
-__all__ = ["ParetoOracle", "SearchFailedError", "best_trials", "objective_point"]
+__all__ = ["ParetoOracle", "SearchFailedError", "best_trials", "metrics_of", "objective_point"]
 
 
-def best_trials(trials: Sequence[Trial], objectives: Sequence[keras_tuner.Objective], at_least: int | None = None) -> list[Trial]:
-    """Completed trials front by front, each front by falling crowding distance.
+def metrics_of(trial: Trial) -> dict[str, float]:
+    """What the trial reported last, by name."""
+    last = {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
+    return {name: float(value) for name, value in last.items() if value is not None}
+
+
+def best_trials(
+    trials: Sequence[Trial],
+    objectives: Sequence[keras_tuner.Objective],
+    at_least: int | None = None,
+    constraints: Sequence[Constraint] = (),
+) -> list[Trial]:
+    """Completed trials front by front, each front by falling crowding distance; what misses a constraint comes after all else.
 
     The first one is the best by the first objective, ties going to the next objectives, then to the order of `trials`.
 
@@ -25,8 +39,12 @@ def best_trials(trials: Sequence[Trial], objectives: Sequence[keras_tuner.Object
         trials: Trials of any status.
         objectives: What to rank by.
         at_least: Stop after the front that reaches this many; None stops after the first, the Pareto front.
+        constraints: The trials that miss them stand behind the others, one by one, those that miss them by least first; the first of
+            them is the front if no trial meets them.
     """
-    left = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
+    completed = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
+    missed = [total_violation(constraints, metrics_of(trial)) if constraints else 0.0 for trial in completed]
+    left = [trial for trial, violation in zip(completed, missed) if violation == 0]
     points = np.array([objective_point(trial, objectives) for trial in left]).reshape(len(left), len(objectives))
     order: list[Trial] = []
     while left and (not order or len(order) < (at_least or 0)):
@@ -35,20 +53,8 @@ def best_trials(trials: Sequence[Trial], objectives: Sequence[keras_tuner.Object
         keys = (*points[front].T[::-1], -pareto.crowding_distance(points[front]))
         order += [left[index] for index in front[np.lexsort(keys)]]
         left, points = [left[index] for index in np.flatnonzero(~mask)], points[~mask]
-    return order
-
-
-def _alphabet(hyperparameters: keras_tuner.HyperParameters | None) -> Alphabet:
-    if hyperparameters is None or not hyperparameters.space:
-        raise DaquError("`hyperparameters` must hold the whole search space, but received none: register every Choice in it.")
-    for parameter in hyperparameters.space:
-        kind = type(parameter).__name__
-        if kind != "Choice" or parameter.conditions:
-            kind = f"a conditional {kind}" if parameter.conditions else kind
-            raise DaquError(
-                f"`{parameter.name}` must be an unconditional Choice, but received {kind}: list its values in a Choice."
-            )
-    return Alphabet({parameter.name: tuple(parameter.values) for parameter in hyperparameters.space})
+    behind = [completed[index] for index in np.argsort(missed, kind="stable") if missed[index] > 0]
+    return order + behind[: max((at_least or 1) - len(order), 0)]
 
 
 def _check_objectives(objective: Any) -> None:
@@ -60,25 +66,28 @@ def _check_objectives(objective: Any) -> None:
 
 
 class ParetoOracle(JournaledOracle):
-    """Searches for the Pareto front of several objectives by steady-state NSGA-II.
+    """Searches for the Pareto front of several objectives by surrogate-assisted evolution.
 
-    First the given design runs, then random subnets, then children of the best ones. No subnet runs twice. What trial i
-    runs depends on `seed`, i and the trials that were created and ended before it, on nothing else: a search that was
-    killed goes on as if it had not been when it is started again. How trials are kept, and given to workers, is
+    First the given design runs, then random subnets, then what a predictor expects to widen the front most (`surrogate_search`). No
+    subnet runs twice. What trial i runs depends on `seed`, i and the trials that were created and ended before it, on nothing else:
+    a search that was killed goes on as if it had not been when it is started again. How trials are kept, and given to workers, is
     `JournaledOracle`'s.
 
     Args:
         objective: What to rank by; a trial's weighted or summed score plays no part.
         max_trials: How many trials to run at most; None runs until the space is exhausted.
-        hyperparameters: The search space, every one an unconditional `Choice`; None where a tuner finds it out by building a model.
+        hyperparameters: The search space, of any kinds, conditional or not, but with every name once; None where a tuner finds it
+            out by building a model. Of a number with more than 64 values 65 are searched, evenly on its own scale.
         seed: Of everything random.
         initial_design: Values to run first, in this order; after `canonicalise`, equal ones run once.
-        initial_random: How many random subnets follow before evolution starts.
+        initial_random: How many random subnets follow before anything is predicted.
         canonicalise: Maps values to those of the equal network that stands for all its equals; it may leave out what
             changes nothing. Trials run and record these values.
         sample: Draws the values of a random subnet; None draws every choice uniformly.
         identity: What else must not change between a search and its continuation, as JSON (the target, the data).
-        population: How many of the best trials are parents.
+        costs: Values of many subnets, as a list, to arrays of what is known of them before they run, by name. An objective among them
+            is predicted only as far as trials measure something else; the others help to predict.
+        constraints: As `latency_us<=2000`, on metrics that trials report. What misses one by its costs never runs.
         max_retries_per_trial: How often a trial that crashed or returned NaN is run again.
         max_consecutive_failed_trials: How many failed trials in a row end the search.
         lease_seconds: How long a worker may be silent before its trial is given to another.
@@ -101,7 +110,8 @@ class ParetoOracle(JournaledOracle):
         canonicalise: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         sample: Callable[[np.random.Generator], Mapping[str, Any]] | None = None,
         identity: Mapping[str, Any] | None = None,
-        population: int = 24,
+        costs: Costs | None = None,
+        constraints: Sequence[str | Constraint] = (),
         max_retries_per_trial: int = 0,
         max_consecutive_failed_trials: int = 3,
         lease_seconds: float = LEASE_SECONDS,
@@ -110,6 +120,7 @@ class ParetoOracle(JournaledOracle):
     ):
         _check_objectives(objective)
         is_partial = hyperparameters is None
+        self.constraints = parse(constraints)
         super().__init__(
             objective=objective,
             max_trials=max_trials,
@@ -125,14 +136,9 @@ class ParetoOracle(JournaledOracle):
             raise DaquError(f"`seed` must be an integer of at least 0, but received {seed!r}.")
         self.seed = seed  # KerasTuner takes 0 for "none given" and draws one.
         self._identity = dict(identity or {})
-        self._make_search = functools.partial(
-            Evolution,
-            design=initial_design,
-            initial_random=initial_random,
-            canonicalise=canonicalise,
-            sample=sample,
-            population_size=population,
-        )
+        goal = Goal(tuple((one.name, one.direction) for one in objective), self.constraints)
+        rest = (goal, initial_design, initial_random, canonicalise, sample, costs, seed)
+        self._make_search = lambda alphabet: SurrogateSearch(alphabet, *rest)
         self._initial_random = initial_random
         if hyperparameters is not None:
             self.prepare()
@@ -143,9 +149,9 @@ class ParetoOracle(JournaledOracle):
         Raises:
             DaquError: The space or the first design cannot be used.
         """
-        self._alphabet = _alphabet(self.hyperparameters)
-        self._evolution = self._make_search(self._alphabet)
-        first, drawn = self._evolution.first, self._initial_random
+        self._alphabet = alphabet_of(self.hyperparameters)
+        self._search = self._make_search(self._alphabet)
+        first, drawn = self._search.first, self._initial_random
         if self.max_trials is not None and self.max_trials < first:
             raise DaquError(
                 f"`max_trials` must be at least {first}, the first design ({first - drawn} given, {drawn} random), but received "
@@ -154,7 +160,7 @@ class ParetoOracle(JournaledOracle):
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The values of a trial to come, as KerasTuner asks for them; `STOPPED` when nothing untried is left."""
-        values = self._evolution.propose(np.random.default_rng((self.seed, int(trial_id))))
+        values = self._search.propose(np.random.default_rng((self.seed, int(trial_id))))
         if values is None:
             return {"status": TrialStatus.STOPPED}
         return {"status": TrialStatus.RUNNING, "values": values}
@@ -165,18 +171,18 @@ class ParetoOracle(JournaledOracle):
 
     def note_begun(self, values: dict[str, Any]) -> None:
         """Excludes them from what is proposed from now on."""
-        self._evolution.tried(values)
+        self._search.tried(values)
 
     def note_completed(self, values: dict[str, Any], trial: Trial) -> None:
         """Learns from it."""
-        self._evolution.learn(values, objective_point(trial, self.objectives))
+        self._search.learn(values, metrics_of(trial))
 
     # Results.
 
     def pareto_trials(self) -> list[Trial]:
         """The Pareto front: the best trial by the first objective, then by falling crowding distance."""
-        return best_trials(list(self.trials.values()), self.objectives)
+        return best_trials(list(self.trials.values()), self.objectives, constraints=self.constraints)
 
     def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
         """The Pareto front, then the next fronts; unlike KerasTuner's, never a trial that was not completed."""
-        return best_trials(list(self.trials.values()), self.objectives, num_trials)[:num_trials]
+        return best_trials(list(self.trials.values()), self.objectives, num_trials, self.constraints)[:num_trials]

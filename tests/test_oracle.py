@@ -9,7 +9,8 @@ import pytest
 
 from daqu_tf import pareto
 from daqu_tf.errors import DaquError
-from daqu_tf.evolution import ABSENT, Alphabet, Population, crossover, mutate
+from daqu_tf.alphabet import ABSENT, Alphabet
+from daqu_tf.evolution import crossover, mutate
 from daqu_tf.oracle import ParetoOracle, SearchFailedError, objective_point
 
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName)")
@@ -320,6 +321,7 @@ def _with(parameter):
         ({"objective": "accuracy"}, "`objective` must be a list"),
         ({"objective": []}, "`objective` must be a list"),
         ({"objective": [OBJECTIVES[0], OBJECTIVES[0]]}, "name each metric once"),
+        ({"hyperparameters": None}, "`hyperparameters` must hold"),
         ({"hyperparameters": _with(lambda space: space.Int("n", 0, 9))}, "`n` must be an unconditional Choice, .* Int"),
         (
             {"hyperparameters": _with(lambda space: space.Choice("n", [1], parent_name="g0", parent_values=[1]))},

@@ -1,0 +1,1 @@
+"""The picture of `search_quality.py`: hypervolume over evaluations."""

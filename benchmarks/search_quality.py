@@ -1,0 +1,182 @@
+"""How good the front is after so many evaluations, of `ParetoOracle` and of the field's samplers, on subnets that were all scored.
+
+    python benchmarks/search_quality.py
+
+Every method reads the same tables (`search_tables.py`): the accuracy of every subnet of a restricted space, and its costs. What counts
+is the hypervolume of objectives normalised to [0, 1] over the table (the logarithms of costs), up to 1.1, over 20 seeds; that of all
+subnets is the most there is. `ParetoOracle` is told the costs before it runs a subnet, as it is in a search of `daqu_tf`; "no costs"
+shows it without. Cut off, the command goes on with the next seed.
+"""
+
+import dataclasses
+import functools
+import gzip
+import json
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable
+
+import keras_tuner
+import numpy as np
+import records
+import search_plots
+from absl import app, flags
+from search_rivals import RIVALS, Done, Evaluations
+
+from daqu_tf import pareto
+from daqu_tf.alphabet import ABSENT, Alphabet
+from daqu_tf.oracle import ParetoOracle
+
+REFERENCE = 1.1
+EVALUATIONS = (50, 100, 200, 400)
+OURS, WITHOUT_COSTS = "ParetoOracle", "ParetoOracle, no costs"
+PROBLEMS = {
+    "2 objectives": ("accuracy", "deflated_bytes"),
+    "3 objectives": ("accuracy", "latency_us", "deflated_bytes"),
+}
+_FEWER_SEEDS = {"KerasTuner BO": 5}  # Minutes a seed.
+_RESAMPLES = 2000
+
+_SEEDS = flags.DEFINE_integer("seeds", 20, "How many.")
+_METHODS = flags.DEFINE_list("methods", [OURS, WITHOUT_COSTS, *RIVALS], "Those to run; all that have run are summed up.")
+_TABLES = flags.DEFINE_list("tables", ["fashion_mnist", "cifar10"], "Data sets.")
+_FOLDER = flags.DEFINE_string("folder", "runs/search_quality", "What has been done so far.")
+_QUICK = flags.DEFINE_bool("quick", False, "Three seeds, 100 evaluations, without KerasTuner: about a minute.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A table and what counts.
+
+    Attributes:
+        name: Data set and objectives.
+        alphabet: The choices.
+        genomes: (n, genes) of all subnets.
+        metrics: (n,) by name.
+        objectives: Names; the first is to be maximised, the others minimised.
+    """
+
+    name: str
+    alphabet: Alphabet
+    genomes: np.ndarray
+    metrics: dict[str, np.ndarray]
+    objectives: tuple[str, ...]
+
+    @functools.cached_property
+    def points(self) -> np.ndarray:
+        """(n, m) normalised objectives, minimised."""
+        accuracy, *costs = (self.metrics[name] for name in self.objectives)
+        columns = np.stack([-accuracy, *np.log(costs)], axis=1)
+        return (columns - columns.min(0)) / np.ptp(columns, axis=0)
+
+    @functools.cached_property
+    def rows(self) -> dict[tuple[int, ...], int]:
+        """Where a subnet is."""
+        return {tuple(genome): row for row, genome in enumerate(self.genomes.tolist())}
+
+    def row_of(self, genome: np.ndarray) -> int:
+        """The same, whatever values its choices have that change nothing."""
+        return self.rows[tuple(self.alphabet.canonical(np.maximum(genome, 0)[None])[0].tolist())]
+
+    def hyperparameters(self) -> keras_tuner.HyperParameters:
+        """For KerasTuner."""
+        space = keras_tuner.HyperParameters()
+        for name, values in self.alphabet.choices.items():
+            parents = self.alphabet.conditions.get(name, ((None, None),))
+            space.Choice(name, list(values), parent_name=parents[0][0], parent_values=parents[0][1] and list(parents[0][1]))
+        return space
+
+    def hypervolume(self, rows: list[int] | slice) -> float:
+        """Of the subnets in these rows."""
+        return pareto.hypervolume(self.points[rows], np.full(len(self.objectives), REFERENCE))
+
+
+def problems(table: str) -> list[Problem]:
+    """Those of a data set."""
+    content = json.loads(gzip.decompress((records.RESULTS / f"search_quality_{table}.json.gz").read_bytes()))
+    conditions = {name: tuple((parent, tuple(values)) for parent, values in gates) for name, gates in content["conditions"].items()}
+    alphabet = Alphabet({name: tuple(values) for name, values in content["choices"].items()}, conditions)
+    genomes = np.array(content["genomes"])
+    metrics = {name: np.array(values) for name, values in content["metrics"].items()}
+    return [Problem(f"{table}, {name}", alphabet, genomes, metrics, objectives) for name, objectives in PROBLEMS.items()]
+
+
+def ours(evaluate: Evaluations, seed: int, with_costs: bool) -> None:
+    """The oracle as a user runs it, journal and all."""
+    problem = evaluate.problem
+    names = problem.objectives
+
+    def costs(many: list[dict]) -> dict[str, np.ndarray]:
+        rows = [problem.rows[problem.alphabet.encode(values)] for values in many]
+        return {name: problem.metrics[name][rows] for name in names[1:]}
+
+    with tempfile.TemporaryDirectory() as folder:
+        oracle = ParetoOracle(
+            [keras_tuner.Objective(name, "min" if place else "max") for place, name in enumerate(names)],
+            max_trials=evaluate.budget,
+            hyperparameters=problem.hyperparameters(),
+            seed=seed,
+            costs=costs if with_costs else None,
+        )
+        oracle._set_project_dir(folder, "search")
+        while (trial := oracle.create_trial("tuner0")).status != "STOPPED":
+            genome = np.array(problem.alphabet.encode(trial.hyperparameters.values))
+            evaluate(genome)
+            row = problem.row_of(genome)
+            oracle.update_trial(trial.trial_id, {name: float(problem.metrics[name][row]) for name in names})
+            trial.status = "COMPLETED"
+            oracle.end_trial(trial)
+
+
+METHODS: dict[str, Callable[[Evaluations, int], None]] = {
+    OURS: lambda evaluate, seed: ours(evaluate, seed, True),
+    WITHOUT_COSTS: lambda evaluate, seed: ours(evaluate, seed, False),
+    **RIVALS,
+}
+
+
+def run(problem: Problem, method: str, seed: int, budget: int) -> dict:
+    """One search: the hypervolume after each number of evaluations."""
+    evaluate = Evaluations(problem, budget)
+    start = time.process_time()
+    try:
+        METHODS[method](evaluate, seed)
+    except Done:
+        pass
+    rows = list(evaluate.rows)
+    return {
+        "seed": seed,
+        "seconds": round(time.process_time() - start, 2),
+        "evaluated": len(rows),
+        "hypervolume": {str(count): problem.hypervolume(rows[:count]) for count in EVALUATIONS if count <= budget},
+    }
+
+
+def searches(problem: Problem, method: str, seeds: int, budget: int) -> list[dict]:
+    """One for each seed, those of earlier commands included."""
+    path = pathlib.Path(_FOLDER.value) / f"{problem.name}, {method}, {budget}.jsonl".replace(" ", "_")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    found = [json.loads(line) for line in lines if line.endswith("\n")]
+    with open(path, "w") as file:
+        file.writelines(json.dumps(search) + "\n" for search in found)
+        for seed in range(len(found), seeds if method in _METHODS.value else 0):
+            found.append(run(problem, method, seed, budget))
+            file.write(json.dumps(found[-1]) + "\n")
+            file.flush()
+    return found[:seeds]
+
+
+def values(found: list[dict], count: int) -> np.ndarray:
+    """Hypervolumes of the seeds after so many evaluations."""
+    return np.array([search["hypervolume"][str(count)] for search in found])
+
+
+def compare(ours_at: np.ndarray, rival_at: np.ndarray) -> dict[str, float]:
+    """Ratio of our median to the rival's, with the interval in which 95 of 100 resamples of the seeds lie, paired where they can be."""
+    rng, count = np.random.default_rng(0), min(len(ours_at), len(rival_at))
+    picked = rng.integers(count, size=(_RESAMPLES, count))
+    ratios = np.median(ours_at[picked], axis=1) / np.median(rival_at[picked], axis=1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return {"ratio": float(np.median(ours_at) / np.median(rival_at)), "low": float(low), "high": float(high)}
