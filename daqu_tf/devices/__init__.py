@@ -3,11 +3,23 @@
 from typing import Any
 
 from daqu_tf.devices.android import AndroidDevice
-from daqu_tf.devices.base import Device, DeviceError, Latency
+from daqu_tf.devices.base import Device, Latency
+from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, ModelError
 from daqu_tf.devices.host import HostDevice
 from daqu_tf.devices.raspberry_pi import RaspberryPiDevice
 
-__all__ = ["AndroidDevice", "Device", "DeviceError", "HostDevice", "Latency", "RaspberryPiDevice", "connect"]
+__all__ = [
+    "AndroidDevice",
+    "Device",
+    "DeviceError",
+    "DeviceLostError",
+    "DeviceSetupError",
+    "HostDevice",
+    "Latency",
+    "ModelError",
+    "RaspberryPiDevice",
+    "connect",
+]
 
 # By kind: the class, and how what comes after the colon is called.
 _KINDS = {
@@ -25,11 +37,11 @@ def connect(text: str, **options: Any) -> Device:
         **options: What the class of that device takes, such as `threads`.
 
     Raises:
-        DeviceError: There is no such kind of device, or its address is none.
+        DeviceSetupError: There is no such kind of device, or its address is none.
     """
     kind, _, address = text.partition(":")
     made, needs = _KINDS.get(kind, (None, ""))
     if made is None or bool(address) != bool(needs):
         forms = " or ".join(f"{kind}:{needs}" if needs else kind for kind, (_, needs) in _KINDS.items())
-        raise DeviceError(f"A device must be given as {forms}, but received {text!r}.")
+        raise DeviceSetupError(f"A device must be given as {forms}, but received {text!r}.")
     return made(address, **options) if needs else made(**options)

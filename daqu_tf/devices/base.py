@@ -1,4 +1,4 @@
-"""What all devices share: the measured latency, the error, and fair timing of many models."""
+"""What all devices share: the measured latency, who a device is, and fair timing of many models."""
 
 import abc
 import dataclasses
@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from daqu_tf.errors import DaquError
+from daqu_tf.devices.errors import DeviceSetupError
 
 _JSON_SAMPLES = 1000
-
-
-class DeviceError(DaquError):
-    """A model that a device cannot run, or a device that does not answer."""
+# What of a fingerprint says which kind of device it is, and stays the same from day to day; not which one of several it is, its
+# address, its temperature.
+_IDENTITY = ("kind", "board", "model", "cpu", "cores", "abi", "os", "pinned_to", "core_mask", "delegate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +26,11 @@ class Latency:
         run_medians_us: The median of each fresh process; their spread shows drift, which samples of one process hide.
         warmup_runs: Calls made before the first sample, over all processes.
         threads: Threads that the runtime was given.
-        delegate: `xnnpack`, `gpu`, `nnapi` or `none`.
+        delegate: What took part of the model: `xnnpack`, `gpu`, `nnapi` or `none`.
         runtime: The Python package of the runtime, or `benchmark_model`.
         runtime_version: Its version.
-        device: The device's fingerprint: kind, cpu, cores, memory_bytes, os, and the cpus the process was pinned to.
+        device: The device's fingerprint: kind, board or model, cpu, cores, os, the cpus the process was pinned to, and the
+            delegate that was asked for, which need not have taken part of this model.
         sha256: Hash of the very bytes that were timed, in hex.
         details: What a runtime that gives statistics says of each process, one after the other.
         conditions: Of each fresh process, what else bears on its samples, None where the device does not tell: `before` and `after`
@@ -48,6 +48,11 @@ class Latency:
     sha256: str
     details: tuple[dict[str, Any], ...] = ()
     conditions: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What timed it, as `Device.identity` says it, to store the latency under."""
+        return identity(self.device, self.runtime, self.runtime_version, self.threads)
 
     @property
     def median_us(self) -> float:
@@ -77,6 +82,12 @@ class Latency:
         return figures | dataclasses.asdict(self) | samples
 
 
+def identity(device: dict[str, Any], runtime: str, runtime_version: str, threads: int) -> dict[str, Any]:
+    """The stable part of a fingerprint, and what the runtime is and was told; see `Device.identity`."""
+    stable = {name: device[name] for name in _IDENTITY if name in device}
+    return {**stable, "runtime": runtime, "runtime_version": runtime_version, "threads": threads}
+
+
 def merge(runs: Sequence[Latency]) -> Latency:
     """Joins measurements of one model on one device, taken at several moments."""
     return dataclasses.replace(
@@ -90,16 +101,41 @@ def merge(runs: Sequence[Latency]) -> Latency:
 
 
 def check_timing(min_runs: int, min_seconds: float, max_warmup_seconds: float) -> None:
-    """Raises `DeviceError` unless these arguments of `Device.measure` are in range."""
+    """Raises `DeviceSetupError` unless these arguments of `Device.measure` are in range."""
     if min_runs < 1 or min_seconds < 0 or max_warmup_seconds < 0:
-        raise DeviceError(
+        raise DeviceSetupError(
             "`min_runs` must be at least 1 and the seconds at least 0, "
             f"but received {min_runs}, {min_seconds} and {max_warmup_seconds}."
         )
 
 
 class Device(abc.ABC):
-    """Something that can time a `.tflite` file."""
+    """Something that can time a `.tflite` file.
+
+    Attributes:
+        name: What `connect` makes it from, such as `host`, `raspberry_pi:pi@board` or `android:SERIAL`.
+    """
+
+    name: str
+
+    @abc.abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Returns what its latencies depend on and what does not change, to store them under: equal to their `identity`.
+
+        Kind, board or model, cpu, cores, os and ABI, the cpus it pins to or its core mask; runtime and version, threads, and the
+        delegate asked for. Not its serial or address, which tell it from others of its kind; not its temperature or frequency.
+
+        Raises:
+            DeviceLostError: It does not answer.
+            DeviceSetupError: It has no runtime.
+        """
+
+    def check(self) -> None:  # noqa: B027
+        """Returns if it answers, as this machine always does.
+
+        Raises:
+            DeviceLostError: It does not.
+        """
 
     @abc.abstractmethod
     def measure(
@@ -118,7 +154,9 @@ class Device(abc.ABC):
             max_warmup_seconds: When to start sampling even if the calls are not steady yet.
 
         Raises:
-            DeviceError: The model does not run, or the device does not answer.
+            ModelError: The model does not run there.
+            DeviceLostError: The device does not answer.
+            DeviceSetupError: Something has to be mended first.
         """
 
     def measure_many(
@@ -136,7 +174,7 @@ class Device(abc.ABC):
             One latency for each model, in the order given.
         """
         if repeats < 1:
-            raise DeviceError(f"`repeats` must be at least 1, but received {repeats}.")
+            raise DeviceSetupError(f"`repeats` must be at least 1, but received {repeats}.")
         rng = np.random.default_rng(seed)
         runs: list[list[Latency]] = [[] for _ in model_paths]
         for _ in range(repeats):

@@ -7,7 +7,7 @@ that a million microseconds read `1.04176e+06`.
 import dataclasses
 import re
 
-from daqu_tf.devices.base import DeviceError
+from daqu_tf.devices.errors import ModelError
 
 # By delegate: the flag, and the name under which the program says that it took part of the graph.
 DELEGATES = {
@@ -61,6 +61,11 @@ class Statistics:
         """The median, or the mean where there is none, in microseconds."""
         return self.mean_us if self.median_us is None else self.median_us
 
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The most memory seen, in bytes."""
+        return None if self.peak_memory_mb is None else round(self.peak_memory_mb * 2**20)
+
 
 def arguments(graph: str, threads: int, delegate: str, min_runs: int, min_seconds: float, warmup_seconds: float) -> list[str]:
     """Returns the arguments that time the file `graph`; `delegate` is one of `DELEGATES`."""
@@ -73,7 +78,7 @@ def parse(output: str) -> Statistics:
     """Reads what the program printed.
 
     Raises:
-        DeviceError: There is no mean of the timed calls in it, or it is no time.
+        ModelError: There is no mean of the timed calls in it, or it is no time.
     """
     lines = [(match.group(1), match.group(2)) for match in _FIGURES.finditer(_without_profile(output))]
     profile = [(match.group(1), match.group(2)) for line in _profile(output) for match in _FIGURES.finditer(line)]
@@ -82,7 +87,7 @@ def parse(output: str) -> Statistics:
     if mean_us is None and profile:
         mean_us = _figures(profile[-1:]).get("avg")
     if not mean_us:
-        raise DeviceError(
+        raise ModelError(
             f"benchmark_model printed no mean of its calls ({failure(output)}): try again, then with another build of it."
         )
     return Statistics(
@@ -135,7 +140,7 @@ def _float(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise DeviceError(f"benchmark_model printed {text!r} where a number belongs: try again.") from error
+        raise ModelError(f"benchmark_model printed {text!r} where a number belongs: try again.") from error
 
 
 def _number(pattern: str, output: str) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from daqu_tf.devices.base import DeviceError
+from daqu_tf.devices.errors import DeviceSetupError, ModelError
 from daqu_tf.devices.python_device import PythonDevice, read_answer
 
 _RUNNER = pathlib.Path(__file__).with_name("runner.py")
@@ -26,7 +26,7 @@ class HostDevice(PythonDevice):
         python: The interpreter of another environment, to run files with the runtime that is installed there.
     """
 
-    kind = "host"
+    kind = name = "host"
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class HostDevice(PythonDevice):
             answer = self._run(path, {"task": "predict", "images": None if images is None else source, "outputs": sink})
             return np.load(sink, allow_pickle=False), answer
 
-    def _run(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+    def _run(self, path: str | None, request: dict[str, Any]) -> dict[str, Any]:
         request = request | {"model": path, "threads": self.threads, "cpus": self._cpus}
         try:
             done = subprocess.run(
@@ -61,14 +61,15 @@ class HostDevice(PythonDevice):
                 timeout=self.timeout_seconds,
             )
         except subprocess.TimeoutExpired as error:
-            raise DeviceError(
-                f"{path} gave no answer within {self.timeout_seconds:g} s and was ended: give a longer timeout or a smaller model."
+            raise ModelError(
+                f"{path or self.python} gave no answer within {self.timeout_seconds:g} s and was ended: "
+                "give a longer timeout or a smaller model."
             ) from error
         except OSError as error:
-            raise DeviceError(
+            raise DeviceSetupError(
                 f"`python` {self.python} cannot be started ({error.strerror}): name that of an environment with a runtime."
             ) from error
-        return read_answer(path, done)
+        return read_answer(self.name, path, done)
 
 
 def _choose_cpus(threads: int, cpu: int | None) -> list[int]:
@@ -76,12 +77,12 @@ def _choose_cpus(threads: int, cpu: int | None) -> list[int]:
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     available = len(allowed) or os.cpu_count() or 1
     if not 1 <= threads <= available:
-        raise DeviceError(f"`threads` must be 1 to {available}, the cpus of this machine, but received {threads}.")
+        raise DeviceSetupError(f"`threads` must be 1 to {available}, the cpus of this machine, but received {threads}.")
     if cpu is None or not allowed:
         return allowed[-threads:]
     firsts = allowed[: available - threads + 1]
     if cpu not in firsts:
         choice = ", ".join(map(str, firsts))
-        raise DeviceError(f"`cpu` must be one of {choice} for {threads} thread(s), but received {cpu}.")
+        raise DeviceSetupError(f"`cpu` must be one of {choice} for {threads} thread(s), but received {cpu}.")
     first = allowed.index(cpu)
     return allowed[first : first + threads]

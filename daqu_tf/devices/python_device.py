@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from daqu_tf.devices.base import Device, DeviceError, Latency, check_timing
+from daqu_tf.devices.base import Device, Latency, check_timing, identity
+from daqu_tf.devices.errors import DeviceError, DeviceSetupError, ModelError
 
 _MAGIC = b"TFL3"
 
@@ -18,6 +19,19 @@ class PythonDevice(Device):
     """Times and runs `.tflite` files by a Python that has a runtime; where that is, a kind of device says."""
 
     kind: str
+    threads: int
+    _described: dict[str, Any] | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Asks its Python once; see `Device.identity`."""
+        if self._described is None:
+            answer = self._run(None, {"task": "describe"})
+            try:
+                fingerprint = self._fingerprint(answer["device"])
+                self._described = identity(fingerprint, answer["runtime"], answer["runtime_version"], self.threads)
+            except (KeyError, TypeError) as error:
+                raise DeviceSetupError(f"The Python of {self.name} answers garbage: see what starts when it starts.") from error
+        return dict(self._described)
 
     def measure(
         self,
@@ -34,7 +48,7 @@ class PythonDevice(Device):
         try:
             return self._latency(**answer)
         except (TypeError, ValueError) as error:
-            raise DeviceError(
+            raise ModelError(
                 f"{path} was answered with other fields than expected ({one_line(str(error))}): run it again."
             ) from error
 
@@ -50,14 +64,18 @@ class PythonDevice(Device):
             The outputs, shape (N, classes), in the file's own type; their scale and zero point, 0.0 and 0 if float.
 
         Raises:
-            DeviceError: The model does not run or takes other images.
+            ModelError: The model does not run or takes other images.
+            DeviceLostError: The device does not answer.
+            DeviceSetupError: Something has to be mended first.
         """
         path = _checked(model_path)
         try:
             raw, answer = self._predict(path, None if images is None else np.asarray(images, np.float32))
             return raw, answer["scale"], answer["zero_point"]
+        except DeviceError:  # Which is a ValueError too.
+            raise
         except (KeyError, ValueError, EOFError) as error:
-            raise DeviceError(f"The outputs of {path} came back garbled ({one_line(str(error))}): run it again.") from error
+            raise ModelError(f"The outputs of {path} came back garbled ({one_line(str(error))}): run it again.") from error
 
     def predict(self, model_path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
         """Returns the logits of images as float32, shape (N, classes); see `outputs` for the arguments and errors."""
@@ -65,8 +83,8 @@ class PythonDevice(Device):
         return (raw.astype(np.float32) - zero_point) * np.float32(scale) if scale else raw.astype(np.float32)
 
     @abc.abstractmethod
-    def _run(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Sends one request to a fresh process and returns its answer."""
+    def _run(self, path: str | None, request: dict[str, Any]) -> dict[str, Any]:
+        """Sends one request, about a model or about none, to a fresh process and returns its answer."""
 
     @abc.abstractmethod
     def _predict(self, path: str, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -76,10 +94,17 @@ class PythonDevice(Device):
         samples = tuple(map(float, samples_us))
         if not samples:
             raise ValueError("no samples")
-        device = {"kind": self.kind} | device
         return Latency(
-            samples_us=samples, run_medians_us=(float(np.median(samples)),), device=device, conditions=(conditions,), **others
+            samples_us=samples,
+            run_medians_us=(float(np.median(samples)),),
+            device=self._fingerprint(device),
+            conditions=(conditions,),
+            **others,
         )
+
+    def _fingerprint(self, device: dict[str, Any]) -> dict[str, Any]:
+        """What the runner says of the machine, and what only this side knows."""
+        return {"kind": self.kind} | device | {"delegate": "xnnpack"}  # Which these runtimes apply by themselves.
 
 
 def _checked(model_path: str | os.PathLike) -> str:
@@ -88,23 +113,25 @@ def _checked(model_path: str | os.PathLike) -> str:
         with open(path, "rb") as file:
             head = file.read(8)
     except OSError as error:
-        raise DeviceError(f"The model {path} cannot be read ({error.strerror}): give the path of a .tflite file.") from error
+        raise ModelError(f"The model {path} cannot be read ({error.strerror}): give the path of a .tflite file.") from error
     if head[4:] != _MAGIC:
         what = "is empty" if not head else "is not a .tflite file"
-        raise DeviceError(f"The model {path} {what}: export it again.")
+        raise ModelError(f"The model {path} {what}: export it again.")
     return path
 
 
-def read_answer(path: str, done: subprocess.CompletedProcess) -> dict[str, Any]:
-    """Reads the answer of a finished process, or raises its failure as one sentence."""
+def read_answer(device: str, path: str | None, done: subprocess.CompletedProcess) -> dict[str, Any]:
+    """Reads the answer of a finished process, or raises its failure as one sentence: the model's, or its set-up's."""
     lines = done.stdout.splitlines()
     try:
         answer = json.loads(lines[-1])
         reason = answer.get("error")
     except (IndexError, ValueError, AttributeError, RecursionError):
         answer, reason = {}, _cause_of_death(done)
+    if reason and (path is None or answer.get("setup")):
+        raise DeviceSetupError(f"{device} runs no models ({one_line(str(reason))}): mend that, then try again.")
     if reason:
-        raise DeviceError(f"{path} could not be run ({one_line(str(reason))}): export it again or leave it out.")
+        raise ModelError(f"{path} could not be run ({one_line(str(reason))}): export it again or leave it out.")
     return answer
 
 

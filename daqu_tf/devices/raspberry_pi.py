@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from daqu_tf.devices.base import DeviceError, Latency
+from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, DeviceTimeoutError, ModelError
 from daqu_tf.devices.python_device import PythonDevice, one_line, read_answer
 from daqu_tf.devices.ssh import SshConnection
 
@@ -30,6 +30,7 @@ _RUN = '"$@"; exit $?'
 _FETCH = 'cat "$1"'
 _REMOVE = 'rm -f "$@"'
 _NOT_STARTED = (126, 127)  # Not executable; not found.
+_CHECK_SECONDS = 20  # Longer than ssh takes to find out that nobody is there.
 _NUMPY = b"\x93NUMPY"
 
 
@@ -53,31 +54,44 @@ class RaspberryPiDevice(PythonDevice):
         self, address: str, threads: int = 1, cpu: int | None = None, timeout_seconds: float = 300.0, python: str = "python3"
     ):
         if threads < 1 or (cpu is not None and cpu < 0):
-            raise DeviceError(f"`threads` must be at least 1 and `cpu` at least 0, but received {threads} and {cpu}.")
+            raise DeviceSetupError(f"`threads` must be at least 1 and `cpu` at least 0, but received {threads} and {cpu}.")
         if not python or python.startswith("-") or not python.isprintable():
-            raise DeviceError(f"`python` must be the name or path of a Python on the board, but received {python!r}.")
+            raise DeviceSetupError(f"`python` must be the name or path of a Python on the board, but received {python!r}.")
         self.threads = threads
         self.python = f"./{python[2:]}" if python.startswith("~/") else python
         self.timeout_seconds = timeout_seconds
         self._cpus = None if cpu is None else list(range(cpu, cpu + threads))
         self._ssh = SshConnection(address)
         self.address = address
+        self.name = f"{self.kind}:{address}"
 
     def close(self) -> None:
         """Ends the connection; without it, that is done when the device is collected."""
         self._ssh.close()
 
-    def _run(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
-        model = pathlib.Path(path).read_bytes()
-        runner, name = self._place({".py": _RUNNER.read_bytes(), ".tflite": model})
-        request = request | {"model": name, "threads": self.threads, "cpus": self._cpus}
+    def check(self) -> None:
+        """See `Device.check`."""
+        self._ssh.run("true", timeout_seconds=_CHECK_SECONDS)
+
+    def _run(self, path: str | None, request: dict[str, Any]) -> dict[str, Any]:
+        files = {".py": _RUNNER.read_bytes()} | ({".tflite": pathlib.Path(path).read_bytes()} if path else {})
+        runner, *model = self._place(files)
+        request = request | {"model": next(iter(model), None), "threads": self.threads, "cpus": self._cpus}
         # The board ends what hangs there, since nothing else does when ssh is gone.
         request["alarm_seconds"] = math.ceil(self.timeout_seconds) + 5
         question = json.dumps(request).encode()
-        done = self._ssh.run(_RUN, self.python, runner, stdin=question, timeout_seconds=self.timeout_seconds)
+        try:
+            done = self._ssh.run(_RUN, self.python, runner, stdin=question, timeout_seconds=self.timeout_seconds)
+        except DeviceTimeoutError as error:
+            self.check()  # If the board answers, it is the process that hangs.
+            fault = ModelError if path else DeviceSetupError
+            raise fault(
+                f"{path or self.python} gave no answer within {self.timeout_seconds:g} s on {self.address} and is ended: "
+                "give a longer timeout or a smaller model."
+            ) from error
         self._check_started(done)
         done.stdout = done.stdout.decode(errors="replace")
-        return read_answer(path, done)
+        return read_answer(self.name, path, done)
 
     def _predict(self, path: str, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
         name = f"{_CACHE}/{uuid.uuid4().hex}"
@@ -93,8 +107,8 @@ class RaspberryPiDevice(PythonDevice):
         # What a login script may have printed comes first.
         return np.load(io.BytesIO(found[max(found.find(_NUMPY), 0) :]), allow_pickle=False), answer
 
-    def _latency(self, device: dict[str, Any], **others: Any) -> Latency:
-        return super()._latency(device={"address": self.address} | device, **others)
+    def _fingerprint(self, device: dict[str, Any]) -> dict[str, Any]:
+        return {"address": self.address} | super()._fingerprint(device)
 
     def _place(self, files: dict[str, bytes]) -> list[str]:
         """Sees to it that files are there; returns their paths."""
@@ -110,14 +124,18 @@ class RaspberryPiDevice(PythonDevice):
         digest = hashlib.sha256(content).hexdigest()
         done = self._ssh.run(_PUT, folder, digest, name, stdin=content, timeout_seconds=self.timeout_seconds)
         if "No space left" in done.stderr or "quota exceeded" in done.stderr:
-            raise DeviceError(f"The disk of {self.address} is full: free some space; ~/{_CACHE} there may be deleted.")
+            raise DeviceSetupError(f"The disk of {self.address} is full: free some space; ~/{_CACHE} there may be deleted.")
+        if done.returncode and not done.stderr.strip():
+            raise DeviceLostError(f"A file changed on its way to {self.address}: look at its network and its disk, then try again.")
         if done.returncode:
-            reason = one_line(done.stderr) or "what arrived is not what was sent"
-            raise DeviceError(f"A file could not be copied to ~/{_CACHE} of {self.address} ({reason}): mend that, then try again.")
+            reason = one_line(done.stderr)
+            raise DeviceSetupError(
+                f"A file could not be copied to ~/{_CACHE} of {self.address} ({reason}): mend that, then try again."
+            )
 
     def _check_started(self, done: subprocess.CompletedProcess) -> None:
         if done.returncode in _NOT_STARTED:
-            raise DeviceError(
+            raise DeviceSetupError(
                 f"`python` {self.python} cannot be started on {self.address} ({one_line(done.stderr)}): "
                 "install it there (on Debian: apt-get install python3) or name another."
             )

@@ -7,11 +7,13 @@ a shell.
     {"task": "measure", "model": PATH, "threads": 1, "cpus": [1],
      "min_runs": 50, "min_seconds": 0.2, "max_warmup_seconds": 1}
     {"task": "predict", "model": PATH, "threads": 1, "cpus": [1], "images": IN.npy, "outputs": OUT.npy}
+    {"task": "describe", "threads": 1, "cpus": [1]}
 
 "cpus" of null is the last ones there are. "images" of null is one random image, the same everywhere. A process that is to end by
 itself, wherever it hangs, is told "alarm_seconds".
 """
 
+import errno
 import gc
 import glob
 import hashlib
@@ -28,18 +30,23 @@ _STEADY = 0.02
 
 
 def main() -> None:
-    """Answers one request. A failure is answered as {"error": TEXT} and exit status 1."""
+    """Answers one request. A failure is answered as {"error": TEXT, "setup": whether no model would run} and exit status 1."""
     request = json.load(sys.stdin)
     try:
         if "alarm_seconds" in request:
             signal.alarm(request["alarm_seconds"])
         # Before numpy and the runtime are imported, since they size their thread pools by the cpus they may use.
         pin(request["cpus"], request["threads"])
-        answer = {"measure": measure, "predict": predict}[request["task"]](request)
+        answer = {"measure": measure, "predict": predict, "describe": describe}[request["task"]](request)
     except Exception as error:
-        answer = {"error": f"{type(error).__name__}: {error}"}
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        answer = {"error": f"{type(error).__name__}: {error}", "setup": full or isinstance(error, (ImportError, SetupError))}
     print("\n" + json.dumps(answer), flush=True)
     sys.exit("error" in answer)
+
+
+class SetupError(Exception):
+    """What is wrong for every model."""
 
 
 def pin(cpus, threads: int) -> None:
@@ -48,7 +55,7 @@ def pin(cpus, threads: int) -> None:
         return
     allowed = sorted(os.sched_getaffinity(0))
     if threads > len(allowed) or not set(cpus or ()) <= set(allowed):
-        raise ValueError(f"the cpus are {allowed}, too few for {threads} thread(s) or other than {cpus}")
+        raise SetupError(f"the cpus are {allowed}, too few for {threads} thread(s) or other than {cpus}")
     # Interrupts are fewest on the last ones, and where there are small cores and big ones, those are big.
     os.sched_setaffinity(0, allowed[-threads:] if cpus is None else cpus or allowed)
 
@@ -86,6 +93,12 @@ def predict(request: dict) -> dict:
     np.save(request["outputs"], outputs)
     scale, zero_point = sink["quantization"]
     return {**answer, "scale": scale, "zero_point": zero_point}
+
+
+def describe(request: dict) -> dict:
+    """Says what runtime and machine this is."""
+    _, runtime, version = import_runtime()
+    return {"runtime": runtime, "runtime_version": version, "device": fingerprint()}
 
 
 def open_model(request: dict) -> tuple:

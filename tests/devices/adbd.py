@@ -26,6 +26,7 @@ FAULTS = (
     "unplug",  # Ends the connection in the middle of benchmark_model's output.
     "truncate",  # Loses the second half of benchmark_model's output.
     "hang",  # benchmark_model gives no answer.
+    "freeze",  # Nothing does, from benchmark_model on.
     "disk_full",  # Pushes find no space.
     "corrupt",  # Pushed files arrive with a wrong byte.
 )
@@ -51,7 +52,7 @@ class Adbd:
         self.root, self.fault, self.features = root, fault, features
         self.commands: list[str] = []
         self.pushed: list[str] = []
-        self.authorized = False
+        self.authorized = self.frozen = False
         self.stopped = threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._connections: list[Connection] = []
@@ -189,7 +190,8 @@ class Stream:
     def shell(self, command: str, second_version: bool) -> None:
         self.phone.commands.append(command)
         fault = self.phone.fault if "--graph=" in command else None
-        if fault == "hang":
+        self.phone.frozen |= fault == "freeze"
+        if fault == "hang" or (self.phone.frozen and self.phone.fault == "freeze"):
             self.phone.stopped.wait()
             raise ConnectionError
         status, output = self.execute(command)
@@ -272,7 +274,9 @@ def furnish(root):
     cases = "\n".join(f"{name}) echo {shlex.quote(value)};;" for name, value in PROPERTIES.items())
     write_script(root / "bin/getprop", f'case "$1" in\n{cases}\nesac')
     for cpu in range(4):
-        write(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor", "schedutil" if cpu < 2 else "performance")
+        scaling = root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_"
+        write(scaling.with_name("scaling_governor"), "schedutil" if cpu < 2 else "performance")
+        write(scaling.with_name("scaling_cur_freq"), str(1803000 + 333000 * cpu))
     for index, (kind, value) in enumerate(
         [("battery", "55000"), ("cpu-0-0", "41200"), ("BIG CPU", "43700"), ("cpu-1", "-40"), ("soc", "97")]
     ):

@@ -102,6 +102,16 @@ class Board:
         for each in self.connections():
             os.kill(each, signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Stops sshd and its connections, as a board does that hangs: nothing is closed, and nothing answers."""
+        for each in (self.process.pid, *self.connections()):
+            os.kill(each, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets all that `freeze` has stopped go on."""
+        for each in (*self.connections(), self.process.pid):
+            os.kill(each, signal.SIGCONT)
+
     def stop(self) -> None:
         """Ends sshd and its connections."""
         self.cut()

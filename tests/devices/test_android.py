@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 import tflite_networks
 
 from daqu_tf import export, targets
-from daqu_tf.devices import AndroidDevice, DeviceError
+from daqu_tf.devices import AndroidDevice, DeviceLostError, DeviceSetupError, ModelError
+from daqu_tf.devices import adb as adb_client
 
 pytestmark = pytest.mark.devices
 ADB = pathlib.Path(__file__).parents[2] / ".adb/adb"
@@ -107,8 +109,8 @@ def test_the_tool_times_on_a_phone_and_on_this_machine(plug_in, program, tmp_pat
     }
 
 
-def fails(phone, program, model, sentence, **settings):
-    with pytest.raises(DeviceError, match=sentence) as caught:
+def fails(phone, program, model, sentence, kind=ModelError, **settings):
+    with pytest.raises(kind, match=sentence) as caught:
         device(phone, program, **settings).measure(model, **FAST)
     assert str(caught.value).isprintable() and str(caught.value).endswith(".")
     return str(caught.value)
@@ -147,9 +149,36 @@ def test_the_phone_is_described(plug_in, program):
         "abi": "arm64-v8a",
         "os": "Android 14",
         "cores": 4,
-        "governors": ["performance", "schedutil"],
-        "temperature_celsius": 43.7,
         "core_mask": 0x30,
+        "delegate": "xnnpack",
+    }
+
+
+def test_its_conditions_stand_beside_its_samples(plug_in, program, model):
+    phone = plug_in()
+    moment = {"governor": "performance, schedutil", "frequency_hz": 2_802_000_000, "temperature_celsius": 43.7}
+    assert (
+        device(phone, program(), processes=2).measure(model, **FAST).conditions
+        == ({"before": moment, "after": moment, "peak_memory_bytes": None},) * 2
+    )
+
+
+def test_a_latency_is_of_the_device_s_identity(plug_in, program, model):
+    first, second = (device(plug_in(), program(), threads=2) for _ in range(2))
+    assert first.name == f"android:{first.serial}" != second.name
+    assert first.measure(model, **FAST).identity == first.identity() == second.identity()
+    assert first.identity() == {
+        "kind": "android",
+        "model": "Pixel Stand-In",
+        "cpu": "gs101",
+        "cores": 4,
+        "abi": "arm64-v8a",
+        "os": "Android 14",
+        "core_mask": None,
+        "delegate": "xnnpack",
+        "runtime": "benchmark_model",
+        "runtime_version": hashlib.sha256(program().read_bytes()).hexdigest()[:12],
+        "threads": 2,
     }
 
 
@@ -158,8 +187,11 @@ def test_what_cannot_be_read_is_left_out(plug_in, program, model):
     (phone.root / "bin/getprop").unlink()
     for sensor in phone.root.glob("sys/class/thermal/*/temp"):
         sensor.unlink()
-    described = device(phone, program()).measure(model, **FAST).device
-    assert (described["model"], described["temperature_celsius"], described["os"]) == (None, None, "Android")
+    for cpu in phone.root.glob("sys/devices/system/cpu/*/cpufreq"):
+        shutil.rmtree(cpu)
+    latency = device(phone, program()).measure(model, **FAST)
+    assert (latency.device["model"], latency.device["os"], latency.device["cores"]) == (None, "Android", 4)
+    assert latency.conditions[0]["before"] == {"governor": None, "frequency_hz": None, "temperature_celsius": None}
 
 
 @pytest.mark.parametrize("name", ["MEDIANS", "MEANS", "AVERAGES", "NO_STATS", "LOGCAT", "PROFILE"])
@@ -227,7 +259,7 @@ def test_a_core_mask_goes_to_taskset(plug_in, program, model):
 def test_a_core_mask_that_the_phone_has_not_is_told(plug_in, program, model):
     phone = plug_in()
     adbd.write_script(phone.root / "bin/taskset", 'echo "taskset: failed to set affinity: Invalid argument"; exit 1')
-    fails(phone, program(), model, "refused `core_mask` 0xf00 .*Invalid argument", core_mask=0xF00)
+    fails(phone, program(), model, "refused `core_mask` 0xf00 .*Invalid argument", DeviceSetupError, core_mask=0xF00)
 
 
 def test_the_only_phone_needs_no_serial(plug_in, program, model):
@@ -270,46 +302,46 @@ def test_hostile_names_reach_no_shell(plug_in, program, model, name, tmp_path, m
 @pytest.mark.parametrize("serial", HOSTILE)
 def test_hostile_serials_reach_no_shell(program, model, serial, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DeviceError, match="`serial` must be|There is no device"):
+    with pytest.raises((DeviceSetupError, DeviceLostError), match="`serial` must be|There is no device"):
         AndroidDevice(serial, program(), adb=ADB).measure(model, **FAST)
     assert not list(tmp_path.rglob("pwned"))
 
 
 @pytest.mark.parametrize("serial", ["", "-s", "-", "a\nb", "a\0b", "\x1b[2J", "a\tb"])
 def test_serials_that_are_none_are_refused(program, serial):
-    with pytest.raises(DeviceError, match="`serial` must be one that `adb devices` shows"):
+    with pytest.raises(DeviceSetupError, match="`serial` must be one that `adb devices` shows"):
         AndroidDevice(serial, program(), adb="/no/such/client")
 
 
 @pytest.mark.parametrize("setting", [{"threads": 0}, {"processes": 0}, {"core_mask": 0}, {"core_mask": -1}, {"delegate": "tpu"}])
 def test_settings_out_of_range_are_refused(program, setting):
-    with pytest.raises(DeviceError, match=f"`{next(iter(setting))}` must be"):
+    with pytest.raises(DeviceSetupError, match=f"`{next(iter(setting))}` must be"):
         AndroidDevice("any", program(), adb=ADB, **setting)
 
 
 def test_measurements_out_of_range_are_refused(program, model):
-    with pytest.raises(DeviceError, match="`min_runs` must be at least 1"):
+    with pytest.raises(DeviceSetupError, match="`min_runs` must be at least 1"):
         AndroidDevice("any", program(), adb=ADB).measure(model, min_runs=0)
 
 
 def test_no_client(program):
-    with pytest.raises(DeviceError, match="The adb client '/no/such/adb' cannot be started .*apt-get install adb"):
+    with pytest.raises(DeviceSetupError, match="The adb client '/no/such/adb' cannot be started .*apt-get install adb"):
         AndroidDevice(None, program(), adb="/no/such/adb")
 
 
 def test_no_phone(program):
-    with pytest.raises(DeviceError, match="There is no device: plug one in"):
+    with pytest.raises(DeviceLostError, match="There is no device: plug one in"):
         AndroidDevice(None, program(), adb=ADB)
 
 
 def test_no_such_serial(program, model):
-    with pytest.raises(DeviceError, match="There is no device R58M123: plug it in"):
+    with pytest.raises(DeviceLostError, match="There is no device R58M123: plug it in"):
         AndroidDevice("R58M123", program(), adb=ADB).measure(model, **FAST)
 
 
 def test_two_phones_and_no_serial(plug_in, program):
     first, second = plug_in(), plug_in()
-    with pytest.raises(DeviceError, match="There are 2 devices, .*: name the one to use") as caught:
+    with pytest.raises(DeviceSetupError, match="There are 2 devices, .*: name the one to use") as caught:
         AndroidDevice(None, program(), adb=ADB)
     assert first.serial in str(caught.value) and second.serial in str(caught.value)
 
@@ -325,28 +357,28 @@ def test_two_phones_are_told_apart(plug_in, program, model):
     [("offline", "is offline: plug it in again"), ("unauthorized", "has not allowed this machine: unlock it")],
 )
 def test_a_phone_that_does_not_take_part(plug_in, program, model, state, sentence):
-    fails(plug_in(state, state=state), program(), model, sentence)
+    fails(plug_in(state, state=state), program(), model, sentence, DeviceLostError)
 
 
 @pytest.mark.parametrize("features", ["shell_v2", ""])
 @pytest.mark.parametrize(
-    ("fault", "sentence"),
+    ("fault", "sentence", "kind"),
     [
-        ("unplug", "went away in the middle of a command: plug it in again"),
-        ("truncate", "was cut short"),
-        ("disk_full", "The storage of .* is full: free some"),
-        ("corrupt", "A file changed on its way"),
+        ("unplug", "went away in the middle of a command: plug it in again", DeviceLostError),
+        ("truncate", "was cut short", DeviceLostError),
+        ("disk_full", "The storage of .* is full: free some", DeviceSetupError),
+        ("corrupt", "A file changed on its way", DeviceLostError),
     ],
 )
-def test_faults_on_the_way(plug_in, program, model, fault, sentence, features):
+def test_faults_on_the_way(plug_in, program, model, fault, sentence, kind, features):
     phone = plug_in(fault, features)
-    fails(phone, program(), model, sentence)
+    fails(phone, program(), model, sentence, kind)
     assert not list((phone.root / FOLDER).glob("*.part"))
 
 
 def test_after_a_fault_it_goes_on(plug_in, program, model):
     phone = plug_in("corrupt")
-    fails(phone, program(), model, "changed on its way")
+    fails(phone, program(), model, "changed on its way", DeviceLostError)
     phone.fault = None
     assert device(phone, program()).measure(model, **FAST).median_us == 51891
 
@@ -354,8 +386,18 @@ def test_after_a_fault_it_goes_on(plug_in, program, model):
 def test_a_command_that_hangs(plug_in, program, model):
     phone = plug_in("hang")
     start = time.monotonic()
-    fails(phone, program(), model, "gave no answer within 4 s", timeout_seconds=4)
+    fails(phone, program(), model, "model.tflite gave no answer within 4 s", timeout_seconds=4)
     assert time.monotonic() - start < 30
+
+
+def test_a_phone_that_hangs_altogether(plug_in, program, model, monkeypatch):
+    phone = plug_in("freeze")
+    monkeypatch.setattr(adb_client, "_CHECK_SECONDS", 2)
+    fails(phone, program(), model, f"{phone.serial} gave no answer within", DeviceLostError, timeout_seconds=4)
+    with pytest.raises(DeviceLostError, match="gave no answer within 2 s"):
+        device(phone, program()).check()
+    phone.fault = None
+    device(phone, program()).check()
 
 
 def test_a_program_that_hangs_is_ended_on_the_phone_too(plug_in, program, model):
@@ -372,7 +414,7 @@ def test_a_server_that_is_none(program, model, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as other:
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(other.getsockname()[1]))
         threading.Thread(target=lambda: [other.accept()[0].close() for _ in range(2)], daemon=True).start()
-        with pytest.raises(DeviceError, match="adb's server does not answer .*: try `adb kill-server`"):
+        with pytest.raises(DeviceLostError, match="adb's server does not answer .*: try `adb kill-server`"):
             AndroidDevice("any", program(), adb=ADB).measure(model, **FAST)
 
 
@@ -381,7 +423,8 @@ def test_a_server_that_is_none(program, model, monkeypatch):
     ['"/system/bin/sh: $0: not executable: 64-bit ELF file"', '"sh: $0: Exec format error"', '"CANNOT LINK EXECUTABLE \\"$0\\""'],
 )
 def test_a_program_for_another_abi(plug_in, program, model, said):
-    fails(plug_in(), program("", f"echo {said} >&2; exit 126"), model, "does not run on .*: build it for the ABI arm64-v8a")
+    said = program("", f"echo {said} >&2; exit 126")
+    fails(plug_in(), said, model, "does not run on .*: build it for the ABI arm64-v8a", DeviceSetupError)
 
 
 def test_a_model_that_the_program_refuses(plug_in, program, model):
@@ -408,10 +451,10 @@ def test_what_is_no_model_is_not_pushed(plug_in, program, model, content):
 
 
 def test_files_that_are_not_there(plug_in, program, tmp_path):
-    with pytest.raises(DeviceError, match="The benchmark_model .* cannot be read"):
+    with pytest.raises(DeviceSetupError, match="The benchmark_model .* cannot be read"):
         device(plug_in(), tmp_path / "none")
     for name in ("none", "null\0byte"):
-        with pytest.raises(DeviceError, match="The model .* cannot be read"):
+        with pytest.raises(ModelError, match="The model .* cannot be read"):
             AndroidDevice("any", program(), adb=ADB).measure(f"{tmp_path}/{name}", **FAST)
 
 

@@ -19,7 +19,7 @@ from faults import refused
 from test_connect import benchmark
 
 from daqu_tf import export, targets
-from daqu_tf.devices import HostDevice, RaspberryPiDevice, connect, ssh
+from daqu_tf.devices import DeviceLostError, DeviceSetupError, HostDevice, ModelError, RaspberryPiDevice, connect, raspberry_pi, ssh
 from daqu_tf.tflite_graph import Graph
 
 pytestmark = pytest.mark.devices
@@ -105,7 +105,7 @@ def test_its_outputs_are_those_of_the_host(device, model, board):
         assert there[0].dtype == np.int8 and there[1:] == here[1:] and len(there[0]) == (1 if given is None else 3)
     np.testing.assert_array_equal(device.predict(model, images), HostDevice().predict(model, images))
     assert not list(board.cache.glob("*.npy"))
-    refused(lambda: device.outputs(model, np.zeros((1, 3, 3, 1))), "it takes a batch of shape", str(model))
+    refused(lambda: device.outputs(model, np.zeros((1, 3, 3, 1))), "it takes a batch of shape", str(model), kind=ModelError)
 
 
 def test_runner_and_model_are_copied_once_under_their_hashes(device, board, model, tmp_path):
@@ -155,7 +155,7 @@ def test_hostile_names_reach_no_shell(board, model, tmp_path, monkeypatch, name)
     monkeypatch.chdir(tmp_path)
     calls = board.calls()
     for address in (name, f"{name}@127.0.0.1", f"{board.user}@{name}", f"{name}:22", f"127.0.0.1:{name}"):
-        refused(lambda address=address: RaspberryPiDevice(address), "user@host")
+        refused(lambda address=address: RaspberryPiDevice(address), "user@host", kind=DeviceSetupError)
     assert board.calls() == calls
     folder = tmp_path / name
     folder.mkdir()
@@ -166,9 +166,9 @@ def test_hostile_names_reach_no_shell(board, model, tmp_path, monkeypatch, name)
         python = board.script(name, f"exec '{boards.PYTHON}' \"$@\"")
         assert RaspberryPiDevice(board.address, python=python).measure(path, **FAST).samples_us
         device = RaspberryPiDevice(board.address, python=name)
-        refused(lambda: device.measure(path, **FAST), "cannot be started", name)
+        refused(lambda: device.measure(path, **FAST), "cannot be started", name, kind=DeviceSetupError)
     else:
-        refused(lambda: RaspberryPiDevice(board.address, python=name), "`python`")
+        refused(lambda: RaspberryPiDevice(board.address, python=name), "`python`", kind=DeviceSetupError)
     assert not list(tmp_path.rglob("sprung")) and not list(board.home.rglob("sprung"))
 
 
@@ -179,12 +179,12 @@ def test_a_python_in_the_home_folder(board, model):
 
 def test_no_ssh_here(model, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    refused(lambda: RaspberryPiDevice("pi@127.0.0.1").measure(model), "no ssh", "openssh-client")
+    refused(lambda: RaspberryPiDevice("pi@127.0.0.1").measure(model), "no ssh", "openssh-client", kind=DeviceSetupError)
 
 
 def test_nobody_listens_and_no_such_name(board, model):
-    refused(lambda: RaspberryPiDevice("pi@127.0.0.1:1").measure(model), "pi@127.0.0.1:1 refuses connections")
-    refused(lambda: RaspberryPiDevice("pi@nowhere.invalid").measure(model), "cannot be found")
+    refused(lambda: RaspberryPiDevice("pi@127.0.0.1:1").measure(model), "pi@127.0.0.1:1 refuses connections", kind=DeviceLostError)
+    refused(lambda: RaspberryPiDevice("pi@nowhere.invalid").measure(model), "cannot be found", kind=DeviceLostError)
 
 
 def test_a_board_that_says_nothing(board, model, monkeypatch):
@@ -197,10 +197,13 @@ def test_a_board_that_says_nothing(board, model, monkeypatch):
 def test_host_keys(board, model):
     board.know(None)
     refused(
-        lambda: RaspberryPiDevice(board.address).measure(model), "not known yet", f"`ssh -p {board.port} {board.user}@127.0.0.1`"
+        lambda: RaspberryPiDevice(board.address).measure(model),
+        "not known yet",
+        f"`ssh -p {board.port} {board.user}@127.0.0.1`",
+        kind=DeviceSetupError,
     )
     board.know("other_key")
-    refused(lambda: RaspberryPiDevice(board.address).measure(model), "another host key", "ssh-keygen -R")
+    refused(lambda: RaspberryPiDevice(board.address).measure(model), "another host key", "ssh-keygen -R", kind=DeviceSetupError)
 
 
 def test_a_key_that_is_not_let_in(board, model):
@@ -208,7 +211,7 @@ def test_a_key_that_is_not_let_in(board, model):
     right = config.read_text()
     config.write_text(right.replace("user_key", "other_key"))
     try:
-        refused(lambda: RaspberryPiDevice(board.address).measure(model), "keys not in", "ssh-copy-id")
+        refused(lambda: RaspberryPiDevice(board.address).measure(model), "keys not in", "ssh-copy-id", kind=DeviceSetupError)
     finally:
         config.write_text(right)
 
@@ -217,7 +220,7 @@ def test_a_connection_that_is_cut_and_the_next_one(board, model):
     device = fake(board, f"touch '{board.home}/begun'; exec sleep 20")
     cutter = threading.Thread(target=lambda: (wait_until((board.home / "begun").exists), board.cut()))
     cutter.start()
-    refused(lambda: device.measure(model), f"connection to {board.address} broke", "try again")
+    refused(lambda: device.measure(model), f"connection to {board.address} broke", "try again", kind=DeviceLostError)
     cutter.join()
     device.python = str(boards.PYTHON)
     assert device.measure(model, **FAST).samples_us
@@ -225,8 +228,37 @@ def test_a_connection_that_is_cut_and_the_next_one(board, model):
 
 def test_a_command_that_hangs(board, model):
     start = time.monotonic()
-    refused(lambda: fake(board, "exec sleep 20", timeout_seconds=3).measure(model), "no answer within 3 s")
+    refused(lambda: fake(board, "exec sleep 20", timeout_seconds=3).measure(model), "no answer within 3 s", kind=ModelError)
     assert time.monotonic() - start < 10
+
+
+def test_a_board_that_hangs(board, model, monkeypatch):
+    """Its ssh server is stopped in the middle: no packet comes back."""
+    monkeypatch.setattr(raspberry_pi, "_CHECK_SECONDS", 2)
+    device = fake(board, f"touch '{board.home}/stopping'; exec sleep 20", timeout_seconds=4)
+    stopper = threading.Thread(target=lambda: (wait_until((board.home / "stopping").exists), board.freeze()))
+    stopper.start()
+    try:
+        refused(lambda: device.measure(model), f"{board.address} gave no answer", kind=DeviceLostError)
+        refused(device.check, kind=DeviceLostError)
+    finally:
+        stopper.join()
+        board.thaw()
+    device.python = str(boards.PYTHON)
+    device.timeout_seconds = 300
+    assert device.measure(model, **FAST).samples_us
+
+
+def test_a_latency_is_of_the_device_s_identity(device, board, model):
+    assert device.name == f"raspberry_pi:{board.address}"
+    found = device.identity()
+    assert device.measure(model, **FAST).identity == found and "address" not in found and "memory_bytes" not in found
+    assert (found["kind"], found["runtime"], found["threads"], found["delegate"]) == (
+        "raspberry_pi",
+        "ai-edge-litert",
+        1,
+        "xnnpack",
+    )
 
 
 def test_a_run_that_hangs_is_ended_there(model):
@@ -239,12 +271,22 @@ def test_a_run_that_hangs_is_ended_there(model):
 
 def test_no_python(board, model):
     device = RaspberryPiDevice(board.address, python="/nowhere/python3")
-    refused(lambda: device.measure(model), "`python` /nowhere/python3 cannot be started", "apt-get install python3")
+    refused(
+        lambda: device.measure(model),
+        "`python` /nowhere/python3 cannot be started",
+        "apt-get install python3",
+        kind=DeviceSetupError,
+    )
 
 
 def test_no_runtime(board, model):
     python = board.script("bare", f"exec '{boards.PYTHON}' -S -E \"$@\"")
-    refused(lambda: RaspberryPiDevice(board.address, python=python).measure(model), "no runtime", "pip install ai-edge-litert")
+    refused(
+        lambda: RaspberryPiDevice(board.address, python=python).measure(model),
+        "no runtime",
+        "pip install ai-edge-litert",
+        kind=DeviceSetupError,
+    )
 
 
 @pytest.mark.parametrize(
@@ -262,20 +304,25 @@ def test_no_runtime(board, model):
     ],
 )
 def test_runs_that_crash_or_babble(board, model, text, words):
-    refused(lambda: fake(board, text).measure(model), str(model), words)
+    refused(lambda: fake(board, text).measure(model), str(model), words, kind=ModelError)
 
 
 def test_a_model_that_is_damaged(device, model, tmp_path):
     path = tmp_path / "cut.tflite"
     path.write_bytes(model.read_bytes()[:400])
-    refused(lambda: device.measure(path, **FAST), "could not be run", str(path))
+    refused(lambda: device.measure(path, **FAST), "could not be run", str(path), kind=ModelError)
 
 
 def test_outputs_that_are_cut_off(board, model):
     code = "import sys, json; open(json.load(sys.stdin)['outputs'], 'wb').write(b'\\x93NUMPY\\x01\\0v'); print('{\"scale\": 1}')"
     (board.home / "cut.py").write_text(code)
-    refused(lambda: fake(board, f"exec '{sys.executable}' '{board.home}/cut.py'").outputs(model), "came back garbled", str(model))
-    refused(lambda: fake(board, "echo '{}'").outputs(model), "came back garbled")
+    refused(
+        lambda: fake(board, f"exec '{sys.executable}' '{board.home}/cut.py'").outputs(model),
+        "came back garbled",
+        str(model),
+        kind=ModelError,
+    )
+    refused(lambda: fake(board, "echo '{}'").outputs(model), "came back garbled", kind=ModelError)
 
 
 def test_a_login_script_that_talks(board, device, model):
@@ -292,7 +339,9 @@ def test_a_full_disk(board, model, tmp_path):
     board.script("bin/cat", "exec /bin/cat >/dev/full")
     other = write(tflite_networks.mobile_network(size=8, width=6), tmp_path / "other.tflite")
     try:
-        refused(lambda: fake(board, "true").measure(other), f"disk of {board.address} is full", "free some space")
+        refused(
+            lambda: fake(board, "true").measure(other), f"disk of {board.address} is full", "free some space", kind=DeviceSetupError
+        )
     finally:
         shutil.rmtree(board.home / "bin")
     assert not list(board.cache.glob("*.part"))
@@ -304,7 +353,7 @@ def test_a_cache_folder_that_cannot_be_written(board, model):
     kept.rename(board.home / "kept")
     kept.write_text("a file")
     try:
-        refused(lambda: fake(board, "true").measure(model), "could not be copied", "mend that")
+        refused(lambda: fake(board, "true").measure(model), "could not be copied", "mend that", kind=DeviceSetupError)
     finally:
         kept.unlink()
         (board.home / "kept").rename(kept)
@@ -312,7 +361,7 @@ def test_a_cache_folder_that_cannot_be_written(board, model):
 
 def test_more_threads_than_cpus(board, model):
     device = RaspberryPiDevice(board.address, threads=1000, python=str(boards.PYTHON))
-    refused(lambda: device.measure(model), "too few for 1000 thread(s)")
+    refused(lambda: device.measure(model), "too few for 1000 thread(s)", kind=DeviceSetupError)
 
 
 def test_connect(board):
