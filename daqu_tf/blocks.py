@@ -51,13 +51,11 @@ class Block:
 
     def share_of_narrowest(self, storage: Storage) -> float:
         """How far it is from the highest weight bits to the lowest, 0 to 1: the share of the MACs of layers that differ there."""
-        wide, narrow = (end.layers for end in self.ends())
-        differ = [storage.of(w) != storage.of(n) for w, n in zip(wide, narrow)]
-        total = sum(layer.macs for layer, differs in zip(self.layers, differ) if differs)
-        there = (storage.of(layer) == storage.of(n) for layer, n in zip(self.layers, narrow))
-        return sum(layer.macs for layer, differs, is_there in zip(self.layers, differ, there) if differs and is_there) / (
-            total or 1
-        )
+        wide, narrow = ([storage.of(layer) for layer in end.layers] for end in self.ends())
+        differing = [layer for layer, w, n in zip(self.layers, wide, narrow) if w != n]
+        # Of a layer that differs, the container is one of the two.
+        narrowed = [layer for layer, w in zip(self.layers, wide) if storage.of(layer) != w]
+        return sum(layer.macs for layer in narrowed) / (sum(layer.macs for layer in differing) or 1)
 
 
 def _text(layer: Layer, container: str) -> str:
@@ -132,8 +130,7 @@ def every_block(space: SearchSpace, storage: Storage) -> dict[str, Block]:
     found = {}
     for index, place in enumerate(_places(space)):
         blocks, _ = list(blocks_of(space, _genomes(space, place)))[index]
-        for block in (end for block in blocks for end in block.ends()):
-            found[block.key(storage)] = block
+        found |= {end.key(storage): end for block in blocks for end in block.ends()}
     return found
 
 

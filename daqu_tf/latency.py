@@ -118,7 +118,7 @@ class LatencyTable:
             return self.blocks_us[key]
         except KeyError:
             raise DaquError(
-                f"The latency table of space {self.space!r} has no block `{key}`: {_MAKE_ONE} for this space."
+                f"The latency table, of space {self.space!r}, has no block `{key}`: {_MAKE_ONE} for this space."
             ) from None
 
     def check(self, space: SearchSpace, storage: Storage, device: Mapping[str, Any] | None = None) -> None:

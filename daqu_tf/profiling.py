@@ -100,12 +100,31 @@ def profile(
         hashes = bench.place(block_graph.of_block(space, block, storage) for block in blocks.values())
         times = bench.time("blocks", hashes)
         blocks_us = {key: float(np.median(times[sha256])) for key, sha256 in zip(blocks, hashes)}
-        table = LatencyTable(space.name, runtime, device.identity(), blocks_us, _NO_CORRECTION)
+        table = LatencyTable(space.name, runtime, bench.identity, blocks_us, _NO_CORRECTION)
         genomes = stratified(table, space, settings.calibration + settings.validation, np.random.default_rng(settings.seed))
-        subnets = map(space.from_genome, genomes)
-        whole = bench.place(block_graph.of_subnet(space, subnet, storage) for subnet in subnets)
-        turns_us = np.array([bench.time("subnets", whole)[sha256][: settings.repeats] for sha256 in whole])
+        turns_us = bench.time_subnets(space, storage, genomes)
     return _finished(table, space, genomes, turns_us, settings, bench.evidence(hashes, began))
+
+
+def time_subnets(
+    device: Device,
+    space: SearchSpace,
+    storage: Storage,
+    store: MeasurementStore,
+    settings: Settings,
+    genomes: np.ndarray,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> np.ndarray:
+    """Times whole subnets with random weights.
+
+    Args:
+        genomes: Shape (n, genes).
+
+    Returns:
+        Microseconds of each turn, shape (n, repeats). The other arguments, and errors, are those of `profile`.
+    """
+    with tempfile.TemporaryDirectory(prefix="daqu_") as folder:
+        return _Bench(device, store, settings, pathlib.Path(folder), on_progress).time_subnets(space, storage, genomes)
 
 
 def _finished(
@@ -117,7 +136,8 @@ def _finished(
     fit[np.random.default_rng(settings.seed).permutation(len(genomes))[: settings.calibration]] = True
     correction = Correction.fitted(sums[fit], counts[fit], np.median(turns_us, axis=1)[fit])
     error = compared(correction.apply(sums[~fit], counts[~fit]), turns_us[~fit])
-    return dataclasses.replace(table, correction=correction, evidence={**evidence, "validation": error})
+    seen = [space.from_genome(genome).to_json() for genome in genomes]
+    return dataclasses.replace(table, correction=correction, evidence={**evidence, "validation": error, "subnets": seen})
 
 
 def compared(predicted_us: np.ndarray, turns_us: np.ndarray) -> dict[str, float | list[float]]:
@@ -142,14 +162,20 @@ def compared(predicted_us: np.ndarray, turns_us: np.ndarray) -> dict[str, float 
 def stratified(table: LatencyTable, space: SearchSpace, count: int, rng: np.random.Generator) -> np.ndarray:
     """Genomes (count, genes), as many in each equal step of the logarithm of the latency as there are.
 
-    Each gene is drawn uniformly, so that shallow networks are as frequent as deep ones; weight bits of a third of them are the highest
-    throughout, and of a third the lowest.
+    Each gene is drawn uniformly, so that shallow networks are as frequent as deep ones; a third of them have the highest
+    weight bits throughout, and a third the lowest.
+
+    Raises:
+        DaquError: The space has too few.
     """
     genomes = rng.integers(0, [len(gene.values) for gene in space.genes], (_POOL, len(space.genes)))
     genomes[0], genomes[1] = (space.genome(end) for end in (space.smallest(), space.largest()))
     for column, gene in enumerate(space.genes):
         if gene.name.endswith(".weight_bits"):
             genomes[0::3, column], genomes[1::3, column] = len(gene.values) - 1, 0
+    genomes = np.array([space.genome(subnet) for subnet in dict.fromkeys(map(space.from_genome, genomes))])
+    if len(genomes) < count:
+        raise DaquError(f"The space must have at least {count} subnets, but {space.name!r} has {len(genomes)}: ask for fewer.")
     order = np.argsort(table.sums(space, genomes)[0])
     logs = np.log(table.sums(space, genomes[order])[0])
     # The nearest ones to evenly spaced latencies, each of which is taken once.
@@ -178,6 +204,13 @@ class _Bench:
             (self.folder / f"{hashes[-1]}.tflite").write_bytes(data)
         return hashes
 
+    def time_subnets(self, space: SearchSpace, storage: Storage, genomes: np.ndarray) -> np.ndarray:
+        """Microseconds (n, repeats) of genomes (n, genes)."""
+        subnets = map(space.from_genome, genomes)
+        hashes = self.place(block_graph.of_subnet(space, subnet, storage) for subnet in subnets)
+        times = self.time("subnets", hashes)
+        return np.array([times[sha256][: self.settings.repeats] for sha256 in hashes])
+
     def time(self, what: str, hashes: Sequence[str]) -> Mapping[str, list[float]]:
         """All medians of the files in microseconds, by their hashes: of each at least `repeats`."""
         distinct, repeats = sorted(set(hashes)), self.settings.repeats
@@ -200,7 +233,9 @@ class _Bench:
         return self.store.medians_us(self.identity, self.settings.timing)
 
     def _is_unsteady(self, times_us: Sequence[float]) -> bool:
-        return np.ptp(times_us) > self.settings.unsteady * np.median(times_us)
+        # Twice the median deviation, which of two times is their difference, and of more does not mind a lone one.
+        deviation = np.median(np.abs(times_us - np.median(times_us)))
+        return 2 * deviation > self.settings.unsteady * np.median(times_us)
 
     def evidence(self, hashes: Sequence[str], began: float) -> dict:
         """What is to be known of how the blocks were measured."""

@@ -15,20 +15,8 @@ from absl import flags
 
 from daqu_tf import atomic
 from daqu_tf.errors import DaquError
-from daqu_tf.tools import command
+from daqu_tf.tools import command, device_flags
 
-_DEVICES = flags.DEFINE_multi_string(
-    "device",
-    ["host"],
-    "host, this machine; raspberry_pi:user@host[:port], any Linux board to which ssh needs no password; or android:SERIAL, a phone "
-    "that adb knows. May be given several times: they work side by side.",
-)
-_PYTHON = flags.DEFINE_string(
-    "python", "python3", "The Python of boards, which has to have a runtime: ai-edge-litert or tflite-runtime."
-)
-_BENCHMARK_MODEL = flags.DEFINE_string("benchmark_model", None, "TFLite's program of that name, built for the phones.")
-_DELEGATE = flags.DEFINE_enum("delegate", "xnnpack", ("xnnpack", "none", "gpu", "nnapi"), "What computes on phones.")
-_THREADS = flags.DEFINE_integer("threads", 1, "Threads of the runtime.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Processes for each file.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", None, "File for all samples; none by default.")
 
@@ -38,7 +26,7 @@ def _benchmark(argv: list[str]) -> None:
         raise DaquError("No file to time: name one or more .tflite files.")
     if _JSON.value and not os.access(pathlib.Path(_JSON.value).resolve().parent, os.W_OK):
         raise DaquError(f"{_JSON.value} cannot be written: choose another --json.")
-    devices = {text: _connect(text) for text in _DEVICES.value}
+    devices = device_flags.connect_all()
     latencies, faults = _measure(devices, argv)
     _print_table(argv, latencies)
     # After the timing, which it would disturb.
@@ -51,17 +39,6 @@ def _benchmark(argv: list[str]) -> None:
         atomic.write_json(_JSON.value, [_row(*each) for each in _timed(argv, latencies, parities)])
     if faults:
         raise DaquError(" ".join(faults))
-
-
-def _connect(text: str) -> Any:
-    from daqu_tf.devices import connect
-
-    kind = text.partition(":")[0]
-    if kind == "android" and not _BENCHMARK_MODEL.value:
-        raise DaquError("Phones need TFLite's benchmark_model: give its path as --benchmark_model (README says where it is).")
-    phone = {"benchmark_model": _BENCHMARK_MODEL.value, "delegate": _DELEGATE.value}
-    options = {"android": phone, "raspberry_pi": {"python": _PYTHON.value}}.get(kind, {})
-    return connect(text, threads=_THREADS.value, **options)
 
 
 def _measure(devices: dict[str, Any], paths: list[str]) -> tuple[dict[str, list], list[str]]:
@@ -137,7 +114,7 @@ def _row(text: str, path: str, latency: Any, parity: dict[str, Any] | None) -> d
 
 def main() -> None:
     """The console script."""
-    command.main(_benchmark, __doc__, modules=(__name__,), positional=True)
+    command.main(_benchmark, __doc__, modules=(device_flags.__name__, __name__), positional=True)
 
 
 if __name__ == "__main__":

@@ -262,7 +262,7 @@ def test_a_latency_is_of_the_device_s_identity(device, board, model):
 
 
 def test_a_run_that_hangs_is_ended_there(model):
-    request = {"task": "measure", "model": str(model), "threads": 1, "cpus": None, "alarm_seconds": 3}
+    request = {"task": "measure", "models": [str(model)], "threads": 1, "cpus": None, "alarm_seconds": 3}
     request |= {"min_runs": 1, "min_seconds": 60, "max_warmup_seconds": 0}
     runner = boards.ROOT / "daqu_tf/devices/runner.py"
     done = subprocess.run([sys.executable, runner], input=json.dumps(request), text=True, capture_output=True, timeout=30)
