@@ -225,7 +225,7 @@ class _Bench:
     def _time_once(self, what: str, hashes: Sequence[str]) -> None:
         for start in range(0, len(hashes), _CHUNK):
             paths = [self.folder / f"{sha256}.tflite" for sha256 in hashes[start : start + _CHUNK]]
-            self.store.add(self.device.measure_each(paths, **self.settings.timing), self.identity, self.settings.timing)
+            self.store.add(self.device.measure_batch(paths, **self.settings.timing), self.identity, self.settings.timing)
             self.timed += len(paths)
             self.on_progress(what, start + len(paths), len(hashes))
 

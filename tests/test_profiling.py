@@ -74,7 +74,7 @@ def test_a_call_that_was_cut_off_goes_on(space, tmp_path):
 
 def test_a_file_that_the_device_cannot_run_is_named(space, tmp_path):
     class Refusing(HostDevice):
-        def measure_each(self, model_paths, **settings):
+        def measure_batch(self, model_paths, **settings):
             raise ModelError("m.tflite could not be run: export it again or leave it out.")
 
     with pytest.raises(DaquError, match="could not be run"):

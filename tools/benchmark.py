@@ -30,8 +30,7 @@ def _benchmark(argv: list[str]) -> None:
     latencies, faults = _measure(devices, argv)
     _print_table(argv, latencies)
     # After the timing, which it would disturb.
-    # benchmark_model on phones puts out no outputs.
-    parities = {text: _parities(devices[text], argv) for text in latencies if text != "host" and hasattr(devices[text], "outputs")}
+    parities = {text: _parities(devices[text], argv) for text in latencies if text != "host"}
     for text, found in parities.items():
         for path, parity in zip(argv, found):
             print(f"{text}: {path} {_say(parity)}")

@@ -3,9 +3,10 @@
 from typing import Any
 
 from daqu_tf.devices.android import AndroidDevice
-from daqu_tf.devices.base import Device, Latency
+from daqu_tf.devices.base import Device
 from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, ModelError
 from daqu_tf.devices.host import HostDevice
+from daqu_tf.devices.measurement import Latency
 from daqu_tf.devices.raspberry_pi import RaspberryPiDevice
 
 __all__ = [

@@ -81,6 +81,12 @@ class Adb:
         if done.returncode:
             raise self._fault(f"{done.stderr}\n{done.stdout}")
 
+    def pull(self, remote: str, path: str | os.PathLike) -> None:
+        """Copies a file from the phone."""
+        done = self._run("pull", remote, os.path.abspath(path))
+        if done.returncode:
+            raise self._fault(f"{done.stderr}\n{done.stdout}")
+
     def check(self) -> None:
         """Returns if the phone answers a command that takes no time."""
         if self._call("-s", self.serial, "shell", "true", timeout_seconds=_CHECK_SECONDS).returncode:

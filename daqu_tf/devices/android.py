@@ -10,13 +10,19 @@ import re
 import shlex
 import signal
 import tempfile
+import time
+import uuid
 from typing import Any
 
-from daqu_tf.devices import benchmark_model
+import numpy as np
+
+from daqu_tf.devices import benchmark_model, steadiness
 from daqu_tf.devices.adb import Adb
-from daqu_tf.devices.base import Device, Latency, check_timing, identity
+from daqu_tf.devices.base import Device, check_timing
 from daqu_tf.devices.benchmark_model import DELEGATES
 from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, DeviceTimeoutError, ModelError
+from daqu_tf.devices.host import HostDevice
+from daqu_tf.devices.measurement import Latency, identity
 
 FOLDER = "/data/local/tmp/daqu_tf"
 _RUNTIME = "benchmark_model"
@@ -94,25 +100,58 @@ class AndroidDevice(Device):
         check_timing(min_runs, min_seconds, max_warmup_seconds)
         file = _read(model_path, "model")
         device = self.fingerprint()
-        outputs, conditions = self._outputs(os.fspath(model_path), file, (min_runs, min_seconds, max_warmup_seconds))
-        runs = [benchmark_model.parse(output) for output in outputs]
+        self._cool_down()
+        processes = self._processes(os.fspath(model_path), file, (min_runs, min_seconds, max_warmup_seconds))
+        runs = [process.statistics(self.name) for process in processes]
         samples = tuple(run.typical_us for run in runs)
-        return Latency(
+        latency = Latency(
             samples_us=samples,
             run_medians_us=samples,
             warmup_runs=sum(run.warmup_runs or 0 for run in runs),
             threads=self.threads,
-            delegate=self._applied_delegate(outputs),
+            delegate=self._applied_delegate([process.output for process in processes]),
             runtime=_RUNTIME,
             runtime_version=self._program_sha256[:12],
             device=device,
             sha256=hashlib.sha256(file).hexdigest(),
             details=tuple(dataclasses.asdict(run) for run in runs),
             conditions=tuple(
-                {"before": before, "after": after, "peak_memory_bytes": run.peak_memory_bytes}
-                for run, before, after in zip(runs, conditions, conditions[1:])
+                {"before": process.before, "after": process.after, "peak_memory_bytes": run.peak_memory_bytes}
+                for process, run in zip(processes, runs)
             ),
         )
+        return self._judged(latency, *{flag for process, run in zip(processes, runs) for flag in run.flags(process.elapsed_us)})
+
+    def outputs(self, model_path: str | os.PathLike, images: np.ndarray | None = None) -> tuple[np.ndarray, float, int]:
+        """Runs a model; see `Device.outputs`. Older builds of `benchmark_model` give no outputs, which is a `ModelError`."""
+        model, file = os.fspath(model_path), _read(model_path, "model")
+        # What the program reads and writes are bare bytes; what they mean, the runtime here says.
+        inputs, form = HostDevice(timeout_seconds=self._adb.timeout_seconds).encode(model, images)
+        program = self._install(self._program, "benchmark_model-{}")
+        graph = self._install(file, "{}.tflite")
+        found = [self._output(model, program, graph, each[None]) for each in inputs]
+        shape, kind = form["output_shape"], np.dtype(form["output_type"])
+        if any(len(each) != math.prod(shape) * kind.itemsize for each in found):
+            raise ModelError(f"The outputs of {model} came back from {self.name} with another size: run it again.")
+        return np.concatenate([np.frombuffer(each, kind).reshape(shape) for each in found]), form["scale"], form["zero_point"]
+
+    def _output(self, model: str, program: str, graph: str, values: np.ndarray) -> bytes:
+        """The bytes that a model puts out for one input."""
+        source, sink = self._install(values.tobytes(), "{}.input"), f"{FOLDER}/{uuid.uuid4().hex}.output"
+        arguments = benchmark_model.output_arguments(graph, self.threads, self.delegate, values.shape, source, sink)
+        try:
+            says = self._call(model, [program, *arguments])
+            if self._adb.shell(["test", "-f", sink])[0]:
+                raise ModelError(
+                    f"This build of benchmark_model on {self.name} gives no outputs ({benchmark_model.failure(says)}): "
+                    "compare them elsewhere, or take a newer one."
+                )
+            with tempfile.TemporaryDirectory(prefix="daqu_") as folder:
+                self._adb.pull(sink, copy := pathlib.Path(folder, "output"))
+                return copy.read_bytes()
+        finally:
+            for each in (source, sink):
+                self._forget(each)
 
     def identity(self) -> dict[str, Any]:
         """See `Device.identity`; `runtime_version` is the hash of the program."""
@@ -146,6 +185,10 @@ class AndroidDevice(Device):
             "temperature_celsius": _temperature([value for key, value in rows if key == "zone"]),
         }
 
+    def temperature_celsius(self) -> float | None:
+        """See `Device.temperature_celsius`."""
+        return self.conditions()["temperature_celsius"]
+
     def _look(self, script: str) -> list[tuple[str, str]]:
         """Lines that a script prints, each a key and a value."""
         _, output = self._adb.script(script)
@@ -155,16 +198,19 @@ class AndroidDevice(Device):
         """Removes all that was pushed to the phone."""
         self._adb.shell(["rm", "-rf", FOLDER])
 
-    def _outputs(self, model: str, file: bytes, settings: tuple[int, float, float]) -> tuple[list[str], list[dict[str, Any]]]:
-        """What each process prints, and the conditions before each and after the last."""
+    def _processes(self, model: str, file: bytes, settings: tuple[int, float, float]) -> list["_Process"]:
+        """Runs the program, in one fresh process after the other."""
         program = self._install(self._program, "benchmark_model-{}")
         graph = self._install(file, "{}.tflite")
         arguments = benchmark_model.arguments(graph, self.threads, self.delegate, *settings)
-        outputs, conditions = [], [self.conditions()]
+        found, before = [], self.conditions()
         for _ in range(self.processes):
-            outputs.append(self._call(model, [program, *arguments]))
-            conditions.append(self.conditions())
-        return outputs, conditions
+            start = time.monotonic()
+            output = self._call(model, [program, *arguments])
+            elapsed_us, after = (time.monotonic() - start) * 1e6, self.conditions()
+            found.append(_Process(output, elapsed_us, before, after))
+            before = after
+        return found
 
     def _call(self, model: str, command: list[str]) -> str:
         """What the program prints."""
@@ -251,6 +297,25 @@ class AndroidDevice(Device):
             return DeviceSetupError(f"{self.serial} refused `core_mask` {self.core_mask:#x} ({reason}): give another.")
         reason = f"benchmark_model crashed with {_signal(status)}" if status > 128 else benchmark_model.failure(output)
         return ModelError(f"{model} could not be run on {self.serial} ({reason}): export it again or leave it out.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Process:
+    """What one process printed, how long it took by our clock, and the phone's conditions around it."""
+
+    output: str
+    elapsed_us: float
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+    def statistics(self, device: str) -> benchmark_model.Statistics:
+        """What it says of its calls, if a clock can have shown that."""
+        found = benchmark_model.parse(self.output)
+        spoilt = found.median_us is None and "clock" in found.flags(self.elapsed_us)
+        if spoilt or not steadiness.is_possible(found.typical_us, self.elapsed_us):
+            shown = f"calls of {found.typical_us / 1e6:.3g} s, {found.min_us} to {found.max_us} us"
+            raise steadiness.clock_fault(device, shown, self.elapsed_us)
+        return found
 
 
 def _signal(status: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from daqu_tf.devices import runner
 from daqu_tf.devices.errors import DeviceSetupError, ModelError
 from daqu_tf.devices.python_device import PythonDevice, one_of, read_answer
 
@@ -28,6 +29,7 @@ class HostDevice(PythonDevice):
     """
 
     kind = name = "host"
+    max_celsius = 95.0  # Many processors of desktops and laptops are built for that.
 
     def __init__(
         self,
@@ -41,12 +43,30 @@ class HostDevice(PythonDevice):
         self.timeout_seconds = timeout_seconds
         self._cpus = _choose_cpus(threads, cpu)
 
+    def temperature_celsius(self) -> float | None:
+        """See `Device.temperature_celsius`."""
+        return runner.conditions()["temperature_celsius"]
+
+    def encode(self, path: str | os.PathLike, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
+        """What `outputs` would feed a model, and of what form its outputs are; for devices that do not know that.
+
+        Returns:
+            The inputs, shape (N, H, W, C), in the file's own type; `output_shape`, `output_type`, `scale` and `zero_point`.
+        """
+        return self._exchange(os.fspath(path), {"task": "encode"}, images, "inputs")
+
     def _predict(self, path: str, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
+        return self._exchange(path, {"task": "predict"}, images, "outputs")
+
+    def _exchange(
+        self, path: str, request: dict[str, Any], images: np.ndarray | None, wanted: str
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Sends images and returns the array that comes back, with the answer."""
         with tempfile.TemporaryDirectory(prefix="daqu_") as folder:
-            source, sink = os.path.join(folder, "images.npy"), os.path.join(folder, "outputs.npy")
+            source, sink = os.path.join(folder, "images.npy"), os.path.join(folder, "found.npy")
             if images is not None:
                 np.save(source, images)
-            answer = self._run([path], {"task": "predict", "images": None if images is None else source, "outputs": sink})
+            answer = self._run([path], request | {"images": None if images is None else source, wanted: sink})
             return np.load(sink, allow_pickle=False), answer
 
     def _run(self, paths: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:

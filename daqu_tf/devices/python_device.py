@@ -5,13 +5,16 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from daqu_tf.devices.base import Device, Latency, check_timing, identity
+from daqu_tf.devices import steadiness
+from daqu_tf.devices.base import Device, check_timing
 from daqu_tf.devices.errors import DeviceError, DeviceSetupError, ModelError
+from daqu_tf.devices.measurement import Latency, identity
 
 _MAGIC = b"TFL3"
 
@@ -45,14 +48,14 @@ class PythonDevice(Device):
         (latency,) = self._measure([model_path], min_runs, min_seconds, max_warmup_seconds)
         return latency
 
-    def measure_each(
+    def measure_batch(
         self,
         model_paths: Sequence[str | os.PathLike],
         min_runs: int = 50,
         min_seconds: float = 0.2,
         max_warmup_seconds: float = 1.0,
     ) -> list[Latency]:
-        """All in one process, unless one of them does not run; see `Device.measure_each`."""
+        """All in one process, unless one of them does not run; see `Device.measure_batch`."""
         settings = (min_runs, min_seconds, max_warmup_seconds)
         try:
             return self._measure(model_paths, *settings)
@@ -65,30 +68,21 @@ class PythonDevice(Device):
         check_timing(min_runs, min_seconds, max_warmup_seconds)
         paths = [_checked(path) for path in model_paths]
         settings = {"min_runs": min_runs, "min_seconds": min_seconds, "max_warmup_seconds": max_warmup_seconds}
+        self._cool_down()
+        start = time.monotonic()
         answer = self._run(paths, {"task": "measure"} | settings)
+        elapsed_us = (time.monotonic() - start) * 1e6
         try:
-            return [self._latency(**each) for _, each in zip(paths, answer["answers"], strict=True)]
-        except (KeyError, TypeError, ValueError) as error:
+            return [self._latency(elapsed_us, **each) for _, each in zip(paths, answer["answers"], strict=True)]
+        except DeviceError:  # Which is a ValueError too.
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(
                 f"{one_of(paths)} was answered with other fields than expected ({one_line(str(error))}): run it again."
             ) from error
 
     def outputs(self, model_path: str | os.PathLike, images: np.ndarray | None = None) -> tuple[np.ndarray, float, int]:
-        """Runs a model on images and returns what it puts out, untouched.
-
-        Args:
-            model_path: A `.tflite` file with one input, of batch size 1, and one output.
-            images: float32, shape (N, H, W, C), in [0, 1]; quantized by the input's own scale and zero point. None takes one
-                image of the file's shape, random and the same on every device.
-
-        Returns:
-            The outputs, shape (N, classes), in the file's own type; their scale and zero point, 0.0 and 0 if float.
-
-        Raises:
-            ModelError: The model does not run or takes other images.
-            DeviceLostError: The device does not answer.
-            DeviceSetupError: Something has to be mended first.
-        """
+        """See `Device.outputs`."""
         path = _checked(model_path)
         try:
             raw, answer = self._predict(path, None if images is None else np.asarray(images, np.float32))
@@ -98,11 +92,6 @@ class PythonDevice(Device):
         except (KeyError, ValueError, EOFError) as error:
             raise ModelError(f"The outputs of {path} came back garbled ({one_line(str(error))}): run it again.") from error
 
-    def predict(self, model_path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
-        """Returns the logits of images as float32, shape (N, classes); see `outputs` for the arguments and errors."""
-        raw, scale, zero_point = self.outputs(model_path, images)
-        return (raw.astype(np.float32) - zero_point) * np.float32(scale) if scale else raw.astype(np.float32)
-
     @abc.abstractmethod
     def _run(self, paths: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:
         """Sends one request, about these models, to a fresh process and returns its answer."""
@@ -111,17 +100,22 @@ class PythonDevice(Device):
     def _predict(self, path: str, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
         """Returns the raw outputs and the answer."""
 
-    def _latency(self, samples_us: list[float], device: dict[str, Any], conditions: dict[str, Any], **others: Any) -> Latency:
-        samples = tuple(map(float, samples_us))
-        if not samples:
-            raise ValueError("no samples")
-        return Latency(
+    def _latency(
+        self, elapsed_us: float, samples_us: list[float], device: dict[str, Any], conditions: dict[str, Any], **others: Any
+    ) -> Latency:
+        taken = tuple(map(float, samples_us))
+        if not taken or not {"before", "after"} <= conditions.keys():
+            raise ValueError("no samples, or no conditions")
+        samples = steadiness.possible(taken, elapsed_us, self.name)
+        latency = Latency(
             samples_us=samples,
             run_medians_us=(float(np.median(samples)),),
             device=self._fingerprint(device),
             conditions=(conditions,),
             **others,
         )
+        flags = [("clock", len(samples) < len(taken)), ("spread", latency.relative_spread > steadiness.SPREAD)]
+        return self._judged(latency, *(flag for flag, raised in flags if raised))
 
     def _fingerprint(self, device: dict[str, Any]) -> dict[str, Any]:
         """What the runner says of the machine, and what only this side knows."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from daqu_tf.devices import runner
 from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, DeviceTimeoutError, ModelError
 from daqu_tf.devices.python_device import PythonDevice, one_line, one_of, read_answer
 from daqu_tf.devices.ssh import SshConnection
@@ -29,6 +30,7 @@ _PUT = (
 # With more to do after it, the shell stays and makes a status of the signal that a process dies of.
 _RUN = '"$@"; exit $?'
 _FETCH = 'cat "$1"'
+_TEMPERATURES = 'for zone in /sys/class/thermal/thermal_zone*/temp; do cat "$zone"; done 2>/dev/null; exit 0'
 _REMOVE = 'rm -f "$@"'
 _NOT_STARTED = (126, 127)  # Not executable; not found.
 _CHECK_SECONDS = 20  # Longer than ssh takes to find out that nobody is there.
@@ -74,15 +76,20 @@ class RaspberryPiDevice(PythonDevice):
         """See `Device.check`."""
         self._ssh.run("true", timeout_seconds=_CHECK_SECONDS)
 
+    def temperature_celsius(self) -> float | None:
+        """See `Device.temperature_celsius`."""
+        words = self._ssh.run(_TEMPERATURES, timeout_seconds=_CHECK_SECONDS).stdout.decode(errors="replace").split()
+        return max((int(word) / 1000 for word in words if runner.is_number(word)), default=None)
+
     def _run(self, paths: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:
         files = [(".py", _RUNNER.read_bytes()), *((".tflite", pathlib.Path(path).read_bytes()) for path in paths)]
-        runner, *models = self._place(files)
+        program, *models = self._place(files)
         request = request | {"models": models, "threads": self.threads, "cpus": self._cpus}
         # The board ends what hangs there, since nothing else does when ssh is gone.
         request["alarm_seconds"] = math.ceil(self.timeout_seconds) + 5
         question = json.dumps(request).encode()
         try:
-            done = self._ssh.run(_RUN, self.python, runner, stdin=question, timeout_seconds=self.timeout_seconds)
+            done = self._ssh.run(_RUN, self.python, program, stdin=question, timeout_seconds=self.timeout_seconds)
         except DeviceTimeoutError as error:
             self.check()  # If the board answers, it is the process that hangs.
             fault = ModelError if paths else DeviceSetupError

@@ -7,6 +7,7 @@ a shell.
     {"task": "measure", "models": [PATH, ...], "threads": 1, "cpus": [1],
      "min_runs": 50, "min_seconds": 0.2, "max_warmup_seconds": 1}
     {"task": "predict", "models": [PATH], "threads": 1, "cpus": [1], "images": IN.npy, "outputs": OUT.npy}
+    {"task": "encode", "models": [PATH], "threads": 1, "cpus": [1], "images": IN.npy, "inputs": OUT.npy}
     {"task": "describe", "threads": 1, "cpus": [1]}
 
 "cpus" of null is the last ones there are. "images" of null is one random image, the same everywhere. A process that is to end by
@@ -37,7 +38,7 @@ def main() -> None:
             signal.alarm(request["alarm_seconds"])
         # Before numpy and the runtime are imported, since they size their thread pools by the cpus they may use.
         pin(request["cpus"], request["threads"])
-        answer = {"measure": measure, "predict": predict, "describe": describe}[request["task"]](request)
+        answer = {"measure": measure, "predict": predict, "encode": encode, "describe": describe}[request["task"]](request)
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         answer = {"error": f"{type(error).__name__}: {error}", "setup": full or isinstance(error, (ImportError, SetupError))}
@@ -70,10 +71,10 @@ def measure_one(model: str, request: dict) -> dict:
     """Times one model's calls."""
     interpreter, answer = open_model(model, request["threads"])
     fill_inputs(interpreter)
-    before = conditions()
-    warmup_runs = warm_up(interpreter.invoke, int(request["max_warmup_seconds"] * 1e9))
+    warmup_runs, steady = warm_up(interpreter.invoke, int(request["max_warmup_seconds"] * 1e9))
+    before = conditions()  # Not earlier: governors raise the frequency when there is work, and only a fall of it is telling.
     samples = sample(interpreter.invoke, request["min_runs"], int(request["min_seconds"] * 1e9))
-    found = {"before": before, "after": conditions(), "peak_memory_bytes": peak_memory_bytes()}
+    found = {"before": before, "after": conditions(), "steady": steady, "peak_memory_bytes": peak_memory_bytes()}
     return {**answer, "warmup_runs": warmup_runs, "samples_us": [ns / 1000 for ns in samples], "conditions": found}
 
 
@@ -83,13 +84,7 @@ def predict(request: dict) -> dict:
 
     interpreter, answer = open_model(request["models"][0], request["threads"])
     (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
-    shape = tuple(source["shape"].tolist())
-    if request["images"] is None:
-        images = np.random.default_rng(0).random(shape, np.float32)
-    else:
-        images = np.load(request["images"], mmap_mode="r", allow_pickle=False)
-    if (1, *images.shape[1:]) != shape:
-        raise ValueError(f"it takes a batch of shape {shape}, but an image has {images.shape[1:]}")
+    images = images_for(source, request)
     outputs = np.empty((len(images), *sink["shape"][1:]), sink["dtype"])
     for index, image in enumerate(images):
         interpreter.set_tensor(source["index"], quantized(image[None], source))
@@ -98,6 +93,32 @@ def predict(request: dict) -> dict:
     np.save(request["outputs"], outputs)
     scale, zero_point = sink["quantization"]
     return {**answer, "scale": scale, "zero_point": zero_point}
+
+
+def encode(request: dict) -> dict:
+    """Saves what `predict` would feed the model, shape (N, H, W, C), and says of what form its outputs are."""
+    import numpy as np
+
+    interpreter, answer = open_model(request["models"][0], request["threads"])
+    (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
+    np.save(request["inputs"], quantized(np.asarray(images_for(source, request)), source))
+    scale, zero_point = sink["quantization"]
+    outputs = {"output_shape": sink["shape"].tolist(), "output_type": np.dtype(sink["dtype"]).name}
+    return {**answer, **outputs, "scale": scale, "zero_point": zero_point}
+
+
+def images_for(source: dict, request: dict):
+    """The images of a request, shape (N, H, W, C)."""
+    import numpy as np
+
+    shape = tuple(source["shape"].tolist())
+    if request["images"] is None:
+        images = np.random.default_rng(0).random(shape, np.float32)
+    else:
+        images = np.load(request["images"], mmap_mode="r", allow_pickle=False)
+    if (1, *images.shape[1:]) != shape:
+        raise ValueError(f"it takes a batch of shape {shape}, but an image has {images.shape[1:]}")
+    return images
 
 
 def describe(request: dict) -> dict:
@@ -226,15 +247,16 @@ def quantized(values, tensor: dict):
     return np.clip(np.rint(values / np.float32(scale)) + zero_point, limits.min, limits.max).astype(dtype)
 
 
-def warm_up(call, max_ns: int) -> int:
-    """Calls until the medians of two blocks in a row agree; returns the number of calls."""
+def warm_up(call, max_ns: int) -> tuple:
+    """Calls until the medians of two blocks in a row agree; returns the number of calls, and whether they did in time."""
     runs, before, end = 0, 0, time.perf_counter_ns() + max_ns
     while True:
         block = sorted(sample(call, _WARMUP_BLOCK_RUNS, _WARMUP_BLOCK_NS))
         median = block[len(block) // 2]
         runs += len(block)
-        if abs(median - before) <= _STEADY * median or time.perf_counter_ns() >= end:
-            return runs
+        steady = abs(median - before) <= _STEADY * median
+        if steady or time.perf_counter_ns() >= end:
+            return runs, steady
         before = median
 
 

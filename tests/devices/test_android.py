@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -13,11 +14,13 @@ import time
 
 import adbd
 import benchmark_outputs
+import fake_benchmark_model
+import numpy as np
 import pytest
 import tflite_networks
 
-from daqu_tf import export, targets
-from daqu_tf.devices import AndroidDevice, DeviceLostError, DeviceSetupError, ModelError
+from daqu_tf import export, targets, tflite_file
+from daqu_tf.devices import AndroidDevice, DeviceLostError, DeviceSetupError, HostDevice, ModelError
 from daqu_tf.devices import adb as adb_client
 
 pytestmark = pytest.mark.devices
@@ -84,7 +87,7 @@ def model(tmp_path):
 def program(tmp_path):
     """A benchmark_model that writes its arguments to `arguments` and says what it is told."""
 
-    def make(output=benchmark_outputs.MEDIANS, then="exit 0", name="benchmark_model"):
+    def make(output=benchmark_outputs.QUICK, then="exit 0", name="benchmark_model"):
         says = f"cat <<'END'\n{output}\nEND" if output else ""
         return adbd.write_script(tmp_path / name, f'printf "%s\\n" "$@" >"$ROOT/arguments"\n{says}\n{then}')
 
@@ -95,23 +98,58 @@ def device(phone, program, **settings):
     return AndroidDevice(phone.serial, program, adb=ADB, **settings)
 
 
-def test_the_tool_times_on_a_phone_and_on_this_machine(plug_in, program, tmp_path, monkeypatch):
-    model, table = tmp_path / "real.tflite", tmp_path / "latencies.json"
-    export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), model)
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    path = tmp_path_factory.mktemp("real") / "real.tflite"
+    export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), path)
+    return path
+
+
+def test_its_outputs_are_those_of_the_host(plug_in, real, tmp_path):
+    phone = plug_in()
+    found = device(phone, fake_benchmark_model.program(tmp_path / "benchmark_model"), processes=1)
+    shape = tflite_file.read(real.read_bytes()).tensors[0].shape
+    for images in (None, np.random.default_rng(3).random((2, *shape[1:]), np.float32)):
+        here, there = HostDevice().outputs(real, images), found.outputs(real, images)
+        np.testing.assert_array_equal(there[0], here[0])
+        assert there[0].dtype == np.int8 and there[1:] == here[1:] and len(there[0]) == (1 if images is None else 2)
+    np.testing.assert_array_equal(found.predict(real, images), HostDevice().predict(real, images))
+    assert sorted(path.suffix for path in (phone.root / FOLDER).iterdir()) == ["", ".tflite"]
+    latency = found.measure(real, **FAST)
+    assert 0 < latency.median_us < 100_000 and latency.delegate == "xnnpack" and latency.details[0]["count"] >= 20
+    with pytest.raises(ModelError, match="it takes a batch of shape"):
+        found.outputs(real, np.zeros((1, 3, 3, 1)))
+
+
+@pytest.mark.parametrize("then", ["exit 0", "echo 'Unconsumed cmdline flags: --output_filepath' >&2; exit 0"])
+def test_a_program_that_gives_no_outputs_says_so(plug_in, program, real, then):
+    with pytest.raises(ModelError, match="gives no outputs .*: compare them elsewhere, or take a newer one"):
+        device(plug_in(), program(then=then)).outputs(real)
+
+
+def test_outputs_of_another_size_are_refused(plug_in, program, real):
+    writes = 'for flag; do case $flag in --output_filepath=*) echo short >"${flag#*=}";; esac; done'
+    with pytest.raises(ModelError, match="came back from android:.* with another size"):
+        device(plug_in(), program(then=writes)).outputs(real)
+
+
+def test_the_tool_times_on_a_phone_and_on_this_machine(plug_in, real, tmp_path, monkeypatch):
+    table, program = tmp_path / "latencies.json", fake_benchmark_model.program(tmp_path / "benchmark_model")
     phone = f"android:{plug_in().serial}"
     monkeypatch.setenv("PATH", str(ADB.parent), prepend=os.pathsep)
-    flags = [f"--device={phone}", "--device=host", f"--benchmark_model={program()}", "--repeats=1", f"--json={table}", str(model)]
+    flags = [f"--device={phone}", "--device=host", f"--benchmark_model={program}", "--repeats=1", f"--json={table}", str(real)]
     done = subprocess.run([sys.executable, "-m", "daqu_tf.tools.benchmark", *flags], check=True, capture_output=True, text=True)
-    assert "51891.0" in done.stdout and "outputs" not in done.stdout
-    assert {row["device_name"]: row["runtime"] for row in json.loads(table.read_text())} == {
-        phone: "benchmark_model",
-        "host": "ai-edge-litert",
-    }
+    assert f"{phone}: {real} gives the very outputs of the host." in done.stdout
+    rows = {row["device_name"]: row for row in json.loads(table.read_text())}
+    assert {name: row["runtime"] for name, row in rows.items()} == {phone: "benchmark_model", "host": "ai-edge-litert"}
+    assert rows[phone].keys() == rows["host"].keys() and rows[phone]["parity_with_host"]["largest_difference"] == 0
 
 
-def fails(phone, program, model, sentence, kind=ModelError, **settings):
+def fails(phone, program, model, sentence, kind=ModelError, cool=None, **settings):
     with pytest.raises(kind, match=sentence) as caught:
-        device(phone, program, **settings).measure(model, **FAST)
+        found = device(phone, program, **settings)
+        found.cool_seconds = cool or found.cool_seconds
+        found.measure(model, **FAST)
     assert str(caught.value).isprintable() and str(caught.value).endswith(".")
     return str(caught.value)
 
@@ -120,8 +158,8 @@ def fails(phone, program, model, sentence, kind=ModelError, **settings):
 def test_a_file_is_timed(plug_in, program, model, features):
     phone = plug_in(features=features)
     latency = device(phone, program(), threads=2).measure(model, **FAST)
-    assert latency.samples_us == latency.run_medians_us == (51891.0,) * 3
-    assert (latency.median_us, latency.warmup_runs, latency.threads, latency.delegate) == (51891, 27, 2, "xnnpack")
+    assert latency.samples_us == latency.run_medians_us == (51.891,) * 3
+    assert (latency.median_us, latency.warmup_runs, latency.threads, latency.delegate) == (51.891, 27, 2, "xnnpack")
     assert latency.sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
     assert (
         latency.runtime == "benchmark_model" and latency.runtime_version == hashlib.sha256(program().read_bytes()).hexdigest()[:12]
@@ -196,9 +234,71 @@ def test_what_cannot_be_read_is_left_out(plug_in, program, model):
 
 @pytest.mark.parametrize("name", ["MEDIANS", "MEANS", "AVERAGES", "NO_STATS", "LOGCAT", "PROFILE"])
 def test_every_format_passes_through_adb(plug_in, program, model, name):
-    latency = device(plug_in(features=""), program(getattr(benchmark_outputs, name)), processes=1).measure(model, **FAST)
+    longest = {"MEANS": 3.2, "LOGCAT": 3.1, "MEDIANS": 0.7}.get(name, 0.1)  # Of its calls, in seconds.
+    says = program(getattr(benchmark_outputs, name), f"sleep {longest}")
+    latency = device(plug_in(features=""), says, processes=1).measure(model, **FAST)
     typical = {"MEDIANS": 51891, "MEANS": 2.95034e6, "AVERAGES": 79760.9, "NO_STATS": 2177.1, "LOGCAT": 2709263, "PROFILE": 79732}
-    assert latency.samples_us == (typical[name],)
+    assert latency.samples_us == (typical[name],) and latency.flags == ()
+
+
+QUICK = benchmark_outputs.QUICK
+JUMPED = QUICK.replace("min=49.088", "min=-3599999990")
+NO_MEDIAN = re.sub(r" p5=.*", "", JUMPED)
+
+
+@pytest.mark.parametrize(
+    ("output", "flags"),
+    [
+        (QUICK, ()),
+        (JUMPED, ("clock",)),
+        (QUICK.replace("max=686.105", "max=1.8e+19"), ("clock",)),
+        (re.sub(r" p5=.*", "", QUICK), ("spread",)),  # A mean, of calls that differ as much as these do.
+    ],
+)
+def test_doubtful_statistics_are_flagged(plug_in, program, model, output, flags):
+    latency = device(plug_in(), program(output), processes=2).measure(model, **FAST)
+    assert latency.flags == flags and len(latency.samples_us) == 2
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        NO_MEDIAN,
+        re.sub("median=[0-9.]+", "median=-51", QUICK),
+        re.sub("median=[0-9.]+", "median=0", QUICK),
+        re.sub("median=[0-9.]+", "median=1.8e+19", QUICK),
+        "Inference (avg): -3.2e+06",
+        "Inference (avg): 0",
+        "Inference (avg): 3600000000",
+    ],
+)
+def test_times_that_cannot_be_are_a_fault_of_the_clock(plug_in, program, model, output):
+    fails(plug_in(), program(output), model, "The clock of android:.* jumped or is wrong .*: let it set its time", DeviceLostError)
+
+
+def test_a_phone_that_is_too_hot(plug_in, program, model):
+    phone = plug_in()
+    sensor = phone.root / "sys/class/thermal/thermal_zone1/temp"
+    sensor.write_text("91000")
+    fails(phone, program(), model, "has 91 degrees Celsius before it has timed anything.*give it air", DeviceSetupError, cool=0.5)
+    heat = program("", f"echo 85000 >{sensor}; cat <<'END'\n{QUICK}\nEND", name="heats")
+    sensor.write_text("41200")
+    found = device(phone, heat, processes=1)
+    found.cool_seconds = 0.5
+    assert found.measure(model, **FAST).flags == ("throttled",)  # And the next one, after a wait that does not help.
+    assert found.measure(model, **FAST).flags == ("throttled",)
+    cooler = threading.Timer(1, lambda: sensor.write_text("41200"))
+    cooler.start()
+    found.cool_seconds, found._program = 30, program().read_bytes()
+    start = time.monotonic()
+    assert found.measure(model, **FAST).flags == () and 0.5 < time.monotonic() - start < 20
+
+
+def test_a_frequency_that_falls(plug_in, program, model):
+    phone = plug_in()
+    clocks = f"for clock in {phone.root}/sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq; do echo 1500000 >$clock; done"
+    says = program("", f"{clocks}; cat <<'END'\n{QUICK}\nEND")
+    assert device(phone, says, processes=1).measure(model, **FAST).flags == ("throttled",)
 
 
 def test_files_are_pushed_once(plug_in, program, model, tmp_path):
@@ -269,7 +369,7 @@ def test_the_only_phone_needs_no_serial(plug_in, program, model):
 
 def test_a_phone_that_asks_for_the_key_is_given_it(plug_in, program, model):
     phone = plug_in("ask")
-    assert device(phone, program()).measure(model, **FAST).median_us == 51891
+    assert device(phone, program()).measure(model, **FAST).median_us == 51.891
     assert phone.authorized
 
 
@@ -284,7 +384,7 @@ def test_a_delegate_that_was_applied_is_named(plug_in, program, model, delegate)
         f"INFO: Explicitly applied {delegate.upper()} delegate, and the model graph will be completely executed by the delegate.\n"
     )
     phone = plug_in()
-    assert device(phone, program(said + benchmark_outputs.MEANS), delegate=delegate).measure(model, **FAST).delegate == delegate
+    assert device(phone, program(said + benchmark_outputs.QUICK), delegate=delegate).measure(model, **FAST).delegate == delegate
     assert f"--use_{delegate}=true" in (phone.root / "arguments").read_text()
 
 
@@ -294,7 +394,7 @@ def test_hostile_names_reach_no_shell(plug_in, program, model, name, tmp_path, m
     phone = plug_in()
     path = model.rename(f"{name}.tflite")  # Relative, so that it begins as it does.
     program(name=f"{name}.program")
-    assert AndroidDevice(phone.serial, f"{name}.program", adb=ADB).measure(path, **FAST).median_us == 51891
+    assert AndroidDevice(phone.serial, f"{name}.program", adb=ADB).measure(path, **FAST).median_us == 51.891
     assert not any(name in text for text in phone.commands + phone.pushed)
     assert not list(tmp_path.rglob("pwned"))
 
@@ -380,7 +480,7 @@ def test_after_a_fault_it_goes_on(plug_in, program, model):
     phone = plug_in("corrupt")
     fails(phone, program(), model, "changed on its way", DeviceLostError)
     phone.fault = None
-    assert device(phone, program()).measure(model, **FAST).median_us == 51891
+    assert device(phone, program()).measure(model, **FAST).median_us == 51.891
 
 
 def test_a_command_that_hangs(plug_in, program, model):

@@ -124,13 +124,16 @@ def test_measure_many_takes_turns_and_keeps_the_order(models):
     first, second = Recorder().measure_many(models[:2], repeats=3, seed=5, **FAST)
     assert [first.sha256, second.sha256] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in models[:2]]
     assert all(set(seen[turn : turn + 2]) == set(models[:2]) for turn in (0, 2, 4))
-    assert len(first.run_medians_us) == 3 and len(first.samples_us) >= 60
+    assert len(first.run_medians_us) >= 3 and len(first.samples_us) >= 60
 
 
 def test_orders_change_between_turns_and_follow_the_seed():
     class Fake(Device):
         def identity(self):
             return {}
+
+        def outputs(self, model_path, images=None):
+            raise NotImplementedError
 
         def measure(self, model_path):
             self.seen.append(model_path)
