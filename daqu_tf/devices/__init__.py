@@ -5,6 +5,7 @@ from typing import Any
 from daqu_tf.devices.android import AndroidDevice
 from daqu_tf.devices.base import Device
 from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, ModelError
+from daqu_tf.devices.group import DeviceGroup, Patience
 from daqu_tf.devices.host import HostDevice
 from daqu_tf.devices.measurement import Latency
 from daqu_tf.devices.raspberry_pi import RaspberryPiDevice
@@ -13,11 +14,13 @@ __all__ = [
     "AndroidDevice",
     "Device",
     "DeviceError",
+    "DeviceGroup",
     "DeviceLostError",
     "DeviceSetupError",
     "HostDevice",
     "Latency",
     "ModelError",
+    "Patience",
     "RaspberryPiDevice",
     "connect",
 ]
@@ -30,16 +33,23 @@ _KINDS = {
 }
 
 
-def connect(text: str, **options: Any) -> Device:
+def connect(text: str, patience: Patience | None = None, **options: Any) -> Device:
     """Returns the device of a text.
 
     Args:
-        text: `host`, this machine; `raspberry_pi:[user@]host[:port]`, any Linux board; or `android:SERIAL`, a phone.
+        text: `host`, this machine; `raspberry_pi:[user@]host[:port]`, any Linux board; or `android:SERIAL`, a phone. Several of
+            one kind, with commas between them, share the work: `android:SERIAL,android:SERIAL`.
+        patience: With it the device is waited for when it is lost, as several are in any case: see `DeviceGroup`.
         **options: What the class of that device takes, such as `threads`.
 
     Raises:
         DeviceSetupError: There is no such kind of device, or its address is none.
     """
+    devices = [_connect(each, options) for each in text.split(",")]
+    return DeviceGroup(devices, patience) if patience or len(devices) > 1 else devices[0]
+
+
+def _connect(text: str, options: dict[str, Any]) -> Device:
     kind, _, address = text.partition(":")
     made, needs = _KINDS.get(kind, (None, ""))
     if made is None or bool(address) != bool(needs):
