@@ -142,6 +142,20 @@ class LatencyTable:
         if device is not None and (changed := _difference(self.device, device)):
             raise DaquError(f"The latency table is of another device or runtime ({changed}): {_MAKE_ONE} for this one.")
 
+    def summary(self) -> str:
+        """How it was measured and how far off it is, in sentences."""
+        evidence, error = self.evidence, self.evidence["validation"]
+        low, high = error["range_us"]
+        drift = ", ".join(f"{share:+.1%}" for share in evidence["drift"][1:])
+        return (
+            f"{evidence['blocks']} blocks in {evidence['minutes']:.1f} minutes; later turns differ from the first by {drift}; "
+            f"{evidence['unsteady_blocks']} blocks stayed unsteady.\n"
+            f"On {error['subnets']} other subnets of {low:.1f} to {high:.1f} us its error is {error['median_error']:.1%} in the "
+            f"median and {error['p90_error']:.1%} at the 90th percentile, Kendall's tau {error['kendall_tau']:.3f}.\n"
+            f"Timed twice, the device differs from itself by {error['control_median_error']:.1%} and "
+            f"{error['control_p90_error']:.1%}, tau {error['control_kendall_tau']:.3f}."
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The table as a JSON object."""
         return {"format": FORMAT, **dataclasses.asdict(self)}

@@ -5,6 +5,7 @@ import time
 
 _LINE_SECONDS = 30.0  # Between lines where the output is a file, in which a line cannot be rewritten.
 _TERMINAL_SECONDS = 0.5
+_BAR_LETTERS = 24
 
 
 class Progress:
@@ -51,6 +52,28 @@ class Progress:
         start, clear = ("\r", "\x1b[K") if self._live else ("", "")
         self._stream.write(f"{start}{line.rstrip()}{clear}{end}")
         self._stream.flush()
+
+
+class TurnBars:
+    """Shows how far each of several turns is, as a bar.
+
+    Args:
+        progress: Prints it; one of its own by default.
+    """
+
+    def __init__(self, progress: Progress | None = None):
+        self.progress, self._what = progress or Progress(), ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Shows that `done` of `total` are done of the turn `what`."""
+        if what != self._what:
+            self.progress.begin(what)
+            self._what, self._began = what, time.monotonic()
+        filled = _BAR_LETTERS * done // total
+        left = (time.monotonic() - self._began) * (total - done) / done
+        self.progress.update(f"[{'#' * filled}{'.' * (_BAR_LETTERS - filled)}] {done} of {total}", left)
+        if done == total:
+            self.progress.end(f"{total} files timed")
 
 
 def minutes(seconds: float) -> str:

@@ -17,6 +17,7 @@ from daqu_tf import atomic
 from daqu_tf.errors import DaquError
 from daqu_tf.tools import command, device_flags
 
+_DEVICES = flags.DEFINE_multi_string("device", ["host"], f"{device_flags.DEVICE_HELP} Given several times, they work side by side.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Processes for each file.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", None, "File for all samples; none by default.")
 
@@ -26,7 +27,9 @@ def _benchmark(argv: list[str]) -> None:
         raise DaquError("No file to time: name one or more .tflite files.")
     if _JSON.value and not os.access(pathlib.Path(_JSON.value).resolve().parent, os.W_OK):
         raise DaquError(f"{_JSON.value} cannot be written: choose another --json.")
-    devices = device_flags.connect_all()
+    from daqu_tf.devices import connect_with
+
+    devices = {text: connect_with(text, **device_flags.options()) for text in _DEVICES.value}
     latencies, faults = _measure(devices, argv)
     _print_table(argv, latencies)
     # After the timing, which it would disturb.
@@ -113,7 +116,7 @@ def _row(text: str, path: str, latency: Any, parity: dict[str, Any] | None) -> d
 
 def main() -> None:
     """The console script."""
-    command.main(_benchmark, __doc__, modules=(device_flags.__name__, __name__), positional=True)
+    command.main(_benchmark, __doc__, modules=(__name__, device_flags.__name__), positional=True)
 
 
 if __name__ == "__main__":

@@ -17,16 +17,16 @@ from daqu_tf.errors import DaquError
 from daqu_tf.tools import command, device_flags
 
 _SPACE = flags.DEFINE_string("space", None, f"Search space: {', '.join(spaces.SPACES)}, or a .json file.")
-_TARGET = flags.DEFINE_string("target", "litert_cpu", f"What the networks are for: {', '.join(targets.TARGETS)}.")
+_TARGET = flags.DEFINE_string("target", None, f"What they are for: {', '.join(targets.TARGETS)}; by default what fits the device.")
 _DATASET = flags.DEFINE_string(
     "dataset", None, "Data set that the space is for, if its images or classes are others, as of daqu-run."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The .json file of the table.")
+_DEVICE = flags.DEFINE_string("device", "host", device_flags.DEVICE_HELP)
 _STORE = flags.DEFINE_string("store", "~/.cache/daqu_tf/latencies.sqlite", "SQLite file in which all that was timed is kept.")
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Times that every file is timed, in another order each time.", lower_bound=2)
 _SUBNETS = flags.DEFINE_integer("subnets", 24, "Whole subnets for the correction, and as many others for the error.", lower_bound=8)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the orders and the choice of subnets.", lower_bound=0)
-_BAR = 24  # Letters of the bar.
 
 
 def _profile(argv: list[str]) -> None:
@@ -34,16 +34,20 @@ def _profile(argv: list[str]) -> None:
     path = pathlib.Path(_OUTPUT.value)
     if path.suffix != ".json" or not os.access(path.resolve().parent, os.W_OK):
         raise DaquError(f"`output` must be a .json file in a folder that can be written to, but received {path}.")
-    target = targets.get(_TARGET.value)
-    space = target.restrict(_space())
+    nominal = _space()
+    from daqu_tf.devices import Patience, connect_with
     from daqu_tf.measurements import MeasurementStore
     from daqu_tf.profiling import Settings, profile
+    from daqu_tf.progress import TurnBars
 
     settings = Settings(_REPEATS.value, calibration=_SUBNETS.value, validation=_SUBNETS.value, seed=_SEED.value)
     store = MeasurementStore(pathlib.Path(_STORE.value).expanduser())
-    table = profile(device_flags.connect_one(), space, target.storage, store, settings, _Bars())
+    bars = TurnBars()
+    device = connect_with(_DEVICE.value, patience=Patience(notify=bars.progress.warn), **device_flags.options())
+    target = targets.for_device(device.identity(), _TARGET.value)
+    table = profile(device, target.restrict(nominal), target.storage, store, settings, bars)
     table.save(path)
-    print(_summary(table))
+    print(table.summary())
     print(f"The table: {path}")
 
 
@@ -55,38 +59,6 @@ def _space() -> spaces.SearchSpace:
 
     dataset = data.load(_DATASET.value, _SEED.value)
     return space.for_images(dataset.image_shape, dataset.num_classes)
-
-
-class _Bars:
-    """Shows how far each turn is."""
-
-    def __init__(self):
-        from daqu_tf.progress import Progress
-
-        self._progress, self._what = Progress(), ""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what != self._what:
-            self._progress.begin(what)
-            self._what = what
-        filled = _BAR * done // total
-        self._progress.update(f"[{'#' * filled}{'.' * (_BAR - filled)}] {done} of {total}", None)
-        if done == total:
-            self._progress.end(f"{total} files")
-
-
-def _summary(table) -> str:
-    evidence, error = table.evidence, table.evidence["validation"]
-    low, high = error["range_us"]
-    drift = ", ".join(f"{share:+.1%}" for share in evidence["drift"][1:])
-    return (
-        f"{evidence['blocks']} blocks in {evidence['minutes']:.1f} minutes; later turns differ from the first by {drift}; "
-        f"{evidence['unsteady_blocks']} blocks stayed unsteady.\n"
-        f"On {error['subnets']} other subnets of {low:.1f} to {high:.1f} us its error is {error['median_error']:.1%} in the median "
-        f"and {error['p90_error']:.1%} at the 90th percentile, Kendall's tau {error['kendall_tau']:.3f}.\n"
-        f"Timed twice, the device differs from itself by {error['control_median_error']:.1%} and "
-        f"{error['control_p90_error']:.1%}, tau {error['control_kendall_tau']:.3f}."
-    )
 
 
 def main() -> None:
