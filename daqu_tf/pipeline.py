@@ -23,7 +23,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.finalist import OVERHEAD_SECONDS, OVERHEAD_SECONDS_AN_IMAGE, FinalistProcesses
 from daqu_tf.latency import LatencyTable
 from daqu_tf.output import Clock, read_json
-from daqu_tf.progress import Progress, TurnBars
+from daqu_tf.progress import Progress, bar
 from daqu_tf.schedule import Schedule, check_batch_size, make_schedule
 from daqu_tf.space import SearchSpace
 from daqu_tf.targets import Target
@@ -200,7 +200,12 @@ class _Job:
             table = LatencyTable.load(self.config.latency_table)
         else:
             store = MeasurementStore(self.folder / "latencies.sqlite")
-            table = profile(self.device, self.space, self.target.storage, store, on_progress=TurnBars(self.progress))
+
+            def on_progress(what: str, done: int, total: int) -> None:
+                self.progress.update(f"{what} {bar(done, total)}", None)
+                self.clock.tick()
+
+            table = profile(self.device, self.space, self.target.storage, store, on_progress=on_progress)
         table.check(self.space, self.target.storage, self.device.identity())
         table.save(self.folder / TABLE)
         self.progress.end(f"{len(table.blocks_us)} blocks, error {table.evidence['validation']['median_error']:.1%} in the median")

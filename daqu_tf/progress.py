@@ -54,26 +54,10 @@ class Progress:
         self._stream.flush()
 
 
-class TurnBars:
-    """Shows how far each of several turns is, as a bar.
-
-    Args:
-        progress: Prints it; one of its own by default.
-    """
-
-    def __init__(self, progress: Progress | None = None):
-        self.progress, self._what = progress or Progress(), ""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Shows that `done` of `total` are done of the turn `what`."""
-        if what != self._what:
-            self.progress.begin(what)
-            self._what, self._began = what, time.monotonic()
-        filled = _BAR_LETTERS * done // total
-        left = (time.monotonic() - self._began) * (total - done) / done
-        self.progress.update(f"[{'#' * filled}{'.' * (_BAR_LETTERS - filled)}] {done} of {total}", left)
-        if done == total:
-            self.progress.end(f"{total} files timed")
+def bar(done: int, total: int) -> str:
+    """How much of something is done: `[######..................] 200 of 774`."""
+    filled = _BAR_LETTERS * done // total
+    return f"[{'#' * filled}{'.' * (_BAR_LETTERS - filled)}] {done} of {total}"
 
 
 def minutes(seconds: float) -> str:

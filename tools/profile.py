@@ -38,17 +38,25 @@ def _profile(argv: list[str]) -> None:
     from daqu_tf.devices import Patience, connect_with
     from daqu_tf.measurements import MeasurementStore
     from daqu_tf.profiling import Settings, profile
-    from daqu_tf.progress import TurnBars
+    from daqu_tf.progress import Progress, bar
 
     settings = Settings(_REPEATS.value, calibration=_SUBNETS.value, validation=_SUBNETS.value, seed=_SEED.value)
     store = MeasurementStore(pathlib.Path(_STORE.value).expanduser())
-    bars = TurnBars()
-    device = connect_with(_DEVICE.value, patience=Patience(notify=bars.progress.warn), **device_flags.options())
+    progress = Progress()
+    device = connect_with(_DEVICE.value, patience=Patience(notify=progress.warn), **device_flags.options())
     target = targets.for_device(device.identity(), _TARGET.value)
-    table = profile(device, target.restrict(nominal), target.storage, store, settings, bars)
+    space = target.restrict(nominal)
+    progress.begin("latency table")
+    try:
+        table = profile(
+            device, space, target.storage, store, settings, lambda what, *of: progress.update(f"{what} {bar(*of)}", None)
+        )
+    except BaseException:
+        progress.abandon()
+        raise
     table.save(path)
+    progress.end(str(path))
     print(table.summary())
-    print(f"The table: {path}")
 
 
 def _space() -> spaces.SearchSpace:
