@@ -141,9 +141,7 @@ def test_the_target_follows_the_device(identity, name):
 
 
 def test_a_target_that_the_device_s_runtime_refuses():
-    with pytest.raises(
-        DaquError, match="`target` litert_cpu stores .* INT4, which tflite-runtime 2.14.0 .* refuses: use tflite_run"
-    ):
+    with pytest.raises(DaquError, match="`target` litert_cpu stores .* INT4, which tflite-runtime 2.14.0 .* refuses: use"):
         targets.for_device(OLD, "litert_cpu")
     with pytest.raises(DaquError, match="`target` must be one of"):
         targets.for_device(LITERT, "gpu")

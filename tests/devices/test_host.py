@@ -9,8 +9,11 @@ import sys
 
 import numpy as np
 import pytest
+import tflite_networks
+from crashing_models import crashing
 from faults import refused
 
+from daqu_tf import export, targets
 from daqu_tf.devices import Device, DeviceSetupError, HostDevice, ModelError, base, host
 
 FAST = {"min_runs": 20, "min_seconds": 0.0, "max_warmup_seconds": 0.05}
@@ -167,6 +170,17 @@ def test_a_model_cut_short(models, tmp_path):
     path = tmp_path / "cut.tflite"
     path.write_bytes(models[0].read_bytes()[:200])
     refused(lambda: HostDevice().measure(path), "could not be run")
+
+
+@pytest.mark.parametrize("signal_name", ["SIGSEGV", "SIGABRT"])
+def test_a_model_that_crashes_the_runtime_costs_the_others_nothing(tmp_path, signal_name):
+    good, bad = tmp_path / "good.tflite", tmp_path / "bad.tflite"
+    export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), good)
+    bad.write_bytes(crashing(good.read_bytes(), signal_name))
+    for call in (HostDevice().measure, HostDevice().outputs):
+        refused(lambda call=call: call(bad), str(bad), f"the runtime crashed with {signal_name}", kind=ModelError)
+    first, fault, last = HostDevice().measure_each([good, bad, good], repeats=2, **FAST)
+    assert isinstance(fault, ModelError) and len(first.run_medians_us) >= 2 and len(last.run_medians_us) >= 2
 
 
 def test_a_missing_model_and_a_folder(tmp_path):

@@ -15,6 +15,7 @@ import board as boards
 import numpy as np
 import pytest
 import tflite_networks
+from crashing_models import crashing
 from faults import refused
 from test_connect import benchmark
 
@@ -261,6 +262,40 @@ def test_a_latency_is_of_the_device_s_identity(device, board, model):
     )
 
 
+def test_a_board_that_is_too_hot(board, device, model):
+    """Its `cat` stands in for a sensor, which machines like this one do not have."""
+    (board.home / "bin").mkdir()
+    device.cool_seconds = 1
+    board.script("bin/cat", "case $1 in /sys/*) echo 64000; echo 91500;; *) exec /bin/cat;; esac")
+    try:
+        assert device.temperature_celsius() == 91.5
+        refused(lambda: device.measure(model), "has 91.5 degrees", "give it air", kind=DeviceSetupError)
+        cooler = f"echo 61000 >>'{board.home}/cooled'; wc -l <'{board.home}/cooled' | grep -q '[3-9]' && echo 60000 || echo 91500"
+        board.script("bin/cat", f"case $1 in /sys/*) {cooler};; *) exec /bin/cat;; esac")
+        device.cool_seconds = 30
+        assert device.measure(model, **FAST).samples_us and len((board.home / "cooled").read_text().split()) == 3
+    finally:
+        shutil.rmtree(board.home / "bin")
+
+
+def jumping(samples):
+    """A program that answers as the runner does, with these samples."""
+    answer = {"samples_us": samples, "warmup_runs": 1, "device": {}, "conditions": {"before": {}, "after": {}}, "sha256": ""}
+    answer |= {"threads": 1, "delegate": "none", "runtime": "r", "runtime_version": "1"}
+    return f"cat >/dev/null; echo '{json.dumps(answer)}'"
+
+
+@pytest.mark.parametrize("bad", [-3.6e9, 0.0, float("nan"), float("inf"), 3.6e9])
+def test_a_clock_that_jumps_once_is_flagged(board, model, bad):
+    latency = fake(board, jumping([20.0, 21.0, bad, 22.0])).measure(model)
+    assert latency.samples_us == (20.0, 21.0, 22.0) and latency.flags == ("clock",) and latency.median_us == 21
+
+
+@pytest.mark.parametrize("samples", [[-1.0], [20.0, 0.0], [3.6e9] * 9, [1e4] * 3000])
+def test_a_clock_that_shows_what_cannot_be_is_refused(board, model, samples):
+    refused(lambda: fake(board, jumping(samples)).measure(model), "The clock of raspberry_pi", "let it set", kind=DeviceLostError)
+
+
 def test_a_run_that_hangs_is_ended_there(model):
     request = {"task": "measure", "models": [str(model)], "threads": 1, "cpus": None, "alarm_seconds": 3}
     request |= {"min_runs": 1, "min_seconds": 60, "max_warmup_seconds": 0}
@@ -305,6 +340,15 @@ def test_no_runtime(board, model):
 )
 def test_runs_that_crash_or_babble(board, model, text, words):
     refused(lambda: fake(board, text).measure(model), str(model), words, kind=ModelError)
+
+
+@pytest.mark.parametrize("signal_name", ["SIGSEGV", "SIGABRT"])
+def test_a_model_that_crashes_the_runtime_costs_the_others_nothing(device, model, tmp_path, signal_name):
+    bad = tmp_path / "bad.tflite"
+    bad.write_bytes(crashing(model.read_bytes(), signal_name))
+    refused(lambda: device.outputs(bad), str(bad), f"the runtime crashed with {signal_name}", kind=ModelError)
+    fault, latency = device.measure_each([bad, model], repeats=1, **FAST)
+    assert f"the runtime crashed with {signal_name}" in str(fault) and latency.samples_us
 
 
 def test_a_model_that_is_damaged(device, model, tmp_path):
