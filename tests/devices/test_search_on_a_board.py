@@ -40,7 +40,6 @@ def test_a_board_that_is_gone_in_the_middle_loses_nothing(board, digits, tmp_pat
     patient = DeviceGroup([device], Patience(1, 0.1, said.append))
     search = DigitsSearch(digits.supernet, tmp_path / "search")
     search.tuner("pi", patient, 2).search()
-    device.close()
     board.stop()
     with pytest.raises(SearchStoppedError, match="The search stopped, and goes on with the same command: "):
         search.tuner("pi", patient, 4).search()
