@@ -56,6 +56,8 @@ def connect_with(
     python: str = "python3",
     benchmark_model: str = "",
     delegate: str = "xnnpack",
+    max_celsius: float | None = None,
+    cool_seconds: float = 120.0,
     patience: Patience | None = None,
 ) -> Device:
     """Returns the device of a text, told what the devices of its kind have to know.
@@ -66,6 +68,8 @@ def connect_with(
         python: That of boards.
         benchmark_model: Path of TFLite's program of that name, for phones.
         delegate: What computes on phones.
+        max_celsius: At which a device is too hot; None leaves that to the device.
+        cool_seconds: For how long it may cool then.
         patience: As of `connect`.
 
     Raises:
@@ -78,7 +82,10 @@ def connect_with(
         )
     phone = {"benchmark_model": benchmark_model, "delegate": delegate}
     options = {"android": phone, "raspberry_pi": {"python": python}}.get(kind, {})
-    return connect(text, patience, threads=threads, **options)
+    found = connect(text, patience, threads=threads, **options)
+    for device in getattr(found, "devices", [found]):
+        device.max_celsius, device.cool_seconds = max_celsius or device.max_celsius, cool_seconds
+    return found
 
 
 def _connect(text: str, options: dict[str, Any]) -> Device:

@@ -37,22 +37,22 @@ class Patience:
                 f"`attempts` and `wait_seconds` must be at least 0, but received {self.attempts} and {self.wait_seconds}."
             )
 
-    def wait_for(self, device: Device, error: DeviceLostError, stopped: threading.Event) -> bool:
-        """Waits until a device answers again; False if it does not, or when `stopped`."""
+    def wait_for(self, device: Device, error: DeviceLostError, stopped: threading.Event) -> DeviceLostError | None:
+        """Waits until a device answers again; returns why it does not, if it does not, or if `stopped` is set before."""
         for attempt in range(self.attempts):
             seconds = self.wait_seconds * 2**attempt
             said = str(error).rstrip(".")
             self.notify(f"{device.name} is lost ({said}); trying again in {seconds:g} s, {attempt + 1} of {self.attempts} times.")
             if stopped.wait(seconds):
-                return False
+                return error
             try:
                 device.check()
             except DeviceLostError as again:
                 error = again
             else:
                 self.notify(f"{device.name} answers again.")
-                return True
-        return False
+                return None
+        return error
 
 
 class DeviceGroup(Device):
@@ -149,7 +149,7 @@ class DeviceGroup(Device):
         if self._identity is None:
             raise lost
         for device in self.devices:
-            if self.patience.wait_for(device, lost, threading.Event()):
+            if not (lost := self.patience.wait_for(device, lost, threading.Event())):
                 return call(device)
         raise lost
 
@@ -213,16 +213,16 @@ class _Turn:
             suspect = self._losses[index] > self._patience.attempts
         if not suspect:
             self._give_back(index)
-        back = self._patience.wait_for(device, error, self._stopped)
-        if suspect and back:
+        away = self._patience.wait_for(device, error, self._stopped)
+        if suspect and not away:
             times = self._losses[index]
             path, said = self._paths[index], str(error).rstrip(".")
             fault = ModelError(f"{path} was begun {times} times, and each time the device was lost ({said}): leave it out.")
             self._report(index, fault)
         elif suspect:
             self._give_back(index)
-        if not back:
-            raise error
+        if away:
+            raise away
 
     def _take(self, device: Device) -> int | None:
         """A model to time next, of those the one that the device has timed least, so that the runs of all are spread."""

@@ -53,13 +53,19 @@ class Adbd:
         self.commands: list[str] = []
         self.pushed: list[str] = []
         self.authorized = self.frozen = False
-        self.stopped = threading.Event()
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._connections: list[Connection] = []
-        self.serial = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self._port = 0
+        self.start()
+        self.serial = f"127.0.0.1:{self._port}"
         for folder in ("bin", "sys", "data/local/tmp"):
             (root / folder).mkdir(parents=True, exist_ok=True)
-        threading.Thread(target=self._serve, daemon=True).start()
+
+    def start(self) -> None:
+        """Plugs the phone in, for the first time or again."""
+        self.stopped = threading.Event()
+        self._connections: list[Connection] = []
+        self._socket = socket.create_server(("127.0.0.1", self._port))
+        self._port = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, args=(self._socket, self.stopped), daemon=True).start()
 
     def stop(self) -> None:
         """Unplugs the phone."""
@@ -73,10 +79,10 @@ class Adbd:
         """A command or path with the private folder in place of the phone's."""
         return text.replace("/data/local/tmp", f"{self.root}/data/local/tmp").replace("/sys/", f"{self.root}/sys/")
 
-    def _serve(self) -> None:
-        while not self.stopped.is_set():
+    def _serve(self, server: socket.socket, stopped: threading.Event) -> None:
+        while not stopped.is_set():
             try:
-                client, _ = self._socket.accept()
+                client, _ = server.accept()
             except OSError:
                 return
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

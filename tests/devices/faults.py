@@ -14,4 +14,4 @@ def refused(call, *words, kind=DeviceError):
     assert isinstance(caught.value, (DeviceLostError, DeviceSetupError, ModelError))
     assert isinstance(caught.value, DaquError) and "\n" not in message and message.endswith(".")
     for word in words:
-        assert word in message
+        assert word in message, message

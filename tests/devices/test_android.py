@@ -18,62 +18,15 @@ import fake_benchmark_model
 import numpy as np
 import pytest
 import tflite_networks
+from phones import ADB, FOLDER, device
 
 from daqu_tf import export, targets, tflite_file
 from daqu_tf.devices import AndroidDevice, DeviceLostError, DeviceSetupError, HostDevice, ModelError
 from daqu_tf.devices import adb as adb_client
 
-pytestmark = pytest.mark.devices
-ADB = pathlib.Path(__file__).parents[2] / ".adb/adb"
-FOLDER = "data/local/tmp/daqu_tf"
+pytestmark = [pytest.mark.devices, pytest.mark.usefixtures("adb_server")]
 FAST = {"min_runs": 20, "min_seconds": 0.1, "max_warmup_seconds": 0.05}
 HOSTILE = ["a b", "'q'\"", "; touch pwned", "$(touch pwned)", "`touch pwned`", "&& touch pwned #", "-rf", "--graph=x", "ü*?[~"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def adb_server(tmp_path_factory):
-    """A server of adb for these tests alone."""
-    if not ADB.exists():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"There is no {ADB}: `make test-devices` sets it up.")
-    with socket.create_server(("127.0.0.1", 0)) as probe, pytest.MonkeyPatch.context() as patch:
-        port = probe.getsockname()[1]
-        probe.close()
-        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        adb("start-server")
-        yield
-        adb("kill-server")
-
-
-def adb(*arguments, check=True):
-    return subprocess.run([ADB, *arguments], check=check, capture_output=True, text=True, timeout=60).stdout
-
-
-def wait_for(phone, state):
-    end = time.monotonic() + 30
-    while f"{phone.serial}\t{state}" not in adb("devices"):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def plug_in(tmp_path):
-    """Makes a phone that the adb server knows."""
-    phones, connecting = [], []
-
-    def make(fault=None, features="shell_v2", state="device"):
-        phones.append(adbd.Adbd(tmp_path / f"phone{len(phones)}", fault, features))
-        adbd.furnish(phones[-1].root)
-        # Of a phone that is offline the client waits ten seconds to say so.
-        connecting.append(subprocess.Popen([ADB, "connect", phones[-1].serial], stdout=subprocess.DEVNULL))
-        wait_for(phones[-1], state)
-        return phones[-1]
-
-    yield make
-    for phone, client in zip(phones, connecting):
-        adb("disconnect", phone.serial, check=False)  # After a fault it may be gone already.
-        phone.stop()
-        client.wait(timeout=30)
 
 
 @pytest.fixture
@@ -81,21 +34,6 @@ def model(tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(range(256)) * 1000)
     return path
-
-
-@pytest.fixture
-def program(tmp_path):
-    """A benchmark_model that writes its arguments to `arguments` and says what it is told."""
-
-    def make(output=benchmark_outputs.QUICK, then="exit 0", name="benchmark_model"):
-        says = f"cat <<'END'\n{output}\nEND" if output else ""
-        return adbd.write_script(tmp_path / name, f'printf "%s\\n" "$@" >"$ROOT/arguments"\n{says}\n{then}')
-
-    return make
-
-
-def device(phone, program, **settings):
-    return AndroidDevice(phone.serial, program, adb=ADB, **settings)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import socket
@@ -47,22 +46,6 @@ def write(graph: Graph, path: pathlib.Path) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write(tflite_networks.mobile_network(size=8, width=4), tmp_path_factory.mktemp("model") / "model.tflite")
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    if not boards.is_usable():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("There is no sshd or no Python for ARM: call `make test-devices`.")
-    found = boards.Board(tmp_path_factory.mktemp("board"))
-    yield found
-    found.stop()
-
-
-@pytest.fixture
-def board(running, monkeypatch):
-    monkeypatch.setenv("PATH", f"{running.bin}{os.pathsep}{os.environ['PATH']}")
-    yield running
-    running.know("host_key")
 
 
 @pytest.fixture
@@ -137,18 +120,11 @@ def test_all_commands_share_one_connection_which_ends_with_the_device(board, mod
     device.measure_many([model, model], repeats=1, **FAST)
     assert len(board.connections()) == before + 1
     device.close()
-    wait_until(lambda: len(board.connections()) == before)
+    board.wait_until(lambda: len(board.connections()) == before)
     device = RaspberryPiDevice(board.address, python=str(boards.PYTHON))
     device.measure(model, **FAST)
     del device
-    wait_until(lambda: len(board.connections()) == before)
-
-
-def wait_until(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    board.wait_until(lambda: len(board.connections()) == before)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -219,10 +195,8 @@ def test_a_key_that_is_not_let_in(board, model):
 
 def test_a_connection_that_is_cut_and_the_next_one(board, model):
     device = fake(board, f"touch '{board.home}/begun'; exec sleep 20")
-    cutter = threading.Thread(target=lambda: (wait_until((board.home / "begun").exists), board.cut()))
-    cutter.start()
-    refused(lambda: device.measure(model), f"connection to {board.address} broke", "try again", kind=DeviceLostError)
-    cutter.join()
+    with board.meanwhile(lambda: (board.wait_until((board.home / "begun").exists), board.cut())):
+        refused(lambda: device.measure(model), f"connection to {board.address} broke", "try again", kind=DeviceLostError)
     device.python = str(boards.PYTHON)
     assert device.measure(model, **FAST).samples_us
 
@@ -237,7 +211,7 @@ def test_a_board_that_hangs(board, model, monkeypatch):
     """Its ssh server is stopped in the middle: no packet comes back."""
     monkeypatch.setattr(raspberry_pi, "_CHECK_SECONDS", 2)
     device = fake(board, f"touch '{board.home}/stopping'; exec sleep 20", timeout_seconds=4)
-    stopper = threading.Thread(target=lambda: (wait_until((board.home / "stopping").exists), board.freeze()))
+    stopper = threading.Thread(target=lambda: (board.wait_until((board.home / "stopping").exists), board.freeze()))
     stopper.start()
     try:
         refused(lambda: device.measure(model), f"{board.address} gave no answer", kind=DeviceLostError)
