@@ -57,6 +57,8 @@ class RunConfig:
         python: That of boards.
         benchmark_model: TFLite's program of that name, for phones.
         delegate: What computes on phones.
+        max_celsius: At which the device is too hot; None leaves that to the device.
+        cool_seconds: For how long it may cool then.
         latency: Where the search has latencies from: `table`, a latency table, `measure`, the device itself, or `auto`, the table
             where one is given. What is exported is measured in any case.
         latency_table: The `.json` file of the table; without one, `table` makes it, in the minutes of the budget.
@@ -89,6 +91,8 @@ class RunConfig:
     python: str = "python3"
     benchmark_model: str = ""
     delegate: str = "xnnpack"
+    max_celsius: float | None = None
+    cool_seconds: float = 120.0
     latency: str = "auto"
     latency_table: str = ""
     workers: int = 0
@@ -134,7 +138,8 @@ class RunConfig:
     @property
     def how_to_time(self) -> dict[str, Any]:
         """The arguments of `devices.connect_with`, but for the patience."""
-        return {"text": self.device} | {name: getattr(self, name) for name in ("threads", "python", "benchmark_model", "delegate")}
+        names = ("threads", "python", "benchmark_model", "delegate", "max_celsius", "cool_seconds")
+        return {"text": self.device} | {name: getattr(self, name) for name in names}
 
     @property
     def folder(self) -> pathlib.Path:
