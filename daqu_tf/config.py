@@ -62,7 +62,8 @@ class RunConfig:
         latency: Where the search has latencies from: `table`, a latency table, `measure`, the device itself, or `auto`, the table
             where one is given. What is exported is measured in any case.
         latency_table: The `.json` file of the table; without one, `table` makes it, in the minutes of the budget.
-        workers: Processes that fine-tune at once, of one thread each; 0 takes one per core.
+        workers: Processes that score subnets, and then fine-tune, at once, of one thread each; 0 scores in this one, and fine-tunes
+            in one per core.
         seed: Of everything random.
 
     Raises:

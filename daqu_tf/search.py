@@ -1,6 +1,5 @@
 """What a trial of the search measures, and how the oracle is set up for a search space."""
 
-import os
 import pathlib
 import zlib
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ import numpy as np
 
 from daqu_tf import costs
 from daqu_tf.data import Dataset
-from daqu_tf.devices import Device, DeviceLostError, DeviceSetupError
+from daqu_tf.devices import Device, DeviceLostError, DeviceSetupError, HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
 from daqu_tf.export import encode, write
@@ -20,6 +19,7 @@ from daqu_tf.space import SearchSpace, Subnet
 from daqu_tf.subnet_graph import to_graph
 from daqu_tf.supernet import Supernet
 from daqu_tf.targets import Target
+from daqu_tf.timing_turns import TimingTurns
 from daqu_tf.tuner import DaquTuner
 from daqu_tf.weights import cut
 
@@ -39,6 +39,7 @@ class Candidates:
         folder: The search's own; the file of the trial in flight lies there.
         images: The most search images a subnet is scored on.
         latency: What times the files, or the table that says what that would show.
+        name: Of the file, and of the worker where there are several.
     """
 
     def __init__(
@@ -50,43 +51,48 @@ class Candidates:
         folder: pathlib.Path,
         images: int,
         latency: Device | LatencyTable,
+        name: str = "trial",
     ):
         self.supernet, self.target, self.folder = supernet, target, folder
         self.space: SearchSpace = supernet.space
         self._dataset, self._images = dataset, images
         self._scorer = scorer
         self._latency = latency
+        self._path = folder / f"{name}.tflite"
+        self.turns = TimingTurns(folder, is_elsewhere=not isinstance(latency, HostDevice))
         folder.mkdir(parents=True, exist_ok=True)
 
     def evaluate(self, values: dict[str, int]) -> dict[str, float]:
         """The target's objectives of the subnet with these values; those of a file from the very one that would ship."""
-        subnet = self.space.subnet(values)
-        self._activate(subnet)
-        accuracy = self._scorer.accuracy(self._dataset.x_search[: self._images], self._dataset.y_search[: self._images])
-        metrics = {"accuracy": accuracy, "bitops": costs.bitops(self.space, subnet)}
-        metrics["bit_packed_bytes"] = costs.bit_packed_bytes(self.space, subnet)
-        wanted = [name for name, _ in self.target.objectives]
-        if not metrics.keys() >= set(wanted):
-            metrics |= self._file_metrics(subnet)
+        subnet, wanted = self.space.subnet(values), [name for name, _ in self.target.objectives]
+        with self.turns.computing():
+            metrics = self._computed(subnet)
+            if is_file_needed := not metrics.keys() >= set(wanted):
+                metrics |= self._file_metrics(subnet)
+        if is_file_needed:
+            metrics["latency_us"] = self._latency_us(subnet)
         return {name: float(metrics[name]) for name in wanted}
 
+    def _computed(self, subnet: Subnet) -> dict[str, float]:
+        self._activate(subnet)
+        accuracy = self._scorer.accuracy(self._dataset.x_search[: self._images], self._dataset.y_search[: self._images])
+        bit_packed_bytes = costs.bit_packed_bytes(self.space, subnet)
+        return {"accuracy": accuracy, "bitops": costs.bitops(self.space, subnet), "bit_packed_bytes": bit_packed_bytes}
+
     def _file_metrics(self, subnet: Subnet) -> dict[str, float]:
-        path = self.folder / "trial.tflite"
         arrays = cut(self.space, subnet, self.supernet.arrays())
         storage = self.target.storage
-        write(encode(to_graph(self.space, subnet, arrays, storage), storage), path)
-        return {
-            "latency_us": self._latency_us(subnet, path),
-            "file_bytes": os.path.getsize(path),
-            "deflated_bytes": len(zlib.compress(path.read_bytes(), 9)),
-        }
+        write(encode(to_graph(self.space, subnet, arrays, storage), storage), self._path)
+        content = self._path.read_bytes()
+        return {"file_bytes": len(content), "deflated_bytes": len(zlib.compress(content, 9))}
 
-    def _latency_us(self, subnet: Subnet, path: pathlib.Path) -> float:
+    def _latency_us(self, subnet: Subnet) -> float:
         """Raises `SearchStoppedError` if no other file would fare better on the device."""
         if isinstance(self._latency, LatencyTable):
             return self._latency.predict(self.space, subnet)
         try:
-            return self._latency.measure(path).median_us
+            with self.turns.timing():
+                return self._latency.measure(self._path).median_us
         except (DeviceLostError, DeviceSetupError) as error:
             raise SearchStoppedError(f"The search stopped, and goes on with the same command: {error}") from error
 
@@ -176,6 +182,7 @@ def make_tuner(
         project_name=folder.name,
         on_progress=on_progress,
         deadline=deadline,
+        space=space,
     )
 
 

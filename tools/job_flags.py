@@ -40,7 +40,7 @@ _LATENCY = flags.DEFINE_enum(
     "Of subnets in the search: from a latency table, measured on the device, or from the table where one is given.",
 )
 _TABLE = flags.DEFINE_string("latency_table", RunConfig.latency_table, "A .json file of daqu-profile; --latency=table makes one.")
-_WORKERS = flags.DEFINE_integer("workers", RunConfig.workers, "Processes that fine-tune at once; 0: one a core.")
+_WORKERS = flags.DEFINE_integer("workers", RunConfig.workers, "Processes at once: 0 scores in one, fine-tunes in one a core.")
 _SEED = flags.DEFINE_integer("seed", RunConfig.seed, "Seed of everything random.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings in the output folder.")
 
