@@ -89,7 +89,10 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     subnet = space.subnet(finalists[name]["values"])
     arrays = output.read_arrays(folder / "supernet.npz")
     seed = config.seed + 1 + list(finalists).index(name)
-    how = FineTuning(**config.how_to_fine_tune | {"seconds": max(seconds, 1.0), "seed": seed})
+    length = {"seconds": max(seconds, 1.0)}
+    if config.finetune_epochs:
+        length = {"steps": max(1, round(config.finetune_epochs * len(dataset.x_train) / config.batch_size))}
+    how = FineTuning(**config.how_to_fine_tune | length | {"seed": seed})
     network, steps = FineTuner(space, arrays, dataset, how).tune(subnet)
     round_biases(network)
     output.write_arrays(folder / "finalists" / f"{name}.npz", network.arrays())

@@ -39,6 +39,7 @@ LEAST_TRIALS = 12
 LEAST_FINE_TUNING_SECONDS = 3.0
 MAX_ACCURACY_LOSS = 0.08  # Members of the front that lie further below its best are not worth fine-tuning.
 SEARCH_IMAGES = 6000
+FRONT_A_FINALIST = 6  # Members of the front that are scored again, for each finalist.
 TABLE, DEVICE = "latency_table.json", "device.json"
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
 
@@ -265,8 +266,9 @@ class _Job:
         front = tuner.pareto_trials()
         if not front:
             raise DaquError(f"No subnet could be scored: the reasons are in {folder / 'trials.jsonl'}.")
-        ended = tuner.oracle.get_best_trials(len(tuner.oracle.end_order))
-        chosen = candidates.choose(ended, self.affordable(), MAX_ACCURACY_LOSS)
+        count = self.affordable()
+        best = tuner.oracle.get_best_trials(max(count, min(len(front), FRONT_A_FINALIST * count)))
+        chosen = candidates.choose(best, count, MAX_ACCURACY_LOSS)
         names = {f"m{number:02d}": finalist for number, finalist in enumerate(chosen)}
         atomic.write_json(self.folder / "finalists.json", names)
         self.progress.end(f"{len(tuner.oracle.end_order)} trials, {len(front)} on the front, {len(names)} finalists")
@@ -302,8 +304,10 @@ class _Job:
         return OVERHEAD_SECONDS + len(self.dataset.x_train) * OVERHEAD_SECONDS_AN_IMAGE
 
     def affordable(self) -> int:
-        """How many finalists the time left allows, at least one and at most those asked for."""
+        """How many finalists the time left allows, at least one and at most those asked for; with epochs, it need not be enough."""
         wanted = self.config.finalists
+        if self.config.finetune_epochs:
+            return wanted
         rounds = self.left(wanted) / (self.overhead + LEAST_FINE_TUNING_SECONDS)
         return max(1, min(wanted, int(rounds * self.workers)))
 
