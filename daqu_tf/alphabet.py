@@ -27,8 +27,8 @@ class Alphabet:
 
     Attributes:
         choices: Name to values, in the order of the genome; numbers ascend.
-        conditions: Name to (parent, values of it): the choice acts only where every parent acts and has one of those values. Parents
-            stand before their children.
+        conditions: Name to (parent, values of it): the choice acts only where every parent acts and has one of those values.
+            Parents stand before their children.
     """
 
     choices: dict[str, tuple[Any, ...]]
@@ -50,7 +50,9 @@ class Alphabet:
         for name, parents in self.conditions.items():
             for parent, values in parents:
                 options = self.choices[parent]
-                gates.append((self._names.index(name), self._names.index(parent), [options.index(v) for v in values if v in options]))
+                gates.append(
+                    (self._names.index(name), self._names.index(parent), [options.index(v) for v in values if v in options])
+                )
         return sorted(gates, key=lambda gate: gate[0])
 
     def encode(self, values: Mapping[str, Any]) -> Genome:

@@ -39,8 +39,8 @@ def best_trials(
         trials: Trials of any status.
         objectives: What to rank by.
         at_least: Stop after the front that reaches this many; None stops after the first, the Pareto front.
-        constraints: The trials that miss them stand behind the others, one by one, those that miss them by least first; the first of
-            them is the front if no trial meets them.
+        constraints: The trials that miss them stand behind the others, one by one, those that miss them by least first; the first
+            of them is the front if no trial meets them.
     """
     completed = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
     missed = [total_violation(constraints, metrics_of(trial)) if constraints else 0.0 for trial in completed]
@@ -85,8 +85,8 @@ class ParetoOracle(JournaledOracle):
             changes nothing. Trials run and record these values.
         sample: Draws the values of a random subnet; None draws every choice uniformly.
         identity: What else must not change between a search and its continuation, as JSON (the target, the data).
-        costs: Values of many subnets, as a list, to arrays of what is known of them before they run, by name. An objective among them
-            is predicted only as far as trials measure something else; the others help to predict.
+        costs: Values of many subnets, as a list, to arrays of what is known of them before they run, by name. An objective among
+            them is predicted only as far as trials measure something else; the others help to predict.
         constraints: As `latency_us<=2000`, on metrics that trials report. What misses one by its costs never runs.
         max_retries_per_trial: How often a trial that crashed or returned NaN is run again.
         max_consecutive_failed_trials: How many failed trials in a row end the search.
