@@ -15,9 +15,10 @@ from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 from daqu_tf.errors import DaquError
 from daqu_tf.journaled_oracle import JournaledOracle, SearchFailedError, last_line
 
-# Beside what KerasTuner's messages say, in the metadata of a call: who calls, what went wrong, which they leave out, and the
-# metrics as they are, which they round to 24 bits.
-TUNER_ID, MESSAGE, METRICS, IS_FATAL = "daqu-tuner-id", "daqu-message-bin", "daqu-metrics-bin", "daqu-is-fatal"
+# Beside what KerasTuner's messages say, in the metadata of a call: who calls, what went wrong, which they leave out, the
+# metrics as they are, which they round to 24 bits, and the values as they are, to which they add defaults.
+TUNER_ID, IS_FATAL = "daqu-tuner-id", "daqu-is-fatal"
+MESSAGE, METRICS, VALUES = "daqu-message-bin", "daqu-metrics-bin", "daqu-values-bin"
 METADATA_BYTES = 2**20
 MESSAGE_BYTES, SENTENCE_LENGTH = METADATA_BYTES // 8, 1500  # The end of a stack trace says most.
 ENDED = grpc.StatusCode.FAILED_PRECONDITION  # The search is over because of an error.
@@ -67,7 +68,14 @@ class Servicer(OracleServicer):
         context.abort(ENDED, _sentence(self.failure))
 
     def CreateTrial(self, request, context):  # noqa: D102
-        return self._answer(super().CreateTrial, request, context)
+        return self._answer(self._create_trial, request, context)
+
+    def _create_trial(self, request, context):
+        response = super().CreateTrial(request, context)
+        if response.trial.trial_id in self.oracle.trials:
+            values = self.oracle.trials[response.trial.trial_id].hyperparameters.values
+            context.set_trailing_metadata(((VALUES, json.dumps(values).encode()),))
+        return response
 
     def UpdateTrial(self, request, context):  # noqa: D102
         self._check_known(request.trial_id, context)

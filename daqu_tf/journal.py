@@ -29,19 +29,16 @@ def _difference(old: Any, new: Any, name: str = "") -> str:
     return f"`{name}` is {json.dumps(old)} there and {json.dumps(new)} here"
 
 
-def load(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Identity and whole records of a journal, whatever it is of; it may be in use.
-
-    Raises:
-        DaquError: There is none, or it is damaged.
-    """
+def header(path: str | os.PathLike) -> dict[str, Any]:
+    """Format, identity and notes of a journal, as far as there is one; it may be in use."""
     if not os.path.exists(path):
-        raise DaquError(f"{path} does not exist: name the folder of a search that has begun.")
+        return {}
     with open(path, "rb") as file:
-        found = json.loads(file.readline() or "null")
-    identity = found.get("identity") if isinstance(found, dict) else None
-    journal = Journal(path, identity or {})
-    return identity, journal.read()
+        try:
+            found = json.loads(file.readline())
+        except ValueError:
+            return {}
+    return found if isinstance(found, dict) else {}
 
 
 class Journal:
@@ -52,14 +49,15 @@ class Journal:
     Args:
         path: The file; its directory must exist.
         identity: What the records belong to, as JSON. A file with another identity is refused.
+        notes: What else is written when the file is made, for `header`.
 
     Raises:
         DaquError: The file is no journal, is damaged, or is of another format or identity.
     """
 
-    def __init__(self, path: str | os.PathLike, identity: Mapping[str, Any]):
+    def __init__(self, path: str | os.PathLike, identity: Mapping[str, Any], notes: Mapping[str, Any] | None = None):
         self.path = pathlib.Path(path)
-        header = json.loads(_line({"format": FORMAT, "identity": identity}))
+        header = json.loads(_line({"format": FORMAT, "identity": identity, "notes": notes}))
         if not self.path.exists() or not self.path.stat().st_size:
             atomic.write_bytes(self.path, _line(header))
         data = self.path.read_bytes()
@@ -72,7 +70,7 @@ class Journal:
             raise DaquError(f"{self.path} is not a journal: name another directory.")
         if found["format"] != FORMAT:
             raise DaquError(f"{self.path} has format {found['format']}, but this version reads {FORMAT}: start in a new directory.")
-        if found != header:
+        if found["identity"] != header["identity"]:
             difference = _difference(found["identity"], header["identity"])
             raise DaquError(f"{self.path} is of another search: {difference}; start in a new directory.")
 

@@ -17,7 +17,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src.engine.objective import MultiObjective
 
 from daqu_tf.errors import DaquError
-from daqu_tf.journal import Journal
+from daqu_tf.journal import Journal, header
 from daqu_tf.leases import Leases
 
 LEASE_SECONDS = 60.0
@@ -50,6 +50,10 @@ def objective_point(trial: Trial, objectives: Sequence[keras_tuner.Objective]) -
 def last_line(message: str | None) -> str:
     """What a trial's message, mostly a stack trace, comes down to."""
     return textwrap.shorten((message or "no message").strip().splitlines()[-1], LINE_LENGTH, placeholder=" ...")
+
+
+class NewEntryError(DaquError, RuntimeError):
+    """A hyperparameter that is registered too late to be searched; KerasTuner's contract for others is a `RuntimeError`."""
 
 
 class Objectives(MultiObjective):
@@ -94,7 +98,8 @@ class JournaledOracle(keras_tuner.Oracle):
         self._started: dict[str, float] = {}
         self._is_closed = self._is_exhausted = False
         self._turn = threading.Lock()  # Whose turn it is to make a new trial.
-        self._news: collections.deque[tuple[Callable[[Trial], None], Trial]] = collections.deque()  # Not told to the subclass yet.
+        self._news: collections.deque[Callable[[], None]] = collections.deque()  # What the subclass has not been told yet.
+        self._values: dict[str, dict[str, Any]] = {}  # As proposed, of trials that have not ended.
         self.lease_seconds = lease_seconds
         super().__init__(objective=objective, **kwargs)
         self.objective = Objectives(self.objective.objectives)
@@ -106,16 +111,34 @@ class JournaledOracle(keras_tuner.Oracle):
         """What must not change between a search and its continuation, as JSON."""
         return {"objectives": {objective.name: objective.direction for objective in self.objectives}, "seed": self.seed}
 
-    def note_begun(self, trial: Trial) -> None:
-        """A new trial has begun; it will run until it has ended."""
+    def note_begun(self, values: dict[str, Any]) -> None:
+        """A trial with values that were proposed has begun; it will run until it has ended."""
 
-    def note_completed(self, trial: Trial) -> None:
-        """A trial has ended well."""
+    def note_completed(self, values: dict[str, Any], trial: Trial) -> None:
+        """A trial with values that were proposed has ended well; a model may have added others to its hyperparameters."""
 
     @property
     def objectives(self) -> list[keras_tuner.Objective]:
         """What trials are ranked by, in the order given."""
         return self.objective.objectives
+
+    def prepare(self) -> None:
+        """The space is known now, and does not grow any more."""
+
+    def update_space(self, hyperparameters: keras_tuner.HyperParameters) -> None:
+        """Adds hyperparameters that a model asks for, until the first trial is made.
+
+        Raises:
+            NewEntryError: One is new after that.
+            RuntimeError: One is new, and `allow_new_entries` is False.
+        """
+        new = [one.name for one in hyperparameters.space if not self.hyperparameters._exists(one.name, one.conditions)]
+        if new and self._journal is not None and self.allow_new_entries and self.tune_new_entries:
+            raise NewEntryError(
+                f"`{new[0]}` must be registered before the first trial, but a trial asked for it first: register it in "
+                "`hyperparameters`, or give tune_new_entries=False, which leaves it at its default."
+            )
+        super().update_space(hyperparameters)
 
     # What KerasTuner's chief reads to see whether it may end.
 
@@ -193,17 +216,19 @@ class JournaledOracle(keras_tuner.Oracle):
                 trial_id = self._leases.waiting_for(tuner_id) or self._to_retry()
                 if trial_id:
                     self._begin(self.trials[trial_id], tuner_id)
-        for note, trial in news:
-            note(trial)
+        for tell in news:
+            tell()
         return self.trials[trial_id] if trial_id else None
 
     def _to_retry(self) -> str | None:
         if not self._retry_queue:
             return None
-        trial_id = self._retry_queue.pop(0)
-        # Nothing of the failed run stays: KerasTuner would average its NaN into the next one's metrics.
-        self.trials[trial_id] = self._trial(trial_id, self.trials[trial_id].hyperparameters.values, TrialStatus.RUNNING)
-        return trial_id
+        self._clean(self._retry_queue[0])
+        return self._retry_queue.pop(0)
+
+    def _clean(self, trial_id: str) -> None:
+        """Nothing of a failed run stays: KerasTuner would average its NaN into the next one's metrics."""
+        self.trials[trial_id] = self._trial(trial_id, self._values[trial_id], TrialStatus.RUNNING)
 
     def _new_trial(self, tuner_id: str) -> Trial:
         trial_id = f"{len(self.trials):04d}"
@@ -236,7 +261,8 @@ class JournaledOracle(keras_tuner.Oracle):
     def _add(self, trial: Trial) -> None:
         self.trials[trial.trial_id] = trial
         self.start_order.append(trial.trial_id)
-        self._news.append((self.note_begun, trial))
+        self._values[trial.trial_id] = dict(trial.hyperparameters.values)
+        self._news.append(functools.partial(self.note_begun, self._values[trial.trial_id]))
 
     def _begin(self, trial: Trial, tuner_id: str, with_values: bool = False) -> None:
         """Gives a trial to a worker. Written first: whatever happens now, this id has these values."""
@@ -296,7 +322,8 @@ class JournaledOracle(keras_tuner.Oracle):
 
     def _merge(self, mine: Trial, theirs: Trial) -> bool:
         """Takes over what a worker has sent; False where that is no report of this trial."""
-        if dict(theirs.hyperparameters.values) != dict(mine.hyperparameters.values):
+        sent = theirs.hyperparameters.values  # With what a worker has added, whose default is not searched.
+        if any(name not in sent or sent[name] != value for name, value in self._values[mine.trial_id].items()):
             return False  # Of another search.
         if all(theirs.metrics.exists(objective.name) for objective in self.objectives):
             mine.metrics = theirs.metrics
@@ -321,8 +348,9 @@ class JournaledOracle(keras_tuner.Oracle):
 
     def _close(self, trial: Trial) -> None:
         self.end_order.append(trial.trial_id)
+        values = self._values.pop(trial.trial_id)
         if trial.status == TrialStatus.COMPLETED:
-            self._news.append((self.note_completed, trial))
+            self._news.append(functools.partial(self.note_completed, values, trial))
 
     def _check_consecutive_failures(self) -> None:
         last = [self.trials[trial_id] for trial_id in self.end_order[-self.max_consecutive_failed_trials :]]
@@ -365,7 +393,14 @@ class JournaledOracle(keras_tuner.Oracle):
         with self._lock:
             if self._journal is not None:
                 return
-            journal = Journal(self._get_oracle_fname(), self.identity())
+            path = self._get_oracle_fname()
+            notes = header(path).get("notes")
+            if notes and self.allow_new_entries and self.tune_new_entries:
+                # Where it finds a search to go on with, KerasTuner builds no model to learn what the space is.
+                known = keras_tuner.HyperParameters.from_config(notes["hyperparameters"])
+                self.hyperparameters.merge(known, overwrite=False)
+            self.prepare()
+            journal = Journal(path, self.identity(), {"hyperparameters": self.hyperparameters.get_config()})
             for record in journal.read():
                 self._restore(record)
             self._leases.leave_all()
@@ -375,6 +410,9 @@ class JournaledOracle(keras_tuner.Oracle):
         trial_id = record["trial_id"]
         if "values" in record:
             self._add(self._trial(trial_id, record["values"], TrialStatus.RUNNING))
+        if trial_id in self._retry_queue:
+            self._retry_queue.remove(trial_id)
+            self._clean(trial_id)
         trial = self.trials[trial_id]
         trial.status, trial.message = record["status"], record.get("message")
         if trial.status == TrialStatus.RUNNING:

@@ -10,6 +10,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 
 from daqu_tf import atomic, journal
+from daqu_tf.errors import DaquError
 
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
@@ -29,9 +30,12 @@ def write(path: str | os.PathLike, folder: str | os.PathLike) -> int:
     Raises:
         DaquError: There is no journal, or a damaged one.
     """
-    identity, records = journal.load(path)
+    if not os.path.exists(path):
+        raise DaquError(f"{path} does not exist: name the folder of a search that has begun.")
+    header = journal.header(path)
+    records = journal.Journal(path, header.get("identity", {})).read()
     folder = pathlib.Path(folder)
-    oracle = _stock_oracle(identity)
+    oracle = _stock_oracle(header)
     oracle._set_project_dir(str(folder.parent), folder.name)
     space = oracle.hyperparameters.get_config()["space"]
     for record in records:
@@ -49,10 +53,9 @@ def write(path: str | os.PathLike, folder: str | os.PathLike) -> int:
     return len(oracle.trials)
 
 
-def _stock_oracle(identity: Mapping[str, Any]) -> keras_tuner.Oracle:
-    hyperparameters = keras_tuner.HyperParameters()
-    for name, values in identity["space"].items():
-        hyperparameters.Choice(name, values)
+def _stock_oracle(header: Mapping[str, Any]) -> keras_tuner.Oracle:
+    identity = header["identity"]
+    hyperparameters = keras_tuner.HyperParameters.from_config(header["notes"]["hyperparameters"])
     objectives = [keras_tuner.Objective(name, direction) for name, direction in identity["objectives"].items()]
     return keras_tuner.Oracle(objectives, hyperparameters=hyperparameters, seed=identity["seed"])
 

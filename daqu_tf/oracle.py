@@ -76,8 +76,8 @@ class ParetoOracle(JournaledOracle):
     Args:
         objective: What to rank by; a trial's weighted or summed score plays no part.
         max_trials: How many trials to run at most; None runs until the space is exhausted.
-        hyperparameters: The search space, of any kinds, conditional or not, but with every name once. Of a number with more than 64
-            values 65 are searched, evenly on its own scale.
+        hyperparameters: The search space, of any kinds, conditional or not, but with every name once; None where a tuner finds it
+            out by building a model. Of a number with more than 64 values 65 are searched, evenly on its own scale.
         seed: Of everything random.
         initial_design: Values to run first, in this order; after `canonicalise`, equal ones run once.
         initial_random: How many random subnets follow before anything is predicted.
@@ -91,6 +91,9 @@ class ParetoOracle(JournaledOracle):
         max_retries_per_trial: How often a trial that crashed or returned NaN is run again.
         max_consecutive_failed_trials: How many failed trials in a row end the search.
         lease_seconds: How long a worker may be silent before its trial is given to another.
+        allow_new_entries: Whether a model may ask for hyperparameters that are not among `hyperparameters`; by default where there
+            are none.
+        tune_new_entries: Whether those are searched, which has to begin before the first trial, or keep their defaults; likewise.
 
     Raises:
         DaquError: An argument cannot be used (the message says which), or `max_trials` is less than the first design.
@@ -100,7 +103,7 @@ class ParetoOracle(JournaledOracle):
         self,
         objective: list[keras_tuner.Objective],
         max_trials: int | None,
-        hyperparameters: keras_tuner.HyperParameters,
+        hyperparameters: keras_tuner.HyperParameters | None = None,
         seed: int = 0,
         initial_design: Sequence[Mapping[str, Any]] = (),
         initial_random: int = 16,
@@ -112,16 +115,18 @@ class ParetoOracle(JournaledOracle):
         max_retries_per_trial: int = 0,
         max_consecutive_failed_trials: int = 3,
         lease_seconds: float = LEASE_SECONDS,
+        allow_new_entries: bool | None = None,
+        tune_new_entries: bool | None = None,
     ):
         _check_objectives(objective)
-        self._alphabet = alphabet_of(hyperparameters)
+        is_partial = hyperparameters is None
         self.constraints = parse(constraints)
         super().__init__(
             objective=objective,
             max_trials=max_trials,
             hyperparameters=hyperparameters,
-            allow_new_entries=False,
-            tune_new_entries=False,
+            allow_new_entries=is_partial if allow_new_entries is None else allow_new_entries,
+            tune_new_entries=is_partial if tune_new_entries is None else tune_new_entries,
             seed=seed,
             max_retries_per_trial=max_retries_per_trial,
             max_consecutive_failed_trials=max_consecutive_failed_trials,
@@ -132,12 +137,25 @@ class ParetoOracle(JournaledOracle):
         self.seed = seed  # KerasTuner takes 0 for "none given" and draws one.
         self._identity = dict(identity or {})
         goal = Goal(tuple((one.name, one.direction) for one in objective), self.constraints)
-        self._search = SurrogateSearch(self._alphabet, goal, initial_design, initial_random, canonicalise, sample, costs, seed)
-        first = self._search.first
-        if max_trials is not None and max_trials < first:
+        rest = (goal, initial_design, initial_random, canonicalise, sample, costs, seed)
+        self._make_search = lambda alphabet: SurrogateSearch(alphabet, *rest)
+        self._initial_random = initial_random
+        if hyperparameters is not None:
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Makes the search, of the space as it is known now.
+
+        Raises:
+            DaquError: The space or the first design cannot be used.
+        """
+        self._alphabet = alphabet_of(self.hyperparameters)
+        self._search = self._make_search(self._alphabet)
+        first, drawn = self._search.first, self._initial_random
+        if self.max_trials is not None and self.max_trials < first:
             raise DaquError(
-                f"`max_trials` must be at least {first}, the first design ({first - initial_random} given, "
-                f"{initial_random} random), but received {max_trials}: raise it, or lower `initial_random`."
+                f"`max_trials` must be at least {first}, the first design ({first - drawn} given, {drawn} random), but received "
+                f"{self.max_trials}: raise it, or lower `initial_random`."
             )
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
@@ -151,13 +169,13 @@ class ParetoOracle(JournaledOracle):
         """What must not change between a search and its continuation, as JSON."""
         return {"space": self._alphabet.choices, **super().identity(), **self._identity}
 
-    def note_begun(self, trial: Trial) -> None:
-        """Excludes it from what is proposed from now on."""
-        self._search.tried(trial.hyperparameters.values)
+    def note_begun(self, values: dict[str, Any]) -> None:
+        """Excludes them from what is proposed from now on."""
+        self._search.tried(values)
 
-    def note_completed(self, trial: Trial) -> None:
+    def note_completed(self, values: dict[str, Any], trial: Trial) -> None:
         """Learns from it."""
-        self._search.learn(trial.hyperparameters.values, metrics_of(trial))
+        self._search.learn(values, metrics_of(trial))
 
     # Results.
 

@@ -195,6 +195,8 @@ class SurrogateSearch:
         genomes, values = np.array(self._genomes[:count]), np.array(self._values[:count])
         outlook = Outlook(self._fitted(genomes, values), self._goal, values)
         pool = self._pool(outlook, genomes, rng)
+        if not len(pool):
+            return []
         length = max(LEAST_BATCH, count // BATCH_SHARE) + SPARE
         chosen = acquisition.choose(*outlook(pool), outlook.front, length, rng)
         return list(dict.fromkeys(self._canonical(self._alphabet.decode(pool[index])) for index in chosen))

@@ -1,7 +1,8 @@
 """What a network is for: the containers its runtime has, the bits worth searching there, and the objectives."""
 
 import dataclasses
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -190,3 +191,28 @@ def get(name: str) -> Target:
     if name not in TARGETS:
         raise DaquError(f"`target` must be one of {', '.join(TARGETS)}, but received {name!r}.")
     return TARGETS[name]
+
+
+def for_device(identity: Mapping[str, Any], name: str | None = None) -> Target:
+    """Returns the target for files that a device runs.
+
+    Args:
+        identity: `Device.identity()`: its `runtime`, `runtime_version` and `delegate` decide.
+        name: Of a target that was chosen; None takes the one that fits the device best.
+
+    Raises:
+        DaquError: There is no such target, or its files have a container that the device's runtime refuses.
+    """
+    runtime = f"{identity['runtime']} {identity['runtime_version']}"
+    best = _best(identity)
+    target = best if name is None else get(name)
+    if target.int4_fully_connected and identity["runtime"] == "tflite-runtime":
+        raise DaquError(f"`target` {target.name} stores weights as INT4, which {runtime} on the device refuses: use {best.name}.")
+    return target
+
+
+def _best(identity: Mapping[str, Any]) -> Target:
+    if identity["runtime"] == "tflite-runtime":
+        return get("tflite_runtime")
+    # What a GPU or an NPU makes of INT4, nobody has measured here.
+    return get("litert_cpu_int8" if identity["delegate"] in ("gpu", "nnapi") else "litert_cpu")

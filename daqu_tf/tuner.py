@@ -84,6 +84,7 @@ class DaquTuner(DistributedTuner):
         space: SearchSpace | None = None,
     ):
         self._evaluate, self._space = evaluate, space
+        self._constraints = getattr(oracle, "constraints", ())
         self._on_progress = on_progress
         self._deadline = deadline
         super().__init__(
@@ -165,8 +166,8 @@ class DaquTuner(DistributedTuner):
         return getattr(self.oracle.objective, "objectives", [self.oracle.objective])
 
     def pareto_trials(self) -> list[Trial]:
-        """The Pareto front: the best trial by the first objective, then by falling crowding distance."""
-        return best_trials(self._trials(), self._objectives)
+        """The Pareto front under the constraints: the best trial by the first objective, then by falling crowding distance."""
+        return best_trials(self._trials(), self._objectives, constraints=self._constraints)
 
     def _trials(self) -> list[Trial]:
         """Those that a worker can ask the chief for are the completed ones."""

@@ -13,7 +13,7 @@ from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_client import OracleClient
 from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 
-from daqu_tf.chief import CHANNEL, ENDED, IS_FATAL, MESSAGE, MESSAGE_BYTES, METRICS, TUNER_ID, UNKNOWN_TRIAL
+from daqu_tf.chief import CHANNEL, ENDED, IS_FATAL, MESSAGE, MESSAGE_BYTES, METRICS, TUNER_ID, UNKNOWN_TRIAL, VALUES
 from daqu_tf.errors import DaquError
 from daqu_tf.journaled_oracle import LEASE_SECONDS
 
@@ -61,6 +61,15 @@ class PatientStub:
     def __getattr__(self, name: str) -> Callable:
         method = getattr(self._stub, name)
         return lambda request, **_: self._call(method, request)
+
+    def create_trial(self, tuner_id: str) -> Trial:
+        """The next trial, with its values as they are: KerasTuner's message has a default in the place of one that is left out."""
+        request = protos.get_service().CreateTrialRequest(tuner_id=tuner_id)
+        response, call = self._call(self._stub.CreateTrial.with_call, request)
+        trial, metadata = Trial.from_proto(response.trial), dict(call.trailing_metadata() or ())
+        if VALUES in metadata:
+            trial.hyperparameters.values = json.loads(metadata[VALUES])
+        return trial
 
     def end_trial(self, request, extra: tuple[tuple[str, str | bytes], ...]) -> None:
         """Ends a trial with more to say than KerasTuner's message holds."""
@@ -124,7 +133,7 @@ class ChiefClient(OracleClient):
 
     def create_trial(self, tuner_id: str) -> Trial:
         """The next trial; from now on the chief gets signs of life."""
-        trial = super().create_trial(tuner_id)
+        trial = self.stub.create_trial(tuner_id)
         self._rest()
         if trial.status == "RUNNING":
             self._beating = threading.Event()

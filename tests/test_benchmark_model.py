@@ -1,7 +1,7 @@
 import benchmark_outputs
 import pytest
 
-from daqu_tf.devices import DeviceError
+from daqu_tf.devices import ModelError
 from daqu_tf.devices.benchmark_model import Statistics, applied, arguments, failure, parse
 
 # By output: all that it says, read by eye.
@@ -42,21 +42,19 @@ def test_the_typical_time_is_the_median_or_else_the_mean():
 @pytest.mark.parametrize("cut", ["MEDIANS", "MEANS", "AVERAGES", "NO_STATS"])
 def test_an_output_without_its_end_is_refused(cut):
     output = getattr(benchmark_outputs, cut)
-    with pytest.raises(DeviceError, match="no mean of its calls"):
+    with pytest.raises(ModelError, match="no mean of its calls"):
         parse(output[: output.index("count=") + 60])
 
 
-@pytest.mark.parametrize(
-    "output", ["", "\x00\xff\x1b[2J\ufffd", "Inference (avg): nan", "Inference (avg): -3", "Inference (avg): 0"]
-)
+@pytest.mark.parametrize("output", ["", "\x00\xff\x1b[2J\ufffd", "Inference (avg): nan", "Inference (avg): x"])
 def test_garbage_is_refused_in_one_readable_sentence(output):
-    with pytest.raises(DeviceError, match="no mean of its calls") as caught:
+    with pytest.raises(ModelError, match="no mean of its calls") as caught:
         parse(output)
     assert str(caught.value).isprintable()
 
 
 def test_a_number_that_is_none_is_refused():
-    with pytest.raises(DeviceError, match="1.2.3"):
+    with pytest.raises(ModelError, match="1.2.3"):
         parse("count=5 avg=1.2.3\nInference (avg): 7\n")
 
 

@@ -116,3 +116,32 @@ def test_a_target_for_a_runtime_without_int4():
 def test_unknown_name():
     with pytest.raises(DaquError, match=r"`target` must be one of litert_cpu, .* received 'gpu'"):
         targets.get("gpu")
+
+
+LITERT = {"runtime": "ai-edge-litert", "runtime_version": "2.3.0", "delegate": "xnnpack"}
+OLD = {"runtime": "tflite-runtime", "runtime_version": "2.14.0", "delegate": "xnnpack"}
+PHONE = {"runtime": "benchmark_model", "runtime_version": "0123456789ab", "delegate": "xnnpack"}
+
+
+@pytest.mark.parametrize(
+    "identity, name",
+    [
+        (LITERT, "litert_cpu"),
+        (OLD, "tflite_runtime"),
+        (PHONE, "litert_cpu"),
+        (PHONE | {"delegate": "gpu"}, "litert_cpu_int8"),
+        (PHONE | {"delegate": "nnapi"}, "litert_cpu_int8"),
+    ],
+)
+def test_the_target_follows_the_device(identity, name):
+    assert targets.for_device(identity).name == name
+    for chosen in targets.TARGETS:
+        if identity is not OLD or chosen != "litert_cpu":
+            assert targets.for_device(identity, chosen).name == chosen
+
+
+def test_a_target_that_the_device_s_runtime_refuses():
+    with pytest.raises(DaquError, match="`target` litert_cpu stores .* INT4, which tflite-runtime 2.14.0 .* refuses: use"):
+        targets.for_device(OLD, "litert_cpu")
+    with pytest.raises(DaquError, match="`target` must be one of"):
+        targets.for_device(LITERT, "gpu")

@@ -2,11 +2,14 @@
 
 daqu-benchmark runs/digits/models/m00.tflite runs/digits/models/m01.tflite
 daqu-benchmark --device=host --device=raspberry_pi:pi@raspberrypi.local runs/digits/models/m00.tflite
+
+What is doubtful is timed again, and named if it stays so: `spread`, calls differ; `run_spread`, processes do; `throttled`, the
+device was hot or slowed down; `clock`, its clock jumped. A device that is lost is waited for.
 """
 
 import os
 import pathlib
-from collections.abc import Iterator
+import sys
 from concurrent import futures
 from typing import Any
 
@@ -15,20 +18,9 @@ from absl import flags
 
 from daqu_tf import atomic
 from daqu_tf.errors import DaquError
-from daqu_tf.tools import command
+from daqu_tf.tools import command, device_flags
 
-_DEVICES = flags.DEFINE_multi_string(
-    "device",
-    ["host"],
-    "host, this machine; raspberry_pi:user@host[:port], any Linux board to which ssh needs no password; or android:SERIAL, a phone "
-    "that adb knows. May be given several times: they work side by side.",
-)
-_PYTHON = flags.DEFINE_string(
-    "python", "python3", "The Python of boards, which has to have a runtime: ai-edge-litert or tflite-runtime."
-)
-_BENCHMARK_MODEL = flags.DEFINE_string("benchmark_model", None, "TFLite's program of that name, built for the phones.")
-_DELEGATE = flags.DEFINE_enum("delegate", "xnnpack", ("xnnpack", "none", "gpu", "nnapi"), "What computes on phones.")
-_THREADS = flags.DEFINE_integer("threads", 1, "Threads of the runtime.", lower_bound=1)
+_DEVICES = flags.DEFINE_multi_string("device", ["host"], f"{device_flags.DEVICE_HELP} Given several times, they work side by side.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Processes for each file.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", None, "File for all samples; none by default.")
 
@@ -38,73 +30,64 @@ def _benchmark(argv: list[str]) -> None:
         raise DaquError("No file to time: name one or more .tflite files.")
     if _JSON.value and not os.access(pathlib.Path(_JSON.value).resolve().parent, os.W_OK):
         raise DaquError(f"{_JSON.value} cannot be written: choose another --json.")
-    devices = {text: _connect(text) for text in _DEVICES.value}
-    latencies, faults = _measure(devices, argv)
-    _print_table(argv, latencies)
+    from daqu_tf.devices import Patience, connect_with
+
+    patience = Patience(notify=lambda sentence: print(sentence, file=sys.stderr))
+    devices = {text: connect_with(text, patience=patience, **device_flags.options()) for text in _DEVICES.value}
+    found, faults = _measure(devices, argv)
+    rows = [(text, path, each) for text, latencies in found.items() for path, each in zip(argv, latencies)]
+    timed = [row for row in rows if not isinstance(row[2], DaquError)]
+    _print_table(timed)
     # After the timing, which it would disturb.
-    # benchmark_model on phones puts out no outputs.
-    parities = {text: _parities(devices[text], argv) for text in latencies if text != "host" and hasattr(devices[text], "outputs")}
-    for text, found in parities.items():
-        for path, parity in zip(argv, found):
-            print(f"{text}: {path} {_say(parity)}")
+    parities = {(text, path): _parity_of(devices[text], path) for text, path, _ in timed if text != "host"}
+    for (text, path), parity in parities.items():
+        print(f"{text}: {path} {_say(parity)}")
     if _JSON.value:
-        atomic.write_json(_JSON.value, [_row(*each) for each in _timed(argv, latencies, parities)])
+        atomic.write_json(_JSON.value, [_row(*row, parities.get(row[:2])) for row in timed])
+    faults |= {(text, path): error for text, path, error in rows if isinstance(error, DaquError)}
     if faults:
-        raise DaquError(" ".join(faults))
+        raise DaquError(" ".join(f"{text}: {error}" if len(devices) > 1 else str(error) for (text, _), error in faults.items()))
 
 
-def _connect(text: str) -> Any:
-    from daqu_tf.devices import connect
-
-    kind = text.partition(":")[0]
-    if kind == "android" and not _BENCHMARK_MODEL.value:
-        raise DaquError("Phones need TFLite's benchmark_model: give its path as --benchmark_model (README says where it is).")
-    phone = {"benchmark_model": _BENCHMARK_MODEL.value, "delegate": _DELEGATE.value}
-    options = {"android": phone, "raspberry_pi": {"python": _PYTHON.value}}.get(kind, {})
-    return connect(text, threads=_THREADS.value, **options)
-
-
-def _measure(devices: dict[str, Any], paths: list[str]) -> tuple[dict[str, list], list[str]]:
-    """Returns the latencies of each device that gave them, and what the others had to say."""
+def _measure(devices: dict[str, Any], paths: list[str]) -> tuple[dict[str, list], dict[tuple[str, str], DaquError]]:
+    """Returns what each device says of each file, its latency or why it does not run, and what the other devices had to say."""
     from daqu_tf.devices import DeviceError
 
     with futures.ThreadPoolExecutor(len(devices)) as pool:
-        running = {text: pool.submit(device.measure_many, paths, repeats=_REPEATS.value) for text, device in devices.items()}
-    latencies, faults = {}, []
+        running = {text: pool.submit(device.measure_each, paths, repeats=_REPEATS.value) for text, device in devices.items()}
+    found, faults = {}, {}
     for text, each in running.items():
         try:
-            latencies[text] = each.result()
+            found[text] = each.result()
         except DeviceError as error:
-            faults.append(f"{text}: {error}" if len(devices) > 1 else str(error))
-    return latencies, faults
+            faults[text, ""] = error
+    return found, faults
 
 
-def _print_table(paths: list[str], latencies: dict[str, list]) -> None:
-    if not latencies:
+def _print_table(rows: list[tuple[str, str, Any]]) -> None:
+    if not rows:
         return
-    width = max(map(len, latencies)) if len(latencies) > 1 else 0
+    names = {text for text, _, _ in rows}
+    width = max(map(len, names)) if len(names) > 1 else 0
     column = f"  {'device':{width}}" if width else ""
     print(f"{'median us':>10} {'p90 us':>9} {'spread':>7} {'kB':>8}{column}  file")
-    for text, each in latencies.items():
+    for text, path, latency in rows:
         column = f"  {text:{width}}" if width else ""
-        for path, latency in zip(paths, each):
-            kilobytes = pathlib.Path(path).stat().st_size / 1000
-            figures = f"{latency.median_us:10.1f} {latency.p90_us:9.1f} {latency.relative_spread:7.1%} {kilobytes:8.1f}"
-            print(f"{figures}{column}  {path}")
+        kilobytes = pathlib.Path(path).stat().st_size / 1000
+        figures = f"{latency.median_us:10.1f} {latency.p90_us:9.1f} {latency.relative_spread:7.1%} {kilobytes:8.1f}"
+        flags = f"  ({', '.join(latency.flags)})" if latency.flags else ""
+        print(f"{figures}{column}  {path}{flags}")
 
 
-def _parities(device: Any, paths: list[str]) -> list[dict[str, Any]]:
-    """How far the outputs of each file are from this machine's, for one fixed image."""
+def _parity_of(device: Any, path: str) -> dict[str, Any]:
+    """How far the outputs of a file are from this machine's, for one fixed image."""
     from daqu_tf.devices import DeviceError, HostDevice
 
-    found = []
-    for path in paths:
-        try:
-            here, there = (each.outputs(path)[0] for each in (HostDevice(), device))
-            found.append(_parity(here, there))
-        except DeviceError as error:
-            found.append({"error": str(error)})
-    return found
+    try:
+        here, there = (each.outputs(path)[0] for each in (HostDevice(), device))
+        return _parity(here, there)
+    except DeviceError as error:
+        return {"error": str(error)}
 
 
 def _parity(here: np.ndarray, there: np.ndarray) -> dict[str, Any]:
@@ -126,18 +109,13 @@ def _say(parity: dict[str, Any]) -> str:
     return f"differs from the host by at most {amount}."
 
 
-def _timed(paths: list[str], latencies: dict[str, list], parities: dict[str, list]) -> Iterator[tuple]:
-    for text, each in latencies.items():
-        yield from zip([text] * len(paths), paths, each, parities.get(text, [None] * len(paths)))
-
-
 def _row(text: str, path: str, latency: Any, parity: dict[str, Any] | None) -> dict[str, Any]:
     return {"file": path, "device_name": text, **latency.to_json(), "parity_with_host": parity}
 
 
 def main() -> None:
     """The console script."""
-    command.main(_benchmark, __doc__, modules=(__name__,), positional=True)
+    command.main(_benchmark, __doc__, modules=(__name__, device_flags.__name__), positional=True)
 
 
 if __name__ == "__main__":

@@ -10,26 +10,38 @@ import subprocess
 import uuid
 from collections.abc import Sequence
 
-from daqu_tf.devices.base import DeviceError
+from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, DeviceTimeoutError
 
-# What adb itself says, and the sentence for it.
+# What adb itself says, what kind of fault that is, and the sentence for it.
 _FAULTS = (
     (
         r"device unauthorized|device still authorizing",
+        DeviceLostError,
         "{serial} has not allowed this machine: unlock it and accept its question about USB debugging.",
     ),
-    (r"device offline", "{serial} is offline: plug it in again, or restart adb with `adb kill-server`."),
+    (r"device offline", DeviceLostError, "{serial} is offline: plug it in again, or restart adb with `adb kill-server`."),
     (
         r"(no|insufficient) permissions",
+        DeviceSetupError,
         "adb has no permission for {serial}: install android-sdk-platform-tools-common, then plug it in.",
     ),
-    (r"device '.*' not found|no devices|device not found", "There is no device {serial}: plug it in, and see `adb devices`."),
-    (r"No space left on device|ENOSPC", "The storage of {serial} is full: free some, or empty /data/local/tmp there."),
+    (
+        r"device '.*' not found|no devices|device not found",
+        DeviceLostError,
+        "There is no device {serial}: plug it in, and see `adb devices`.",
+    ),
+    (
+        r"No space left on device|ENOSPC",
+        DeviceSetupError,
+        "The storage of {serial} is full: free some, or empty /data/local/tmp there.",
+    ),
     (
         r"Permission denied|Read-only file system",
+        DeviceSetupError,
         "{serial} takes no file ({reason}): make /data/local/tmp of the device writable for adb.",
     ),
 )
+_CHECK_SECONDS = 20
 
 
 class Adb:
@@ -39,6 +51,8 @@ class Adb:
         serial: As in `adb devices`; None takes the only device that there is.
         adb: The client.
         timeout_seconds: When a command that gives no answer is ended.
+
+    Raises of its methods: `DeviceLostError`, of which `DeviceTimeoutError` is a kind, and `DeviceSetupError`.
     """
 
     def __init__(self, serial: str | None = None, adb: str | os.PathLike = "adb", timeout_seconds: float = 300.0):
@@ -67,12 +81,23 @@ class Adb:
         if done.returncode:
             raise self._fault(f"{done.stderr}\n{done.stdout}")
 
+    def pull(self, remote: str, path: str | os.PathLike) -> None:
+        """Copies a file from the phone."""
+        done = self._run("pull", remote, os.path.abspath(path))
+        if done.returncode:
+            raise self._fault(f"{done.stderr}\n{done.stdout}")
+
+    def check(self) -> None:
+        """Returns if the phone answers a command that takes no time."""
+        if self._call("-s", self.serial, "shell", "true", timeout_seconds=_CHECK_SECONDS).returncode:
+            self.shell(["true"])  # Which says what is wrong.
+
     def states(self) -> dict[str, str]:
         """The state of every device that adb knows, by serial: `device`, `offline`, `unauthorized` ..."""
         done = self._call("devices")
         if done.returncode:
             reason = _last_line(done.stderr)
-            raise DeviceError(f"adb's server does not answer ({reason}): try `adb kill-server`, then `adb start-server`.")
+            raise DeviceLostError(f"adb's server does not answer ({reason}): try `adb kill-server`, then `adb start-server`.")
         rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
         return {serial: state.strip() for serial, state in rows}
 
@@ -81,39 +106,40 @@ class Adb:
         if len(states) == 1:
             return _checked(next(iter(states)))
         if not states:
-            raise DeviceError("There is no device: plug one in with USB debugging switched on, and see `adb devices`.")
-        raise DeviceError(f"There are {len(states)} devices, {', '.join(sorted(states))}: name the one to use by its serial.")
+            raise DeviceLostError("There is no device: plug one in with USB debugging switched on, and see `adb devices`.")
+        raise DeviceSetupError(f"There are {len(states)} devices, {', '.join(sorted(states))}: name the one to use by its serial.")
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess:
         return self._call("-s", self.serial, *arguments)
 
-    def _call(self, *arguments: str) -> subprocess.CompletedProcess:
+    def _call(self, *arguments: str, timeout_seconds: float | None = None) -> subprocess.CompletedProcess:
+        timeout_seconds = timeout_seconds or self.timeout_seconds
         settings = {"stdin": subprocess.DEVNULL, "capture_output": True, "encoding": "utf-8", "errors": "replace"}
         try:
-            return subprocess.run([self._adb, *arguments], timeout=self.timeout_seconds, **settings)
+            return subprocess.run([self._adb, *arguments], timeout=timeout_seconds, **settings)
         except subprocess.TimeoutExpired as error:
-            raise DeviceError(
-                f"{self.serial or 'adb'} gave no answer within {self.timeout_seconds:g} s: restart it, or give a longer timeout."
+            raise DeviceTimeoutError(
+                f"{self.serial or 'adb'} gave no answer within {timeout_seconds:g} s: restart it, or give a longer timeout."
             ) from error
         except OSError as error:
-            raise DeviceError(
+            raise DeviceSetupError(
                 f"The adb client {self._adb!r} cannot be started ({error.strerror}): "
                 "install it (on Debian: apt-get install adb) or name it with `adb`."
             ) from error
 
     def _fault(self, said: str) -> DeviceError:
         """The sentence for a command that came to no end, by what adb said."""
-        for pattern, sentence in _FAULTS:
+        for pattern, kind, sentence in _FAULTS:
             if re.search(pattern, said):
-                return DeviceError(sentence.format(serial=self.serial, reason=_last_line(said)))
+                return kind(sentence.format(serial=self.serial, reason=_last_line(said)))
         if self.states().get(self.serial) != "device":
-            return DeviceError(f"{self.serial} went away in the middle of a command: plug it in again and repeat.")
-        return DeviceError(f"The answer of {self.serial} was cut short ({_last_line(said)}): try again, with another cable.")
+            return DeviceLostError(f"{self.serial} went away in the middle of a command: plug it in again and repeat.")
+        return DeviceLostError(f"The answer of {self.serial} was cut short ({_last_line(said)}): try again, with another cable.")
 
 
 def _checked(serial: str) -> str:
     if not serial or serial.startswith("-") or not serial.isprintable():
-        raise DeviceError(f"`serial` must be one that `adb devices` shows, but received {serial!r}.")
+        raise DeviceSetupError(f"`serial` must be one that `adb devices` shows, but received {serial!r}.")
     return serial
 
 

@@ -10,14 +10,22 @@ import re
 import shlex
 import signal
 import tempfile
+import time
+import uuid
 from typing import Any
 
-from daqu_tf.devices import benchmark_model
+import numpy as np
+
+from daqu_tf.devices import benchmark_model, steadiness
 from daqu_tf.devices.adb import Adb
-from daqu_tf.devices.base import Device, DeviceError, Latency, check_timing
+from daqu_tf.devices.base import Device, check_timing
 from daqu_tf.devices.benchmark_model import DELEGATES
+from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, DeviceTimeoutError, ModelError
+from daqu_tf.devices.host import HostDevice
+from daqu_tf.devices.measurement import Latency, identity
 
 FOLDER = "/data/local/tmp/daqu_tf"
+_RUNTIME = "benchmark_model"
 _KEPT_MODELS = 50
 _GRACE_SECONDS = 2
 _PROPERTIES = {
@@ -28,7 +36,12 @@ _PROPERTIES = {
 }
 _LOOK = """
 for name in {names}; do echo "property $name $(getprop $name)"; done
-for cpu in /sys/devices/system/cpu/cpu[0-9]*; do echo "cpu $(cat $cpu/cpufreq/scaling_governor 2>/dev/null)"; done
+for cpu in /sys/devices/system/cpu/cpu[0-9]*; do echo "cpu $cpu"; done
+"""
+_CONDITIONS = """
+for cpu in /sys/devices/system/cpu/cpu[0-9]*/cpufreq; do
+echo "governor $(cat $cpu/scaling_governor 2>/dev/null)"; echo "kilohertz $(cat $cpu/scaling_cur_freq 2>/dev/null)"
+done
 for zone in /sys/class/thermal/thermal_zone*; do echo "zone $(cat $zone/type 2>/dev/null) $(cat $zone/temp 2>/dev/null)"; done
 """
 # The shell of Android says the first, others the second, the linker the rest.
@@ -64,15 +77,17 @@ class AndroidDevice(Device):
         adb: str | os.PathLike = "adb",
     ):
         if delegate not in DELEGATES:
-            raise DeviceError(f"`delegate` must be one of {', '.join(DELEGATES)}, but received {delegate!r}.")
+            raise DeviceSetupError(f"`delegate` must be one of {', '.join(DELEGATES)}, but received {delegate!r}.")
         for name, value in (("threads", threads), ("processes", processes), ("core_mask", core_mask)):
             if value is not None and value < 1:
-                raise DeviceError(f"`{name}` must be at least 1, but received {value}.")
+                raise DeviceSetupError(f"`{name}` must be at least 1, but received {value}.")
         self.threads, self.delegate, self.core_mask, self.processes = threads, delegate, core_mask, processes
         self._program = _read(benchmark_model, "benchmark_model")
         self._program_sha256 = hashlib.sha256(self._program).hexdigest()
         self._adb = Adb(serial, adb, timeout_seconds)
         self.serial = self._adb.serial
+        self.name = f"android:{self.serial}"
+        self._described: dict[str, Any] | None = None
 
     def measure(
         self,
@@ -85,61 +100,135 @@ class AndroidDevice(Device):
         check_timing(min_runs, min_seconds, max_warmup_seconds)
         file = _read(model_path, "model")
         device = self.fingerprint()
-        outputs = self._outputs(os.fspath(model_path), file, (min_runs, min_seconds, max_warmup_seconds))
-        runs = [benchmark_model.parse(output) for output in outputs]
+        self._cool_down()
+        processes = self._processes(os.fspath(model_path), file, (min_runs, min_seconds, max_warmup_seconds))
+        runs = [process.statistics(self.name) for process in processes]
         samples = tuple(run.typical_us for run in runs)
-        return Latency(
+        latency = Latency(
             samples_us=samples,
             run_medians_us=samples,
             warmup_runs=sum(run.warmup_runs or 0 for run in runs),
             threads=self.threads,
-            delegate=self._applied_delegate(outputs),
-            runtime="benchmark_model",
+            delegate=self._applied_delegate([process.output for process in processes]),
+            runtime=_RUNTIME,
             runtime_version=self._program_sha256[:12],
             device=device,
             sha256=hashlib.sha256(file).hexdigest(),
             details=tuple(dataclasses.asdict(run) for run in runs),
+            conditions=tuple(
+                {"before": process.before, "after": process.after, "peak_memory_bytes": run.peak_memory_bytes}
+                for process, run in zip(processes, runs)
+            ),
         )
+        return self._judged(latency, *{flag for process, run in zip(processes, runs) for flag in run.flags(process.elapsed_us)})
+
+    def outputs(self, model_path: str | os.PathLike, images: np.ndarray | None = None) -> tuple[np.ndarray, float, int]:
+        """Runs a model; see `Device.outputs`. Older builds of `benchmark_model` give no outputs, which is a `ModelError`."""
+        model, file = os.fspath(model_path), _read(model_path, "model")
+        # What the program reads and writes are bare bytes; what they mean, the runtime here says.
+        inputs, form = HostDevice(timeout_seconds=self._adb.timeout_seconds).encode(model, images)
+        program = self._install(self._program, "benchmark_model-{}")
+        graph = self._install(file, "{}.tflite")
+        found = [self._output(model, program, graph, each[None]) for each in inputs]
+        shape, kind = form["output_shape"], np.dtype(form["output_type"])
+        if any(len(each) != math.prod(shape) * kind.itemsize for each in found):
+            raise ModelError(f"The outputs of {model} came back from {self.name} with another size: run it again.")
+        return np.concatenate([np.frombuffer(each, kind).reshape(shape) for each in found]), form["scale"], form["zero_point"]
+
+    def _output(self, model: str, program: str, graph: str, values: np.ndarray) -> bytes:
+        """The bytes that a model puts out for one input."""
+        source, sink = self._install(values.tobytes(), "{}.input"), f"{FOLDER}/{uuid.uuid4().hex}.output"
+        arguments = benchmark_model.output_arguments(graph, self.threads, self.delegate, values.shape, source, sink)
+        try:
+            says = self._call(model, [program, *arguments])
+            if self._adb.shell(["test", "-f", sink])[0]:
+                raise ModelError(
+                    f"This build of benchmark_model on {self.name} gives no outputs ({benchmark_model.failure(says)}): "
+                    "compare them elsewhere, or take a newer one."
+                )
+            with tempfile.TemporaryDirectory(prefix="daqu_") as folder:
+                self._adb.pull(sink, copy := pathlib.Path(folder, "output"))
+                return copy.read_bytes()
+        finally:
+            for each in (source, sink):
+                self._forget(each)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Device.identity`; `runtime_version` is the hash of the program."""
+        return identity(self.fingerprint(), _RUNTIME, self._program_sha256[:12], self.threads)
+
+    def check(self) -> None:
+        """See `Device.check`."""
+        self._adb.check()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Describes the phone as it is now: its kind, serial, model, cpu, abi, os, cores, governors and temperature."""
-        names = [name for group in _PROPERTIES.values() for name in group]
-        _, output = self._adb.script(_LOOK.format(names=" ".join(names)))
-        rows = [line.split(" ", 1) for line in output.splitlines() if " " in line]
-        values = dict(value.split(" ", 1) for key, value in rows if key == "property" and " " in value)
-        found = {key: next((values[n] for n in group if values.get(n)), None) for key, group in _PROPERTIES.items()}
-        governors = [value.strip() for key, value in rows if key == "cpu"]
+        """Describes the phone, which is asked once: its kind, serial, model, cpu, abi, os, cores and how they are used."""
+        if self._described is None:
+            names = [name for group in _PROPERTIES.values() for name in group]
+            rows = self._look(_LOOK.format(names=" ".join(names)))
+            values = dict(value.split(" ", 1) for key, value in rows if key == "property" and " " in value)
+            found = {key: next((values[n] for n in group if values.get(n)), None) for key, group in _PROPERTIES.items()}
+            found["os"] = f"Android {found['os']}" if found["os"] else "Android"
+            found["cores"] = sum(key == "cpu" for key, _ in rows)
+            ours = {"core_mask": self.core_mask, "delegate": self.delegate}
+            self._described = {"kind": "android", "serial": self.serial, **found, **ours}
+        return dict(self._described)
+
+    def conditions(self) -> dict[str, Any]:
+        """What the speed depends on at the moment, None where it does not tell: governors, highest frequency, temperature."""
+        rows = self._look(_CONDITIONS)
+        governors = sorted({value.strip() for key, value in rows if key == "governor"} - {""})
+        kilohertz = [int(value) for key, value in rows if key == "kilohertz" and value.strip().isdigit()]
         return {
-            "kind": "android",
-            "serial": self.serial,
-            **found,
-            "os": f"Android {found['os']}" if found["os"] else "Android",
-            "cores": len(governors),
-            "governors": sorted(set(governors) - {""}),
+            "governor": ", ".join(governors) or None,
+            "frequency_hz": max(kilohertz) * 1000 if kilohertz else None,
             "temperature_celsius": _temperature([value for key, value in rows if key == "zone"]),
-            "core_mask": self.core_mask,
         }
+
+    def temperature_celsius(self) -> float | None:
+        """See `Device.temperature_celsius`."""
+        return self.conditions()["temperature_celsius"]
+
+    def _look(self, script: str) -> list[tuple[str, str]]:
+        """Lines that a script prints, each a key and a value."""
+        _, output = self._adb.script(script)
+        return [(key, value) for key, space, value in (line.partition(" ") for line in output.splitlines()) if space]
 
     def clear(self) -> None:
         """Removes all that was pushed to the phone."""
         self._adb.shell(["rm", "-rf", FOLDER])
 
-    def _outputs(self, model: str, file: bytes, settings: tuple[int, float, float]) -> list[str]:
-        """What each process prints."""
+    def _processes(self, model: str, file: bytes, settings: tuple[int, float, float]) -> list["_Process"]:
+        """Runs the program, in one fresh process after the other."""
         program = self._install(self._program, "benchmark_model-{}")
         graph = self._install(file, "{}.tflite")
+        arguments = benchmark_model.arguments(graph, self.threads, self.delegate, *settings)
+        found, before = [], self.conditions()
+        for _ in range(self.processes):
+            start = time.monotonic()
+            output = self._call(model, [program, *arguments])
+            elapsed_us, after = (time.monotonic() - start) * 1e6, self.conditions()
+            found.append(_Process(output, elapsed_us, before, after))
+            before = after
+        return found
+
+    def _call(self, model: str, command: list[str]) -> str:
+        """What the program prints."""
         pinned = ["taskset", f"{self.core_mask:x}"] if self.core_mask else []
-        command = shlex.join([*pinned, program, *benchmark_model.arguments(graph, self.threads, self.delegate, *settings)])
         # adb leaves a process running when its client ends; one that hangs would spoil what is timed next.
         limit = math.ceil(self._adb.timeout_seconds) + _GRACE_SECONDS
-        script = f"limit=$(command -v timeout); ${{limit:+$limit {limit}}} {command}"
-        outputs = []
-        for _ in range(self.processes):
+        script = f"limit=$(command -v timeout); ${{limit:+$limit {limit}}} {shlex.join([*pinned, *command])}"
+        try:
             status, output = self._adb.script(script)
-            if status:
-                raise self._failure(model, status, output)
-            outputs.append(output)
-        return outputs
+        except DeviceTimeoutError as error:
+            self.check()  # If the phone answers, it is the program that hangs.
+            raise ModelError(
+                f"{model} gave no answer within {self._adb.timeout_seconds:g} s on {self.serial} and is ended: "
+                "give a longer timeout or a smaller model."
+            ) from error
+        if status:
+            raise self._failure(model, status, output)
+        return output
 
     def _applied_delegate(self, outputs: list[str]) -> str:
         """The delegate that took the model or part of it; without that a GPU's time would be the CPU's."""
@@ -147,7 +236,7 @@ class AndroidDevice(Device):
             return self.delegate
         if self.delegate == "xnnpack":
             return "none"
-        raise DeviceError(f"The {self.delegate} delegate took nothing of the model on {self.serial}: use `delegate` xnnpack.")
+        raise ModelError(f"The {self.delegate} delegate took nothing of the model on {self.serial}: use `delegate` xnnpack.")
 
     def _install(self, file: bytes, name: str) -> str:
         """Brings a file to the phone unless it is there, whole; returns its path, which no name of ours is part of."""
@@ -160,7 +249,7 @@ class AndroidDevice(Device):
         try:
             self._push(file, part)
             if (arrived := self._sha256(part)) != sha256:
-                raise DeviceError(
+                raise DeviceLostError(
                     f"A file changed on its way to {self.serial} (sha256 {arrived or 'unknown'}, not {sha256}): "
                     "try again, with another cable."
                 )
@@ -169,7 +258,7 @@ class AndroidDevice(Device):
             raise
         status, output = self._adb.script(f"chmod 755 {shlex.quote(part)} && mv -f {shlex.quote(part)} {shlex.quote(remote)}")
         if status:
-            raise DeviceError(f"{self.serial} cannot keep a file ({benchmark_model.failure(output)}): empty {FOLDER} there.")
+            raise DeviceSetupError(f"{self.serial} cannot keep a file ({benchmark_model.failure(output)}): empty {FOLDER} there.")
         return remote
 
     def _push(self, file: bytes, remote: str) -> None:
@@ -199,15 +288,34 @@ class AndroidDevice(Device):
     def _failure(self, model: str, status: int, output: str) -> DeviceError:
         """The sentence for a process that failed."""
         if wrong := _WRONG_ABI.search(output):
-            return DeviceError(
+            return DeviceSetupError(
                 f"benchmark_model does not run on {self.serial} ({wrong.group(0)}): "
                 f"build it for the ABI {self.fingerprint()['abi']} of this device."
             )
         if self.core_mask and "taskset" in output:
             reason = benchmark_model.failure(output)
-            return DeviceError(f"{self.serial} refused `core_mask` {self.core_mask:#x} ({reason}): give another.")
+            return DeviceSetupError(f"{self.serial} refused `core_mask` {self.core_mask:#x} ({reason}): give another.")
         reason = f"benchmark_model crashed with {_signal(status)}" if status > 128 else benchmark_model.failure(output)
-        return DeviceError(f"{model} could not be run on {self.serial} ({reason}): export it again or leave it out.")
+        return ModelError(f"{model} could not be run on {self.serial} ({reason}): export it again or leave it out.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Process:
+    """What one process printed, how long it took by our clock, and the phone's conditions around it."""
+
+    output: str
+    elapsed_us: float
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+    def statistics(self, device: str) -> benchmark_model.Statistics:
+        """What it says of its calls, if a clock can have shown that."""
+        found = benchmark_model.parse(self.output)
+        spoilt = found.median_us is None and "clock" in found.flags(self.elapsed_us)
+        if spoilt or not steadiness.is_possible(found.typical_us, self.elapsed_us):
+            shown = f"calls of {found.typical_us / 1e6:.3g} s, {found.min_us} to {found.max_us} us"
+            raise steadiness.clock_fault(device, shown, self.elapsed_us)
+        return found
 
 
 def _signal(status: int) -> str:
@@ -221,9 +329,10 @@ def _read(path: str | os.PathLike, what: str) -> bytes:
     try:
         file = pathlib.Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte.
-        raise DeviceError(f"The {what} {str(path)!r} cannot be read ({error}): give the path of a file.") from error
+        fault = ModelError if what == "model" else DeviceSetupError
+        raise fault(f"The {what} {str(path)!r} cannot be read ({error}): give the path of a file.") from error
     if what == "model" and file[4:8] != b"TFL3":
-        raise DeviceError(f"The model {str(path)!r} {'is not a .tflite file' if file else 'is empty'}: export it again.")
+        raise ModelError(f"The model {str(path)!r} {'is not a .tflite file' if file else 'is empty'}: export it again.")
     return file
 
 

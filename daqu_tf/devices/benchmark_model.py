@@ -6,8 +6,10 @@ that a million microseconds read `1.04176e+06`.
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
-from daqu_tf.devices.base import DeviceError
+from daqu_tf.devices import steadiness
+from daqu_tf.devices.errors import ModelError
 
 # By delegate: the flag, and the name under which the program says that it took part of the graph.
 DELEGATES = {
@@ -17,7 +19,7 @@ DELEGATES = {
     "nnapi": ("--use_nnapi=true", "NNAPI"),
 }
 
-_NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\b"
+_NUMBER = r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\b"
 _FIGURES = re.compile(r"\bcount=(\d+)((?: \w+=[\d.e+-]+)+)(?: \(all same\))?\s*$", re.MULTILINE)
 # In this order: since 2020, before that, and with a profile of the operators, which is slower and so the last resort.
 _MEANS = (
@@ -61,6 +63,23 @@ class Statistics:
         """The median, or the mean where there is none, in microseconds."""
         return self.mean_us if self.median_us is None else self.median_us
 
+    def flags(self, elapsed_us: float) -> list[str]:
+        """What makes them doubtful, where `elapsed_us` is what the whole process took by a clock that never jumps.
+
+        The program reads the time of day, which may be set while it runs. That spoils the extremes, the mean and the deviation, but
+        not the median.
+        """
+        extremes = [each for each in (self.min_us, self.max_us) if each is not None]
+        jumped = any(not 0 <= each <= elapsed_us for each in extremes)  # Counted in whole microseconds, so that 0 is one.
+        # A median says enough; whether the deviation is that of a few calls among many, nobody can tell.
+        wide = self.median_us is None and self.std_us is not None and self.std_us > steadiness.SPREAD * self.mean_us
+        return [flag for flag, raised in (("clock", jumped), ("spread", wide)) if raised]
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The most memory seen, in bytes."""
+        return None if self.peak_memory_mb is None else round(self.peak_memory_mb * 2**20)
+
 
 def arguments(graph: str, threads: int, delegate: str, min_runs: int, min_seconds: float, warmup_seconds: float) -> list[str]:
     """Returns the arguments that time the file `graph`; `delegate` is one of `DELEGATES`."""
@@ -69,20 +88,31 @@ def arguments(graph: str, threads: int, delegate: str, min_runs: int, min_second
     return [f"--graph={graph}", f"--num_threads={threads}", *runs, *warmup, DELEGATES[delegate][0]]
 
 
+def output_arguments(graph: str, threads: int, delegate: str, shape: Sequence[int], source: str, sink: str) -> list[str]:
+    """Returns the arguments that run `graph` on the bytes of the file `source` and write what comes out to `sink`.
+
+    Older programs know no `--output_filepath`; they go on without it, or stop.
+    """
+    # The name of the input layer may be any.
+    layer = ["--input_layer=input", f"--input_layer_shape={','.join(map(str, shape))}"]
+    inputs = [*layer, f"--input_layer_value_files=input:{source}"]
+    return [*arguments(graph, threads, delegate, 1, 0, 0), *inputs, f"--output_filepath={sink}"]
+
+
 def parse(output: str) -> Statistics:
     """Reads what the program printed.
 
     Raises:
-        DeviceError: There is no mean of the timed calls in it, or it is no time.
+        ModelError: There is no mean of the timed calls in it, or something that is no number.
     """
     lines = [(match.group(1), match.group(2)) for match in _FIGURES.finditer(_without_profile(output))]
     profile = [(match.group(1), match.group(2)) for line in _profile(output) for match in _FIGURES.finditer(line)]
     figures = _figures(lines[-1:] or profile[-1:])
-    mean_us = next((mean for mean in (_number(pattern, output) for pattern in _MEANS) if mean), None)
+    mean_us = next((mean for mean in (_number(pattern, output) for pattern in _MEANS) if mean is not None), None)
     if mean_us is None and profile:
         mean_us = _figures(profile[-1:]).get("avg")
-    if not mean_us:
-        raise DeviceError(
+    if mean_us is None:
+        raise ModelError(
             f"benchmark_model printed no mean of its calls ({failure(output)}): try again, then with another build of it."
         )
     return Statistics(
@@ -135,7 +165,7 @@ def _float(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise DeviceError(f"benchmark_model printed {text!r} where a number belongs: try again.") from error
+        raise ModelError(f"benchmark_model printed {text!r} where a number belongs: try again.") from error
 
 
 def _number(pattern: str, output: str) -> float | None:

@@ -6,12 +6,14 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from daqu_tf.devices.base import DeviceError
-from daqu_tf.devices.python_device import PythonDevice, read_answer
+from daqu_tf.devices import runner
+from daqu_tf.devices.errors import DeviceSetupError, ModelError
+from daqu_tf.devices.python_device import PythonDevice, one_of, read_answer
 
 _RUNNER = pathlib.Path(__file__).with_name("runner.py")
 
@@ -26,7 +28,8 @@ class HostDevice(PythonDevice):
         python: The interpreter of another environment, to run files with the runtime that is installed there.
     """
 
-    kind = "host"
+    kind = name = "host"
+    max_celsius = 95.0  # Many processors of desktops and laptops are built for that.
 
     def __init__(
         self,
@@ -40,16 +43,34 @@ class HostDevice(PythonDevice):
         self.timeout_seconds = timeout_seconds
         self._cpus = _choose_cpus(threads, cpu)
 
+    def temperature_celsius(self) -> float | None:
+        """See `Device.temperature_celsius`."""
+        return runner.conditions()["temperature_celsius"]
+
+    def encode(self, path: str | os.PathLike, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
+        """What `outputs` would feed a model, and of what form its outputs are; for devices that do not know that.
+
+        Returns:
+            The inputs, shape (N, H, W, C), in the file's own type; `output_shape`, `output_type`, `scale` and `zero_point`.
+        """
+        return self._exchange(os.fspath(path), {"task": "encode"}, images, "inputs")
+
     def _predict(self, path: str, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
+        return self._exchange(path, {"task": "predict"}, images, "outputs")
+
+    def _exchange(
+        self, path: str, request: dict[str, Any], images: np.ndarray | None, wanted: str
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Sends images and returns the array that comes back, with the answer."""
         with tempfile.TemporaryDirectory(prefix="daqu_") as folder:
-            source, sink = os.path.join(folder, "images.npy"), os.path.join(folder, "outputs.npy")
+            source, sink = os.path.join(folder, "images.npy"), os.path.join(folder, "found.npy")
             if images is not None:
                 np.save(source, images)
-            answer = self._run(path, {"task": "predict", "images": None if images is None else source, "outputs": sink})
+            answer = self._run([path], request | {"images": None if images is None else source, wanted: sink})
             return np.load(sink, allow_pickle=False), answer
 
-    def _run(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
-        request = request | {"model": path, "threads": self.threads, "cpus": self._cpus}
+    def _run(self, paths: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:
+        request = request | {"models": list(paths), "threads": self.threads, "cpus": self._cpus}
         try:
             done = subprocess.run(
                 # By its path rather than by -m: it needs nothing of the package, and no search path that leads to it.
@@ -61,14 +82,15 @@ class HostDevice(PythonDevice):
                 timeout=self.timeout_seconds,
             )
         except subprocess.TimeoutExpired as error:
-            raise DeviceError(
-                f"{path} gave no answer within {self.timeout_seconds:g} s and was ended: give a longer timeout or a smaller model."
+            raise ModelError(
+                f"{one_of(paths) or self.python} gave no answer within {self.timeout_seconds:g} s and was ended: "
+                "give a longer timeout or a smaller model."
             ) from error
         except OSError as error:
-            raise DeviceError(
+            raise DeviceSetupError(
                 f"`python` {self.python} cannot be started ({error.strerror}): name that of an environment with a runtime."
             ) from error
-        return read_answer(path, done)
+        return read_answer(self.name, one_of(paths), done)
 
 
 def _choose_cpus(threads: int, cpu: int | None) -> list[int]:
@@ -76,12 +98,12 @@ def _choose_cpus(threads: int, cpu: int | None) -> list[int]:
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     available = len(allowed) or os.cpu_count() or 1
     if not 1 <= threads <= available:
-        raise DeviceError(f"`threads` must be 1 to {available}, the cpus of this machine, but received {threads}.")
+        raise DeviceSetupError(f"`threads` must be 1 to {available}, the cpus of this machine, but received {threads}.")
     if cpu is None or not allowed:
         return allowed[-threads:]
     firsts = allowed[: available - threads + 1]
     if cpu not in firsts:
         choice = ", ".join(map(str, firsts))
-        raise DeviceError(f"`cpu` must be one of {choice} for {threads} thread(s), but received {cpu}.")
+        raise DeviceSetupError(f"`cpu` must be one of {choice} for {threads} thread(s), but received {cpu}.")
     first = allowed.index(cpu)
     return allowed[first : first + threads]

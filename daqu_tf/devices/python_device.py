@@ -5,11 +5,16 @@ import json
 import os
 import signal
 import subprocess
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from daqu_tf.devices.base import Device, DeviceError, Latency, check_timing
+from daqu_tf.devices import steadiness
+from daqu_tf.devices.base import Device, check_timing
+from daqu_tf.devices.errors import DeviceError, DeviceSetupError, ModelError
+from daqu_tf.devices.measurement import Latency, identity
 
 _MAGIC = b"TFL3"
 
@@ -18,6 +23,19 @@ class PythonDevice(Device):
     """Times and runs `.tflite` files by a Python that has a runtime; where that is, a kind of device says."""
 
     kind: str
+    threads: int
+    _described: dict[str, Any] | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Asks its Python once; see `Device.identity`."""
+        if self._described is None:
+            answer = self._run([], {"task": "describe"})
+            try:
+                fingerprint = self._fingerprint(answer["device"])
+                self._described = identity(fingerprint, answer["runtime"], answer["runtime_version"], self.threads)
+            except (KeyError, TypeError) as error:
+                raise DeviceSetupError(f"The Python of {self.name} answers garbage: see what starts when it starts.") from error
+        return dict(self._described)
 
     def measure(
         self,
@@ -27,59 +45,81 @@ class PythonDevice(Device):
         max_warmup_seconds: float = 1.0,
     ) -> Latency:
         """Times a model; see `Device.measure`. By default it takes about half a second for a small model."""
-        check_timing(min_runs, min_seconds, max_warmup_seconds)
-        path = _checked(model_path)
-        settings = {"min_runs": min_runs, "min_seconds": min_seconds, "max_warmup_seconds": max_warmup_seconds}
-        answer = self._run(path, {"task": "measure"} | settings)
+        (latency,) = self._measure([model_path], min_runs, min_seconds, max_warmup_seconds)
+        return latency
+
+    def measure_batch(
+        self,
+        model_paths: Sequence[str | os.PathLike],
+        min_runs: int = 50,
+        min_seconds: float = 0.2,
+        max_warmup_seconds: float = 1.0,
+    ) -> list[Latency]:
+        """All in one process, unless one of them does not run; see `Device.measure_batch`."""
+        settings = (min_runs, min_seconds, max_warmup_seconds)
         try:
-            return self._latency(**answer)
-        except (TypeError, ValueError) as error:
-            raise DeviceError(
-                f"{path} was answered with other fields than expected ({one_line(str(error))}): run it again."
+            return self._measure(model_paths, *settings)
+        except ModelError:  # In a process of its own, each is told apart.
+            return [self.measure(path, *settings) for path in model_paths]
+
+    def _measure(
+        self, model_paths: Sequence[str | os.PathLike], min_runs: int, min_seconds: float, max_warmup_seconds: float
+    ) -> list[Latency]:
+        check_timing(min_runs, min_seconds, max_warmup_seconds)
+        paths = [_checked(path) for path in model_paths]
+        settings = {"min_runs": min_runs, "min_seconds": min_seconds, "max_warmup_seconds": max_warmup_seconds}
+        self._cool_down()
+        start = time.monotonic()
+        answer = self._run(paths, {"task": "measure"} | settings)
+        elapsed_us = (time.monotonic() - start) * 1e6
+        try:
+            return [self._latency(elapsed_us, **each) for _, each in zip(paths, answer["answers"], strict=True)]
+        except DeviceError:  # Which is a ValueError too.
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"{one_of(paths)} was answered with other fields than expected ({one_line(str(error))}): run it again."
             ) from error
 
     def outputs(self, model_path: str | os.PathLike, images: np.ndarray | None = None) -> tuple[np.ndarray, float, int]:
-        """Runs a model on images and returns what it puts out, untouched.
-
-        Args:
-            model_path: A `.tflite` file with one input, of batch size 1, and one output.
-            images: float32, shape (N, H, W, C), in [0, 1]; quantized by the input's own scale and zero point. None takes one
-                image of the file's shape, random and the same on every device.
-
-        Returns:
-            The outputs, shape (N, classes), in the file's own type; their scale and zero point, 0.0 and 0 if float.
-
-        Raises:
-            DeviceError: The model does not run or takes other images.
-        """
+        """See `Device.outputs`."""
         path = _checked(model_path)
         try:
             raw, answer = self._predict(path, None if images is None else np.asarray(images, np.float32))
             return raw, answer["scale"], answer["zero_point"]
+        except DeviceError:  # Which is a ValueError too.
+            raise
         except (KeyError, ValueError, EOFError) as error:
-            raise DeviceError(f"The outputs of {path} came back garbled ({one_line(str(error))}): run it again.") from error
-
-    def predict(self, model_path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
-        """Returns the logits of images as float32, shape (N, classes); see `outputs` for the arguments and errors."""
-        raw, scale, zero_point = self.outputs(model_path, images)
-        return (raw.astype(np.float32) - zero_point) * np.float32(scale) if scale else raw.astype(np.float32)
+            raise ModelError(f"The outputs of {path} came back garbled ({one_line(str(error))}): run it again.") from error
 
     @abc.abstractmethod
-    def _run(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Sends one request to a fresh process and returns its answer."""
+    def _run(self, paths: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:
+        """Sends one request, about these models, to a fresh process and returns its answer."""
 
     @abc.abstractmethod
     def _predict(self, path: str, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
         """Returns the raw outputs and the answer."""
 
-    def _latency(self, samples_us: list[float], device: dict[str, Any], conditions: dict[str, Any], **others: Any) -> Latency:
-        samples = tuple(map(float, samples_us))
-        if not samples:
-            raise ValueError("no samples")
-        device = {"kind": self.kind} | device
-        return Latency(
-            samples_us=samples, run_medians_us=(float(np.median(samples)),), device=device, conditions=(conditions,), **others
+    def _latency(
+        self, elapsed_us: float, samples_us: list[float], device: dict[str, Any], conditions: dict[str, Any], **others: Any
+    ) -> Latency:
+        taken = tuple(map(float, samples_us))
+        if not taken or not {"before", "after"} <= conditions.keys():
+            raise ValueError("no samples, or no conditions")
+        samples = steadiness.possible(taken, elapsed_us, self.name)
+        latency = Latency(
+            samples_us=samples,
+            run_medians_us=(float(np.median(samples)),),
+            device=self._fingerprint(device),
+            conditions=(conditions,),
+            **others,
         )
+        flags = [("clock", len(samples) < len(taken)), ("spread", latency.relative_spread > steadiness.SPREAD)]
+        return self._judged(latency, *(flag for flag, raised in flags if raised))
+
+    def _fingerprint(self, device: dict[str, Any]) -> dict[str, Any]:
+        """What the runner says of the machine, and what only this side knows."""
+        return {"kind": self.kind} | device | {"delegate": "xnnpack"}  # Which these runtimes apply by themselves.
 
 
 def _checked(model_path: str | os.PathLike) -> str:
@@ -88,23 +128,30 @@ def _checked(model_path: str | os.PathLike) -> str:
         with open(path, "rb") as file:
             head = file.read(8)
     except OSError as error:
-        raise DeviceError(f"The model {path} cannot be read ({error.strerror}): give the path of a .tflite file.") from error
+        raise ModelError(f"The model {path} cannot be read ({error.strerror}): give the path of a .tflite file.") from error
     if head[4:] != _MAGIC:
         what = "is empty" if not head else "is not a .tflite file"
-        raise DeviceError(f"The model {path} {what}: export it again.")
+        raise ModelError(f"The model {path} {what}: export it again.")
     return path
 
 
-def read_answer(path: str, done: subprocess.CompletedProcess) -> dict[str, Any]:
-    """Reads the answer of a finished process, or raises its failure as one sentence."""
+def one_of(paths: Sequence[str]) -> str | None:
+    """What messages call the models of a request."""
+    return f"{paths[0]} or another of {len(paths)} files" if len(paths) > 1 else next(iter(paths), None)
+
+
+def read_answer(device: str, path: str | None, done: subprocess.CompletedProcess) -> dict[str, Any]:
+    """Reads the answer of a finished process, or raises its failure as one sentence: the model's, or its set-up's."""
     lines = done.stdout.splitlines()
     try:
         answer = json.loads(lines[-1])
         reason = answer.get("error")
     except (IndexError, ValueError, AttributeError, RecursionError):
         answer, reason = {}, _cause_of_death(done)
+    if reason and (path is None or answer.get("setup")):
+        raise DeviceSetupError(f"{device} runs no models ({one_line(str(reason))}): mend that, then try again.")
     if reason:
-        raise DeviceError(f"{path} could not be run ({one_line(str(reason))}): export it again or leave it out.")
+        raise ModelError(f"{path} could not be run ({one_line(str(reason))}): export it again or leave it out.")
     return answer
 
 

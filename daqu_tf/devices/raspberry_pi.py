@@ -8,12 +8,14 @@ import math
 import pathlib
 import subprocess
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from daqu_tf.devices.base import DeviceError, Latency
-from daqu_tf.devices.python_device import PythonDevice, one_line, read_answer
+from daqu_tf.devices import runner
+from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, DeviceTimeoutError, ModelError
+from daqu_tf.devices.python_device import PythonDevice, one_line, one_of, read_answer
 from daqu_tf.devices.ssh import SshConnection
 
 _RUNNER = pathlib.Path(__file__).with_name("runner.py")
@@ -28,8 +30,10 @@ _PUT = (
 # With more to do after it, the shell stays and makes a status of the signal that a process dies of.
 _RUN = '"$@"; exit $?'
 _FETCH = 'cat "$1"'
+_TEMPERATURES = 'for zone in /sys/class/thermal/thermal_zone*/temp; do cat "$zone"; done 2>/dev/null; exit 0'
 _REMOVE = 'rm -f "$@"'
 _NOT_STARTED = (126, 127)  # Not executable; not found.
+_CHECK_SECONDS = 20  # Longer than ssh takes to find out that nobody is there.
 _NUMPY = b"\x93NUMPY"
 
 
@@ -53,31 +57,49 @@ class RaspberryPiDevice(PythonDevice):
         self, address: str, threads: int = 1, cpu: int | None = None, timeout_seconds: float = 300.0, python: str = "python3"
     ):
         if threads < 1 or (cpu is not None and cpu < 0):
-            raise DeviceError(f"`threads` must be at least 1 and `cpu` at least 0, but received {threads} and {cpu}.")
+            raise DeviceSetupError(f"`threads` must be at least 1 and `cpu` at least 0, but received {threads} and {cpu}.")
         if not python or python.startswith("-") or not python.isprintable():
-            raise DeviceError(f"`python` must be the name or path of a Python on the board, but received {python!r}.")
+            raise DeviceSetupError(f"`python` must be the name or path of a Python on the board, but received {python!r}.")
         self.threads = threads
         self.python = f"./{python[2:]}" if python.startswith("~/") else python
         self.timeout_seconds = timeout_seconds
         self._cpus = None if cpu is None else list(range(cpu, cpu + threads))
         self._ssh = SshConnection(address)
         self.address = address
+        self.name = f"{self.kind}:{address}"
 
     def close(self) -> None:
         """Ends the connection; without it, that is done when the device is collected."""
         self._ssh.close()
 
-    def _run(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
-        model = pathlib.Path(path).read_bytes()
-        runner, name = self._place({".py": _RUNNER.read_bytes(), ".tflite": model})
-        request = request | {"model": name, "threads": self.threads, "cpus": self._cpus}
+    def check(self) -> None:
+        """See `Device.check`."""
+        self._ssh.run("true", timeout_seconds=_CHECK_SECONDS)
+
+    def temperature_celsius(self) -> float | None:
+        """See `Device.temperature_celsius`."""
+        words = self._ssh.run(_TEMPERATURES, timeout_seconds=_CHECK_SECONDS).stdout.decode(errors="replace").split()
+        return max((int(word) / 1000 for word in words if runner.is_number(word)), default=None)
+
+    def _run(self, paths: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:
+        files = [(".py", _RUNNER.read_bytes()), *((".tflite", pathlib.Path(path).read_bytes()) for path in paths)]
+        program, *models = self._place(files)
+        request = request | {"models": models, "threads": self.threads, "cpus": self._cpus}
         # The board ends what hangs there, since nothing else does when ssh is gone.
         request["alarm_seconds"] = math.ceil(self.timeout_seconds) + 5
         question = json.dumps(request).encode()
-        done = self._ssh.run(_RUN, self.python, runner, stdin=question, timeout_seconds=self.timeout_seconds)
+        try:
+            done = self._ssh.run(_RUN, self.python, program, stdin=question, timeout_seconds=self.timeout_seconds)
+        except DeviceTimeoutError as error:
+            self.check()  # If the board answers, it is the process that hangs.
+            fault = ModelError if paths else DeviceSetupError
+            raise fault(
+                f"{one_of(paths) or self.python} gave no answer within {self.timeout_seconds:g} s on {self.address} and is ended: "
+                "give a longer timeout or a smaller model."
+            ) from error
         self._check_started(done)
         done.stdout = done.stdout.decode(errors="replace")
-        return read_answer(path, done)
+        return read_answer(self.name, one_of(paths), done)
 
     def _predict(self, path: str, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
         name = f"{_CACHE}/{uuid.uuid4().hex}"
@@ -85,7 +107,7 @@ class RaspberryPiDevice(PythonDevice):
         try:
             if images is not None:
                 self._put(_npy(images), source)
-            answer = self._run(path, {"task": "predict", "images": None if images is None else source, "outputs": sink})
+            answer = self._run([path], {"task": "predict", "images": None if images is None else source, "outputs": sink})
             found = self._ssh.run(_FETCH, sink, timeout_seconds=self.timeout_seconds).stdout
         finally:
             with contextlib.suppress(DeviceError):
@@ -93,14 +115,14 @@ class RaspberryPiDevice(PythonDevice):
         # What a login script may have printed comes first.
         return np.load(io.BytesIO(found[max(found.find(_NUMPY), 0) :]), allow_pickle=False), answer
 
-    def _latency(self, device: dict[str, Any], **others: Any) -> Latency:
-        return super()._latency(device={"address": self.address} | device, **others)
+    def _fingerprint(self, device: dict[str, Any]) -> dict[str, Any]:
+        return {"address": self.address} | super()._fingerprint(device)
 
-    def _place(self, files: dict[str, bytes]) -> list[str]:
-        """Sees to it that files are there; returns their paths."""
-        names = {hashlib.sha256(content).hexdigest() + suffix: content for suffix, content in files.items()}
+    def _place(self, files: Sequence[tuple[str, bytes]]) -> list[str]:
+        """Sees to it that files, of these suffixes and contents, are there; returns their paths."""
+        names = [hashlib.sha256(content).hexdigest() + suffix for suffix, content in files]
         lines = self._ssh.run(_HASHES, _CACHE, *names).stdout.decode(errors="replace").splitlines()
-        for name, content in names.items():
+        for name, (_, content) in zip(names, files):
             if f"{name[:64]}  {name}" not in lines:
                 self._put(content, f"{_CACHE}/{name}")
         return [f"{_CACHE}/{name}" for name in names]
@@ -110,14 +132,18 @@ class RaspberryPiDevice(PythonDevice):
         digest = hashlib.sha256(content).hexdigest()
         done = self._ssh.run(_PUT, folder, digest, name, stdin=content, timeout_seconds=self.timeout_seconds)
         if "No space left" in done.stderr or "quota exceeded" in done.stderr:
-            raise DeviceError(f"The disk of {self.address} is full: free some space; ~/{_CACHE} there may be deleted.")
+            raise DeviceSetupError(f"The disk of {self.address} is full: free some space; ~/{_CACHE} there may be deleted.")
+        if done.returncode and not done.stderr.strip():
+            raise DeviceLostError(f"A file changed on its way to {self.address}: look at its network and its disk, then try again.")
         if done.returncode:
-            reason = one_line(done.stderr) or "what arrived is not what was sent"
-            raise DeviceError(f"A file could not be copied to ~/{_CACHE} of {self.address} ({reason}): mend that, then try again.")
+            reason = one_line(done.stderr)
+            raise DeviceSetupError(
+                f"A file could not be copied to ~/{_CACHE} of {self.address} ({reason}): mend that, then try again."
+            )
 
     def _check_started(self, done: subprocess.CompletedProcess) -> None:
         if done.returncode in _NOT_STARTED:
-            raise DeviceError(
+            raise DeviceSetupError(
                 f"`python` {self.python} cannot be started on {self.address} ({one_line(done.stderr)}): "
                 "install it there (on Debian: apt-get install python3) or name another."
             )

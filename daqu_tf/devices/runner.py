@@ -1,17 +1,20 @@
-"""Runs one `.tflite` file in a process of its own: a JSON request in, a JSON answer out as the last line.
+"""Runs `.tflite` files in a process of its own: a JSON request in, a JSON answer out as the last line.
 
 It imports the standard library, numpy and the runtime and nothing else, so that it starts fast and can be copied to a
 board that has no more than these; Python 3.8 is enough. Requests hold paths as JSON text, so that no name ever passes through
 a shell.
 
-    {"task": "measure", "model": PATH, "threads": 1, "cpus": [1],
+    {"task": "measure", "models": [PATH, ...], "threads": 1, "cpus": [1],
      "min_runs": 50, "min_seconds": 0.2, "max_warmup_seconds": 1}
-    {"task": "predict", "model": PATH, "threads": 1, "cpus": [1], "images": IN.npy, "outputs": OUT.npy}
+    {"task": "predict", "models": [PATH], "threads": 1, "cpus": [1], "images": IN.npy, "outputs": OUT.npy}
+    {"task": "encode", "models": [PATH], "threads": 1, "cpus": [1], "images": IN.npy, "inputs": OUT.npy}
+    {"task": "describe", "threads": 1, "cpus": [1]}
 
 "cpus" of null is the last ones there are. "images" of null is one random image, the same everywhere. A process that is to end by
 itself, wherever it hangs, is told "alarm_seconds".
 """
 
+import errno
 import gc
 import glob
 import hashlib
@@ -28,18 +31,23 @@ _STEADY = 0.02
 
 
 def main() -> None:
-    """Answers one request. A failure is answered as {"error": TEXT} and exit status 1."""
+    """Answers one request. A failure is answered as {"error": TEXT, "setup": whether no model would run} and exit status 1."""
     request = json.load(sys.stdin)
     try:
         if "alarm_seconds" in request:
             signal.alarm(request["alarm_seconds"])
         # Before numpy and the runtime are imported, since they size their thread pools by the cpus they may use.
         pin(request["cpus"], request["threads"])
-        answer = {"measure": measure, "predict": predict}[request["task"]](request)
+        answer = {"measure": measure, "predict": predict, "encode": encode, "describe": describe}[request["task"]](request)
     except Exception as error:
-        answer = {"error": f"{type(error).__name__}: {error}"}
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        answer = {"error": f"{type(error).__name__}: {error}", "setup": full or isinstance(error, (ImportError, SetupError))}
     print("\n" + json.dumps(answer), flush=True)
     sys.exit("error" in answer)
+
+
+class SetupError(Exception):
+    """What is wrong for every model."""
 
 
 def pin(cpus, threads: int) -> None:
@@ -48,20 +56,25 @@ def pin(cpus, threads: int) -> None:
         return
     allowed = sorted(os.sched_getaffinity(0))
     if threads > len(allowed) or not set(cpus or ()) <= set(allowed):
-        raise ValueError(f"the cpus are {allowed}, too few for {threads} thread(s) or other than {cpus}")
+        raise SetupError(f"the cpus are {allowed}, too few for {threads} thread(s) or other than {cpus}")
     # Interrupts are fewest on the last ones, and where there are small cores and big ones, those are big.
     os.sched_setaffinity(0, allowed[-threads:] if cpus is None else cpus or allowed)
 
 
 def measure(request: dict) -> dict:
-    """Times the model's calls on random input."""
-    interpreter, answer = open_model(request)
-    fill_inputs(interpreter)
+    """Times each model's calls on random input, one model after the other."""
     gc.disable()
-    before = conditions()
-    warmup_runs = warm_up(interpreter.invoke, int(request["max_warmup_seconds"] * 1e9))
+    return {"answers": [measure_one(model, request) for model in request["models"]]}
+
+
+def measure_one(model: str, request: dict) -> dict:
+    """Times one model's calls."""
+    interpreter, answer = open_model(model, request["threads"])
+    fill_inputs(interpreter)
+    warmup_runs, steady = warm_up(interpreter.invoke, int(request["max_warmup_seconds"] * 1e9))
+    before = conditions()  # Not earlier: governors raise the frequency when there is work, and only a fall of it is telling.
     samples = sample(interpreter.invoke, request["min_runs"], int(request["min_seconds"] * 1e9))
-    found = {"before": before, "after": conditions(), "peak_memory_bytes": peak_memory_bytes()}
+    found = {"before": before, "after": conditions(), "steady": steady, "peak_memory_bytes": peak_memory_bytes()}
     return {**answer, "warmup_runs": warmup_runs, "samples_us": [ns / 1000 for ns in samples], "conditions": found}
 
 
@@ -69,15 +82,9 @@ def predict(request: dict) -> dict:
     """Runs the model on every image, one at a time as on a device, and saves its raw outputs, shape (N, classes)."""
     import numpy as np
 
-    interpreter, answer = open_model(request)
+    interpreter, answer = open_model(request["models"][0], request["threads"])
     (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
-    shape = tuple(source["shape"].tolist())
-    if request["images"] is None:
-        images = np.random.default_rng(0).random(shape, np.float32)
-    else:
-        images = np.load(request["images"], mmap_mode="r", allow_pickle=False)
-    if (1, *images.shape[1:]) != shape:
-        raise ValueError(f"it takes a batch of shape {shape}, but an image has {images.shape[1:]}")
+    images = images_for(source, request)
     outputs = np.empty((len(images), *sink["shape"][1:]), sink["dtype"])
     for index, image in enumerate(images):
         interpreter.set_tensor(source["index"], quantized(image[None], source))
@@ -88,16 +95,48 @@ def predict(request: dict) -> dict:
     return {**answer, "scale": scale, "zero_point": zero_point}
 
 
-def open_model(request: dict) -> tuple:
+def encode(request: dict) -> dict:
+    """Saves what `predict` would feed the model, shape (N, H, W, C), and says of what form its outputs are."""
+    import numpy as np
+
+    interpreter, answer = open_model(request["models"][0], request["threads"])
+    (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
+    np.save(request["inputs"], quantized(np.asarray(images_for(source, request)), source))
+    scale, zero_point = sink["quantization"]
+    outputs = {"output_shape": sink["shape"].tolist(), "output_type": np.dtype(sink["dtype"]).name}
+    return {**answer, **outputs, "scale": scale, "zero_point": zero_point}
+
+
+def images_for(source: dict, request: dict):
+    """The images of a request, shape (N, H, W, C)."""
+    import numpy as np
+
+    shape = tuple(source["shape"].tolist())
+    if request["images"] is None:
+        images = np.random.default_rng(0).random(shape, np.float32)
+    else:
+        images = np.load(request["images"], mmap_mode="r", allow_pickle=False)
+    if (1, *images.shape[1:]) != shape:
+        raise ValueError(f"it takes a batch of shape {shape}, but an image has {images.shape[1:]}")
+    return images
+
+
+def describe(request: dict) -> dict:
+    """Says what runtime and machine this is."""
+    _, runtime, version = import_runtime()
+    return {"runtime": runtime, "runtime_version": version, "device": fingerprint()}
+
+
+def open_model(model: str, threads: int) -> tuple:
     """Returns a ready interpreter, and what there is to say about it and this machine."""
     module, runtime, version = import_runtime()
-    with open(request["model"], "rb") as file:
+    with open(model, "rb") as file:
         content = file.read()
-    interpreter = module.Interpreter(model_content=content, num_threads=request["threads"])
+    interpreter = module.Interpreter(model_content=content, num_threads=threads)
     interpreter.allocate_tensors()
     return interpreter, {
         "sha256": hashlib.sha256(content).hexdigest(),
-        "threads": request["threads"],
+        "threads": threads,
         "delegate": "xnnpack" if is_delegated(interpreter) else "none",
         "runtime": runtime,
         "runtime_version": version,
@@ -208,15 +247,16 @@ def quantized(values, tensor: dict):
     return np.clip(np.rint(values / np.float32(scale)) + zero_point, limits.min, limits.max).astype(dtype)
 
 
-def warm_up(call, max_ns: int) -> int:
-    """Calls until the medians of two blocks in a row agree; returns the number of calls."""
+def warm_up(call, max_ns: int) -> tuple:
+    """Calls until the medians of two blocks in a row agree; returns the number of calls, and whether they did in time."""
     runs, before, end = 0, 0, time.perf_counter_ns() + max_ns
     while True:
         block = sorted(sample(call, _WARMUP_BLOCK_RUNS, _WARMUP_BLOCK_NS))
         median = block[len(block) // 2]
         runs += len(block)
-        if abs(median - before) <= _STEADY * median or time.perf_counter_ns() >= end:
-            return runs
+        steady = abs(median - before) <= _STEADY * median
+        if steady or time.perf_counter_ns() >= end:
+            return runs, steady
         before = median
 
 

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import weakref
 
-from daqu_tf.devices.base import DeviceError
+from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, DeviceTimeoutError
 
 # No letter of these means anything to a shell, which an ssh config may hand them to (ProxyCommand).
 _ADDRESS = re.compile(
@@ -18,20 +18,34 @@ _ADDRESS = re.compile(
 )
 _CONNECT_SECONDS = 10
 _IDLE_SECONDS = 60  # After which a connection that nobody closed ends by itself.
-# What ssh says, and what that means; the first that fits. `{0}` is what ssh is called with by hand.
+# What ssh says, what kind of fault that is, and what it means; the first that fits. `{0}` is what ssh is called with by hand.
+# A name that cannot be found is that of a board without power as well, where boards tell their names themselves (mDNS).
 _FAULTS = (
     (
         "IDENTIFICATION HAS CHANGED",
+        DeviceSetupError,
         "has another host key than before: if it was set up anew, call `ssh-keygen -R` for it, then `ssh {0}` once",
     ),
-    ("Host key verification failed", "has a host key that is not known yet: call `ssh {0}` once and compare the key"),
-    ("Permission denied", "lets this user's keys not in: call `ssh-copy-id {0}`, or name the user as user@host"),
-    ("Could not resolve hostname", "cannot be found: look for a slip in its name, or give its IP address"),
-    ("Connection refused", "refuses connections: enable ssh there (on a Raspberry Pi, `sudo raspi-config`) or give its port"),
-    ("timed out", "does not answer: look whether it is on and in this network"),
-    ("No route to host", "cannot be reached: look whether it is on and in this network"),
-    ("Network is unreachable", "cannot be reached: look whether this machine has a network"),
-    ("Bad configuration option", "was not called, since ssh does not understand its own config: mend ~/.ssh/config"),
+    (
+        "Host key verification failed",
+        DeviceSetupError,
+        "has a host key that is not known yet: call `ssh {0}` once and compare the key",
+    ),
+    ("Permission denied", DeviceSetupError, "lets this user's keys not in: call `ssh-copy-id {0}`, or name the user as user@host"),
+    ("Could not resolve hostname", DeviceLostError, "cannot be found: look for a slip in its name, or give its IP address"),
+    (
+        "Connection refused",
+        DeviceLostError,
+        "refuses connections: enable ssh there (on a Raspberry Pi, `sudo raspi-config`) or give its port",
+    ),
+    ("timed out", DeviceLostError, "does not answer: look whether it is on and in this network"),
+    ("No route to host", DeviceLostError, "cannot be reached: look whether it is on and in this network"),
+    ("Network is unreachable", DeviceLostError, "cannot be reached: look whether this machine has a network"),
+    (
+        "Bad configuration option",
+        DeviceSetupError,
+        "was not called, since ssh does not understand its own config: mend ~/.ssh/config",
+    ),
 )
 
 
@@ -46,7 +60,7 @@ class SshConnection:
         self.address = address
         match = _ADDRESS.fullmatch(address)
         if not match or not 1 <= int(match["port"] or 22) <= 65535:
-            raise DeviceError(f"The address must be user@host or user@host:port, but received {address!r}.")
+            raise DeviceSetupError(f"The address must be user@host or user@host:port, but received {address!r}.")
         user, host, port = match.groups()
         self._by_hand = " ".join([*(["-p", port] if port else []), f"{user}@{host}" if user else host])
         self._folder = tempfile.mkdtemp(prefix="daqu_")  # For this user alone.
@@ -71,7 +85,9 @@ class SshConnection:
             The process, with bytes as stdout, text as stderr and a status that is the script's own.
 
         Raises:
-            DeviceError: It could not be called, did not end in time, or the connection broke.
+            DeviceLostError: It cannot be reached, or the connection broke.
+            DeviceTimeoutError: The script did not end in time.
+            DeviceSetupError: It lets nobody in, or has another host key, or there is no ssh here.
         """
         pieces = ["sh", "-c", f"LC_ALL=C; export LC_ALL; cd || exit 1; {script}", "sh", *arguments]
         # A file, as a pipe would stay open for as long as some versions of ssh keep the connection.
@@ -80,25 +96,25 @@ class SshConnection:
             try:
                 done = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=errors, timeout=timeout_seconds)
             except FileNotFoundError as error:
-                raise DeviceError(
+                raise DeviceSetupError(
                     "There is no ssh here: install OpenSSH's client (on Debian: apt-get install openssh-client)."
                 ) from error
             except subprocess.TimeoutExpired as error:
-                raise DeviceError(
+                raise DeviceTimeoutError(
                     f"{self.address} gave no answer within {timeout_seconds:g} s: give a longer timeout, or see what it does."
                 ) from error
             errors.seek(0)
             done.stderr = errors.read().decode(errors="replace")
         if done.returncode == 255 or done.returncode < 0:
-            raise DeviceError(self._fault(done.stderr))
+            raise self._fault(done.stderr)
         return done
 
-    def _fault(self, stderr: str) -> str:
-        for words, meaning in _FAULTS:
+    def _fault(self, stderr: str) -> DeviceError:
+        for words, kind, meaning in _FAULTS:
             if words in stderr:
-                return f"{self.address} {meaning.format(self._by_hand)}."
+                return kind(f"{self.address} {meaning.format(self._by_hand)}.")
         said = " ".join(stderr.split()).rstrip(".")[-200:] or "ssh does not say why"
-        return f"The connection to {self.address} broke ({said}): look at its power and network, then try again."
+        return DeviceLostError(f"The connection to {self.address} broke ({said}): look at its power and network, then try again.")
 
 
 def _options(folder: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ FAULTS = (
     "unplug",  # Ends the connection in the middle of benchmark_model's output.
     "truncate",  # Loses the second half of benchmark_model's output.
     "hang",  # benchmark_model gives no answer.
+    "freeze",  # Nothing does, from benchmark_model on.
     "disk_full",  # Pushes find no space.
     "corrupt",  # Pushed files arrive with a wrong byte.
 )
@@ -51,14 +52,20 @@ class Adbd:
         self.root, self.fault, self.features = root, fault, features
         self.commands: list[str] = []
         self.pushed: list[str] = []
-        self.authorized = False
-        self.stopped = threading.Event()
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._connections: list[Connection] = []
-        self.serial = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self.authorized = self.frozen = False
+        self._port = 0
+        self.start()
+        self.serial = f"127.0.0.1:{self._port}"
         for folder in ("bin", "sys", "data/local/tmp"):
             (root / folder).mkdir(parents=True, exist_ok=True)
-        threading.Thread(target=self._serve, daemon=True).start()
+
+    def start(self) -> None:
+        """Plugs the phone in, for the first time or again."""
+        self.stopped = threading.Event()
+        self._connections: list[Connection] = []
+        self._socket = socket.create_server(("127.0.0.1", self._port))
+        self._port = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, args=(self._socket, self.stopped), daemon=True).start()
 
     def stop(self) -> None:
         """Unplugs the phone."""
@@ -72,10 +79,10 @@ class Adbd:
         """A command or path with the private folder in place of the phone's."""
         return text.replace("/data/local/tmp", f"{self.root}/data/local/tmp").replace("/sys/", f"{self.root}/sys/")
 
-    def _serve(self) -> None:
-        while not self.stopped.is_set():
+    def _serve(self, server: socket.socket, stopped: threading.Event) -> None:
+        while not stopped.is_set():
             try:
-                client, _ = self._socket.accept()
+                client, _ = server.accept()
             except OSError:
                 return
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -189,7 +196,8 @@ class Stream:
     def shell(self, command: str, second_version: bool) -> None:
         self.phone.commands.append(command)
         fault = self.phone.fault if "--graph=" in command else None
-        if fault == "hang":
+        self.phone.frozen |= fault == "freeze"
+        if fault == "hang" or (self.phone.frozen and self.phone.fault == "freeze"):
             self.phone.stopped.wait()
             raise ConnectionError
         status, output = self.execute(command)
@@ -272,7 +280,9 @@ def furnish(root):
     cases = "\n".join(f"{name}) echo {shlex.quote(value)};;" for name, value in PROPERTIES.items())
     write_script(root / "bin/getprop", f'case "$1" in\n{cases}\nesac')
     for cpu in range(4):
-        write(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor", "schedutil" if cpu < 2 else "performance")
+        scaling = root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_"
+        write(scaling.with_name("scaling_governor"), "schedutil" if cpu < 2 else "performance")
+        write(scaling.with_name("scaling_cur_freq"), str(1803000 + 333000 * cpu))
     for index, (kind, value) in enumerate(
         [("battery", "55000"), ("cpu-0-0", "41200"), ("BIG CPU", "43700"), ("cpu-1", "-40"), ("soc", "97")]
     ):

@@ -1,5 +1,6 @@
 """A stand-in for a board: Debian's sshd on a port of its own, in whose home folder a Python runs ARM kernels under qemu."""
 
+import contextlib
 import getpass
 import os
 import pathlib
@@ -8,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -101,6 +103,32 @@ class Board:
         """Ends all connections."""
         for each in self.connections():
             os.kill(each, signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stops sshd and its connections, as a board does that hangs: nothing is closed, and nothing answers."""
+        for each in (self.process.pid, *self.connections()):
+            os.kill(each, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets all that `freeze` has stopped go on."""
+        for each in (*self.connections(), self.process.pid):
+            os.kill(each, signal.SIGCONT)
+
+    @staticmethod
+    def wait_until(condition, seconds=10):
+        """Waits for something that happens there."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def meanwhile(self, work):
+        """Does something in a thread of its own, while the body runs."""
+        thread = threading.Thread(target=work)
+        thread.start()
+        yield
+        thread.join()
 
     def stop(self) -> None:
         """Ends sshd and its connections."""

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,63 +14,19 @@ import time
 
 import adbd
 import benchmark_outputs
+import fake_benchmark_model
+import numpy as np
 import pytest
 import tflite_networks
+from phones import ADB, FOLDER, device
 
-from daqu_tf import export, targets
-from daqu_tf.devices import AndroidDevice, DeviceError
+from daqu_tf import export, targets, tflite_file
+from daqu_tf.devices import AndroidDevice, DeviceLostError, DeviceSetupError, HostDevice, ModelError
+from daqu_tf.devices import adb as adb_client
 
-pytestmark = pytest.mark.devices
-ADB = pathlib.Path(__file__).parents[2] / ".adb/adb"
-FOLDER = "data/local/tmp/daqu_tf"
+pytestmark = [pytest.mark.devices, pytest.mark.usefixtures("adb_server")]
 FAST = {"min_runs": 20, "min_seconds": 0.1, "max_warmup_seconds": 0.05}
 HOSTILE = ["a b", "'q'\"", "; touch pwned", "$(touch pwned)", "`touch pwned`", "&& touch pwned #", "-rf", "--graph=x", "ü*?[~"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def adb_server(tmp_path_factory):
-    """A server of adb for these tests alone."""
-    if not ADB.exists():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"There is no {ADB}: `make test-devices` sets it up.")
-    with socket.create_server(("127.0.0.1", 0)) as probe, pytest.MonkeyPatch.context() as patch:
-        port = probe.getsockname()[1]
-        probe.close()
-        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        adb("start-server")
-        yield
-        adb("kill-server")
-
-
-def adb(*arguments, check=True):
-    return subprocess.run([ADB, *arguments], check=check, capture_output=True, text=True, timeout=60).stdout
-
-
-def wait_for(phone, state):
-    end = time.monotonic() + 30
-    while f"{phone.serial}\t{state}" not in adb("devices"):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def plug_in(tmp_path):
-    """Makes a phone that the adb server knows."""
-    phones, connecting = [], []
-
-    def make(fault=None, features="shell_v2", state="device"):
-        phones.append(adbd.Adbd(tmp_path / f"phone{len(phones)}", fault, features))
-        adbd.furnish(phones[-1].root)
-        # Of a phone that is offline the client waits ten seconds to say so.
-        connecting.append(subprocess.Popen([ADB, "connect", phones[-1].serial], stdout=subprocess.DEVNULL))
-        wait_for(phones[-1], state)
-        return phones[-1]
-
-    yield make
-    for phone, client in zip(phones, connecting):
-        adb("disconnect", phone.serial, check=False)  # After a fault it may be gone already.
-        phone.stop()
-        client.wait(timeout=30)
 
 
 @pytest.fixture
@@ -78,38 +36,58 @@ def model(tmp_path):
     return path
 
 
-@pytest.fixture
-def program(tmp_path):
-    """A benchmark_model that writes its arguments to `arguments` and says what it is told."""
-
-    def make(output=benchmark_outputs.MEDIANS, then="exit 0", name="benchmark_model"):
-        says = f"cat <<'END'\n{output}\nEND" if output else ""
-        return adbd.write_script(tmp_path / name, f'printf "%s\\n" "$@" >"$ROOT/arguments"\n{says}\n{then}')
-
-    return make
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    path = tmp_path_factory.mktemp("real") / "real.tflite"
+    export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), path)
+    return path
 
 
-def device(phone, program, **settings):
-    return AndroidDevice(phone.serial, program, adb=ADB, **settings)
+def test_its_outputs_are_those_of_the_host(plug_in, real, tmp_path):
+    phone = plug_in()
+    found = device(phone, fake_benchmark_model.program(tmp_path / "benchmark_model"), processes=1)
+    shape = tflite_file.read(real.read_bytes()).tensors[0].shape
+    for images in (None, np.random.default_rng(3).random((2, *shape[1:]), np.float32)):
+        here, there = HostDevice().outputs(real, images), found.outputs(real, images)
+        np.testing.assert_array_equal(there[0], here[0])
+        assert there[0].dtype == np.int8 and there[1:] == here[1:] and len(there[0]) == (1 if images is None else 2)
+    np.testing.assert_array_equal(found.predict(real, images), HostDevice().predict(real, images))
+    assert sorted(path.suffix for path in (phone.root / FOLDER).iterdir()) == ["", ".tflite"]
+    latency = found.measure(real, **FAST)
+    assert 0 < latency.median_us < 100_000 and latency.delegate == "xnnpack" and latency.details[0]["count"] >= 20
+    with pytest.raises(ModelError, match="it takes a batch of shape"):
+        found.outputs(real, np.zeros((1, 3, 3, 1)))
 
 
-def test_the_tool_times_on_a_phone_and_on_this_machine(plug_in, program, tmp_path, monkeypatch):
-    model, table = tmp_path / "real.tflite", tmp_path / "latencies.json"
-    export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), model)
+@pytest.mark.parametrize("then", ["exit 0", "echo 'Unconsumed cmdline flags: --output_filepath' >&2; exit 0"])
+def test_a_program_that_gives_no_outputs_says_so(plug_in, program, real, then):
+    with pytest.raises(ModelError, match="gives no outputs .*: compare them elsewhere, or take a newer one"):
+        device(plug_in(), program(then=then)).outputs(real)
+
+
+def test_outputs_of_another_size_are_refused(plug_in, program, real):
+    writes = 'for flag; do case $flag in --output_filepath=*) echo short >"${flag#*=}";; esac; done'
+    with pytest.raises(ModelError, match="came back from android:.* with another size"):
+        device(plug_in(), program(then=writes)).outputs(real)
+
+
+def test_the_tool_times_on_a_phone_and_on_this_machine(plug_in, real, tmp_path, monkeypatch):
+    table, program = tmp_path / "latencies.json", fake_benchmark_model.program(tmp_path / "benchmark_model")
     phone = f"android:{plug_in().serial}"
     monkeypatch.setenv("PATH", str(ADB.parent), prepend=os.pathsep)
-    flags = [f"--device={phone}", "--device=host", f"--benchmark_model={program()}", "--repeats=1", f"--json={table}", str(model)]
+    flags = [f"--device={phone}", "--device=host", f"--benchmark_model={program}", "--repeats=1", f"--json={table}", str(real)]
     done = subprocess.run([sys.executable, "-m", "daqu_tf.tools.benchmark", *flags], check=True, capture_output=True, text=True)
-    assert "51891.0" in done.stdout and "outputs" not in done.stdout
-    assert {row["device_name"]: row["runtime"] for row in json.loads(table.read_text())} == {
-        phone: "benchmark_model",
-        "host": "ai-edge-litert",
-    }
+    assert f"{phone}: {real} gives the very outputs of the host." in done.stdout
+    rows = {row["device_name"]: row for row in json.loads(table.read_text())}
+    assert {name: row["runtime"] for name, row in rows.items()} == {phone: "benchmark_model", "host": "ai-edge-litert"}
+    assert rows[phone].keys() == rows["host"].keys() and rows[phone]["parity_with_host"]["largest_difference"] == 0
 
 
-def fails(phone, program, model, sentence, **settings):
-    with pytest.raises(DeviceError, match=sentence) as caught:
-        device(phone, program, **settings).measure(model, **FAST)
+def fails(phone, program, model, sentence, kind=ModelError, cool=None, **settings):
+    with pytest.raises(kind, match=sentence) as caught:
+        found = device(phone, program, **settings)
+        found.cool_seconds = cool or found.cool_seconds
+        found.measure(model, **FAST)
     assert str(caught.value).isprintable() and str(caught.value).endswith(".")
     return str(caught.value)
 
@@ -118,8 +96,8 @@ def fails(phone, program, model, sentence, **settings):
 def test_a_file_is_timed(plug_in, program, model, features):
     phone = plug_in(features=features)
     latency = device(phone, program(), threads=2).measure(model, **FAST)
-    assert latency.samples_us == latency.run_medians_us == (51891.0,) * 3
-    assert (latency.median_us, latency.warmup_runs, latency.threads, latency.delegate) == (51891, 27, 2, "xnnpack")
+    assert latency.samples_us == latency.run_medians_us == (51.891,) * 3
+    assert (latency.median_us, latency.warmup_runs, latency.threads, latency.delegate) == (51.891, 27, 2, "xnnpack")
     assert latency.sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
     assert (
         latency.runtime == "benchmark_model" and latency.runtime_version == hashlib.sha256(program().read_bytes()).hexdigest()[:12]
@@ -147,9 +125,36 @@ def test_the_phone_is_described(plug_in, program):
         "abi": "arm64-v8a",
         "os": "Android 14",
         "cores": 4,
-        "governors": ["performance", "schedutil"],
-        "temperature_celsius": 43.7,
         "core_mask": 0x30,
+        "delegate": "xnnpack",
+    }
+
+
+def test_its_conditions_stand_beside_its_samples(plug_in, program, model):
+    phone = plug_in()
+    moment = {"governor": "performance, schedutil", "frequency_hz": 2_802_000_000, "temperature_celsius": 43.7}
+    assert (
+        device(phone, program(), processes=2).measure(model, **FAST).conditions
+        == ({"before": moment, "after": moment, "peak_memory_bytes": None},) * 2
+    )
+
+
+def test_a_latency_is_of_the_device_s_identity(plug_in, program, model):
+    first, second = (device(plug_in(), program(), threads=2) for _ in range(2))
+    assert first.name == f"android:{first.serial}" != second.name
+    assert first.measure(model, **FAST).identity == first.identity() == second.identity()
+    assert first.identity() == {
+        "kind": "android",
+        "model": "Pixel Stand-In",
+        "cpu": "gs101",
+        "cores": 4,
+        "abi": "arm64-v8a",
+        "os": "Android 14",
+        "core_mask": None,
+        "delegate": "xnnpack",
+        "runtime": "benchmark_model",
+        "runtime_version": hashlib.sha256(program().read_bytes()).hexdigest()[:12],
+        "threads": 2,
     }
 
 
@@ -158,15 +163,80 @@ def test_what_cannot_be_read_is_left_out(plug_in, program, model):
     (phone.root / "bin/getprop").unlink()
     for sensor in phone.root.glob("sys/class/thermal/*/temp"):
         sensor.unlink()
-    described = device(phone, program()).measure(model, **FAST).device
-    assert (described["model"], described["temperature_celsius"], described["os"]) == (None, None, "Android")
+    for cpu in phone.root.glob("sys/devices/system/cpu/*/cpufreq"):
+        shutil.rmtree(cpu)
+    latency = device(phone, program()).measure(model, **FAST)
+    assert (latency.device["model"], latency.device["os"], latency.device["cores"]) == (None, "Android", 4)
+    assert latency.conditions[0]["before"] == {"governor": None, "frequency_hz": None, "temperature_celsius": None}
 
 
 @pytest.mark.parametrize("name", ["MEDIANS", "MEANS", "AVERAGES", "NO_STATS", "LOGCAT", "PROFILE"])
 def test_every_format_passes_through_adb(plug_in, program, model, name):
-    latency = device(plug_in(features=""), program(getattr(benchmark_outputs, name)), processes=1).measure(model, **FAST)
+    longest = {"MEANS": 3.2, "LOGCAT": 3.1, "MEDIANS": 0.7}.get(name, 0.1)  # Of its calls, in seconds.
+    says = program(getattr(benchmark_outputs, name), f"sleep {longest}")
+    latency = device(plug_in(features=""), says, processes=1).measure(model, **FAST)
     typical = {"MEDIANS": 51891, "MEANS": 2.95034e6, "AVERAGES": 79760.9, "NO_STATS": 2177.1, "LOGCAT": 2709263, "PROFILE": 79732}
-    assert latency.samples_us == (typical[name],)
+    assert latency.samples_us == (typical[name],) and latency.flags == ()
+
+
+QUICK = benchmark_outputs.QUICK
+JUMPED = QUICK.replace("min=49.088", "min=-3599999990")
+NO_MEDIAN = re.sub(r" p5=.*", "", JUMPED)
+
+
+@pytest.mark.parametrize(
+    ("output", "flags"),
+    [
+        (QUICK, ()),
+        (JUMPED, ("clock",)),
+        (QUICK.replace("max=686.105", "max=1.8e+19"), ("clock",)),
+        (re.sub(r" p5=.*", "", QUICK), ("spread",)),  # A mean, of calls that differ as much as these do.
+    ],
+)
+def test_doubtful_statistics_are_flagged(plug_in, program, model, output, flags):
+    latency = device(plug_in(), program(output), processes=2).measure(model, **FAST)
+    assert latency.flags == flags and len(latency.samples_us) == 2
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        NO_MEDIAN,
+        re.sub("median=[0-9.]+", "median=-51", QUICK),
+        re.sub("median=[0-9.]+", "median=0", QUICK),
+        re.sub("median=[0-9.]+", "median=1.8e+19", QUICK),
+        "Inference (avg): -3.2e+06",
+        "Inference (avg): 0",
+        "Inference (avg): 3600000000",
+    ],
+)
+def test_times_that_cannot_be_are_a_fault_of_the_clock(plug_in, program, model, output):
+    fails(plug_in(), program(output), model, "The clock of android:.* jumped or is wrong .*: let it set its time", DeviceLostError)
+
+
+def test_a_phone_that_is_too_hot(plug_in, program, model):
+    phone = plug_in()
+    sensor = phone.root / "sys/class/thermal/thermal_zone1/temp"
+    sensor.write_text("91000")
+    fails(phone, program(), model, "has 91 degrees Celsius before it has timed anything.*give it air", DeviceSetupError, cool=0.5)
+    heat = program("", f"echo 85000 >{sensor}; cat <<'END'\n{QUICK}\nEND", name="heats")
+    sensor.write_text("41200")
+    found = device(phone, heat, processes=1)
+    found.cool_seconds = 0.5
+    assert found.measure(model, **FAST).flags == ("throttled",)  # And the next one, after a wait that does not help.
+    assert found.measure(model, **FAST).flags == ("throttled",)
+    cooler = threading.Timer(1, lambda: sensor.write_text("41200"))
+    cooler.start()
+    found.cool_seconds, found._program = 30, program().read_bytes()
+    start = time.monotonic()
+    assert found.measure(model, **FAST).flags == () and 0.5 < time.monotonic() - start < 20
+
+
+def test_a_frequency_that_falls(plug_in, program, model):
+    phone = plug_in()
+    clocks = f"for clock in {phone.root}/sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq; do echo 1500000 >$clock; done"
+    says = program("", f"{clocks}; cat <<'END'\n{QUICK}\nEND")
+    assert device(phone, says, processes=1).measure(model, **FAST).flags == ("throttled",)
 
 
 def test_files_are_pushed_once(plug_in, program, model, tmp_path):
@@ -227,7 +297,7 @@ def test_a_core_mask_goes_to_taskset(plug_in, program, model):
 def test_a_core_mask_that_the_phone_has_not_is_told(plug_in, program, model):
     phone = plug_in()
     adbd.write_script(phone.root / "bin/taskset", 'echo "taskset: failed to set affinity: Invalid argument"; exit 1')
-    fails(phone, program(), model, "refused `core_mask` 0xf00 .*Invalid argument", core_mask=0xF00)
+    fails(phone, program(), model, "refused `core_mask` 0xf00 .*Invalid argument", DeviceSetupError, core_mask=0xF00)
 
 
 def test_the_only_phone_needs_no_serial(plug_in, program, model):
@@ -237,7 +307,7 @@ def test_the_only_phone_needs_no_serial(plug_in, program, model):
 
 def test_a_phone_that_asks_for_the_key_is_given_it(plug_in, program, model):
     phone = plug_in("ask")
-    assert device(phone, program()).measure(model, **FAST).median_us == 51891
+    assert device(phone, program()).measure(model, **FAST).median_us == 51.891
     assert phone.authorized
 
 
@@ -252,7 +322,7 @@ def test_a_delegate_that_was_applied_is_named(plug_in, program, model, delegate)
         f"INFO: Explicitly applied {delegate.upper()} delegate, and the model graph will be completely executed by the delegate.\n"
     )
     phone = plug_in()
-    assert device(phone, program(said + benchmark_outputs.MEANS), delegate=delegate).measure(model, **FAST).delegate == delegate
+    assert device(phone, program(said + benchmark_outputs.QUICK), delegate=delegate).measure(model, **FAST).delegate == delegate
     assert f"--use_{delegate}=true" in (phone.root / "arguments").read_text()
 
 
@@ -262,7 +332,7 @@ def test_hostile_names_reach_no_shell(plug_in, program, model, name, tmp_path, m
     phone = plug_in()
     path = model.rename(f"{name}.tflite")  # Relative, so that it begins as it does.
     program(name=f"{name}.program")
-    assert AndroidDevice(phone.serial, f"{name}.program", adb=ADB).measure(path, **FAST).median_us == 51891
+    assert AndroidDevice(phone.serial, f"{name}.program", adb=ADB).measure(path, **FAST).median_us == 51.891
     assert not any(name in text for text in phone.commands + phone.pushed)
     assert not list(tmp_path.rglob("pwned"))
 
@@ -270,46 +340,46 @@ def test_hostile_names_reach_no_shell(plug_in, program, model, name, tmp_path, m
 @pytest.mark.parametrize("serial", HOSTILE)
 def test_hostile_serials_reach_no_shell(program, model, serial, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DeviceError, match="`serial` must be|There is no device"):
+    with pytest.raises((DeviceSetupError, DeviceLostError), match="`serial` must be|There is no device"):
         AndroidDevice(serial, program(), adb=ADB).measure(model, **FAST)
     assert not list(tmp_path.rglob("pwned"))
 
 
 @pytest.mark.parametrize("serial", ["", "-s", "-", "a\nb", "a\0b", "\x1b[2J", "a\tb"])
 def test_serials_that_are_none_are_refused(program, serial):
-    with pytest.raises(DeviceError, match="`serial` must be one that `adb devices` shows"):
+    with pytest.raises(DeviceSetupError, match="`serial` must be one that `adb devices` shows"):
         AndroidDevice(serial, program(), adb="/no/such/client")
 
 
 @pytest.mark.parametrize("setting", [{"threads": 0}, {"processes": 0}, {"core_mask": 0}, {"core_mask": -1}, {"delegate": "tpu"}])
 def test_settings_out_of_range_are_refused(program, setting):
-    with pytest.raises(DeviceError, match=f"`{next(iter(setting))}` must be"):
+    with pytest.raises(DeviceSetupError, match=f"`{next(iter(setting))}` must be"):
         AndroidDevice("any", program(), adb=ADB, **setting)
 
 
 def test_measurements_out_of_range_are_refused(program, model):
-    with pytest.raises(DeviceError, match="`min_runs` must be at least 1"):
+    with pytest.raises(DeviceSetupError, match="`min_runs` must be at least 1"):
         AndroidDevice("any", program(), adb=ADB).measure(model, min_runs=0)
 
 
 def test_no_client(program):
-    with pytest.raises(DeviceError, match="The adb client '/no/such/adb' cannot be started .*apt-get install adb"):
+    with pytest.raises(DeviceSetupError, match="The adb client '/no/such/adb' cannot be started .*apt-get install adb"):
         AndroidDevice(None, program(), adb="/no/such/adb")
 
 
 def test_no_phone(program):
-    with pytest.raises(DeviceError, match="There is no device: plug one in"):
+    with pytest.raises(DeviceLostError, match="There is no device: plug one in"):
         AndroidDevice(None, program(), adb=ADB)
 
 
 def test_no_such_serial(program, model):
-    with pytest.raises(DeviceError, match="There is no device R58M123: plug it in"):
+    with pytest.raises(DeviceLostError, match="There is no device R58M123: plug it in"):
         AndroidDevice("R58M123", program(), adb=ADB).measure(model, **FAST)
 
 
 def test_two_phones_and_no_serial(plug_in, program):
     first, second = plug_in(), plug_in()
-    with pytest.raises(DeviceError, match="There are 2 devices, .*: name the one to use") as caught:
+    with pytest.raises(DeviceSetupError, match="There are 2 devices, .*: name the one to use") as caught:
         AndroidDevice(None, program(), adb=ADB)
     assert first.serial in str(caught.value) and second.serial in str(caught.value)
 
@@ -325,37 +395,47 @@ def test_two_phones_are_told_apart(plug_in, program, model):
     [("offline", "is offline: plug it in again"), ("unauthorized", "has not allowed this machine: unlock it")],
 )
 def test_a_phone_that_does_not_take_part(plug_in, program, model, state, sentence):
-    fails(plug_in(state, state=state), program(), model, sentence)
+    fails(plug_in(state, state=state), program(), model, sentence, DeviceLostError)
 
 
 @pytest.mark.parametrize("features", ["shell_v2", ""])
 @pytest.mark.parametrize(
-    ("fault", "sentence"),
+    ("fault", "sentence", "kind"),
     [
-        ("unplug", "went away in the middle of a command: plug it in again"),
-        ("truncate", "was cut short"),
-        ("disk_full", "The storage of .* is full: free some"),
-        ("corrupt", "A file changed on its way"),
+        ("unplug", "went away in the middle of a command: plug it in again", DeviceLostError),
+        ("truncate", "was cut short", DeviceLostError),
+        ("disk_full", "The storage of .* is full: free some", DeviceSetupError),
+        ("corrupt", "A file changed on its way", DeviceLostError),
     ],
 )
-def test_faults_on_the_way(plug_in, program, model, fault, sentence, features):
+def test_faults_on_the_way(plug_in, program, model, fault, sentence, kind, features):
     phone = plug_in(fault, features)
-    fails(phone, program(), model, sentence)
+    fails(phone, program(), model, sentence, kind)
     assert not list((phone.root / FOLDER).glob("*.part"))
 
 
 def test_after_a_fault_it_goes_on(plug_in, program, model):
     phone = plug_in("corrupt")
-    fails(phone, program(), model, "changed on its way")
+    fails(phone, program(), model, "changed on its way", DeviceLostError)
     phone.fault = None
-    assert device(phone, program()).measure(model, **FAST).median_us == 51891
+    assert device(phone, program()).measure(model, **FAST).median_us == 51.891
 
 
 def test_a_command_that_hangs(plug_in, program, model):
     phone = plug_in("hang")
     start = time.monotonic()
-    fails(phone, program(), model, "gave no answer within 4 s", timeout_seconds=4)
+    fails(phone, program(), model, "model.tflite gave no answer within 4 s", timeout_seconds=4)
     assert time.monotonic() - start < 30
+
+
+def test_a_phone_that_hangs_altogether(plug_in, program, model, monkeypatch):
+    phone = plug_in("freeze")
+    monkeypatch.setattr(adb_client, "_CHECK_SECONDS", 2)
+    fails(phone, program(), model, f"{phone.serial} gave no answer within", DeviceLostError, timeout_seconds=4)
+    with pytest.raises(DeviceLostError, match="gave no answer within 2 s"):
+        device(phone, program()).check()
+    phone.fault = None
+    device(phone, program()).check()
 
 
 def test_a_program_that_hangs_is_ended_on_the_phone_too(plug_in, program, model):
@@ -372,7 +452,7 @@ def test_a_server_that_is_none(program, model, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as other:
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(other.getsockname()[1]))
         threading.Thread(target=lambda: [other.accept()[0].close() for _ in range(2)], daemon=True).start()
-        with pytest.raises(DeviceError, match="adb's server does not answer .*: try `adb kill-server`"):
+        with pytest.raises(DeviceLostError, match="adb's server does not answer .*: try `adb kill-server`"):
             AndroidDevice("any", program(), adb=ADB).measure(model, **FAST)
 
 
@@ -381,7 +461,8 @@ def test_a_server_that_is_none(program, model, monkeypatch):
     ['"/system/bin/sh: $0: not executable: 64-bit ELF file"', '"sh: $0: Exec format error"', '"CANNOT LINK EXECUTABLE \\"$0\\""'],
 )
 def test_a_program_for_another_abi(plug_in, program, model, said):
-    fails(plug_in(), program("", f"echo {said} >&2; exit 126"), model, "does not run on .*: build it for the ABI arm64-v8a")
+    said = program("", f"echo {said} >&2; exit 126")
+    fails(plug_in(), said, model, "does not run on .*: build it for the ABI arm64-v8a", DeviceSetupError)
 
 
 def test_a_model_that_the_program_refuses(plug_in, program, model):
@@ -408,10 +489,10 @@ def test_what_is_no_model_is_not_pushed(plug_in, program, model, content):
 
 
 def test_files_that_are_not_there(plug_in, program, tmp_path):
-    with pytest.raises(DeviceError, match="The benchmark_model .* cannot be read"):
+    with pytest.raises(DeviceSetupError, match="The benchmark_model .* cannot be read"):
         device(plug_in(), tmp_path / "none")
     for name in ("none", "null\0byte"):
-        with pytest.raises(DeviceError, match="The model .* cannot be read"):
+        with pytest.raises(ModelError, match="The model .* cannot be read"):
             AndroidDevice("any", program(), adb=ADB).measure(f"{tmp_path}/{name}", **FAST)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import socket
@@ -15,11 +14,12 @@ import board as boards
 import numpy as np
 import pytest
 import tflite_networks
+from crashing_models import crashing
 from faults import refused
 from test_connect import benchmark
 
 from daqu_tf import export, targets
-from daqu_tf.devices import HostDevice, RaspberryPiDevice, connect, ssh
+from daqu_tf.devices import DeviceLostError, DeviceSetupError, HostDevice, ModelError, RaspberryPiDevice, connect, raspberry_pi, ssh
 from daqu_tf.tflite_graph import Graph
 
 pytestmark = pytest.mark.devices
@@ -46,22 +46,6 @@ def write(graph: Graph, path: pathlib.Path) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write(tflite_networks.mobile_network(size=8, width=4), tmp_path_factory.mktemp("model") / "model.tflite")
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    if not boards.is_usable():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("There is no sshd or no Python for ARM: call `make test-devices`.")
-    found = boards.Board(tmp_path_factory.mktemp("board"))
-    yield found
-    found.stop()
-
-
-@pytest.fixture
-def board(running, monkeypatch):
-    monkeypatch.setenv("PATH", f"{running.bin}{os.pathsep}{os.environ['PATH']}")
-    yield running
-    running.know("host_key")
 
 
 @pytest.fixture
@@ -105,7 +89,7 @@ def test_its_outputs_are_those_of_the_host(device, model, board):
         assert there[0].dtype == np.int8 and there[1:] == here[1:] and len(there[0]) == (1 if given is None else 3)
     np.testing.assert_array_equal(device.predict(model, images), HostDevice().predict(model, images))
     assert not list(board.cache.glob("*.npy"))
-    refused(lambda: device.outputs(model, np.zeros((1, 3, 3, 1))), "it takes a batch of shape", str(model))
+    refused(lambda: device.outputs(model, np.zeros((1, 3, 3, 1))), "it takes a batch of shape", str(model), kind=ModelError)
 
 
 def test_runner_and_model_are_copied_once_under_their_hashes(device, board, model, tmp_path):
@@ -136,18 +120,11 @@ def test_all_commands_share_one_connection_which_ends_with_the_device(board, mod
     device.measure_many([model, model], repeats=1, **FAST)
     assert len(board.connections()) == before + 1
     device.close()
-    wait_until(lambda: len(board.connections()) == before)
+    board.wait_until(lambda: len(board.connections()) == before)
     device = RaspberryPiDevice(board.address, python=str(boards.PYTHON))
     device.measure(model, **FAST)
     del device
-    wait_until(lambda: len(board.connections()) == before)
-
-
-def wait_until(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    board.wait_until(lambda: len(board.connections()) == before)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -155,7 +132,7 @@ def test_hostile_names_reach_no_shell(board, model, tmp_path, monkeypatch, name)
     monkeypatch.chdir(tmp_path)
     calls = board.calls()
     for address in (name, f"{name}@127.0.0.1", f"{board.user}@{name}", f"{name}:22", f"127.0.0.1:{name}"):
-        refused(lambda address=address: RaspberryPiDevice(address), "user@host")
+        refused(lambda address=address: RaspberryPiDevice(address), "user@host", kind=DeviceSetupError)
     assert board.calls() == calls
     folder = tmp_path / name
     folder.mkdir()
@@ -166,9 +143,9 @@ def test_hostile_names_reach_no_shell(board, model, tmp_path, monkeypatch, name)
         python = board.script(name, f"exec '{boards.PYTHON}' \"$@\"")
         assert RaspberryPiDevice(board.address, python=python).measure(path, **FAST).samples_us
         device = RaspberryPiDevice(board.address, python=name)
-        refused(lambda: device.measure(path, **FAST), "cannot be started", name)
+        refused(lambda: device.measure(path, **FAST), "cannot be started", name, kind=DeviceSetupError)
     else:
-        refused(lambda: RaspberryPiDevice(board.address, python=name), "`python`")
+        refused(lambda: RaspberryPiDevice(board.address, python=name), "`python`", kind=DeviceSetupError)
     assert not list(tmp_path.rglob("sprung")) and not list(board.home.rglob("sprung"))
 
 
@@ -179,12 +156,12 @@ def test_a_python_in_the_home_folder(board, model):
 
 def test_no_ssh_here(model, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    refused(lambda: RaspberryPiDevice("pi@127.0.0.1").measure(model), "no ssh", "openssh-client")
+    refused(lambda: RaspberryPiDevice("pi@127.0.0.1").measure(model), "no ssh", "openssh-client", kind=DeviceSetupError)
 
 
 def test_nobody_listens_and_no_such_name(board, model):
-    refused(lambda: RaspberryPiDevice("pi@127.0.0.1:1").measure(model), "pi@127.0.0.1:1 refuses connections")
-    refused(lambda: RaspberryPiDevice("pi@nowhere.invalid").measure(model), "cannot be found")
+    refused(lambda: RaspberryPiDevice("pi@127.0.0.1:1").measure(model), "pi@127.0.0.1:1 refuses connections", kind=DeviceLostError)
+    refused(lambda: RaspberryPiDevice("pi@nowhere.invalid").measure(model), "cannot be found", kind=DeviceLostError)
 
 
 def test_a_board_that_says_nothing(board, model, monkeypatch):
@@ -197,10 +174,13 @@ def test_a_board_that_says_nothing(board, model, monkeypatch):
 def test_host_keys(board, model):
     board.know(None)
     refused(
-        lambda: RaspberryPiDevice(board.address).measure(model), "not known yet", f"`ssh -p {board.port} {board.user}@127.0.0.1`"
+        lambda: RaspberryPiDevice(board.address).measure(model),
+        "not known yet",
+        f"`ssh -p {board.port} {board.user}@127.0.0.1`",
+        kind=DeviceSetupError,
     )
     board.know("other_key")
-    refused(lambda: RaspberryPiDevice(board.address).measure(model), "another host key", "ssh-keygen -R")
+    refused(lambda: RaspberryPiDevice(board.address).measure(model), "another host key", "ssh-keygen -R", kind=DeviceSetupError)
 
 
 def test_a_key_that_is_not_let_in(board, model):
@@ -208,29 +188,90 @@ def test_a_key_that_is_not_let_in(board, model):
     right = config.read_text()
     config.write_text(right.replace("user_key", "other_key"))
     try:
-        refused(lambda: RaspberryPiDevice(board.address).measure(model), "keys not in", "ssh-copy-id")
+        refused(lambda: RaspberryPiDevice(board.address).measure(model), "keys not in", "ssh-copy-id", kind=DeviceSetupError)
     finally:
         config.write_text(right)
 
 
 def test_a_connection_that_is_cut_and_the_next_one(board, model):
     device = fake(board, f"touch '{board.home}/begun'; exec sleep 20")
-    cutter = threading.Thread(target=lambda: (wait_until((board.home / "begun").exists), board.cut()))
-    cutter.start()
-    refused(lambda: device.measure(model), f"connection to {board.address} broke", "try again")
-    cutter.join()
+    with board.meanwhile(lambda: (board.wait_until((board.home / "begun").exists), board.cut())):
+        refused(lambda: device.measure(model), f"connection to {board.address} broke", "try again", kind=DeviceLostError)
     device.python = str(boards.PYTHON)
     assert device.measure(model, **FAST).samples_us
 
 
 def test_a_command_that_hangs(board, model):
     start = time.monotonic()
-    refused(lambda: fake(board, "exec sleep 20", timeout_seconds=3).measure(model), "no answer within 3 s")
+    refused(lambda: fake(board, "exec sleep 20", timeout_seconds=3).measure(model), "no answer within 3 s", kind=ModelError)
     assert time.monotonic() - start < 10
 
 
+def test_a_board_that_hangs(board, model, monkeypatch):
+    """Its ssh server is stopped in the middle: no packet comes back."""
+    monkeypatch.setattr(raspberry_pi, "_CHECK_SECONDS", 2)
+    device = fake(board, f"touch '{board.home}/stopping'; exec sleep 20", timeout_seconds=4)
+    stopper = threading.Thread(target=lambda: (board.wait_until((board.home / "stopping").exists), board.freeze()))
+    stopper.start()
+    try:
+        refused(lambda: device.measure(model), f"{board.address} gave no answer", kind=DeviceLostError)
+        refused(device.check, kind=DeviceLostError)
+    finally:
+        stopper.join()
+        board.thaw()
+    device.python = str(boards.PYTHON)
+    device.timeout_seconds = 300
+    assert device.measure(model, **FAST).samples_us
+
+
+def test_a_latency_is_of_the_device_s_identity(device, board, model):
+    assert device.name == f"raspberry_pi:{board.address}"
+    found = device.identity()
+    assert device.measure(model, **FAST).identity == found and "address" not in found and "memory_bytes" not in found
+    assert (found["kind"], found["runtime"], found["threads"], found["delegate"]) == (
+        "raspberry_pi",
+        "ai-edge-litert",
+        1,
+        "xnnpack",
+    )
+
+
+def test_a_board_that_is_too_hot(board, device, model):
+    """Its `cat` stands in for a sensor, which machines like this one do not have."""
+    (board.home / "bin").mkdir()
+    device.cool_seconds = 1
+    board.script("bin/cat", "case $1 in /sys/*) echo 64000; echo 91500;; *) exec /bin/cat;; esac")
+    try:
+        assert device.temperature_celsius() == 91.5
+        refused(lambda: device.measure(model), "has 91.5 degrees", "give it air", kind=DeviceSetupError)
+        cooler = f"echo 61000 >>'{board.home}/cooled'; wc -l <'{board.home}/cooled' | grep -q '[3-9]' && echo 60000 || echo 91500"
+        board.script("bin/cat", f"case $1 in /sys/*) {cooler};; *) exec /bin/cat;; esac")
+        device.cool_seconds = 30
+        assert device.measure(model, **FAST).samples_us and len((board.home / "cooled").read_text().split()) == 3
+    finally:
+        shutil.rmtree(board.home / "bin")
+
+
+def jumping(samples):
+    """A program that answers as the runner does, with these samples."""
+    answer = {"samples_us": samples, "warmup_runs": 1, "device": {}, "conditions": {"before": {}, "after": {}}, "sha256": ""}
+    answer |= {"threads": 1, "delegate": "none", "runtime": "r", "runtime_version": "1"}
+    return f"cat >/dev/null; echo '{json.dumps(answer)}'"
+
+
+@pytest.mark.parametrize("bad", [-3.6e9, 0.0, float("nan"), float("inf"), 3.6e9])
+def test_a_clock_that_jumps_once_is_flagged(board, model, bad):
+    latency = fake(board, jumping([20.0, 21.0, bad, 22.0])).measure(model)
+    assert latency.samples_us == (20.0, 21.0, 22.0) and latency.flags == ("clock",) and latency.median_us == 21
+
+
+@pytest.mark.parametrize("samples", [[-1.0], [20.0, 0.0], [3.6e9] * 9, [1e4] * 3000])
+def test_a_clock_that_shows_what_cannot_be_is_refused(board, model, samples):
+    refused(lambda: fake(board, jumping(samples)).measure(model), "The clock of raspberry_pi", "let it set", kind=DeviceLostError)
+
+
 def test_a_run_that_hangs_is_ended_there(model):
-    request = {"task": "measure", "model": str(model), "threads": 1, "cpus": None, "alarm_seconds": 3}
+    request = {"task": "measure", "models": [str(model)], "threads": 1, "cpus": None, "alarm_seconds": 3}
     request |= {"min_runs": 1, "min_seconds": 60, "max_warmup_seconds": 0}
     runner = boards.ROOT / "daqu_tf/devices/runner.py"
     done = subprocess.run([sys.executable, runner], input=json.dumps(request), text=True, capture_output=True, timeout=30)
@@ -239,12 +280,22 @@ def test_a_run_that_hangs_is_ended_there(model):
 
 def test_no_python(board, model):
     device = RaspberryPiDevice(board.address, python="/nowhere/python3")
-    refused(lambda: device.measure(model), "`python` /nowhere/python3 cannot be started", "apt-get install python3")
+    refused(
+        lambda: device.measure(model),
+        "`python` /nowhere/python3 cannot be started",
+        "apt-get install python3",
+        kind=DeviceSetupError,
+    )
 
 
 def test_no_runtime(board, model):
     python = board.script("bare", f"exec '{boards.PYTHON}' -S -E \"$@\"")
-    refused(lambda: RaspberryPiDevice(board.address, python=python).measure(model), "no runtime", "pip install ai-edge-litert")
+    refused(
+        lambda: RaspberryPiDevice(board.address, python=python).measure(model),
+        "no runtime",
+        "pip install ai-edge-litert",
+        kind=DeviceSetupError,
+    )
 
 
 @pytest.mark.parametrize(
@@ -262,20 +313,34 @@ def test_no_runtime(board, model):
     ],
 )
 def test_runs_that_crash_or_babble(board, model, text, words):
-    refused(lambda: fake(board, text).measure(model), str(model), words)
+    refused(lambda: fake(board, text).measure(model), str(model), words, kind=ModelError)
+
+
+@pytest.mark.parametrize("signal_name", ["SIGSEGV", "SIGABRT"])
+def test_a_model_that_crashes_the_runtime_costs_the_others_nothing(device, model, tmp_path, signal_name):
+    bad = tmp_path / "bad.tflite"
+    bad.write_bytes(crashing(model.read_bytes(), signal_name))
+    refused(lambda: device.outputs(bad), str(bad), f"the runtime crashed with {signal_name}", kind=ModelError)
+    fault, latency = device.measure_each([bad, model], repeats=1, **FAST)
+    assert f"the runtime crashed with {signal_name}" in str(fault) and latency.samples_us
 
 
 def test_a_model_that_is_damaged(device, model, tmp_path):
     path = tmp_path / "cut.tflite"
     path.write_bytes(model.read_bytes()[:400])
-    refused(lambda: device.measure(path, **FAST), "could not be run", str(path))
+    refused(lambda: device.measure(path, **FAST), "could not be run", str(path), kind=ModelError)
 
 
 def test_outputs_that_are_cut_off(board, model):
     code = "import sys, json; open(json.load(sys.stdin)['outputs'], 'wb').write(b'\\x93NUMPY\\x01\\0v'); print('{\"scale\": 1}')"
     (board.home / "cut.py").write_text(code)
-    refused(lambda: fake(board, f"exec '{sys.executable}' '{board.home}/cut.py'").outputs(model), "came back garbled", str(model))
-    refused(lambda: fake(board, "echo '{}'").outputs(model), "came back garbled")
+    refused(
+        lambda: fake(board, f"exec '{sys.executable}' '{board.home}/cut.py'").outputs(model),
+        "came back garbled",
+        str(model),
+        kind=ModelError,
+    )
+    refused(lambda: fake(board, "echo '{}'").outputs(model), "came back garbled", kind=ModelError)
 
 
 def test_a_login_script_that_talks(board, device, model):
@@ -292,7 +357,9 @@ def test_a_full_disk(board, model, tmp_path):
     board.script("bin/cat", "exec /bin/cat >/dev/full")
     other = write(tflite_networks.mobile_network(size=8, width=6), tmp_path / "other.tflite")
     try:
-        refused(lambda: fake(board, "true").measure(other), f"disk of {board.address} is full", "free some space")
+        refused(
+            lambda: fake(board, "true").measure(other), f"disk of {board.address} is full", "free some space", kind=DeviceSetupError
+        )
     finally:
         shutil.rmtree(board.home / "bin")
     assert not list(board.cache.glob("*.part"))
@@ -304,7 +371,7 @@ def test_a_cache_folder_that_cannot_be_written(board, model):
     kept.rename(board.home / "kept")
     kept.write_text("a file")
     try:
-        refused(lambda: fake(board, "true").measure(model), "could not be copied", "mend that")
+        refused(lambda: fake(board, "true").measure(model), "could not be copied", "mend that", kind=DeviceSetupError)
     finally:
         kept.unlink()
         (board.home / "kept").rename(kept)
@@ -312,7 +379,7 @@ def test_a_cache_folder_that_cannot_be_written(board, model):
 
 def test_more_threads_than_cpus(board, model):
     device = RaspberryPiDevice(board.address, threads=1000, python=str(boards.PYTHON))
-    refused(lambda: device.measure(model), "too few for 1000 thread(s)")
+    refused(lambda: device.measure(model), "too few for 1000 thread(s)", kind=DeviceSetupError)
 
 
 def test_connect(board):
