@@ -152,9 +152,9 @@ def optuna_tpe(evaluate: Evaluations, seed: int) -> None:
 
 RIVALS = {
     "random": random,
-    "KerasTuner BO": keras_tuner_bayesian,
     "pymoo NSGA-II": pymoo_nsga2,
     "pymoo NSGA-III": pymoo_nsga3,
     "Optuna NSGA-II": optuna_nsga2,
     "Optuna TPE": optuna_tpe,
+    "KerasTuner BO": keras_tuner_bayesian,
 }

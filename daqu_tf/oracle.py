@@ -8,7 +8,7 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf import pareto
-from daqu_tf.alphabet import alphabet_of
+from daqu_tf.alphabet import Conditions, alphabet_of
 from daqu_tf.constraints import Constraint, parse, total_violation
 from daqu_tf.errors import DaquError
 from daqu_tf.journaled_oracle import LEASE_SECONDS, JournaledOracle, SearchFailedError, objective_point
@@ -85,6 +85,8 @@ class ParetoOracle(JournaledOracle):
             changes nothing. Trials run and record these values.
         sample: Draws the values of a random subnet; None draws every choice uniformly.
         identity: What else must not change between a search and its continuation, as JSON (the target, the data).
+        conditions: By name, (parent, values): the hyperparameter acts only where every parent acts and has one of those values, and
+            is left out elsewhere. For those that are not registered under conditions, which KerasTuner is slow to send to workers.
         costs: Values of many subnets, as a list, to arrays of what is known of them before they run, by name. An objective among
             them is predicted only as far as trials measure something else; the others help to predict.
         constraints: As `latency_us<=2000`, on metrics that trials report. What misses one by its costs never runs.
@@ -110,6 +112,7 @@ class ParetoOracle(JournaledOracle):
         canonicalise: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         sample: Callable[[np.random.Generator], Mapping[str, Any]] | None = None,
         identity: Mapping[str, Any] | None = None,
+        conditions: Mapping[str, Conditions] | None = None,
         costs: Costs | None = None,
         constraints: Sequence[str | Constraint] = (),
         max_retries_per_trial: int = 0,
@@ -136,6 +139,7 @@ class ParetoOracle(JournaledOracle):
             raise DaquError(f"`seed` must be an integer of at least 0, but received {seed!r}.")
         self.seed = seed  # KerasTuner takes 0 for "none given" and draws one.
         self._identity = dict(identity or {})
+        self._conditions = dict(conditions or {})
         goal = Goal(tuple((one.name, one.direction) for one in objective), self.constraints)
         rest = (goal, initial_design, initial_random, canonicalise, sample, costs, seed)
         self._make_search = lambda alphabet: SurrogateSearch(alphabet, *rest)
@@ -149,7 +153,7 @@ class ParetoOracle(JournaledOracle):
         Raises:
             DaquError: The space or the first design cannot be used.
         """
-        self._alphabet = alphabet_of(self.hyperparameters)
+        self._alphabet = alphabet_of(self.hyperparameters, self._conditions)
         self._search = self._make_search(self._alphabet)
         first, drawn = self._search.first, self._initial_random
         if self.max_trials is not None and self.max_trials < first:
