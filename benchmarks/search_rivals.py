@@ -1,6 +1,7 @@
 """The samplers of the field on a table of scored subnets: each a function of a problem, a seed and a number of evaluations.
 
-A subnet that a rival asks for again costs it nothing: only new ones count. All see choices as whole numbers in the order of their
+A subnet that a rival asks for again costs it nothing: only new ones count, as long as it does not ask five times as often (TPE,
+which takes seconds for it: twice). All see choices as whole numbers in the order of their
 values, and those with populations have one of 20, which is better here than their defaults of 50 and 100.
 """
 
@@ -11,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 
 POPULATION = 20
-_ASKS = 30  # Times the evaluations: who proposes so many known subnets has converged.
 
 
 class Done(Exception):
@@ -29,6 +29,7 @@ class Evaluations:
     def __init__(self, problem, budget: int):
         self.problem, self.budget = problem, budget
         self.rows: dict[int, None] = {}
+        self.most_asked = 5 * budget
         self._asked = 0
 
     def __call__(self, genome: np.ndarray) -> np.ndarray:
@@ -39,7 +40,7 @@ class Evaluations:
         """
         self._asked += 1
         row = self.problem.row_of(genome)
-        if row not in self.rows and len(self.rows) == self.budget or self._asked > _ASKS * self.budget:
+        if (row not in self.rows and len(self.rows) == self.budget) or self._asked > self.most_asked:
             raise Done
         self.rows[row] = None
         return self.problem.points[row]
@@ -125,7 +126,7 @@ def _optuna(sampler, evaluate: Evaluations) -> None:
     study = optuna.create_study(directions=["minimize"] * evaluate.problem.points.shape[1], sampler=sampler)
     while True:
         trial, genome = study.ask(), []
-        for place, (name, values) in enumerate(alphabet.choices.items()):
+        for name, values in alphabet.choices.items():
             acts = all(
                 alphabet.choices[parent][genome[list(alphabet.choices).index(parent)]] in wanted
                 for parent, wanted in alphabet.conditions.get(name, ())
@@ -145,14 +146,15 @@ def optuna_tpe(evaluate: Evaluations, seed: int) -> None:
     """The tree-structured Parzen estimator for several objectives."""
     import optuna
 
+    evaluate.most_asked = 2 * evaluate.budget
     _optuna(optuna.samplers.TPESampler(seed=seed), evaluate)
 
 
 RIVALS = {
     "random": random,
-    "KerasTuner BO": keras_tuner_bayesian,
     "pymoo NSGA-II": pymoo_nsga2,
     "pymoo NSGA-III": pymoo_nsga3,
     "Optuna NSGA-II": optuna_nsga2,
     "Optuna TPE": optuna_tpe,
+    "KerasTuner BO": keras_tuner_bayesian,
 }

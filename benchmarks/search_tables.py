@@ -3,7 +3,7 @@
     python benchmarks/search_tables.py --dataset=fashion_mnist.npz --supernet=supernet.npz
 
 Accuracies are of inherited weights, recalibrated for each subnet, on part of the search split. They go line by line into a file, so
-that the command goes on where it was cut off. Costs are computed, so that a table is a function of these lines alone.
+that the command goes on where it was cut off. Bytes are computed, and latencies come from a latency table of this machine.
 """
 
 import gzip
@@ -16,7 +16,8 @@ import numpy as np
 import records
 from absl import app, flags
 
-from daqu_tf import atomic, costs, data, output, spaces, targets
+from daqu_tf import atomic, costs, data, latency, measurements, output, profiling, spaces, targets
+from daqu_tf.devices import HostDevice
 from daqu_tf.space import SearchSpace, Subnet
 
 IMAGES, SEED = 4000, 0
@@ -106,20 +107,17 @@ def score_all(path: pathlib.Path, dataset: data.Dataset, full: SearchSpace, subn
             file.write(json.dumps({"accuracy": round(accuracy, 6)}) + "\n")
 
 
-def latency_us(space: SearchSpace, genomes: np.ndarray) -> np.ndarray:
-    """(count,) a plain linear model of this kind of network on an x86 core: what a layer, its outputs and its MACs take."""
-    total = np.full(len(genomes), 4.0)
-    for layer in space.layer_table(genomes):
-        as_int8 = np.where(layer.is_pointwise, _NS_A_MAC["pointwise"], _NS_A_MAC[layer.kind])
-        per_mac = np.where(targets.get("litert_cpu").packs(layer), _NS_A_MAC["INT4"], as_int8)
-        total = total + layer.active * (0.6 + 1e-3 * (per_mac * layer.macs + 0.25 * layer.output_values))
-    return total
+def latency_table(path: pathlib.Path, space: SearchSpace) -> latency.LatencyTable:
+    """Of this machine: as it was measured once."""
+    if not path.exists():
+        store = measurements.MeasurementStore(path.with_suffix(".sqlite"))
+        profiling.profile(HostDevice(), space, targets.get("litert_cpu").storage, store).save(path)
+    return latency.LatencyTable.load(path)
 
 
-_NS_A_MAC = {"INT4": 0.033, "pointwise": 0.030, "dense": 0.030, "depthwise": 0.12, "conv": 0.06}
-
-
-def write_table(name: str, space: SearchSpace, subnets: list[Subnet], accuracies: list[float]) -> pathlib.Path:
+def write_table(
+    name: str, space: SearchSpace, subnets: list[Subnet], accuracies: list[float], table: latency.LatencyTable
+) -> pathlib.Path:
     """Choices, subnets, accuracies and costs in one compressed file, from which `search_quality.py` works."""
     genomes = np.array([space.genome(subnet) for subnet in subnets])
     known = costs.of_many(space, genomes, targets.get("litert_cpu"))
@@ -135,11 +133,12 @@ def write_table(name: str, space: SearchSpace, subnets: list[Subnet], accuracies
         "genomes": [[gene.values.index(s[gene.name]) if gene.name in s.values else -1 for gene in free] for s in subnets],
         "metrics": {
             "accuracy": accuracies,
-            "latency_us": np.round(latency_us(space, genomes), 3).tolist(),
+            "latency_us": np.round(table.predict_many(space, genomes), 3).tolist(),
             "file_bytes": known["file_bytes"].astype(int).tolist(),
             "deflated_bytes": known["deflated_bytes"].astype(int).tolist(),
         },
         "images": IMAGES,
+        "latency": {"device": dict(table.device), "evidence": dict(table.evidence)},
         "base": str(subnets[0]),
     }
     path = records.RESULTS / f"search_quality_{name}.json.gz"
@@ -163,7 +162,8 @@ def main(argv):
     folder = pathlib.Path(_FOLDER.value)
     folder.mkdir(parents=True, exist_ok=True)
     score_all(folder / f"{name}.jsonl", dataset, full, subnets)
-    print(write_table(name, restricted(full, name), subnets, lines_of(folder / f"{name}.jsonl")))
+    space, accuracies = restricted(full, name), lines_of(folder / f"{name}.jsonl")
+    print(write_table(name, space, subnets, accuracies, latency_table(folder / f"{name}_latency.json", space)))
 
 
 if __name__ == "__main__":

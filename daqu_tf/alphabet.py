@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ABSENT = -1
 LEVELS = 64  # Of a number with more values than that: none of them is searched more finely.
 Genome = tuple[int, ...]
+Conditions = tuple[tuple[str, tuple[Any, ...]], ...]  # (Parent, values of it).
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,12 @@ class Alphabet:
 
     Attributes:
         choices: Name to values, in the order of the genome; numbers ascend.
-        conditions: Name to (parent, values of it): the choice acts only where every parent acts and has one of those values. Parents
-            stand before their children.
+        conditions: Name to (parent, values of it): the choice acts only where every parent acts and has one of those values.
+            Parents stand before their children.
     """
 
     choices: dict[str, tuple[Any, ...]]
-    conditions: dict[str, tuple[tuple[str, tuple[Any, ...]], ...]] = dataclasses.field(default_factory=dict)
+    conditions: Mapping[str, Conditions] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def sizes(self) -> np.ndarray:
@@ -50,7 +51,9 @@ class Alphabet:
         for name, parents in self.conditions.items():
             for parent, values in parents:
                 options = self.choices[parent]
-                gates.append((self._names.index(name), self._names.index(parent), [options.index(v) for v in values if v in options]))
+                gates.append(
+                    (self._names.index(name), self._names.index(parent), [options.index(v) for v in values if v in options])
+                )
         return sorted(gates, key=lambda gate: gate[0])
 
     def encode(self, values: Mapping[str, Any]) -> Genome:
@@ -98,22 +101,32 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def alphabet_of(hyperparameters: "keras_tuner.HyperParameters") -> Alphabet:
+def alphabet_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapping[str, Conditions] | None = None) -> Alphabet:
     """The choices among KerasTuner's hyperparameters of any kind; of a number with very many values, `LEVELS` + 1 of them.
 
+    Args:
+        hyperparameters: The space.
+        conditions: Further ones than those that they are registered under.
+
     Raises:
-        DaquError: There are none, or two have one name.
+        DaquError: There are none, two have one name, or a condition names one that does not stand before its own.
     """
     if hyperparameters is None or not hyperparameters.space:
         raise DaquError("`hyperparameters` must hold the whole search space, but received none: register everything in it.")
-    choices, conditions = {}, {}
+    choices, gates = {}, dict(conditions or {})
     for parameter in hyperparameters.space:
         if parameter.name in choices:
             raise DaquError(f"`{parameter.name}` must be registered once, but is there twice: give each branch a name of its own.")
         choices[parameter.name] = _values(parameter)
         if parameter.conditions:
-            conditions[parameter.name] = tuple((condition.name, tuple(condition.values)) for condition in parameter.conditions)
-    return Alphabet(choices, conditions)
+            own = tuple((condition.name, tuple(condition.values)) for condition in parameter.conditions)
+            gates[parameter.name] = (*gates.get(parameter.name, ()), *own)
+    order = list(choices)
+    for name, parents in gates.items():
+        for parent, _ in parents:
+            if name not in choices or parent not in order[: order.index(name)]:
+                raise DaquError(f"`conditions` must name parents that are registered first, but received `{parent}` of `{name}`.")
+    return Alphabet(choices, gates)
 
 
 def _values(parameter: Any) -> tuple[Any, ...]:

@@ -4,9 +4,11 @@ import dataclasses
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from daqu_tf import spaces, targets
+from daqu_tf.constraints import Constraint, parse
 from daqu_tf.errors import DaquError
 from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS, check_seed
 
@@ -40,6 +42,7 @@ class RunConfig:
         target: The name of a target.
         budget_minutes: Wall-clock minutes for everything: the job divides them itself.
         finalists: How many front members are fine-tuned and exported, at most.
+        constraint: What every network must meet, as `latency_us<=2000`; any number of them.
         max_trials: The most subnets scored in the search, whatever time is left.
         batch_size: Images a training step.
         learning_rate: The peak, of AdamW, in the supernet's training; fine-tuning has 0.4 of it.
@@ -77,6 +80,7 @@ class RunConfig:
     target: str = "litert_cpu"
     budget_minutes: float = 60.0
     finalists: int = 8
+    constraint: Sequence[str] = ()
     max_trials: int = 400
     batch_size: int = 64
     learning_rate: float = 1e-2
@@ -109,6 +113,10 @@ class RunConfig:
             object.__setattr__(self, "benchmark_model", os.path.abspath(self.benchmark_model))
         if self.latency_table and self.latency == "measure":
             raise DaquError("`latency_table` has no effect if `latency` is measure: leave one of them out.")
+        object.__setattr__(self, "constraint", list(self.constraint or ()))  # As it comes back from JSON.
+        for one in self.constraints:
+            if one.metric not in targets.METRICS:
+                raise DaquError(f"`constraint` must name one of {', '.join(targets.METRICS)}, but received {one.metric!r}.")
         spaces.get(self.space)
         targets.get(self.target)
         if not math.isfinite(self.budget_minutes) or self.budget_minutes < LEAST_BUDGET_MINUTES:
@@ -128,6 +136,11 @@ class RunConfig:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {getattr(self, name)!r}.")
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What the texts of `constraint` say."""
+        return parse(self.constraint)
 
     @property
     def how_to_train(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf import pareto
-from daqu_tf.alphabet import alphabet_of
+from daqu_tf.alphabet import Conditions, alphabet_of
 from daqu_tf.constraints import Constraint, parse, total_violation
 from daqu_tf.errors import DaquError
 from daqu_tf.journaled_oracle import LEASE_SECONDS, JournaledOracle, SearchFailedError
@@ -40,8 +40,8 @@ def best_trials(
         trials: Trials of any status.
         objectives: What to rank by.
         at_least: Stop after the front that reaches this many; None stops after the first, the Pareto front.
-        constraints: The trials that miss them stand behind the others, one by one, those that miss them by least first; the first of
-            them is the front if no trial meets them.
+        constraints: The trials that miss them stand behind the others, one by one, those that miss them by least first; the first
+            of them is the front if no trial meets them.
     """
     completed = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
     missed = [total_violation(constraints, metrics_of(trial)) if constraints else 0.0 for trial in completed]
@@ -86,8 +86,10 @@ class ParetoOracle(JournaledOracle):
             changes nothing. Trials run and record these values.
         sample: Draws the values of a random subnet; None draws every choice uniformly.
         identity: What else must not change between a search and its continuation, as JSON (the target, the data).
-        costs: Values of many subnets, as a list, to arrays of what is known of them before they run, by name. An objective among them
-            is predicted only as far as trials measure something else; the others help to predict.
+        conditions: By name, (parent, values): the hyperparameter acts only where every parent acts and has one of those values, and
+            is left out elsewhere. For those that are not registered under conditions, which KerasTuner is slow to send to workers.
+        costs: Values of many subnets, as a list, to arrays of what is known of them before they run, by name. An objective among
+            them is predicted only as far as trials measure something else; the others help to predict.
         constraints: As `latency_us<=2000`, on metrics that trials report. What misses one by its costs never runs.
         max_retries_per_trial: How often a trial that crashed or returned NaN is run again.
         max_consecutive_failed_trials: How many failed trials in a row end the search.
@@ -111,6 +113,7 @@ class ParetoOracle(JournaledOracle):
         canonicalise: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         sample: Callable[[np.random.Generator], Mapping[str, Any]] | None = None,
         identity: Mapping[str, Any] | None = None,
+        conditions: Mapping[str, Conditions] | None = None,
         costs: Costs | None = None,
         constraints: Sequence[str | Constraint] = (),
         max_retries_per_trial: int = 0,
@@ -137,6 +140,7 @@ class ParetoOracle(JournaledOracle):
             raise DaquError(f"`seed` must be an integer of at least 0, but received {seed!r}.")
         self.seed = seed  # KerasTuner takes 0 for "none given" and draws one.
         self._identity = dict(identity or {})
+        self._conditions = dict(conditions or {})
         goal = Goal(tuple((one.name, one.direction) for one in objective), self.constraints)
         rest = (goal, initial_design, initial_random, canonicalise, sample, costs, seed)
         self._make_search = lambda alphabet: SurrogateSearch(alphabet, *rest)
@@ -150,7 +154,7 @@ class ParetoOracle(JournaledOracle):
         Raises:
             DaquError: The space or the first design cannot be used.
         """
-        self._alphabet = alphabet_of(self.hyperparameters)
+        self._alphabet = alphabet_of(self.hyperparameters, self._conditions)
         self._search = self._make_search(self._alphabet)
         first, drawn = self._search.first, self._initial_random
         if self.max_trials is not None and self.max_trials < first:

@@ -246,7 +246,9 @@ class _Job:
         self.supernet.load_arrays(output.read_arrays(self.folder / "supernet.npz"))
         folder = self.folder / "search"
         latency = self.table or self.device
-        candidates = Candidates(self.supernet, self.scorer, self.dataset, self.target, folder, SEARCH_IMAGES, latency)
+        candidates = Candidates(
+            self.supernet, self.scorer, self.dataset, self.target, folder, SEARCH_IMAGES, latency, self.config.constraints
+        )
         end = self.clock.elapsed() + SEARCH_SHARE * self.left(self.config.finalists)
 
         def on_progress(tuner, trial) -> None:

@@ -80,7 +80,10 @@ class GaussianProcess:
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-        kernel, optimizer = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (0.1, 100.0)) + WhiteKernel(0.1, (1e-4, 1.0)), "fmin_l_bfgs_b"
+        kernel, optimizer = (
+            ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (0.1, 100.0)) + WhiteKernel(0.1, (1e-4, 1.0)),
+            "fmin_l_bfgs_b",
+        )
         if self._hyperparameters is not None:
             kernel, optimizer = kernel.clone_with_theta(self._hyperparameters), None
         self._mean, self._deviation = targets.mean(), targets.std() or 1.0
@@ -142,7 +145,8 @@ class KnownCosts:
 class MetricsPredictor:
     """Predicts every metric that a search looks at, each in its own unit or, if `logarithmic`, as its logarithm.
 
-    A metric that the costs name is taken from there; what trials measured beyond it, if anything, is learned. Other costs are features.
+    A metric that the costs name is taken from there; what trials measured beyond it, if anything, is learned. Other costs are
+    features.
 
     Attributes:
         alphabet: Of the genomes.

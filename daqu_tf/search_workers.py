@@ -122,7 +122,8 @@ def work(folder: pathlib.Path) -> pathlib.Path:
     supernet.load_arrays(output.read_arrays(folder / "supernet.npz"))
     scorer = Scorer(supernet, dataset.x_train)
     name = os.environ["KERASTUNER_TUNER_ID"]
-    candidates = Candidates(supernet, scorer, dataset, target, folder / "search", pipeline.SEARCH_IMAGES, latency, name)
+    files = folder / "search"
+    candidates = Candidates(supernet, scorer, dataset, target, files, pipeline.SEARCH_IMAGES, latency, config.constraints, name)
     make_tuner(candidates, config.max_trials, config.seed, lambda tuner, trial: None, lambda: False).search()
     return folder / "search" / "trials.jsonl"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from daqu_tf import pareto
-from daqu_tf.errors import DaquError
 from daqu_tf.alphabet import ABSENT, Alphabet
+from daqu_tf.errors import DaquError
 from daqu_tf.evolution import crossover, mutate
 from daqu_tf.oracle import ParetoOracle, SearchFailedError, objective_point
 
@@ -80,13 +80,6 @@ def test_mutate_stays_in_the_alphabet_and_changes_one_entry_on_average():
     assert (children >= 0).all() and (children < alphabet.sizes).all()
     assert (children[:, :4] != genome[:4]).sum(1).mean() == pytest.approx(3 / 4 * 0.6, rel=0.25)  # Some moves end at home.
     assert set(children[:, 4]) == set(range(9))
-
-
-def test_a_population_keeps_the_best():
-    population = Population(Alphabet({"g": tuple(range(9))}), size=3)
-    for index, point in enumerate([(5, 5), (0, 4), (4, 0), (2, 2), (3, 3)]):
-        population.add((index,), np.array(point, dtype=float))
-    assert sorted(population.genomes) == [(1,), (2,), (3,)]
 
 
 # Proposals.

@@ -19,6 +19,9 @@ _SPACE = flags.DEFINE_string("space", RunConfig.space, f"Search space: {', '.joi
 _TARGET = flags.DEFINE_string("target", RunConfig.target, f"What the networks are for: {', '.join(TARGETS)}.")
 _BUDGET = flags.DEFINE_float("budget_minutes", RunConfig.budget_minutes, "Minutes for everything.")
 _FINALISTS = flags.DEFINE_integer("finalists", RunConfig.finalists, "Front members to fine-tune and export, at most.")
+_CONSTRAINT = flags.DEFINE_multi_string(
+    "constraint", list(RunConfig.constraint), "What every network must meet, as latency_us<=2000; may be given several times."
+)
 _MAX_TRIALS = flags.DEFINE_integer("max_trials", RunConfig.max_trials, "Subnets scored in the search, at most.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", RunConfig.batch_size, "Images in a training step.")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", RunConfig.learning_rate, "Peak learning rate of AdamW.")
