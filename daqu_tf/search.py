@@ -124,7 +124,7 @@ class Candidates:
             nearest = metrics_of(trials[0])
             found = ", ".join(f"{one.metric} of {nearest[one.metric]:g}" for one in self.constraints)
             raise DaquError(
-                f"`constraint` must be met by something, but the nearest of {len(trials)} trials has {found}: loosen it."
+                f"`constraint` must be met by some subnet, but the nearest of {len(trials)} has {found}: loosen it."
             )
         trials = good
         metrics = [{name: trial.metrics.get_best_value(name) for name, _ in self.target.objectives} for trial in trials]

@@ -127,21 +127,22 @@ def test_the_seed_decides_everything(tmp_path):
     assert history(oracles[0])["0000"] != history(oracles[2])["0000"]
 
 
-def test_evolution_beats_random_search(tmp_path):
-    """The hypervolume after 200 trials, and the share of the known front's."""
+def test_the_search_beats_random_search(tmp_path):
+    """The share of the known front's hypervolume, after 70 trials against 200."""
     reference = np.array([11.0, 1.1])
     latency = np.arange(21) / 20
     best = pareto.hypervolume(np.column_stack([1 - np.sqrt(latency), latency]), reference)
 
-    def share(seed, initial_random):
-        oracle = make(tmp_path / f"{seed}-{initial_random}", 200, seed=seed, initial_random=initial_random)
+    def share(seed, trials, initial_random):
+        oracle = make(tmp_path / f"{seed}-{initial_random}", trials, seed=seed, initial_random=initial_random)
         run(oracle)
         points = [objective_point(trial, OBJECTIVES) for trial in oracle.trials.values()]
         return pareto.hypervolume(np.array(points), reference) / best
 
-    evolved, drawn = ([share(seed, count) for seed in range(4)] for count in (16, 200))
-    assert min(evolved) > max(drawn)
-    assert np.mean(evolved) > 0.95
+    searched = [share(seed, 70, 16) for seed in range(3)]
+    drawn = [share(seed, 200, 200) for seed in range(3)]
+    assert min(searched) > max(drawn)
+    assert np.mean(searched) > 0.97
 
 
 # Results.
