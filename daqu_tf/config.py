@@ -49,6 +49,7 @@ class RunConfig:
         warmup: How the architectures are first trained in full precision: `gap_aware`, `sandwich`, or `none`.
         precision_transfer: How widths open: `progressive`, `all_at_once`, or `none`, which trains the highest alone.
         epochs: Of the supernet; 0 gives it a share of the minutes instead.
+        finetune_epochs: Of each finalist's fine-tuning, beside the budget; 0 gives it a share of the minutes instead.
         schedule: A `.json` file with a whole `Schedule`, which takes the place of the settings of training.
         augmentation: Of training images: one of `AUGMENTATIONS`.
         strategy: Where the supernet trains: one of `STRATEGIES`.
@@ -65,7 +66,8 @@ class RunConfig:
         latency: Where the search has latencies from: `table`, a latency table, `measure`, the device itself, or `auto`, the table
             where one is given. What is exported is measured in any case.
         latency_table: The `.json` file of the table; without one, `table` makes it, in the minutes of the budget.
-        workers: Processes that fine-tune at once, of one thread each; 0 takes one per core.
+        workers: Processes that score subnets, and then fine-tune, at once, of one thread each; 0 scores in this one, and fine-tunes
+            in one per core.
         seed: Of everything random.
 
     Raises:
@@ -85,6 +87,7 @@ class RunConfig:
     warmup: str = "gap_aware"
     precision_transfer: str = "progressive"
     epochs: float = 0.0
+    finetune_epochs: float = 0.0
     schedule: str = ""
     augmentation: str = "auto"
     strategy: str = "auto"
@@ -127,8 +130,9 @@ class RunConfig:
         check_seed(self.seed)
         if not 0 < self.learning_rate <= 1:
             raise DaquError(f"`learning_rate` must be in (0, 1], but received {self.learning_rate}.")
-        if not 0 <= self.epochs < math.inf:
-            raise DaquError(f"`epochs` must be above 0, or 0 to train by minutes, but received {self.epochs:g}.")
+        for name in ("epochs", "finetune_epochs"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise DaquError(f"`{name}` must be above 0, or 0 to train by minutes, but received {getattr(self, name):g}.")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {getattr(self, name)!r}.")

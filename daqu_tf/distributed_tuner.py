@@ -66,7 +66,7 @@ class DistributedTuner(BaseTuner):
     """
 
     def __init__(self, *args, patience_seconds: float = PATIENCE_SECONDS, overwrite: bool = False, **kwargs):
-        self._patience_seconds = patience_seconds
+        self.patience_seconds = patience_seconds
         self._trial: Trial | None = None
         role = _role()
         super().__init__(*args, overwrite=overwrite and role != "worker", **kwargs)
@@ -95,7 +95,7 @@ class DistributedTuner(BaseTuner):
         if warning := exposure(chief_address()):
             warnings.warn(warning, stacklevel=3)
         with Chief(self.oracle, chief_address()) as chief:
-            chief.wait(self._patience_seconds, self.on_tick)
+            chief.wait(self.patience_seconds, self.on_tick)
         self.on_tick()
 
     def on_tick(self) -> None:

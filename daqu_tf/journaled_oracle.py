@@ -7,18 +7,18 @@ import os
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras_tuner
 import numpy as np
-from keras_tuner.engine.metrics_tracking import infer_metric_direction
 from keras_tuner.engine.trial import Trial, TrialStatus
-from keras_tuner.src.engine.objective import MultiObjective
 
 from daqu_tf.errors import DaquError
 from daqu_tf.journal import Journal, header
 from daqu_tf.leases import Leases
+from daqu_tf.objectives import Objectives, direction, objective_point
 
 LEASE_SECONDS = 60.0
 IDLE_SECONDS = 0.2  # Between two questions of a worker for whom there is no trial now: KerasTuner's loop asks without a pause.
@@ -29,24 +29,6 @@ class SearchFailedError(DaquError, RuntimeError):
     """Too many trials failed in a row; KerasTuner's contract is a `RuntimeError`."""
 
 
-@functools.cache
-def _direction(name: str) -> str:
-    return infer_metric_direction(name) or "min"
-
-
-def objective_point(trial: Trial, objectives: Sequence[keras_tuner.Objective]) -> np.ndarray:
-    """What the trial reported last for each objective, all to be minimised.
-
-    Returns:
-        (m,) values in the metrics' units, negated where the direction is `max`; NaN where nothing was reported.
-    """
-    values = [
-        trial.metrics.get_last_value(objective.name) if trial.metrics.exists(objective.name) else None for objective in objectives
-    ]
-    signs = [-1.0 if objective.direction == "max" else 1.0 for objective in objectives]
-    return np.array([math.nan if value is None else sign * value for value, sign in zip(values, signs)])
-
-
 def last_line(message: str | None) -> str:
     """What a trial's message, mostly a stack trace, comes down to."""
     return textwrap.shorten((message or "no message").strip().splitlines()[-1], LINE_LENGTH, placeholder=" ...")
@@ -54,24 +36,6 @@ def last_line(message: str | None) -> str:
 
 class NewEntryError(DaquError, RuntimeError):
     """A hyperparameter that is registered too late to be searched; KerasTuner's contract for others is a `RuntimeError`."""
-
-
-class Objectives(MultiObjective):
-    """Several objectives. Where KerasTuner's own code wants one number, for the best epoch of a training, it takes the first.
-
-    Its sum of all, under a name of its own, would make seconds weigh as much as shares, and be asked for in every trial's metrics.
-
-    Args:
-        objectives: At least one.
-    """
-
-    def __init__(self, objectives: list[keras_tuner.Objective]):
-        super().__init__(objectives)
-        self.name, self.direction = objectives[0].name, objectives[0].direction
-
-    def get_value(self, logs: Mapping[str, float]) -> float:
-        """That of the first objective."""
-        return logs[self.name]
 
 
 class JournaledOracle(keras_tuner.Oracle):
@@ -101,6 +65,7 @@ class JournaledOracle(keras_tuner.Oracle):
         self._news: collections.deque[Callable[[], None]] = collections.deque()  # What the subclass has not been told yet.
         self._values: dict[str, dict[str, Any]] = {}  # As proposed, of trials that have not ended.
         self.lease_seconds = lease_seconds
+        self.while_proposing: Callable[[], AbstractContextManager] = nullcontext  # Goes around `populate_space`.
         super().__init__(objective=objective, **kwargs)
         self.objective = Objectives(self.objective.objectives)
         self.verbose = 0  # At 1, KerasTuner prints every hyperparameter and sorts all trials, twice a trial.
@@ -232,7 +197,8 @@ class JournaledOracle(keras_tuner.Oracle):
 
     def _new_trial(self, tuner_id: str) -> Trial:
         trial_id = f"{len(self.trials):04d}"
-        response = {"status": TrialStatus.STOPPED} if self._is_full else self.populate_space(trial_id)
+        with self.while_proposing():
+            response = {"status": TrialStatus.STOPPED} if self._is_full else self.populate_space(trial_id)
         trial = self._trial(trial_id, response.get("values") or {}, response["status"])
         with self._lock:
             if trial.status == TrialStatus.RUNNING:
@@ -293,7 +259,7 @@ class JournaledOracle(keras_tuner.Oracle):
         directions = {objective.name: objective.direction for objective in self.objectives}
         for name, value in metrics.items():
             if not trial.metrics.exists(name):
-                trial.metrics.register(name, directions.get(name) or _direction(name))
+                trial.metrics.register(name, directions.get(name) or direction(name))
             trial.metrics.update(name, value, step=step)
 
     def score_trial(self, trial: Trial) -> None:

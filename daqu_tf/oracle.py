@@ -11,7 +11,8 @@ from daqu_tf import pareto
 from daqu_tf.alphabet import Conditions, alphabet_of
 from daqu_tf.constraints import Constraint, parse, total_violation
 from daqu_tf.errors import DaquError
-from daqu_tf.journaled_oracle import LEASE_SECONDS, JournaledOracle, SearchFailedError, objective_point
+from daqu_tf.journaled_oracle import LEASE_SECONDS, JournaledOracle, SearchFailedError
+from daqu_tf.objectives import objective_point
 from daqu_tf.outlook import Goal
 from daqu_tf.predictor import Costs
 from daqu_tf.surrogate_search import SurrogateSearch

@@ -39,7 +39,8 @@ LEAST_TRIALS = 12
 LEAST_FINE_TUNING_SECONDS = 3.0
 MAX_ACCURACY_LOSS = 0.08  # Members of the front that lie further below its best are not worth fine-tuning.
 SEARCH_IMAGES = 6000
-TABLE = "latency_table.json"
+FRONT_A_FINALIST = 6  # Members of the front that are scored again, for each finalist.
+TABLE, DEVICE = "latency_table.json", "device.json"
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
 
 
@@ -55,6 +56,12 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
         DaquError: Something that the user can mend; whatever stood in the folder is still whole.
     """
     daqu_tf.check_keras()
+    if "KERASTUNER_ORACLE_IP" in os.environ:
+        from daqu_tf import search_workers
+        from daqu_tf.distributed_tuner import is_worker
+
+        if is_worker():
+            return search_workers.work(config.folder)
     output.check(config, overwrite)
     # All that the settings can be wrong about comes before anything in the folder is touched.
     dataset = data.load(config.dataset, config.seed)
@@ -75,7 +82,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
         strategy = None if is_trained else _prepare_training(config, schedule)
         progress = Progress()
         is_timed = last_stage == "supernet" or ((config.folder / "pareto.json").exists() and not changed)
-        device = None if is_timed else _connect(config, progress)
+        device = None if is_timed else connect_device(config, progress)
         if changed:
             output.clear(config.folder)
         if not (config.folder / "config.json").exists():
@@ -97,7 +104,7 @@ def _prepare_training(config: RunConfig, schedule: Schedule):
     return strategy
 
 
-def _connect(config: RunConfig, progress: Progress) -> Device:
+def connect_device(config: RunConfig, progress: Progress) -> Device:
     """What times files; one that is lost is waited for.
 
     Raises:
@@ -255,15 +262,33 @@ class _Job:
             return self.clock.elapsed() > end and len(tuner.oracle.end_order) >= LEAST_TRIALS
 
         tuner = make_tuner(candidates, self.config.max_trials, self.config.seed, on_progress, time_is_up)
-        tuner.search()
+        if not self.table:
+            atomic.write_json(folder / DEVICE, self.device.identity())
+        self._run_trials(tuner, candidates)
         front = tuner.pareto_trials()
         if not front:
             raise DaquError(f"No subnet could be scored: the reasons are in {folder / 'trials.jsonl'}.")
-        ended = tuner.oracle.get_best_trials(len(tuner.oracle.end_order))
-        chosen = candidates.choose(ended, self.affordable(), MAX_ACCURACY_LOSS)
+        count = self.affordable()
+        best = tuner.oracle.get_best_trials(max(count, min(len(front), FRONT_A_FINALIST * count)))
+        chosen = candidates.choose(best, count, MAX_ACCURACY_LOSS)
         names = {f"m{number:02d}": finalist for number, finalist in enumerate(chosen)}
         atomic.write_json(self.folder / "finalists.json", names)
         self.progress.end(f"{len(tuner.oracle.end_order)} trials, {len(front)} on the front, {len(names)} finalists")
+
+    def _run_trials(self, tuner, candidates) -> None:
+        """In this process, in workers that it starts, or in workers that come to it from anywhere."""
+        from daqu_tf import search_workers
+        from daqu_tf.chief import exposure
+        from daqu_tf.distributed_tuner import chief_address, is_chief
+
+        if is_chief():
+            if warning := exposure(chief_address()):
+                self.progress.warn(warning)
+            tuner.search()
+        elif self.config.workers > 1:
+            search_workers.search(tuner, self.folder, self.config.workers, candidates.turns)
+        else:
+            tuner.search()
 
     def left(self, models: int) -> float:
         """Seconds until as many models must be timed."""
@@ -272,7 +297,7 @@ class _Job:
 
     @property
     def workers(self) -> int:
-        """Processes that fine-tune at once."""
+        """Processes that work at once."""
         return self.config.workers or len(os.sched_getaffinity(0))
 
     @property
@@ -281,8 +306,10 @@ class _Job:
         return OVERHEAD_SECONDS + len(self.dataset.x_train) * OVERHEAD_SECONDS_AN_IMAGE
 
     def affordable(self) -> int:
-        """How many finalists the time left allows, at least one and at most those asked for."""
+        """How many finalists the time left allows, at least one and at most those asked for; with epochs, it need not be enough."""
         wanted = self.config.finalists
+        if self.config.finetune_epochs:
+            return wanted
         rounds = self.left(wanted) / (self.overhead + LEAST_FINE_TUNING_SECONDS)
         return max(1, min(wanted, int(rounds * self.workers)))
 

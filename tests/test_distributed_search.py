@@ -1,9 +1,16 @@
 """Searches of a chief and workers, as processes on loopback."""
 
-import pytest
-from search_processes import Evaluation, Search, make_oracle, search_alone, until
+import json
+import threading
+import time
 
+import pytest
+from keras_tuner.engine.trial import Trial
+from search_processes import CONTEXT, Evaluation, Search, make_oracle, measure, search_alone, until
+
+from daqu_tf.chief import exposure
 from daqu_tf.errors import DaquError
+from daqu_tf.timing_turns import TimingTurns
 
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName)")
 
@@ -162,3 +169,167 @@ def test_variables_that_do_not_say_who_this_is(tmp_path, monkeypatch, change, me
     with pytest.raises(DaquError, match=message):
         search_alone(tmp_path, 3)
     assert not list(tmp_path.iterdir())
+
+
+# One process, without a network.
+
+
+def create(oracle, tuner_id):
+    return oracle.create_trial(tuner_id)
+
+
+def oracle_in(folder, max_trials=8, **kwargs):
+    oracle = make_oracle(max_trials, **kwargs)
+    oracle._set_project_dir(folder, "search")
+    return oracle
+
+
+def end(oracle, trial, metrics=None):
+    if metrics is not False:
+        oracle.update_trial(trial.trial_id, metrics or measure(trial.hyperparameters.values))
+    trial.status = "COMPLETED"
+    oracle.end_trial(trial)
+
+
+def copy_of(trial):
+    """As a worker sends it."""
+    return Trial.from_proto(trial.to_proto())
+
+
+def test_results_do_not_wait_for_a_slow_proposal(tmp_path):
+    oracle = oracle_in(tmp_path)
+    running, thinking, go_on = create(oracle, "worker0"), threading.Event(), threading.Event()
+    populate = oracle.populate_space
+
+    def slowly(trial_id):
+        thinking.set()
+        assert go_on.wait(60)
+        return populate(trial_id)
+
+    oracle.populate_space = slowly
+    proposal = threading.Thread(target=create, args=(oracle, "worker1"))
+    proposal.start()
+    assert thinking.wait(60)
+    oracle.get_trial(running.trial_id)
+    end(oracle, running)  # Would wait for ever.
+    assert proposal.is_alive() and oracle.end_order == ["0000"]
+    go_on.set()
+    proposal.join(60)
+    assert list(oracle.trials) == ["0000", "0001"] and set(oracle.ongoing_trials) == {"worker1"}
+
+
+def test_the_first_report_of_a_trial_counts(tmp_path):
+    oracle = oracle_in(tmp_path, lease_seconds=0.05)
+    first = create(oracle, "worker0")
+    late = copy_of(first)
+    time.sleep(0.1)
+    again = create(oracle, "worker1")
+    assert again.trial_id == first.trial_id
+    metrics = {"accuracy": 0.5, "latency_us": 7.0}
+    end(oracle, copy_of(again), metrics)
+    end(oracle, late, {"accuracy": 0.9, "latency_us": 1.0})
+    ended = oracle.trials["0000"]
+    assert {name: ended.metrics.get_last_value(name) for name in metrics} == metrics
+    assert oracle.end_order == ["0000"] and not oracle.ongoing_trials
+    lines = (tmp_path / "search" / "trials.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("status") for line in lines] == [None, "RUNNING", "RUNNING", "COMPLETED"]
+
+
+def test_a_late_report_counts_while_nobody_else_has_made_one(tmp_path):
+    oracle = oracle_in(tmp_path, lease_seconds=0.05)
+    late = copy_of(create(oracle, "worker0"))
+    time.sleep(0.1)
+    create(oracle, "worker1")
+    end(oracle, late)
+    assert oracle.end_order == ["0000"]
+    assert create(oracle, "worker1").trial_id == "0001"
+
+
+def test_a_report_to_a_chief_that_has_not_heard_the_metrics_is_made_again(tmp_path):
+    trial = create(oracle_in(tmp_path), "worker0")
+    restarted = oracle_in(tmp_path)
+    restarted.expect_workers()
+    end(restarted, copy_of(trial), metrics=False)
+    assert restarted.end_order == [] and restarted.trials["0000"].status == "RUNNING"
+    assert create(restarted, "worker1").trial_id == "0000"
+
+
+def test_a_report_of_another_search_is_ignored(tmp_path):
+    oracle = oracle_in(tmp_path)
+    mine = create(oracle, "worker0")
+    other = copy_of(mine)
+    other.hyperparameters.values["depth"] = 6
+    end(oracle, other)
+    unknown = Trial(other.hyperparameters, "0999", "COMPLETED")
+    oracle.end_trial(unknown)
+    assert oracle.end_order == [] and oracle.ongoing_trials == {"worker0": mine}
+
+
+def test_idle_workers_stay_until_the_last_trial_has_ended(tmp_path):
+    oracle = oracle_in(tmp_path, 4)
+    trials = [create(oracle, f"worker{index}") for index in range(4)]
+    assert create(oracle, "worker4").status == "IDLE"
+    for trial in trials:
+        assert not oracle.is_over
+        end(oracle, trial)
+    assert oracle.is_over and oracle.tuner_ids == {f"worker{index}" for index in range(5)}
+    assert {create(oracle, f"worker{index}").status for index in range(5)} == {"STOPPED"}
+    assert not oracle.tuner_ids
+
+
+def test_no_trial_begins_after_the_search_was_closed(tmp_path):
+    oracle = oracle_in(tmp_path)
+    running = create(oracle, "worker0")
+    oracle.close()
+    assert create(oracle, "worker1").status == "STOPPED" and not oracle.is_over
+    end(oracle, running)
+    assert oracle.is_over and create(oracle, "worker0").status == "STOPPED"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000", "127.8.8.8:1"])
+def test_loopback_is_not_warned_of(address):
+    assert exposure(address) is None
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8000", "192.168.1.5:8000", "chief.example:8000", "[::]:8000"])
+def test_any_other_address_is_warned_of(address):
+    assert "no password and no encryption" in exposure(address) and "ssh -L" in exposure(address)
+
+
+def test_one_process_times_while_none_computes(tmp_path):
+    turns = TimingTurns(tmp_path, is_elsewhere=False)
+    timing, computing = [CONTEXT.Process(target=_take_turns, args=(tmp_path, kind)) for kind in ("timing", "computing")]
+    with turns.computing():
+        computing.start()
+        computing.join(60)
+        timing.start()
+        time.sleep(1.0)
+        assert _turns(tmp_path) == ["computing"]
+    timing.join(60)
+    assert _turns(tmp_path) == ["computing", "timing"]
+    with turns.timing():
+        other = CONTEXT.Process(target=_take_turns, args=(tmp_path, "computing"))
+        other.start()
+        time.sleep(1.0)
+        assert len(_turns(tmp_path)) == 2
+    other.join(60)
+    assert len(_turns(tmp_path)) == 3
+
+
+def test_computing_here_does_not_wait_for_a_device_elsewhere(tmp_path):
+    turns = TimingTurns(tmp_path, is_elsewhere=True)
+    with turns.timing():
+        other = CONTEXT.Process(target=_take_turns, args=(tmp_path, "computing", True))
+        other.start()
+        other.join(60)
+        assert _turns(tmp_path) == ["computing"]
+
+
+def _take_turns(folder, kind, is_elsewhere=False):
+    with getattr(TimingTurns(folder, is_elsewhere), kind)(), (folder / "turns.txt").open("a") as file:
+        file.write(f"{kind}\n")
+
+
+def _turns(folder):
+    path = folder / "turns.txt"
+    return path.read_text().split() if path.exists() else []
