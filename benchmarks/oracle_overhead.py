@@ -3,8 +3,8 @@
     python benchmarks/oracle_overhead.py
 
 For every number of trials: create, update and end of the last of them, without and with the time in which the next values are
-proposed; the bytes on disk; and how long it takes to read them again. KerasTuner's RandomSearch draws its values at no cost, so that
-all it takes is bookkeeping. Trials in between are proposed at random, since only their number matters.
+proposed; the bytes on disk; and how long it takes to read them again. KerasTuner's RandomSearch draws its values at no cost: all
+it takes is bookkeeping. Trials in between are proposed at random, since only their number matters.
 """
 
 import contextlib
