@@ -10,7 +10,7 @@ estimate by places is ours.)
 import numpy as np
 from scipy.special import ndtr
 
-PLACES, DRAWS = 1000, 40_000  # Wanted in the region, and drawn at most to find them.
+PLACES, DRAWS = 800, 20_000  # Wanted in the region, and drawn at most to find them.
 OPTIMISM = 2.5  # Deviations below its mean at which a candidate bounds the region.
 _BLOCK = 2000
 
@@ -74,7 +74,9 @@ def _places(optimistic: np.ndarray, front: np.ndarray, rng: np.random.Generator)
     """(places, m) uniform over what a candidate may reach and the front does not dominate, up to a tenth beyond the worst of it."""
     best = optimistic[first_front(optimistic)]
     lowest = np.minimum(best.min(0), front.min(0))
-    highest = front.max(0) + 0.1 * np.maximum(front.max(0) - front.min(0), 1e-3)
+    # Of the candidates too: else nothing would be gained by what is cheaper, and worse, than all so far.
+    worst = np.maximum(best.max(0), front.max(0))
+    highest = worst + 0.1 * np.maximum(worst - lowest, 1e-3)
     drawn = lowest + (highest - lowest) * rng.random((DRAWS, front.shape[1]))
     drawn = drawn[~_dominated(drawn, front)]
     return drawn[_dominated(drawn, best)][:PLACES]

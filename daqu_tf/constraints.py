@@ -62,7 +62,7 @@ def _parse(text: str) -> Constraint:
 
 
 def total_violation(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> float:
-    """The sum over constraints for one trial, 0 where it meets all; infinite where a metric is missing."""
-    if any(metrics.get(one.metric) is None for one in constraints):
+    """The sum over constraints for one trial, 0 where it meets all; infinite where a metric is missing or not finite."""
+    if any(not math.isfinite(metrics.get(one.metric, math.nan)) for one in constraints):
         return math.inf
     return float(sum(one.violation(np.asarray(metrics[one.metric], dtype=float)) for one in constraints))

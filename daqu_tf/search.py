@@ -25,7 +25,7 @@ from daqu_tf.timing_turns import TimingTurns
 from daqu_tf.tuner import DaquTuner
 from daqu_tf.weights import cut
 
-INITIAL_RANDOM = 16
+INITIAL_RANDOM = 8
 
 
 class SearchStoppedError(DaquError, keras_tuner.errors.FatalError):
@@ -134,9 +134,7 @@ class Candidates:
         if trials and not good:
             nearest = metrics_of(trials[0])
             found = ", ".join(f"{one.metric} of {nearest[one.metric]:g}" for one in self.constraints)
-            raise DaquError(
-                f"`constraint` must be met by something, but the nearest of {len(trials)} trials has {found}: loosen it."
-            )
+            raise DaquError(f"`constraint` must be met by some subnet, but the nearest of {len(trials)} has {found}: loosen it.")
         trials = good
         metrics = [{name: trial.metrics.get_best_value(name) for name, _ in self.target.objectives} for trial in trials]
         subnets = [self.space.subnet(trial.hyperparameters.values) for trial in trials]

@@ -95,9 +95,17 @@ class SurrogateSearch:
         self._tried.add(self._alphabet.encode(values))
 
     def learn(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Takes in what was measured of `values`, all finite."""
-        self._genomes.append(self._alphabet.encode(values))
-        self._values.append([float(metrics[name]) for name in self._goal.metrics])
+        """Takes in what was measured of `values`; nothing is learned from what is not finite.
+
+        Raises:
+            DaquError: A constraint is on a metric that was not measured.
+        """
+        if missing := [name for name in self._goal.metrics if name not in metrics]:
+            raise DaquError(f"`constraints` must name reported metrics, but `{missing[0]}` is not among {sorted(metrics)}.")
+        measured = [float(metrics[name]) for name in self._goal.metrics]
+        if all(map(math.isfinite, measured)):
+            self._genomes.append(self._alphabet.encode(values))
+            self._values.append(measured)
 
     def propose(self, rng: np.random.Generator) -> dict[str, Any] | None:
         """Canonical values that were not tried before, or None when none are left.

@@ -6,8 +6,6 @@ from hypothesis.extra.numpy import arrays
 
 from daqu_tf import acquisition, pareto
 
-ONES = np.ones(3)
-
 
 @given(arrays(float, st.tuples(st.integers(1, 12), st.just(3)), elements=st.sampled_from([0.0, 1.0, 2.0, 3.0])))
 def test_first_front_is_the_non_dominated_set(points):

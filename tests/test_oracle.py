@@ -127,21 +127,22 @@ def test_the_seed_decides_everything(tmp_path):
     assert history(oracles[0])["0000"] != history(oracles[2])["0000"]
 
 
-def test_evolution_beats_random_search(tmp_path):
-    """The hypervolume after 200 trials, and the share of the known front's."""
+def test_the_search_beats_random_search(tmp_path):
+    """The share of the known front's hypervolume, after 70 trials against 200."""
     reference = np.array([11.0, 1.1])
     latency = np.arange(21) / 20
     best = pareto.hypervolume(np.column_stack([1 - np.sqrt(latency), latency]), reference)
 
-    def share(seed, initial_random):
-        oracle = make(tmp_path / f"{seed}-{initial_random}", 200, seed=seed, initial_random=initial_random)
+    def share(seed, trials, initial_random):
+        oracle = make(tmp_path / f"{seed}-{initial_random}", trials, seed=seed, initial_random=initial_random)
         run(oracle)
         points = [objective_point(trial, OBJECTIVES) for trial in oracle.trials.values()]
         return pareto.hypervolume(np.array(points), reference) / best
 
-    evolved, drawn = ([share(seed, count) for seed in range(4)] for count in (16, 200))
-    assert min(evolved) > max(drawn)
-    assert np.mean(evolved) > 0.95
+    searched = [share(seed, 70, 16) for seed in range(3)]
+    drawn = [share(seed, 200, 200) for seed in range(3)]
+    assert min(searched) > max(drawn)
+    assert np.mean(searched) > 0.97
 
 
 # Results.
@@ -314,12 +315,14 @@ def _with(parameter):
         ({"objective": "accuracy"}, "`objective` must be a list"),
         ({"objective": []}, "`objective` must be a list"),
         ({"objective": [OBJECTIVES[0], OBJECTIVES[0]]}, "name each metric once"),
-        ({"hyperparameters": None}, "`hyperparameters` must hold"),
-        ({"hyperparameters": _with(lambda space: space.Int("n", 0, 9))}, "`n` must be an unconditional Choice, .* Int"),
+        ({"hyperparameters": keras_tuner.HyperParameters()}, "`hyperparameters` must hold"),
         (
-            {"hyperparameters": _with(lambda space: space.Choice("n", [1], parent_name="g0", parent_values=[1]))},
-            "`n` must be .* a conditional Choice",
+            {"hyperparameters": _with(lambda space: space.Choice("g0", [1], parent_name="g0", parent_values=[1]))},
+            "`g0` must be registered once",
         ),
+        ({"conditions": {"g0": (("g1", (1,)),)}}, "`conditions` must name parents that are registered first"),
+        ({"constraints": ["latency_us<2"]}, "`constraints` must have the form METRIC<=NUMBER"),
+        ({"constraints": "latency_us<=2"}, "`constraints` must be a list"),
         ({"seed": -1}, "`seed`"),
         ({"seed": None}, "`seed`"),
         ({"max_trials": 15}, "`max_trials` must be at least 16"),
