@@ -12,8 +12,15 @@ from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSF
 
 LEAST_BUDGET_MINUTES = 1.0
 FINE_TUNING_RATE = 0.4  # Of the supernet's learning rate: at 2 bits two points better than all of it, at 8 half a point (ours).
-FILES = {"dataset": ".npz", "schedule": ".json", "space": ".json"}  # Settings that may be files, by their endings.
+FILES = {
+    "dataset": ".npz",
+    "schedule": ".json",
+    "space": ".json",
+    "latency_table": ".json",
+}  # Settings that may be files, by their endings.
+LATENCIES = ("auto", "table", "measure")
 CHOICES = {
+    "latency": LATENCIES,
     "warmup": WARM_UPS,
     "precision_transfer": TRANSFERS,
     "augmentation": AUGMENTATIONS,
@@ -45,6 +52,16 @@ class RunConfig:
         mixed_precision: Of float arithmetic, for GPUs: one of `MIXED_PRECISIONS`.
         deterministic: One thread and deterministic operators for the supernet and for `TrainedRun`: with `epochs`, and fine-tuned
             by steps, the same weights bit for bit.
+        device: What times files, and whose latency counts: as of `devices.connect`.
+        threads: Of the runtime on the device.
+        python: That of boards.
+        benchmark_model: TFLite's program of that name, for phones.
+        delegate: What computes on phones.
+        max_celsius: At which the device is too hot; None leaves that to the device.
+        cool_seconds: For how long it may cool then.
+        latency: Where the search has latencies from: `table`, a latency table, `measure`, the device itself, or `auto`, the table
+            where one is given. What is exported is measured in any case.
+        latency_table: The `.json` file of the table; without one, `table` makes it, in the minutes of the budget.
         workers: Processes that fine-tune at once, of one thread each; 0 takes one per core.
         seed: Of everything random.
 
@@ -69,6 +86,15 @@ class RunConfig:
     strategy: str = "auto"
     mixed_precision: str = "none"
     deterministic: bool = False
+    device: str = "host"
+    threads: int = 1
+    python: str = "python3"
+    benchmark_model: str = ""
+    delegate: str = "xnnpack"
+    max_celsius: float | None = None
+    cool_seconds: float = 120.0
+    latency: str = "auto"
+    latency_table: str = ""
     workers: int = 0
     seed: int = 0
 
@@ -76,6 +102,10 @@ class RunConfig:
         for name, ending in FILES.items():
             if getattr(self, name).endswith(ending):  # Later stages run in other folders.
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
+        if self.benchmark_model:
+            object.__setattr__(self, "benchmark_model", os.path.abspath(self.benchmark_model))
+        if self.latency_table and self.latency == "measure":
+            raise DaquError("`latency_table` has no effect if `latency` is measure: leave one of them out.")
         spaces.get(self.space)
         targets.get(self.target)
         if not math.isfinite(self.budget_minutes) or self.budget_minutes < LEAST_BUDGET_MINUTES:
@@ -104,6 +134,12 @@ class RunConfig:
     def how_to_fine_tune(self) -> dict[str, Any]:
         """The same of a fine-tuning, whose inherited weights a high learning rate would undo."""
         return self.how_to_train | {"learning_rate": FINE_TUNING_RATE * self.learning_rate}
+
+    @property
+    def how_to_time(self) -> dict[str, Any]:
+        """The arguments of `devices.connect_with`, but for the patience."""
+        names = ("threads", "python", "benchmark_model", "delegate", "max_celsius", "cool_seconds")
+        return {"text": self.device} | {name: getattr(self, name) for name in names}
 
     @property
     def folder(self) -> pathlib.Path:

@@ -18,10 +18,11 @@ from daqu_tf.errors import DaquError
 
 LOCK = ".lock"
 # Settings that say where a job runs, not what it does: a resumed one may have others.
-WHERE = ("output_dir", "strategy", "workers")
+WHERE = ("output_dir", "strategy", "workers", "device", "python", "benchmark_model", "max_celsius", "cool_seconds")
 # What a run writes, and --overwrite deletes; `config.json` goes last, since it is what marks the folder as a run's.
 CONTENTS = (
-    "clock.json", "timeline.json", "training.csv", "checkpoints", "tensorboard", "supernet.npz", "search", "finalists.json",
+    "clock.json", "timeline.json", "training.csv", "checkpoints", "tensorboard", "supernet.npz", "latency_table.json",
+    "search", "finalists.json",
     "finalists", "fine_tuned", "models", "pareto.json", "pareto.csv", "pareto.png", "report.html", "config.json",
 )  # fmt: skip
 

@@ -17,11 +17,13 @@ import numpy as np
 import daqu_tf
 from daqu_tf import atomic, data, output, spaces, targets
 from daqu_tf.config import RunConfig
+from daqu_tf.devices import Device, Patience, connect_with
 from daqu_tf.distribution import check_shares, check_strategy, is_chief, make_strategy
 from daqu_tf.errors import DaquError
 from daqu_tf.finalist import OVERHEAD_SECONDS, OVERHEAD_SECONDS_AN_IMAGE, FinalistProcesses
+from daqu_tf.latency import LatencyTable
 from daqu_tf.output import Clock, read_json
-from daqu_tf.progress import Progress
+from daqu_tf.progress import Progress, bar
 from daqu_tf.schedule import Schedule, check_batch_size, make_schedule
 from daqu_tf.space import SearchSpace
 from daqu_tf.targets import Target
@@ -37,6 +39,7 @@ LEAST_TRIALS = 12
 LEAST_FINE_TUNING_SECONDS = 3.0
 MAX_ACCURACY_LOSS = 0.08  # Members of the front that lie further below its best are not worth fine-tuning.
 SEARCH_IMAGES = 6000
+TABLE = "latency_table.json"
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
 
 
@@ -58,6 +61,8 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     space = space_for(config, dataset)
     schedule = schedule_for(config, space)
     schedule.check(space, len(dataset.x_train))
+    if config.latency_table:
+        LatencyTable.load(config.latency_table).check(space, targets.get(config.target).storage)
     check_batch_size(config.batch_size, len(dataset.x_train))  # That of fine-tuning, where a file says how the supernet is trained.
     if not (config.folder / "supernet.npz").exists():
         check_strategy(config.strategy)
@@ -68,11 +73,14 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
             raise DaquError(f"{config.folder} holds a run of something else ({changed}): give --overwrite to begin again.")
         is_trained = (config.folder / "supernet.npz").exists() and not changed
         strategy = None if is_trained else _prepare_training(config, schedule)
+        progress = Progress()
+        is_timed = last_stage == "supernet" or ((config.folder / "pareto.json").exists() and not changed)
+        device = None if is_timed else _connect(config, progress)
         if changed:
             output.clear(config.folder)
         if not (config.folder / "config.json").exists():
             atomic.write_json(config.folder / "config.json", content)
-        return _Job(config, dataset, space, schedule, strategy).run(last_stage)
+        return _Job(config, dataset, space, schedule, strategy, device, progress).run(last_stage)
 
 
 def _prepare_training(config: RunConfig, schedule: Schedule):
@@ -89,12 +97,31 @@ def _prepare_training(config: RunConfig, schedule: Schedule):
     return strategy
 
 
+def _connect(config: RunConfig, progress: Progress) -> Device:
+    """What times files; one that is lost is waited for.
+
+    Raises:
+        DaquError: It does not answer, or its runtime does not run the target's files.
+    """
+    device = connect_with(**config.how_to_time, patience=Patience(notify=progress.warn))
+    targets.for_device(device.identity(), config.target)
+    return device
+
+
 class _Job:
-    def __init__(self, config: RunConfig, dataset: data.Dataset, space: SearchSpace, schedule: Schedule, strategy):
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: data.Dataset,
+        space: SearchSpace,
+        schedule: Schedule,
+        strategy,
+        device: Device | None,
+        progress: Progress,
+    ):
         self.config, self.folder, self.dataset, self.space = config, config.folder, dataset, space
-        self.schedule, self.strategy = schedule, strategy
+        self.schedule, self.strategy, self.device, self.progress = schedule, strategy, device, progress
         self.target = targets.get(config.target)
-        self.progress = Progress()
         self.clock = Clock(self.folder / "clock.json", config.budget_minutes * 60)
         self.timeline = read_json(self.folder / "timeline.json", [])
 
@@ -104,6 +131,7 @@ class _Job:
         self.progress.end(f"{self.dataset.name}: {counts} images; {decimal.Decimal(self.space.cardinality):.1e} subnets")
         for stage, product, work in (
             ("supernet", "supernet.npz", self.train),
+            *([("latency table", TABLE, self.make_table)] if self.has_table else []),
             ("search", "finalists.json", self.search),
             ("finalists", "pareto.json", self.finish),
             ("timing", "pareto.json", self.time_models),
@@ -148,6 +176,40 @@ class _Job:
 
         return Scorer(self.supernet, self.dataset.x_train)
 
+    @property
+    def has_table(self) -> bool:
+        """Whether the latencies of the search come from a table."""
+        is_wanted = self.config.latency == "table" or bool(self.config.latency_table)
+        return is_wanted and any(name == "latency_us" for name, _ in self.target.objectives)
+
+    @functools.cached_property
+    def table(self) -> LatencyTable | None:
+        """What prices the subnets of the search, if a table does; of this very device."""
+        if not self.has_table:
+            return None
+        table = LatencyTable.load(self.folder / TABLE)
+        table.check(self.space, self.target.storage, self.device.identity())
+        return table
+
+    def make_table(self) -> None:
+        """Takes the table that was given, or makes one."""
+        from daqu_tf.measurements import MeasurementStore
+        from daqu_tf.profiling import profile
+
+        if self.config.latency_table:
+            table = LatencyTable.load(self.config.latency_table)
+        else:
+            store = MeasurementStore(self.folder / "latencies.sqlite")
+
+            def on_progress(what: str, done: int, total: int) -> None:
+                self.progress.update(f"{what} {bar(done, total)}", None)
+                self.clock.tick()
+
+            table = profile(self.device, self.space, self.target.storage, store, on_progress=on_progress)
+        table.check(self.space, self.target.storage, self.device.identity())
+        table.save(self.folder / TABLE)
+        self.progress.end(f"{len(table.blocks_us)} blocks, error {table.evidence['validation']['median_error']:.1%} in the median")
+
     def train(self) -> None:
         """Both phases; leaves the weights."""
         from daqu_tf.training import SupernetTraining
@@ -176,7 +238,8 @@ class _Job:
 
         self.supernet.load_arrays(output.read_arrays(self.folder / "supernet.npz"))
         folder = self.folder / "search"
-        candidates = Candidates(self.supernet, self.scorer, self.dataset, self.target, folder, SEARCH_IMAGES)
+        latency = self.table or self.device
+        candidates = Candidates(self.supernet, self.scorer, self.dataset, self.target, folder, SEARCH_IMAGES, latency)
         end = self.clock.elapsed() + SEARCH_SHARE * self.left(self.config.finalists)
 
         def on_progress(tuner, trial) -> None:
@@ -245,20 +308,26 @@ class _Job:
 
     def time_models(self) -> None:
         """Times the very files that are exported, in turn, while nothing else runs; writes manifests and the front."""
-        from daqu_tf.devices import HostDevice
-
         names = list(read_json(self.folder / "finalists.json"))
         paths = [self.folder / "models" / f"{name}.tflite" for name in names]
-        latencies = HostDevice().measure_many(paths, repeats=3, seed=self.config.seed)
+        latencies = self.device.measure_many(paths, repeats=3, seed=self.config.seed)
         members = []
         for name, path, latency in zip(names, paths, latencies):
             member = read_json(self.folder / "finalists" / f"{name}.json") | {"latency": latency.to_json()}
+            member["predicted_latency"] = self.predicted(member)
             atomic.write_json(path.with_suffix(".manifest.json"), member)
             members.append(member)
         front = front_of(self.target, self.space, members)
         atomic.write_json(self.folder / "pareto.json", front)
         count = sum(member["on_front"] for member in members)
-        self.progress.end(f"{len(members)} files timed on this host, {count} on the front")
+        self.progress.end(f"{len(members)} files timed on {self.device.name}, {count} on the front")
+
+    def predicted(self, member: dict) -> dict[str, float] | None:
+        """What the table says of a finalist, in microseconds, and the relative error that 9 of 10 subnets keep within."""
+        if self.table is None:
+            return None
+        us = self.table.predict(self.space, self.space.subnet(member["subnet"]))
+        return {"us": us, "p90_error": self.table.evidence["validation"]["p90_error"]}
 
     def report(self) -> None:
         """Writes table, pictures and page."""

@@ -5,6 +5,7 @@ import time
 
 _LINE_SECONDS = 30.0  # Between lines where the output is a file, in which a line cannot be rewritten.
 _TERMINAL_SECONDS = 0.5
+_BAR_LETTERS = 24
 
 
 class Progress:
@@ -51,6 +52,12 @@ class Progress:
         start, clear = ("\r", "\x1b[K") if self._live else ("", "")
         self._stream.write(f"{start}{line.rstrip()}{clear}{end}")
         self._stream.flush()
+
+
+def bar(done: int, total: int) -> str:
+    """How much of something is done: `[######..................] 200 of 774`."""
+    filled = _BAR_LETTERS * done // total
+    return f"[{'#' * filled}{'.' * (_BAR_LETTERS - filled)}] {done} of {total}"
 
 
 def minutes(seconds: float) -> str:

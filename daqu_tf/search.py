@@ -10,9 +10,11 @@ import numpy as np
 
 from daqu_tf import costs
 from daqu_tf.data import Dataset
-from daqu_tf.devices import HostDevice
+from daqu_tf.devices import Device, DeviceLostError, DeviceSetupError
+from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
 from daqu_tf.export import encode, write
+from daqu_tf.latency import LatencyTable
 from daqu_tf.oracle import ParetoOracle
 from daqu_tf.space import SearchSpace, Subnet
 from daqu_tf.subnet_graph import to_graph
@@ -20,6 +22,10 @@ from daqu_tf.supernet import Supernet
 from daqu_tf.targets import Target
 from daqu_tf.tuner import DaquTuner
 from daqu_tf.weights import cut
+
+
+class SearchStoppedError(DaquError, keras_tuner.errors.FatalError):
+    """The device is lost or has to be mended: no trial fails by that, and the search goes on from there when it is called again."""
 
 
 class Candidates:
@@ -32,14 +38,24 @@ class Candidates:
         target: Decides containers and objectives.
         folder: The search's own; the file of the trial in flight lies there.
         images: The most search images a subnet is scored on.
+        latency: What times the files, or the table that says what that would show.
     """
 
-    def __init__(self, supernet: Supernet, scorer: Scorer, dataset: Dataset, target: Target, folder: pathlib.Path, images: int):
+    def __init__(
+        self,
+        supernet: Supernet,
+        scorer: Scorer,
+        dataset: Dataset,
+        target: Target,
+        folder: pathlib.Path,
+        images: int,
+        latency: Device | LatencyTable,
+    ):
         self.supernet, self.target, self.folder = supernet, target, folder
         self.space: SearchSpace = supernet.space
         self._dataset, self._images = dataset, images
         self._scorer = scorer
-        self._device = HostDevice()
+        self._latency = latency
         folder.mkdir(parents=True, exist_ok=True)
 
     def evaluate(self, values: dict[str, int]) -> dict[str, float]:
@@ -60,10 +76,19 @@ class Candidates:
         storage = self.target.storage
         write(encode(to_graph(self.space, subnet, arrays, storage), storage), path)
         return {
-            "latency_us": self._device.measure(path).median_us,
+            "latency_us": self._latency_us(subnet, path),
             "file_bytes": os.path.getsize(path),
             "deflated_bytes": len(zlib.compress(path.read_bytes(), 9)),
         }
+
+    def _latency_us(self, subnet: Subnet, path: pathlib.Path) -> float:
+        """Raises `SearchStoppedError` if no other file would fare better on the device."""
+        if isinstance(self._latency, LatencyTable):
+            return self._latency.predict(self.space, subnet)
+        try:
+            return self._latency.measure(path).median_us
+        except (DeviceLostError, DeviceSetupError) as error:
+            raise SearchStoppedError(f"The search stopped, and goes on with the same command: {error}") from error
 
     def _activate(self, subnet: Subnet) -> None:
         self.supernet.activate(subnet)

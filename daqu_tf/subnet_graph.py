@@ -1,7 +1,7 @@
 """The `Graph` of a searched subnet: its trained integers, and real numbers where it has 32 bits."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -17,8 +17,15 @@ from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor, Tensor, ga
 from daqu_tf.tflite_operators import Add, GlobalAveragePool, Multiply
 
 
-class _Builder:
-    """Adds the layers of a subnet to a graph."""
+class LayerBuilder:
+    """Adds the layers of a subnet to a graph.
+
+    Args:
+        space: The space of the network that the arrays are from.
+        subnet: Has the bits of the layers.
+        arrays: `StaticNetwork.arrays()`, of the layers that are added.
+        storage: Decides the containers.
+    """
 
     def __init__(self, space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray], storage: Storage):
         self.space, self.subnet, self.arrays = space, subnet, arrays
@@ -32,7 +39,11 @@ class _Builder:
         shape = (1, *size, self.space.input_shape[2])
         in_float = self.subnet.fixed_bits == FLOAT_BITS
         image = self.graph.declare(FloatTensor("image", shape) if in_float else QuantizedTensor("image", shape, 1 / 255, -128))
-        return self.graph.graph("image", walk(self.space.layers(self.subnet), image, self.add).name)
+        return self.chain(image, self.space.layers(self.subnet))
+
+    def chain(self, source: Tensor, layers: Iterable[Layer]) -> Graph:
+        """The graph of layers one behind another, the first of which reads `source`."""
+        return self.graph.graph(source.name, walk(layers, source, self.add).name)
 
     def check_steps(self) -> None:
         """Raises `DaquError` if no step was ever set where there are some to use."""
@@ -129,7 +140,7 @@ def to_graph(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray
         arrays: `StaticNetwork.arrays()` of that subnet.
         storage: Decides the containers.
     """
-    return _Builder(space, subnet, arrays, storage).build()
+    return LayerBuilder(space, subnet, arrays, storage).build()
 
 
 def round_biases(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -142,7 +153,7 @@ def round_biases(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.nda
         subnet: What will be exported.
         arrays: `StaticNetwork.arrays()` of that subnet.
     """
-    builder, rounded = _Builder(space, subnet, arrays, Storage("int8")), dict(arrays)
+    builder, rounded = LayerBuilder(space, subnet, arrays, Storage("int8")), dict(arrays)
     builder.build()
     for layer in space.layers(subnet):
         offset = builder.offsets[layer.name] * _shrink(layer)

@@ -12,8 +12,9 @@ import time
 
 import numpy as np
 import pytest
+from test_latency import table_of
 
-from daqu_tf import output, pipeline
+from daqu_tf import output, pipeline, spaces, targets
 from daqu_tf.config import RunConfig
 from daqu_tf.errors import DaquError
 from daqu_tf.finalist import FinalistProcesses
@@ -130,14 +131,33 @@ def test_time_is_shared_out_by_size():
 
 @pytest.mark.parametrize(
     ("flag", "keras", "sentence"),
-    [("--space=nothing", "1", "`space` must be one of digits"), ("--seed=1", "0", "TF_USE_LEGACY_KERAS must be 1")],
+    [
+        ("--space=nothing", "1", "`space` must be one of digits"),
+        ("--seed=1", "0", "TF_USE_LEGACY_KERAS must be 1"),
+        ("--device=fridge", "1", "A device must be given as"),
+        ("--device=raspberry_pi:nobody@127.0.0.1:1", "1", "nobody@127.0.0.1:1"),
+        ("--latency_table=/nowhere/t.json", "1", "The latency table /nowhere/t.json cannot be read"),
+    ],
 )
 def test_a_tool_says_one_sentence_and_fails(flag, keras, sentence, tmp_path):
     command = [*COMMAND, f"--output_dir={tmp_path / 'run'}", flag]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TF_USE_LEGACY_KERAS": keras})
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"Error: {sentence}")
+    assert done.stderr.startswith("Error: ") and sentence in done.stderr
+    assert not list((tmp_path / "run").glob("*.json"))
+
+
+def test_a_table_of_another_space_is_refused_before_anything_is_done(tmp_path):
+    path = tmp_path / "table.json"
+    table_of(targets.get("litert_cpu").restrict(spaces.get("mobilenet_v2_28"))).save(path)
+    with pytest.raises(DaquError, match="of space 'mobilenet_v2_28', has no block"):
+        pipeline.run(RunConfig("digits", str(tmp_path / "run"), space="digits", latency_table=str(path)))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_table_and_measuring_exclude_each_other(tmp_path):
+    with pytest.raises(DaquError, match="`latency_table` has no effect if `latency` is measure"):
+        RunConfig("digits", str(tmp_path), space="digits", latency="measure", latency_table="t.json")
 
 
 def _kill_when(command: list[str], condition, output: pathlib.Path) -> None:

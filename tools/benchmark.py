@@ -18,26 +18,10 @@ from absl import flags
 
 from daqu_tf import atomic
 from daqu_tf.errors import DaquError
-from daqu_tf.tools import command
+from daqu_tf.tools import command, device_flags
 
-_DEVICES = flags.DEFINE_multi_string(
-    "device",
-    ["host"],
-    "host, this machine; raspberry_pi:user@host[:port], any Linux board to which ssh needs no password; or android:SERIAL, a phone "
-    "that adb knows. May be given several times: they work side by side. Several of one kind, with commas between them, share the "
-    "work: android:SERIAL,android:SERIAL.",
-)
-_PYTHON = flags.DEFINE_string(
-    "python", "python3", "The Python of boards, which has to have a runtime: ai-edge-litert or tflite-runtime."
-)
-_BENCHMARK_MODEL = flags.DEFINE_string("benchmark_model", None, "TFLite's program of that name, built for the phones.")
-_DELEGATE = flags.DEFINE_enum("delegate", "xnnpack", ("xnnpack", "none", "gpu", "nnapi"), "What computes on phones.")
-_THREADS = flags.DEFINE_integer("threads", 1, "Threads of the runtime.", lower_bound=1)
+_DEVICES = flags.DEFINE_multi_string("device", ["host"], f"{device_flags.DEVICE_HELP} Given several times, they work side by side.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Processes for each file.", lower_bound=1)
-_MAX_CELSIUS = flags.DEFINE_float(
-    "max_celsius", None, "At this temperature a device is too hot; 95 for this machine and 80 for others by default."
-)
-_COOL_SECONDS = flags.DEFINE_float("cool_seconds", 120.0, "For how long a device that is too hot may cool.", lower_bound=0)
 _JSON = flags.DEFINE_string("json", None, "File for all samples; none by default.")
 
 
@@ -46,7 +30,10 @@ def _benchmark(argv: list[str]) -> None:
         raise DaquError("No file to time: name one or more .tflite files.")
     if _JSON.value and not os.access(pathlib.Path(_JSON.value).resolve().parent, os.W_OK):
         raise DaquError(f"{_JSON.value} cannot be written: choose another --json.")
-    devices = {text: _connect(text) for text in _DEVICES.value}
+    from daqu_tf.devices import Patience, connect_with
+
+    patience = Patience(notify=lambda sentence: print(sentence, file=sys.stderr))
+    devices = {text: connect_with(text, patience=patience, **device_flags.options()) for text in _DEVICES.value}
     found, faults = _measure(devices, argv)
     rows = [(text, path, each) for text, latencies in found.items() for path, each in zip(argv, latencies)]
     timed = [row for row in rows if not isinstance(row[2], DaquError)]
@@ -60,21 +47,6 @@ def _benchmark(argv: list[str]) -> None:
     faults |= {(text, path): error for text, path, error in rows if isinstance(error, DaquError)}
     if faults:
         raise DaquError(" ".join(f"{text}: {error}" if len(devices) > 1 else str(error) for (text, _), error in faults.items()))
-
-
-def _connect(text: str) -> Any:
-    from daqu_tf.devices import Patience, connect
-
-    kind = text.partition(":")[0]
-    if kind == "android" and not _BENCHMARK_MODEL.value:
-        raise DaquError("Phones need TFLite's benchmark_model: give its path as --benchmark_model (README says where it is).")
-    phone = {"benchmark_model": _BENCHMARK_MODEL.value, "delegate": _DELEGATE.value}
-    options = {"android": phone, "raspberry_pi": {"python": _PYTHON.value}}.get(kind, {})
-    patience = Patience(notify=lambda sentence: print(sentence, file=sys.stderr))
-    found = connect(text, patience if kind != "host" else None, threads=_THREADS.value, **options)
-    for device in getattr(found, "devices", [found]):
-        device.max_celsius, device.cool_seconds = _MAX_CELSIUS.value or device.max_celsius, _COOL_SECONDS.value
-    return found
 
 
 def _measure(devices: dict[str, Any], paths: list[str]) -> tuple[dict[str, list], dict[tuple[str, str], DaquError]]:
@@ -143,7 +115,7 @@ def _row(text: str, path: str, latency: Any, parity: dict[str, Any] | None) -> d
 
 def main() -> None:
     """The console script."""
-    command.main(_benchmark, __doc__, modules=(__name__,), positional=True)
+    command.main(_benchmark, __doc__, modules=(__name__, device_flags.__name__), positional=True)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,14 @@ from collections.abc import Iterable
 
 from absl import flags
 
-from daqu_tf.config import RunConfig
+from daqu_tf.config import LATENCIES, RunConfig
 from daqu_tf.errors import DaquError
 from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS
 from daqu_tf.spaces import SPACES
 from daqu_tf.targets import TARGETS
+from daqu_tf.tools import device_flags
+
+MODULES = (__name__, device_flags.__name__)  # Whose flags the tools of the job have.
 
 _DATASET = flags.DEFINE_string("dataset", None, "digits, a .npz file, fashion_mnist, mnist, cifar10 or cifar100.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for everything the run writes.")
@@ -29,6 +32,14 @@ _MIXED = flags.DEFINE_enum(
     "mixed_precision", RunConfig.mixed_precision, MIXED_PRECISIONS, "Type of the float arithmetic, for GPUs."
 )
 _DETERMINISTIC = flags.DEFINE_bool("deterministic", RunConfig.deterministic, "One thread, so that --epochs repeat bit for bit.")
+_DEVICE = flags.DEFINE_string("device", RunConfig.device, f"What times files, and whose latency counts: {device_flags.DEVICE_HELP}")
+_LATENCY = flags.DEFINE_enum(
+    "latency",
+    RunConfig.latency,
+    LATENCIES,
+    "Of subnets in the search: from a latency table, measured on the device, or from the table where one is given.",
+)
+_TABLE = flags.DEFINE_string("latency_table", RunConfig.latency_table, "A .json file of daqu-profile; --latency=table makes one.")
 _WORKERS = flags.DEFINE_integer("workers", RunConfig.workers, "Processes that fine-tune at once; 0: one a core.")
 _SEED = flags.DEFINE_integer("seed", RunConfig.seed, "Seed of everything random.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings in the output folder.")

@@ -12,7 +12,7 @@ from daqu_tf.tools import command, job_flags
 
 def main() -> None:
     """The console script."""
-    command.main(functools.partial(job_flags.run_until, "report"), __doc__, ("dataset", "output_dir"), (job_flags.__name__,))
+    command.main(functools.partial(job_flags.run_until, "report"), __doc__, ("dataset", "output_dir"), job_flags.MODULES)
 
 
 if __name__ == "__main__":

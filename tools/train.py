@@ -56,7 +56,7 @@ def _train(argv: list[str]) -> None:
 
 def main() -> None:
     """The console script."""
-    command.main(_train, __doc__, required=("output_dir",), modules=(job_flags.__name__, __name__))
+    command.main(_train, __doc__, required=("output_dir",), modules=(*job_flags.MODULES, __name__))
 
 
 if __name__ == "__main__":

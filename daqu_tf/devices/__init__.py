@@ -23,6 +23,7 @@ __all__ = [
     "Patience",
     "RaspberryPiDevice",
     "connect",
+    "connect_with",
 ]
 
 # By kind: the class, and how what comes after the colon is called.
@@ -47,6 +48,44 @@ def connect(text: str, patience: Patience | None = None, **options: Any) -> Devi
     """
     devices = [_connect(each, options) for each in text.split(",")]
     return DeviceGroup(devices, patience) if patience or len(devices) > 1 else devices[0]
+
+
+def connect_with(
+    text: str,
+    threads: int = 1,
+    python: str = "python3",
+    benchmark_model: str = "",
+    delegate: str = "xnnpack",
+    max_celsius: float | None = None,
+    cool_seconds: float = 120.0,
+    patience: Patience | None = None,
+) -> Device:
+    """Returns the device of a text, told what the devices of its kind have to know.
+
+    Args:
+        text: As of `connect`.
+        threads: Of the runtime.
+        python: That of boards.
+        benchmark_model: Path of TFLite's program of that name, for phones.
+        delegate: What computes on phones.
+        max_celsius: At which a device is too hot; None leaves that to the device.
+        cool_seconds: For how long it may cool then.
+        patience: As of `connect`.
+
+    Raises:
+        DeviceSetupError: There is no such kind of device, or it needs something that was not given.
+    """
+    kind = text.partition(":")[0]
+    if kind == "android" and not benchmark_model:
+        raise DeviceSetupError(
+            "Phones need TFLite's benchmark_model: `benchmark_model` must be its path (README says where it is)."
+        )
+    phone = {"benchmark_model": benchmark_model, "delegate": delegate}
+    options = {"android": phone, "raspberry_pi": {"python": python}}.get(kind, {})
+    found = connect(text, patience, threads=threads, **options)
+    for device in getattr(found, "devices", [found]):
+        device.max_celsius, device.cool_seconds = max_celsius or device.max_celsius, cool_seconds
+    return found
 
 
 def _connect(text: str, options: dict[str, Any]) -> Device:

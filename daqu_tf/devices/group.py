@@ -108,6 +108,12 @@ class DeviceGroup(Device):
             raise found
         return found
 
+    def measure_batch(self, model_paths: Sequence[str | os.PathLike], **settings: Any) -> list[Latency]:
+        """See `Device.measure_batch`; several devices take one model at a time each."""
+        if len(self.devices) == 1:
+            return self._on_any(lambda device: device.measure_batch(model_paths, **settings))
+        return self.measure_many(model_paths, repeats=1, retries=0, **settings)
+
     def outputs(self, model_path: str | os.PathLike, images: np.ndarray | None = None) -> tuple[np.ndarray, float, int]:
         """See `Device.outputs`; on the first device that answers."""
         return self._on_any(lambda device: device.outputs(model_path, images))

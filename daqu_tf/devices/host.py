@@ -6,13 +6,14 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from daqu_tf.devices import runner
 from daqu_tf.devices.errors import DeviceSetupError, ModelError
-from daqu_tf.devices.python_device import PythonDevice, read_answer
+from daqu_tf.devices.python_device import PythonDevice, one_of, read_answer
 
 _RUNNER = pathlib.Path(__file__).with_name("runner.py")
 
@@ -65,11 +66,11 @@ class HostDevice(PythonDevice):
             source, sink = os.path.join(folder, "images.npy"), os.path.join(folder, "found.npy")
             if images is not None:
                 np.save(source, images)
-            answer = self._run(path, request | {"images": None if images is None else source, wanted: sink})
+            answer = self._run([path], request | {"images": None if images is None else source, wanted: sink})
             return np.load(sink, allow_pickle=False), answer
 
-    def _run(self, path: str | None, request: dict[str, Any]) -> dict[str, Any]:
-        request = request | {"model": path, "threads": self.threads, "cpus": self._cpus}
+    def _run(self, paths: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:
+        request = request | {"models": list(paths), "threads": self.threads, "cpus": self._cpus}
         try:
             done = subprocess.run(
                 # By its path rather than by -m: it needs nothing of the package, and no search path that leads to it.
@@ -82,14 +83,14 @@ class HostDevice(PythonDevice):
             )
         except subprocess.TimeoutExpired as error:
             raise ModelError(
-                f"{path or self.python} gave no answer within {self.timeout_seconds:g} s and was ended: "
+                f"{one_of(paths) or self.python} gave no answer within {self.timeout_seconds:g} s and was ended: "
                 "give a longer timeout or a smaller model."
             ) from error
         except OSError as error:
             raise DeviceSetupError(
                 f"`python` {self.python} cannot be started ({error.strerror}): name that of an environment with a runtime."
             ) from error
-        return read_answer(self.name, path, done)
+        return read_answer(self.name, one_of(paths), done)
 
 
 def _choose_cpus(threads: int, cpu: int | None) -> list[int]:

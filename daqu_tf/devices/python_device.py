@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class PythonDevice(Device):
     def identity(self) -> dict[str, Any]:
         """Asks its Python once; see `Device.identity`."""
         if self._described is None:
-            answer = self._run(None, {"task": "describe"})
+            answer = self._run([], {"task": "describe"})
             try:
                 fingerprint = self._fingerprint(answer["device"])
                 self._described = identity(fingerprint, answer["runtime"], answer["runtime_version"], self.threads)
@@ -44,19 +45,40 @@ class PythonDevice(Device):
         max_warmup_seconds: float = 1.0,
     ) -> Latency:
         """Times a model; see `Device.measure`. By default it takes about half a second for a small model."""
-        check_timing(min_runs, min_seconds, max_warmup_seconds)
-        path = _checked(model_path)
-        self._cool_down()
-        settings = {"min_runs": min_runs, "min_seconds": min_seconds, "max_warmup_seconds": max_warmup_seconds}
-        start = time.monotonic()
-        answer = self._run(path, {"task": "measure"} | settings)
+        (latency,) = self._measure([model_path], min_runs, min_seconds, max_warmup_seconds)
+        return latency
+
+    def measure_batch(
+        self,
+        model_paths: Sequence[str | os.PathLike],
+        min_runs: int = 50,
+        min_seconds: float = 0.2,
+        max_warmup_seconds: float = 1.0,
+    ) -> list[Latency]:
+        """All in one process, unless one of them does not run; see `Device.measure_batch`."""
+        settings = (min_runs, min_seconds, max_warmup_seconds)
         try:
-            return self._latency((time.monotonic() - start) * 1e6, **answer)
+            return self._measure(model_paths, *settings)
+        except ModelError:  # In a process of its own, each is told apart.
+            return [self.measure(path, *settings) for path in model_paths]
+
+    def _measure(
+        self, model_paths: Sequence[str | os.PathLike], min_runs: int, min_seconds: float, max_warmup_seconds: float
+    ) -> list[Latency]:
+        check_timing(min_runs, min_seconds, max_warmup_seconds)
+        paths = [_checked(path) for path in model_paths]
+        settings = {"min_runs": min_runs, "min_seconds": min_seconds, "max_warmup_seconds": max_warmup_seconds}
+        self._cool_down()
+        start = time.monotonic()
+        answer = self._run(paths, {"task": "measure"} | settings)
+        elapsed_us = (time.monotonic() - start) * 1e6
+        try:
+            return [self._latency(elapsed_us, **each) for _, each in zip(paths, answer["answers"], strict=True)]
         except DeviceError:  # Which is a ValueError too.
             raise
-        except (TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(
-                f"{path} was answered with other fields than expected ({one_line(str(error))}): run it again."
+                f"{one_of(paths)} was answered with other fields than expected ({one_line(str(error))}): run it again."
             ) from error
 
     def outputs(self, model_path: str | os.PathLike, images: np.ndarray | None = None) -> tuple[np.ndarray, float, int]:
@@ -71,8 +93,8 @@ class PythonDevice(Device):
             raise ModelError(f"The outputs of {path} came back garbled ({one_line(str(error))}): run it again.") from error
 
     @abc.abstractmethod
-    def _run(self, path: str | None, request: dict[str, Any]) -> dict[str, Any]:
-        """Sends one request, about a model or about none, to a fresh process and returns its answer."""
+    def _run(self, paths: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:
+        """Sends one request, about these models, to a fresh process and returns its answer."""
 
     @abc.abstractmethod
     def _predict(self, path: str, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -111,6 +133,11 @@ def _checked(model_path: str | os.PathLike) -> str:
         what = "is empty" if not head else "is not a .tflite file"
         raise ModelError(f"The model {path} {what}: export it again.")
     return path
+
+
+def one_of(paths: Sequence[str]) -> str | None:
+    """What messages call the models of a request."""
+    return f"{paths[0]} or another of {len(paths)} files" if len(paths) > 1 else next(iter(paths), None)
 
 
 def read_answer(device: str, path: str | None, done: subprocess.CompletedProcess) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import math
 import pathlib
 import subprocess
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from daqu_tf.devices import runner
 from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, DeviceTimeoutError, ModelError
-from daqu_tf.devices.python_device import PythonDevice, one_line, read_answer
+from daqu_tf.devices.python_device import PythonDevice, one_line, one_of, read_answer
 from daqu_tf.devices.ssh import SshConnection
 
 _RUNNER = pathlib.Path(__file__).with_name("runner.py")
@@ -80,10 +81,10 @@ class RaspberryPiDevice(PythonDevice):
         words = self._ssh.run(_TEMPERATURES, timeout_seconds=_CHECK_SECONDS).stdout.decode(errors="replace").split()
         return max((int(word) / 1000 for word in words if runner.is_number(word)), default=None)
 
-    def _run(self, path: str | None, request: dict[str, Any]) -> dict[str, Any]:
-        files = {".py": _RUNNER.read_bytes()} | ({".tflite": pathlib.Path(path).read_bytes()} if path else {})
-        program, *model = self._place(files)
-        request = request | {"model": next(iter(model), None), "threads": self.threads, "cpus": self._cpus}
+    def _run(self, paths: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:
+        files = [(".py", _RUNNER.read_bytes()), *((".tflite", pathlib.Path(path).read_bytes()) for path in paths)]
+        program, *models = self._place(files)
+        request = request | {"models": models, "threads": self.threads, "cpus": self._cpus}
         # The board ends what hangs there, since nothing else does when ssh is gone.
         request["alarm_seconds"] = math.ceil(self.timeout_seconds) + 5
         question = json.dumps(request).encode()
@@ -91,14 +92,14 @@ class RaspberryPiDevice(PythonDevice):
             done = self._ssh.run(_RUN, self.python, program, stdin=question, timeout_seconds=self.timeout_seconds)
         except DeviceTimeoutError as error:
             self.check()  # If the board answers, it is the process that hangs.
-            fault = ModelError if path else DeviceSetupError
+            fault = ModelError if paths else DeviceSetupError
             raise fault(
-                f"{path or self.python} gave no answer within {self.timeout_seconds:g} s on {self.address} and is ended: "
+                f"{one_of(paths) or self.python} gave no answer within {self.timeout_seconds:g} s on {self.address} and is ended: "
                 "give a longer timeout or a smaller model."
             ) from error
         self._check_started(done)
         done.stdout = done.stdout.decode(errors="replace")
-        return read_answer(self.name, path, done)
+        return read_answer(self.name, one_of(paths), done)
 
     def _predict(self, path: str, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
         name = f"{_CACHE}/{uuid.uuid4().hex}"
@@ -106,7 +107,7 @@ class RaspberryPiDevice(PythonDevice):
         try:
             if images is not None:
                 self._put(_npy(images), source)
-            answer = self._run(path, {"task": "predict", "images": None if images is None else source, "outputs": sink})
+            answer = self._run([path], {"task": "predict", "images": None if images is None else source, "outputs": sink})
             found = self._ssh.run(_FETCH, sink, timeout_seconds=self.timeout_seconds).stdout
         finally:
             with contextlib.suppress(DeviceError):
@@ -117,11 +118,11 @@ class RaspberryPiDevice(PythonDevice):
     def _fingerprint(self, device: dict[str, Any]) -> dict[str, Any]:
         return {"address": self.address} | super()._fingerprint(device)
 
-    def _place(self, files: dict[str, bytes]) -> list[str]:
-        """Sees to it that files are there; returns their paths."""
-        names = {hashlib.sha256(content).hexdigest() + suffix: content for suffix, content in files.items()}
+    def _place(self, files: Sequence[tuple[str, bytes]]) -> list[str]:
+        """Sees to it that files, of these suffixes and contents, are there; returns their paths."""
+        names = [hashlib.sha256(content).hexdigest() + suffix for suffix, content in files]
         lines = self._ssh.run(_HASHES, _CACHE, *names).stdout.decode(errors="replace").splitlines()
-        for name, content in names.items():
+        for name, (_, content) in zip(names, files):
             if f"{name[:64]}  {name}" not in lines:
                 self._put(content, f"{_CACHE}/{name}")
         return [f"{_CACHE}/{name}" for name in names]

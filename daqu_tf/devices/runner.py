@@ -1,13 +1,13 @@
-"""Runs one `.tflite` file in a process of its own: a JSON request in, a JSON answer out as the last line.
+"""Runs `.tflite` files in a process of its own: a JSON request in, a JSON answer out as the last line.
 
 It imports the standard library, numpy and the runtime and nothing else, so that it starts fast and can be copied to a
 board that has no more than these; Python 3.8 is enough. Requests hold paths as JSON text, so that no name ever passes through
 a shell.
 
-    {"task": "measure", "model": PATH, "threads": 1, "cpus": [1],
+    {"task": "measure", "models": [PATH, ...], "threads": 1, "cpus": [1],
      "min_runs": 50, "min_seconds": 0.2, "max_warmup_seconds": 1}
-    {"task": "predict", "model": PATH, "threads": 1, "cpus": [1], "images": IN.npy, "outputs": OUT.npy}
-    {"task": "encode", "model": PATH, "threads": 1, "cpus": [1], "images": IN.npy, "inputs": OUT.npy}
+    {"task": "predict", "models": [PATH], "threads": 1, "cpus": [1], "images": IN.npy, "outputs": OUT.npy}
+    {"task": "encode", "models": [PATH], "threads": 1, "cpus": [1], "images": IN.npy, "inputs": OUT.npy}
     {"task": "describe", "threads": 1, "cpus": [1]}
 
 "cpus" of null is the last ones there are. "images" of null is one random image, the same everywhere. A process that is to end by
@@ -62,10 +62,15 @@ def pin(cpus, threads: int) -> None:
 
 
 def measure(request: dict) -> dict:
-    """Times the model's calls on random input."""
-    interpreter, answer = open_model(request)
-    fill_inputs(interpreter)
+    """Times each model's calls on random input, one model after the other."""
     gc.disable()
+    return {"answers": [measure_one(model, request) for model in request["models"]]}
+
+
+def measure_one(model: str, request: dict) -> dict:
+    """Times one model's calls."""
+    interpreter, answer = open_model(model, request["threads"])
+    fill_inputs(interpreter)
     warmup_runs, steady = warm_up(interpreter.invoke, int(request["max_warmup_seconds"] * 1e9))
     before = conditions()  # Not earlier: governors raise the frequency when there is work, and only a fall of it is telling.
     samples = sample(interpreter.invoke, request["min_runs"], int(request["min_seconds"] * 1e9))
@@ -77,7 +82,7 @@ def predict(request: dict) -> dict:
     """Runs the model on every image, one at a time as on a device, and saves its raw outputs, shape (N, classes)."""
     import numpy as np
 
-    interpreter, answer = open_model(request)
+    interpreter, answer = open_model(request["models"][0], request["threads"])
     (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
     images = images_for(source, request)
     outputs = np.empty((len(images), *sink["shape"][1:]), sink["dtype"])
@@ -94,7 +99,7 @@ def encode(request: dict) -> dict:
     """Saves what `predict` would feed the model, shape (N, H, W, C), and says of what form its outputs are."""
     import numpy as np
 
-    interpreter, answer = open_model(request)
+    interpreter, answer = open_model(request["models"][0], request["threads"])
     (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
     np.save(request["inputs"], quantized(np.asarray(images_for(source, request)), source))
     scale, zero_point = sink["quantization"]
@@ -122,16 +127,16 @@ def describe(request: dict) -> dict:
     return {"runtime": runtime, "runtime_version": version, "device": fingerprint()}
 
 
-def open_model(request: dict) -> tuple:
+def open_model(model: str, threads: int) -> tuple:
     """Returns a ready interpreter, and what there is to say about it and this machine."""
     module, runtime, version = import_runtime()
-    with open(request["model"], "rb") as file:
+    with open(model, "rb") as file:
         content = file.read()
-    interpreter = module.Interpreter(model_content=content, num_threads=request["threads"])
+    interpreter = module.Interpreter(model_content=content, num_threads=threads)
     interpreter.allocate_tensors()
     return interpreter, {
         "sha256": hashlib.sha256(content).hexdigest(),
-        "threads": request["threads"],
+        "threads": threads,
         "delegate": "xnnpack" if is_delegated(interpreter) else "none",
         "runtime": runtime,
         "runtime_version": version,

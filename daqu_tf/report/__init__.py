@@ -33,7 +33,9 @@ def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
     run = read(folder)
     fronts = {theme: pictures.front(run, theme) for theme in pictures.THEMES}
     curves = {theme: pictures.training(run, theme) for theme in pictures.THEMES} if run.training else {}
-    text = page.write(run, fronts, curves)
+    is_predicted = any(member.predicted_us is not None for member in run.members)
+    latencies = {theme: pictures.latencies(run, theme) for theme in pictures.THEMES} if is_predicted else {}
+    text = page.write(run, fronts, latencies, curves)
     atomic.write_bytes(folder / "pareto.csv", _csv(run).encode())
     atomic.write_bytes(folder / "pareto.png", fronts["light"])
     if (folder / "models").is_dir():

@@ -37,12 +37,13 @@ details { margin: .6rem 0; } summary { cursor: pointer; } code { font-size: .85r
 """
 
 
-def write(run: Run, fronts: Mapping[str, bytes], curves: Mapping[str, bytes]) -> str:
+def write(run: Run, fronts: Mapping[str, bytes], latencies: Mapping[str, bytes], curves: Mapping[str, bytes]) -> str:
     """Returns the page.
 
     Args:
         run: What to tell.
         fronts: PNG of the front for each theme, `light` and `dark`.
+        latencies: PNG of measured over predicted latency for each theme; empty where nothing was predicted.
         curves: PNG of the training curves for each theme; empty where there are none.
     """
     data = run.config.get("dataset") or {}
@@ -51,6 +52,7 @@ def write(run: Run, fronts: Mapping[str, bytes], curves: Mapping[str, bytes]) ->
         f"<h1>{_text(title)}</h1><p class=lead>{_text(headline(run))}</p>",
         _picture(fronts, "Accuracy over each cost", _front_caption(run)),
         _section("The models", _members_table(run)),
+        _section("Latency, predicted and measured", _latencies(run, latencies)),
         _section("Bits of each layer", _bits(run)),
         _section("Training", _picture(curves, "Training curves", "") if curves else ""),
         _section("Where the time went", _times(run)),
@@ -106,14 +108,14 @@ def _members_table(run: Run) -> str:
     rows = [_member_row(member) for member in run.members]
     timed = timed_by(run.members)
     note = f"Latency is the median ± half the interquartile range, timed by {timed}." if timed else ""
+    doubtful = [f"{member.name} ({', '.join(member.latency_flags)})" for member in run.members if member.latency_flags]
+    note += f" Doubtful, even when timed again: {', '.join(doubtful)}." if doubtful else ""
     dominated = "" if len(run.front) == len(run.members) else " Models in brackets are dominated by others."
     card = " How to feed them is in models/README.md." if any(member.input for member in run.members) else ""
     return f"<div class=wide>{_table(heads, rows)}</div><p class=dim>{_text(note + dominated + card)}</p>"
 
 
 def _member_row(member: Member) -> list[str]:
-    latency = member.costs.get("latency_us")
-    spread = "" if member.latency_spread_us is None else f" ± {figure(member.latency_spread_us, 2)}"
     return [
         member.name if member.on_front else f"({member.name})",
         percent(member.test_file),
@@ -121,12 +123,39 @@ def _member_row(member: Member) -> list[str]:
         percent(member.top1_agreement),
         percent(member.search),
         percent(member.search_inherited),
-        "–" if latency is None else f"{figure(latency)}{spread}",
+        _measured(member),
         kilobytes(member.costs.get("file_bytes")),
         kilobytes(member.costs.get("deflated_bytes")),
         f"{member.int4_layers} of {len(member.layers)}" if member.layers else "–",
         "–" if member.mean_weight_bits is None else f"{member.mean_weight_bits:.1f}",
     ]
+
+
+def _latencies(run: Run, pictures: Mapping[str, bytes]) -> str:
+    predicted = [member for member in run.members if member.predicted_us is not None]
+    if not pictures or not predicted:
+        return ""
+    rows = [_latency_row(member) for member in predicted]
+    note = (
+        "The search priced subnets by a latency table; what it chose was then measured on the device, in turns of random order. "
+        "± of the prediction is what 9 of 10 subnets that the table was tried on kept within; ± of the measurement is half "
+        "the interquartile range."
+    )
+    table = _table(("model", "predicted, µs", "measured, µs", "difference"), rows)
+    return f"{_picture(pictures, 'Measured over predicted latency', '')}<div class=wide>{table}</div><p class=dim>{_text(note)}</p>"
+
+
+def _latency_row(member: Member) -> list[str]:
+    error, measured = member.predicted_error, member.costs.get("latency_us")
+    margin = "" if error is None else f" ± {figure(error * member.predicted_us, 2)}"
+    difference = "–" if not measured else f"{100 * (member.predicted_us / measured - 1):+.1f}%"
+    return [member.name, f"{figure(member.predicted_us)}{margin}", _measured(member), difference]
+
+
+def _measured(member: Member) -> str:
+    latency = member.costs.get("latency_us")
+    spread = "" if member.latency_spread_us is None else f" ± {figure(member.latency_spread_us, 2)}"
+    return "–" if latency is None else f"{figure(latency)}{spread}"
 
 
 def _bits(run: Run) -> str:

@@ -44,6 +44,27 @@ def front(run: Run, theme: str) -> bytes:
         return _png(figure)
 
 
+def latencies(run: Run, theme: str) -> bytes:
+    """Draws the measured latency of each member over what the latency table said, both with their errors."""
+    page, text, lines, _, blue, _ = THEMES[theme]
+    members = [member for member in run.members if member.predicted_us is not None and "latency_us" in member.costs]
+    with matplotlib.rc_context(_style(theme)):
+        figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for member in members:
+            x, y = member.predicted_us, member.costs["latency_us"]
+            errors = {"xerr": x * (member.predicted_error or 0), "yerr": member.latency_spread_us or 0}
+            axes.errorbar(x, y, **errors, fmt="o", color=blue, markeredgecolor=page, elinewidth=1.2, zorder=4)
+            _draw_name(axes, member.name, (x, y), text)
+        axes.axline((0, 0), slope=1, color=lines, linewidth=1.2, zorder=1)
+        axes.set(xlabel="predicted by the latency table, µs", ylabel="measured on the device, µs")
+        values = [value for member in members for value in (member.predicted_us, member.costs["latency_us"])]
+        if values:
+            low, high = min(values) * 0.9, max(values) * 1.1
+            axes.set(xlim=(low, high), ylim=(low, high))
+        return _png(figure)
+
+
 def training(run: Run, theme: str) -> bytes:
     """Draws the supernet's training, phases shaded: loss, accuracy of architectures, and of precisions where those are known."""
     names = [name for name in run.training[0] if name.startswith("accuracy")]

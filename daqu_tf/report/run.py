@@ -44,6 +44,9 @@ class Member:
         costs: latency_us, file_bytes, deflated_bytes and whatever else has a price, by name.
         latency_p90_us: 90th percentile of the latency.
         latency_spread_us: Half the interquartile range of the latency samples.
+        latency_flags: What makes the latency doubtful, as `devices.steadiness` says.
+        predicted_us: The latency by the latency table, if the search had one.
+        predicted_error: Its relative error, which 9 of 10 subnets keep within.
         runtime: Runtime, version and threads, in one line.
         device: Fingerprint of the device that timed it.
         layers: The layers with weights, in order.
@@ -66,6 +69,9 @@ class Member:
     costs: dict[str, float]
     latency_p90_us: float | None
     latency_spread_us: float | None
+    latency_flags: tuple[str, ...]
+    predicted_us: float | None
+    predicted_error: float | None
     runtime: str
     device: dict[str, Any]
     layers: tuple[Layer, ...]
@@ -194,6 +200,9 @@ def member_of(manifest: Mapping[str, Any], objectives: tuple[str, ...] = ()) -> 
         costs={name: value for name, value in costs.items() if value is not None},
         latency_p90_us=_at(latency, "p90_us"),
         latency_spread_us=_spread(latency.get("samples_us") or ()),
+        latency_flags=tuple(map(str, latency.get("flags") or ())),
+        predicted_us=_at(manifest, "predicted_latency", "us"),
+        predicted_error=_at(manifest, "predicted_latency", "p90_error"),
         runtime=_runtime(latency),
         device=latency["device"] if isinstance(latency.get("device"), dict) else {},
         layers=tuple(_layer(layer) for layer in manifest.get("layers", ())),

@@ -16,7 +16,7 @@ import runner
 
 
 def run(model: pathlib.Path) -> None:
-    interpreter, _ = runner.open_model({"model": model, "threads": 1})
+    interpreter, _ = runner.open_model(model, 1)
     sources, (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
     values = dict(np.load(model.with_suffix(".npz")))
     outputs = []

@@ -271,7 +271,7 @@ def test_a_clock_that_shows_what_cannot_be_is_refused(board, model, samples):
 
 
 def test_a_run_that_hangs_is_ended_there(model):
-    request = {"task": "measure", "model": str(model), "threads": 1, "cpus": None, "alarm_seconds": 3}
+    request = {"task": "measure", "models": [str(model)], "threads": 1, "cpus": None, "alarm_seconds": 3}
     request |= {"min_runs": 1, "min_seconds": 60, "max_warmup_seconds": 0}
     runner = boards.ROOT / "daqu_tf/devices/runner.py"
     done = subprocess.run([sys.executable, runner], input=json.dumps(request), text=True, capture_output=True, timeout=30)

@@ -1,0 +1,108 @@
+"""Making a latency table, on this machine itself: every file is really timed. What is claimed of its times is in benchmarks."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from daqu_tf import profiling, spaces, targets
+from daqu_tf.blocks import every_block
+from daqu_tf.devices import HostDevice, ModelError
+from daqu_tf.errors import DaquError
+from daqu_tf.latency import LatencyTable
+from daqu_tf.measurements import MeasurementStore
+from daqu_tf.profiling import Settings, profile
+
+TARGET = targets.get("litert_cpu")
+FEW = {"resolution": (8,), "stem.width": (4,), "kernel": (3,), "expansion": (1, 2), "stage1.width": (4,), "stage2.width": (8, 16)}
+QUICK = Settings(min_runs=3, min_seconds=0.001, max_warmup_seconds=0.001, calibration=8, validation=8, most_repeats=2)
+
+
+@pytest.fixture(scope="module")
+def space():
+    return TARGET.restrict(spaces.get("digits").restrict(**FEW))
+
+
+@pytest.fixture(scope="module")
+def made(space, tmp_path_factory):
+    store = MeasurementStore(tmp_path_factory.mktemp("store") / "s.sqlite")
+    return profile(HostDevice(), space, TARGET.storage, store, QUICK), store
+
+
+def test_a_table_has_every_block_and_holds_for_this_machine(made, space):
+    table, _ = made
+    assert table.blocks_us.keys() == every_block(space, TARGET.storage).keys()
+    assert min(table.blocks_us.values()) > 0
+    table.check(space, TARGET.storage, HostDevice().identity())
+    assert LatencyTable.from_json(table.to_json()) == table
+
+
+def test_it_says_how_it_was_measured_and_how_far_off_it_is(made):
+    evidence = made[0].evidence
+    assert evidence["blocks"] == len(made[0].blocks_us) and len(evidence["drift"]) == QUICK.repeats and evidence["drift"][0] == 0
+    error = evidence["validation"]
+    assert error["subnets"] == QUICK.validation and len(evidence["subnets"]) == QUICK.calibration + QUICK.validation
+    assert 0 <= error["median_error"] <= error["p90_error"] <= error["max_error"]
+    assert error["range_us"][0] < error["range_us"][1]
+
+
+def test_a_second_call_times_nothing(made, space):
+    table, store = made
+    again = profile(HostDevice(), space, TARGET.storage, store, QUICK)
+    assert again.evidence["timed"] == 0 and again.blocks_us == table.blocks_us and again.correction == table.correction
+
+
+def test_a_call_that_was_cut_off_goes_on(space, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(what, done, total):
+        if what == "blocks, turn 2":
+            raise Killed
+
+    path = tmp_path / "s.sqlite"
+    with pytest.raises(Killed):
+        profile(HostDevice(), space, TARGET.storage, MeasurementStore(path), QUICK, kill)
+    kept = MeasurementStore(path).medians_us(HostDevice().identity(), QUICK.timing)
+    seen = []
+    table = profile(HostDevice(), space, TARGET.storage, MeasurementStore(path), QUICK, lambda *state: seen.append(state))
+    blocks, times = len(table.blocks_us), sum(map(len, kept.values()))
+    assert times > blocks
+    assert table.evidence["timed"] + times == sum(map(len, MeasurementStore(path).medians_us(table.device, QUICK.timing).values()))
+    assert seen[-1][0] == "subnets, turn 2" and seen[-1][1] == seen[-1][2]
+
+
+def test_a_file_that_the_device_cannot_run_is_named(space, tmp_path):
+    class Refusing(HostDevice):
+        def measure_batch(self, model_paths, **settings):
+            raise ModelError("m.tflite could not be run: export it again or leave it out.")
+
+    with pytest.raises(DaquError, match="could not be run"):
+        profile(Refusing(), space, TARGET.storage, MeasurementStore(tmp_path / "s.sqlite"), QUICK)
+
+
+def test_subnets_are_spread_over_the_latencies(made, space):
+    table, _ = made
+    genomes = profiling.stratified(table, space, 12, np.random.default_rng(0))
+    logs = np.sort(np.log(table.sums(space, genomes)[0]))
+    assert len({space.from_genome(genome) for genome in genomes}) == 12
+    assert np.diff(logs).max() < 0.4 * (logs[-1] - logs[0])
+
+
+def test_a_space_of_too_few_subnets_is_a_sentence(made, space):
+    with pytest.raises(DaquError, match="at least 1000000 subnets"):
+        profiling.stratified(made[0], space, 1_000_000, np.random.default_rng(0))
+
+
+def test_errors_are_relative_and_the_control_is_the_first_turn():
+    turns = np.array([[100.0, 110.0, 110.0], [200.0, 200.0, 200.0], [50.0, 50.0, 50.0]])
+    found = profiling.compared(np.array([110.0, 220.0, 50.0]), turns)
+    assert found["median_error"] == pytest.approx(0.0) and found["max_error"] == pytest.approx(0.1)
+    assert found["control_max_error"] == pytest.approx(1 - 100 / 110) and found["control_median_error"] == 0
+    assert found["kendall_tau"] == found["control_kendall_tau"] == 1
+
+
+@pytest.mark.parametrize("change", [{"repeats": 1}, {"calibration": 2}, {"validation": 0}, {"min_runs": 0}])
+def test_bad_settings_are_a_sentence(change):
+    with pytest.raises(DaquError, match=f"`{next(iter(change))}` must be at least"):
+        dataclasses.replace(QUICK, **change)

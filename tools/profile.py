@@ -1,0 +1,78 @@
+"""Makes the latency table of a device: what each block of a search space takes there. A search can then price subnets by it.
+
+    daqu-profile --space=mobilenet_v2_28 --device=host --output=host.json
+    daqu-profile --space=mobilenet_v2_28 --device=raspberry_pi:pi@raspberrypi.local --output=pi.json
+
+What was timed is kept in --store, so that the same command goes on where it was cut off, and so that a space that shares blocks
+with another needs less.
+"""
+
+import os
+import pathlib
+
+from absl import flags
+
+from daqu_tf import spaces, targets
+from daqu_tf.errors import DaquError
+from daqu_tf.tools import command, device_flags
+
+_SPACE = flags.DEFINE_string("space", None, f"Search space: {', '.join(spaces.SPACES)}, or a .json file.")
+_TARGET = flags.DEFINE_string("target", None, f"What they are for: {', '.join(targets.TARGETS)}; by default what fits the device.")
+_DATASET = flags.DEFINE_string(
+    "dataset", None, "Data set that the space is for, if its images or classes are others, as of daqu-run."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "The .json file of the table.")
+_DEVICE = flags.DEFINE_string("device", "host", device_flags.DEVICE_HELP)
+_STORE = flags.DEFINE_string("store", "~/.cache/daqu_tf/latencies.sqlite", "SQLite file in which all that was timed is kept.")
+_REPEATS = flags.DEFINE_integer("repeats", 2, "Times that every file is timed, in another order each time.", lower_bound=2)
+_SUBNETS = flags.DEFINE_integer("subnets", 24, "Whole subnets for the correction, and as many others for the error.", lower_bound=8)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the orders and the choice of subnets.", lower_bound=0)
+
+
+def _profile(argv: list[str]) -> None:
+    del argv
+    path = pathlib.Path(_OUTPUT.value)
+    if path.suffix != ".json" or not os.access(path.resolve().parent, os.W_OK):
+        raise DaquError(f"`output` must be a .json file in a folder that can be written to, but received {path}.")
+    nominal = _space()
+    from daqu_tf.devices import Patience, connect_with
+    from daqu_tf.measurements import MeasurementStore
+    from daqu_tf.profiling import Settings, profile
+    from daqu_tf.progress import Progress, bar
+
+    settings = Settings(_REPEATS.value, calibration=_SUBNETS.value, validation=_SUBNETS.value, seed=_SEED.value)
+    store = MeasurementStore(pathlib.Path(_STORE.value).expanduser())
+    progress = Progress()
+    device = connect_with(_DEVICE.value, patience=Patience(notify=progress.warn), **device_flags.options())
+    target = targets.for_device(device.identity(), _TARGET.value)
+    space = target.restrict(nominal)
+    progress.begin("latency table")
+    try:
+        table = profile(
+            device, space, target.storage, store, settings, lambda what, *of: progress.update(f"{what} {bar(*of)}", None)
+        )
+    except BaseException:
+        progress.abandon()
+        raise
+    table.save(path)
+    progress.end(str(path))
+    print(table.summary())
+
+
+def _space() -> spaces.SearchSpace:
+    space = spaces.get(_SPACE.value)
+    if not _DATASET.value:
+        return space
+    from daqu_tf import data
+
+    dataset = data.load(_DATASET.value, _SEED.value)
+    return space.for_images(dataset.image_shape, dataset.num_classes)
+
+
+def main() -> None:
+    """The console script."""
+    command.main(_profile, __doc__, required=("space", "output"), modules=(__name__, device_flags.__name__))
+
+
+if __name__ == "__main__":
+    main()
