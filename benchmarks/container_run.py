@@ -33,7 +33,7 @@ def main() -> None:
     """Exits with status 3 and the reason where the runtime refuses the file."""
     model, inputs, outputs = sys.argv[1:]
     try:
-        interpreter, answer = runner.open_model({"model": model, "threads": 1})
+        interpreter, answer = runner.open_model(model, 1)
         (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
         found = []
         for values in np.load(inputs):

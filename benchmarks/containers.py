@@ -52,7 +52,6 @@ def files() -> dict[str, tuple[bytes, np.ndarray]]:
     found = {
         "INT8": (written["int8"], codes),
         "INT4 FULLY_CONNECTED": (written["auto"], codes),
-        "INT4 FULLY_CONNECTED, one scale a tensor": _form(written["int8"], codes, tflite_forms.FORMS[3]),
         "INT4 CONV_2D": _form(written["int8"], codes, tflite_forms.FORMS[5]),
         "INT4 DEPTHWISE_CONV_2D": _form(written["int8"], codes, tflite_forms.FORMS[6]),
         "INT2 FULLY_CONNECTED": _form(written["int8"], codes, tflite_forms.TWO_BITS[1]),
