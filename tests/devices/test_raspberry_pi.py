@@ -255,8 +255,8 @@ def test_a_board_that_is_too_hot(board, device, model):
 def jumping(samples):
     """A program that answers as the runner does, with these samples."""
     answer = {"samples_us": samples, "warmup_runs": 1, "device": {}, "conditions": {"before": {}, "after": {}}, "sha256": ""}
-    answer |= {"threads": 1, "delegate": "none", "runtime": "r", "runtime_version": "1"}
-    return f"cat >/dev/null; echo '{json.dumps(answer)}'"
+    answers = {"answers": [answer | {"threads": 1, "delegate": "none", "runtime": "r", "runtime_version": "1"}]}
+    return f"cat >/dev/null; echo '{json.dumps(answers)}'"
 
 
 @pytest.mark.parametrize("bad", [-3.6e9, 0.0, float("nan"), float("inf"), 3.6e9])
