@@ -187,7 +187,20 @@ def conditions() -> dict:
         "governor": read(scaling + "governor"),
         "frequency_hz": int(kilohertz) * 1000 if is_number(kilohertz) else None,
         "temperature_celsius": None if hottest is None else hottest / 1000,
+        "throttled": throttled(),
     }
+
+
+def throttled():
+    """Whether the firmware of a Raspberry Pi says that it lacks volts, or that heat slows it down; None on other machines.
+
+    The frequency that Linux shows there is the one it asked for. The lowest four bits are about now, others about earlier.
+    """
+    found = read("/sys/devices/platform/soc/soc:firmware/get_throttled")
+    try:
+        return None if found is None else bool(int(found, 16) & 0xF)
+    except ValueError:
+        return None
 
 
 def peak_memory_bytes():

@@ -77,7 +77,7 @@ def test_a_file_is_timed_on_arm(device, model):
     assert latency.device["os"].endswith("aarch64") and len(latency.device["pinned_to"]) == 1 and "board" in latency.device
     (conditions,) = latency.conditions
     assert conditions["peak_memory_bytes"] > 1e6
-    assert set(conditions["before"]) == set(conditions["after"]) == {"governor", "frequency_hz", "temperature_celsius"}
+    assert set(conditions["before"]) == set(conditions["after"]) == {"governor", "frequency_hz", "temperature_celsius", "throttled"}
     assert json.loads(json.dumps(latency.to_json()))["conditions"] == [conditions]
 
 
