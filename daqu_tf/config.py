@@ -7,6 +7,8 @@ import pathlib
 from typing import Any
 
 from daqu_tf import spaces, targets
+from daqu_tf.devices import kind_of
+from daqu_tf.devices.benchmark_model import DELEGATES
 from daqu_tf.errors import DaquError
 from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS, check_seed
 
@@ -26,6 +28,7 @@ CHOICES = {
     "augmentation": AUGMENTATIONS,
     "strategy": STRATEGIES,
     "mixed_precision": MIXED_PRECISIONS,
+    "delegate": tuple(DELEGATES),
 }
 
 
@@ -106,6 +109,7 @@ class RunConfig:
             object.__setattr__(self, "benchmark_model", os.path.abspath(self.benchmark_model))
         if self.latency_table and self.latency == "measure":
             raise DaquError("`latency_table` has no effect if `latency` is measure: leave one of them out.")
+        kind_of(self.device)
         spaces.get(self.space)
         targets.get(self.target)
         if not math.isfinite(self.budget_minutes) or self.budget_minutes < LEAST_BUDGET_MINUTES:
@@ -113,7 +117,7 @@ class RunConfig:
                 f"`budget_minutes` must be at least {LEAST_BUDGET_MINUTES:g}, but received {self.budget_minutes:g}: training, "
                 "search and export need that much to do anything."
             )
-        for name, least in (("finalists", 1), ("max_trials", 20), ("batch_size", 2), ("workers", 0)):
+        for name, least in (("finalists", 1), ("max_trials", 20), ("batch_size", 2), ("workers", 0), ("threads", 1)):
             if getattr(self, name) < least:
                 raise DaquError(f"`{name}` must be at least {least}, but received {getattr(self, name)}.")
         check_seed(self.seed)

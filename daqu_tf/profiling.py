@@ -12,7 +12,7 @@ import hashlib
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -101,8 +101,8 @@ def profile(
     with tempfile.TemporaryDirectory(prefix="daqu_") as folder:
         bench = _Bench(device, store, settings, pathlib.Path(folder), on_progress)
         blocks = every_block(space, storage)
-        graphs = {f"the block `{key}`": block_graph.of_block(space, block, storage) for key, block in blocks.items()}
-        hashes = bench.place(graphs)
+        named = ((f"the block `{key}`", block_graph.of_block(space, block, storage)) for key, block in blocks.items())
+        hashes = bench.place(named)
         times = bench.time("blocks", hashes)
         blocks_us = {key: float(np.median(times[sha256])) for key, sha256 in zip(blocks, hashes)}
         table = LatencyTable(space.name, runtime, bench.identity, blocks_us, _NO_CORRECTION)
@@ -203,10 +203,10 @@ class _Bench:
         self.identity, self.rng, self.timed = device.identity(), np.random.default_rng(settings.seed), 0
         self.names: dict[str, str] = {}  # By hash: what messages call the file.
 
-    def place(self, graphs: Mapping[str, Graph]) -> list[str]:
-        """Writes the files of graphs by name; returns their hashes."""
+    def place(self, graphs: Iterable[tuple[str, Graph]]) -> list[str]:
+        """Writes the files of graphs with their names; returns the hashes."""
         hashes = []
-        for name, graph in graphs.items():
+        for name, graph in graphs:
             data = tflite_file.write(graph)
             hashes.append(hashlib.sha256(data).hexdigest())
             self.names[hashes[-1]] = name
@@ -215,8 +215,8 @@ class _Bench:
 
     def time_subnets(self, space: SearchSpace, storage: Storage, genomes: np.ndarray) -> np.ndarray:
         """Microseconds (n, repeats) of genomes (n, genes)."""
-        subnets = {f"the subnet {subnet}": subnet for subnet in map(space.from_genome, genomes)}
-        hashes = self.place({name: block_graph.of_subnet(space, subnet, storage) for name, subnet in subnets.items()})
+        subnets = map(space.from_genome, genomes)
+        hashes = self.place((f"the subnet {subnet}", block_graph.of_subnet(space, subnet, storage)) for subnet in subnets)
         times = self.time("subnets", hashes)
         return np.array([times[sha256][: self.settings.repeats] for sha256 in hashes])
 

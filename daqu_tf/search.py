@@ -86,7 +86,8 @@ class Candidates:
         if isinstance(self._latency, LatencyTable):
             return self._latency.predict(self.space, subnet)
         try:
-            return self._latency.measure(path).median_us
+            (latency,) = self._latency.measure_many([path], repeats=1, retries=1)
+            return latency.median_us
         except (DeviceLostError, DeviceSetupError) as error:
             raise SearchStoppedError(f"The search stopped, and goes on with the same command: {error}") from error
 
