@@ -259,7 +259,7 @@ class _Bench:
     def _is_unsteady(self, times_us: Sequence[float]) -> bool:
         # Twice the median deviation, which of two times is their difference, and of more does not mind a lone one.
         deviation = np.median(np.abs(times_us - np.median(times_us)))
-        return 2 * deviation > self.settings.unsteady * np.median(times_us)
+        return bool(2 * deviation > self.settings.unsteady * np.median(times_us))
 
     def evidence(self, hashes: Sequence[str], began: float) -> dict:
         """What is to be known of how the blocks were measured."""
