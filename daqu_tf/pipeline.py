@@ -40,7 +40,8 @@ LEAST_TRIALS = 12
 LEAST_FINE_TUNING_SECONDS = 3.0
 MAX_ACCURACY_LOSS = 0.08  # Members of the front that lie further below its best are not worth fine-tuning.
 SEARCH_IMAGES = 6000
-TABLE = "latency_table.json"
+FRONT_A_FINALIST = 6  # Members of the front that are scored again, for each finalist.
+TABLE, DEVICE = "latency_table.json", "device.json"
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
 
 
@@ -56,6 +57,12 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
         DaquError: Something that the user can mend; whatever stood in the folder is still whole.
     """
     daqu_tf.check_keras()
+    if "KERASTUNER_ORACLE_IP" in os.environ:
+        from daqu_tf import search_workers
+        from daqu_tf.distributed_tuner import is_worker
+
+        if is_worker():
+            return search_workers.work(config.folder)
     output.check(config, overwrite)
     # All that the settings can be wrong about comes before anything in the folder is touched.
     dataset = data.load(config.dataset, config.seed)
@@ -76,7 +83,9 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
         progress = Progress()
         device = None
         if _needs_device(config, last_stage, strategy, bool(changed)):
-            device = _connect(config, space, table, progress)
+            device = connect_device(config, progress)
+            if table:
+                table.check(space, targets.get(config.target).storage, device.identity())
             changed = changed or _check_device(config, device, overwrite)
         if changed:
             output.clear(config.folder)
@@ -126,16 +135,14 @@ def _needs_device(config: RunConfig, last_stage: str, strategy, is_new: bool) ->
     return is_new or not (config.folder / product).exists()
 
 
-def _connect(config: RunConfig, space: SearchSpace, table: LatencyTable | None, progress: Progress) -> Device:
+def connect_device(config: RunConfig, progress: Progress) -> Device:
     """What times files; one that is lost is waited for.
 
     Raises:
-        DaquError: It does not answer, its runtime does not run the target's files, or the table is of another device.
+        DaquError: It does not answer, or its runtime does not run the target's files.
     """
     device = connect_with(**config.how_to_time, patience=Patience(notify=progress.warn))
-    target = targets.for_device(device.identity(), config.target)
-    if table:
-        table.check(space, target.storage, device.identity())
+    targets.for_device(device.identity(), config.target)
     return device
 
 
@@ -280,7 +287,9 @@ class _Job:
         self.supernet.load_arrays(output.read_arrays(self.folder / "supernet.npz"))
         folder = self.folder / "search"
         latency = self.table or self.device
-        candidates = Candidates(self.supernet, self.scorer, self.dataset, self.target, folder, SEARCH_IMAGES, latency)
+        candidates = Candidates(
+            self.supernet, self.scorer, self.dataset, self.target, folder, SEARCH_IMAGES, latency, self.config.constraints
+        )
         end = self.clock.elapsed() + SEARCH_SHARE * self.left(self.config.finalists)
 
         def on_progress(tuner, trial) -> None:
@@ -294,15 +303,33 @@ class _Job:
             return self.clock.elapsed() > end and len(tuner.oracle.end_order) >= LEAST_TRIALS
 
         tuner = make_tuner(candidates, self.config.max_trials, self.config.seed, on_progress, time_is_up)
-        tuner.search()
+        if not self.table:
+            atomic.write_json(folder / DEVICE, self.device.identity())
+        self._run_trials(tuner, candidates)
         front = tuner.pareto_trials()
         if not front:
             raise DaquError(f"No subnet could be scored: the reasons are in {folder / 'trials.jsonl'}.")
-        ended = tuner.oracle.get_best_trials(len(tuner.oracle.end_order))
-        chosen = candidates.choose(ended, self.affordable(), MAX_ACCURACY_LOSS)
+        count = self.affordable()
+        best = tuner.oracle.get_best_trials(max(count, min(len(front), FRONT_A_FINALIST * count)))
+        chosen = candidates.choose(best, count, MAX_ACCURACY_LOSS)
         names = {f"m{number:02d}": finalist for number, finalist in enumerate(chosen)}
         atomic.write_json(self.folder / "finalists.json", names)
         self.progress.end(f"{len(tuner.oracle.end_order)} trials, {len(front)} on the front, {len(names)} finalists")
+
+    def _run_trials(self, tuner, candidates) -> None:
+        """In this process, in workers that it starts, or in workers that come to it from anywhere."""
+        from daqu_tf import search_workers
+        from daqu_tf.chief import exposure
+        from daqu_tf.distributed_tuner import chief_address, is_chief
+
+        if is_chief():
+            if warning := exposure(chief_address()):
+                self.progress.warn(warning)
+            tuner.search()
+        elif self.config.workers > 1:
+            search_workers.search(tuner, self.folder, self.config.workers, candidates.turns)
+        else:
+            tuner.search()
 
     def left(self, models: int) -> float:
         """Seconds until as many models must be timed."""
@@ -311,7 +338,7 @@ class _Job:
 
     @property
     def workers(self) -> int:
-        """Processes that fine-tune at once."""
+        """Processes that work at once."""
         return self.config.workers or len(os.sched_getaffinity(0))
 
     @property
@@ -320,8 +347,10 @@ class _Job:
         return OVERHEAD_SECONDS + len(self.dataset.x_train) * OVERHEAD_SECONDS_AN_IMAGE
 
     def affordable(self) -> int:
-        """How many finalists the time left allows, at least one and at most those asked for."""
+        """How many finalists the time left allows, at least one and at most those asked for; with epochs, it need not be enough."""
         wanted = self.config.finalists
+        if self.config.finetune_epochs:
+            return wanted
         rounds = self.left(wanted) / (self.overhead + LEAST_FINE_TUNING_SECONDS)
         return max(1, min(wanted, int(rounds * self.workers)))
 

@@ -62,7 +62,7 @@ def test_a_device_that_is_lost_or_broken_stops_the_search_which_goes_on_later(di
     with pytest.raises(SearchStoppedError, match=f"goes on with the same command: {fault}"):
         digits_search.tuner(name, Failing({3: fault}), 5).search()
     again = digits_search.tuner(name, Failing(), 5)
-    assert states(again) == {"COMPLETED": 2}
+    assert states(again) == {"COMPLETED": 2, "RUNNING": 1}
     again.search()
     assert states(again) == {"COMPLETED": 5}
     steady = digits_search.tuner(f"{name}_steady", Failing(), 5)
