@@ -51,7 +51,8 @@ def from_here(path: str | os.PathLike) -> str:
 
 def _line(tool: str, flags: Mapping[str, Any]) -> str:
     """For a shell: the console script and its flags, without those that are None, False, 0 or empty."""
-    return shlex.join([f"daqu-{tool}", *(_flag(name, value) for name, value in flags.items() if value)])
+    each = [(name, one) for name, value in flags.items() for one in (value if isinstance(value, list) else [value])]
+    return shlex.join([f"daqu-{tool}", *(_flag(name, value) for name, value in each if value)])
 
 
 def _flag(name: str, value: Any) -> str:

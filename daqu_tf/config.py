@@ -4,9 +4,13 @@ import dataclasses
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from daqu_tf import spaces, targets
+from daqu_tf.constraints import Constraint, parse
+from daqu_tf.devices import kind_of
+from daqu_tf.devices.benchmark_model import DELEGATES
 from daqu_tf.errors import DaquError
 from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS, check_seed
 
@@ -26,6 +30,7 @@ CHOICES = {
     "augmentation": AUGMENTATIONS,
     "strategy": STRATEGIES,
     "mixed_precision": MIXED_PRECISIONS,
+    "delegate": tuple(DELEGATES),
 }
 
 
@@ -40,12 +45,14 @@ class RunConfig:
         target: The name of a target.
         budget_minutes: Wall-clock minutes for everything: the job divides them itself.
         finalists: How many front members are fine-tuned and exported, at most.
+        constraint: What every network must meet, as `latency_us<=2000`; any number of them.
         max_trials: The most subnets scored in the search, whatever time is left.
         batch_size: Images a training step.
         learning_rate: The peak, of AdamW, in the supernet's training; fine-tuning has 0.4 of it.
         warmup: How the architectures are first trained in full precision: `gap_aware`, `sandwich`, or `none`.
         precision_transfer: How widths open: `progressive`, `all_at_once`, or `none`, which trains the highest alone.
         epochs: Of the supernet; 0 gives it a share of the minutes instead.
+        finetune_epochs: Of each finalist's fine-tuning, beside the budget; 0 gives it a share of the minutes instead.
         schedule: A `.json` file with a whole `Schedule`, which takes the place of the settings of training.
         augmentation: Of training images: one of `AUGMENTATIONS`.
         strategy: Where the supernet trains: one of `STRATEGIES`.
@@ -62,7 +69,8 @@ class RunConfig:
         latency: Where the search has latencies from: `table`, a latency table, `measure`, the device itself, or `auto`, the table
             where one is given. What is exported is measured in any case.
         latency_table: The `.json` file of the table; without one, `table` makes it, in the minutes of the budget.
-        workers: Processes that fine-tune at once, of one thread each; 0 takes one per core.
+        workers: Processes that score subnets, and then fine-tune, at once, of one thread each; 0 scores in this one, and fine-tunes
+            in one per core.
         seed: Of everything random.
 
     Raises:
@@ -75,12 +83,14 @@ class RunConfig:
     target: str = "litert_cpu"
     budget_minutes: float = 60.0
     finalists: int = 8
+    constraint: Sequence[str] = ()
     max_trials: int = 400
     batch_size: int = 64
     learning_rate: float = 1e-2
     warmup: str = "gap_aware"
     precision_transfer: str = "progressive"
     epochs: float = 0.0
+    finetune_epochs: float = 0.0
     schedule: str = ""
     augmentation: str = "auto"
     strategy: str = "auto"
@@ -106,6 +116,11 @@ class RunConfig:
             object.__setattr__(self, "benchmark_model", os.path.abspath(self.benchmark_model))
         if self.latency_table and self.latency == "measure":
             raise DaquError("`latency_table` has no effect if `latency` is measure: leave one of them out.")
+        kind_of(self.device)
+        object.__setattr__(self, "constraint", list(self.constraint or ()))  # As it comes back from JSON.
+        for one in self.constraints:
+            if one.metric not in targets.METRICS:
+                raise DaquError(f"`constraint` must name one of {', '.join(targets.METRICS)}, but received {one.metric!r}.")
         spaces.get(self.space)
         targets.get(self.target)
         if not math.isfinite(self.budget_minutes) or self.budget_minutes < LEAST_BUDGET_MINUTES:
@@ -113,17 +128,23 @@ class RunConfig:
                 f"`budget_minutes` must be at least {LEAST_BUDGET_MINUTES:g}, but received {self.budget_minutes:g}: training, "
                 "search and export need that much to do anything."
             )
-        for name, least in (("finalists", 1), ("max_trials", 20), ("batch_size", 2), ("workers", 0)):
+        for name, least in (("finalists", 1), ("max_trials", 20), ("batch_size", 2), ("workers", 0), ("threads", 1)):
             if getattr(self, name) < least:
                 raise DaquError(f"`{name}` must be at least {least}, but received {getattr(self, name)}.")
         check_seed(self.seed)
         if not 0 < self.learning_rate <= 1:
             raise DaquError(f"`learning_rate` must be in (0, 1], but received {self.learning_rate}.")
-        if not 0 <= self.epochs < math.inf:
-            raise DaquError(f"`epochs` must be above 0, or 0 to train by minutes, but received {self.epochs:g}.")
+        for name in ("epochs", "finetune_epochs"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise DaquError(f"`{name}` must be above 0, or 0 to train by minutes, but received {getattr(self, name):g}.")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {getattr(self, name)!r}.")
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What the texts of `constraint` say."""
+        return parse(self.constraint)
 
     @property
     def how_to_train(self) -> dict[str, Any]:

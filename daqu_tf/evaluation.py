@@ -10,7 +10,7 @@ import tensorflow as tf
 from daqu_tf.space import Subnet
 from daqu_tf.supernet import Network
 
-RECALIBRATION_IMAGES = 1024
+RECALIBRATION_IMAGES, MOST_RECALIBRATION_IMAGES = 1024, 8192
 RECALIBRATION_BATCH = 256
 SCORING_BATCH = 500
 
@@ -26,10 +26,17 @@ class Scorer:
     def __init__(self, network: Network, x_train: np.ndarray):
         self._network = network
         self._scores: dict[tuple, float] = {}
-        images = x_train[:RECALIBRATION_IMAGES]
+        self._images = x_train[:MOST_RECALIBRATION_IMAGES]
+        self._batches = self._cut(x_train[:RECALIBRATION_IMAGES])
+
+    @functools.cached_property
+    def _all_batches(self) -> list[tf.Tensor]:
+        return self._cut(self._images)
+
+    def _cut(self, images: np.ndarray) -> list[tf.Tensor]:
         size = min(RECALIBRATION_BATCH, len(images))
         # Whole batches only: a short one would weigh as much as the others.
-        self._batches = [tf.constant(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
+        return [tf.constant(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
 
     @functools.cached_property
     def _recalibrate_on(self):
@@ -40,9 +47,13 @@ class Scorer:
         shape = [None, *self._network.space.input_shape]
         return tf.function(lambda x: self._network(x), input_signature=[tf.TensorSpec(shape)], autograph=False)
 
-    def recalibrate(self) -> None:
-        """Replaces the statistics by the mean over the recalibration batches."""
-        for number, images in enumerate(self._batches, 1):
+    def recalibrate(self, thoroughly: bool = False) -> None:
+        """Replaces the statistics by the mean over the recalibration batches.
+
+        Args:
+            thoroughly: Over eight times as many, where there are so many.
+        """
+        for number, images in enumerate(self._all_batches if thoroughly else self._batches, 1):
             self._recalibrate_on(images, tf.constant(1.0 / number))
 
     def evaluate(self, subnets: Sequence[Subnet], x: np.ndarray, y: np.ndarray) -> list[float]:

@@ -4,16 +4,14 @@ The pipeline starts it as `python -m daqu_tf.finalist FOLDER NAME SECONDS PARENT
 """
 
 import dataclasses
-import os
 import pathlib
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import daqu_tf
 from daqu_tf import atomic, data, output, targets
+from daqu_tf.child_processes import die_with, start
 from daqu_tf.errors import DaquError
 
 OVERHEAD_SECONDS = 15.0  # Start and traces of one finalist; loading and scoring take their time by image.
@@ -65,15 +63,9 @@ class FinalistProcesses:
             yield len(names) - len(waiting) - len(self._running)
 
     def _start(self, name: str, seconds: float) -> subprocess.Popen:
-        package = pathlib.Path(daqu_tf.__file__).parent.parent
-        paths = [str(package), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, paths)), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "daqu_tf.finalist", str(self._folder), name, f"{seconds:.1f}", str(os.getpid())]
-        with (self._folder / "finalists" / f"{name}.log").open("wb") as log:
-            # Not where the user stands: a checkout there would be imported instead of what is installed.
-            return subprocess.Popen(
-                command, cwd=self._folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-            )
+        log = self._folder / "finalists" / f"{name}.log"
+        log.unlink(missing_ok=True)
+        return start("finalist", [str(self._folder), name, f"{seconds:.1f}"], self._folder, log)
 
     def _check(self, name: str, status: int) -> None:
         if status:
@@ -97,7 +89,10 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     subnet = space.subnet(finalists[name]["values"])
     arrays = output.read_arrays(folder / "supernet.npz")
     seed = config.seed + 1 + list(finalists).index(name)
-    how = FineTuning(**config.how_to_fine_tune | {"seconds": max(seconds, 1.0), "seed": seed})
+    length = {"seconds": max(seconds, 1.0)}
+    if config.finetune_epochs:
+        length = {"steps": max(1, round(config.finetune_epochs * len(dataset.x_train) / config.batch_size))}
+    how = FineTuning(**config.how_to_fine_tune | length | {"seed": seed})
     network, steps = FineTuner(space, arrays, dataset, how).tune(subnet)
     round_biases(network)
     output.write_arrays(folder / "finalists" / f"{name}.npz", network.arrays())
@@ -110,17 +105,6 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     atomic.write_json(folder / "finalists" / f"{name}.json", manifest)
 
 
-def _die_with(parent: int) -> None:
-    """Ends this process when the one that started it is gone, however it went."""
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 if __name__ == "__main__":
-    _die_with(int(sys.argv[4]))
+    die_with(int(sys.argv[4]))
     finish(pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))

@@ -13,7 +13,7 @@ from typing import Any
 from daqu_tf import atomic
 from daqu_tf.errors import DaquError
 
-FORMAT = 1
+FORMAT = 2  # 1 had no line for a trial that starts.
 
 
 def _line(value: Any) -> bytes:
@@ -29,6 +29,18 @@ def _difference(old: Any, new: Any, name: str = "") -> str:
     return f"`{name}` is {json.dumps(old)} there and {json.dumps(new)} here"
 
 
+def header(path: str | os.PathLike) -> dict[str, Any]:
+    """Format, identity and notes of a journal, as far as there is one; it may be in use."""
+    if not os.path.exists(path):
+        return {}
+    with open(path, "rb") as file:
+        try:
+            found = json.loads(file.readline())
+        except ValueError:
+            return {}
+    return found if isinstance(found, dict) else {}
+
+
 class Journal:
     """Records on disk, in the order they were appended.
 
@@ -37,14 +49,15 @@ class Journal:
     Args:
         path: The file; its directory must exist.
         identity: What the records belong to, as JSON. A file with another identity is refused.
+        notes: What else is written when the file is made, for `header`.
 
     Raises:
         DaquError: The file is no journal, is damaged, or is of another format or identity.
     """
 
-    def __init__(self, path: str | os.PathLike, identity: Mapping[str, Any]):
+    def __init__(self, path: str | os.PathLike, identity: Mapping[str, Any], notes: Mapping[str, Any] | None = None):
         self.path = pathlib.Path(path)
-        header = json.loads(_line({"format": FORMAT, "identity": identity}))
+        header = json.loads(_line({"format": FORMAT, "identity": identity, "notes": notes}))
         if not self.path.exists() or not self.path.stat().st_size:
             atomic.write_bytes(self.path, _line(header))
         data = self.path.read_bytes()
@@ -57,7 +70,7 @@ class Journal:
             raise DaquError(f"{self.path} is not a journal: name another directory.")
         if found["format"] != FORMAT:
             raise DaquError(f"{self.path} has format {found['format']}, but this version reads {FORMAT}: start in a new directory.")
-        if found != header:
+        if found["identity"] != header["identity"]:
             difference = _difference(found["identity"], header["identity"])
             raise DaquError(f"{self.path} is of another search: {difference}; start in a new directory.")
 
@@ -77,11 +90,13 @@ class Journal:
             lines = file.read(self._end).splitlines()
         return [self._parsed(line, number) for number, line in enumerate(lines[1:], 2)]
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Writes one record; it is on disk when this returns.
+    def append(self, record: Mapping[str, Any], durable: bool = True) -> None:
+        """Writes one record, which a kill of this process cannot undo.
 
         Args:
             record: JSON, finite numbers only.
+            durable: Whether to wait until it is on disk, where a crash of the machine cannot undo it either; all earlier
+                records are on disk then too.
 
         Raises:
             DaquError: Another process has written to the file, or removed it, since this one opened it.
@@ -94,5 +109,6 @@ class Journal:
             file.seek(self._end)
             file.write(line)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         self._end = self._size = self._end + len(line)

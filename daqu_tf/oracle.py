@@ -1,69 +1,38 @@
 """A KerasTuner oracle that searches for a Pareto front, and keeps its trials in one append-only file."""
 
-import functools
-import math
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras_tuner
 import numpy as np
-from keras_tuner.engine.metrics_tracking import infer_metric_direction
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf import pareto
+from daqu_tf.alphabet import Conditions, alphabet_of
+from daqu_tf.constraints import Constraint, parse, total_violation
 from daqu_tf.errors import DaquError
-from daqu_tf.evolution import Alphabet, Evolution
-from daqu_tf.journal import Journal
+from daqu_tf.journaled_oracle import LEASE_SECONDS, JournaledOracle, SearchFailedError
+from daqu_tf.objectives import objective_point
+from daqu_tf.outlook import Goal
+from daqu_tf.predictor import Costs
+from daqu_tf.surrogate_search import SurrogateSearch
+
+__all__ = ["ParetoOracle", "SearchFailedError", "best_trials", "metrics_of", "objective_point"]
 
 
-class SearchFailedError(DaquError, RuntimeError):
-    """Too many trials failed in a row; KerasTuner's contract is a `RuntimeError`."""
+def metrics_of(trial: Trial) -> dict[str, float]:
+    """What the trial reported last, by name."""
+    last = {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
+    return {name: float(value) for name, value in last.items() if value is not None}
 
 
-def _synchronized(method: Callable) -> Callable:
-    """`keras_tuner.synchronized`, whose lock an exception would hold for ever: it is raised after the release."""
-
-    @functools.wraps(method)
-    def outcome(*args, **kwargs):
-        try:
-            return method(*args, **kwargs), None
-        except BaseException as error:
-            return None, error
-
-    locked = keras_tuner.synchronized(outcome)
-
-    @functools.wraps(method)
-    def wrapper(*args, **kwargs):
-        result, error = locked(*args, **kwargs)
-        if error is not None:
-            raise error
-        return result
-
-    return wrapper
-
-
-@functools.cache
-def _direction(name: str) -> str:
-    return infer_metric_direction(name) or "min"
-
-
-def objective_point(trial: Trial, objectives: Sequence[keras_tuner.Objective]) -> np.ndarray:
-    """What the trial reported last for each objective, all to be minimised.
-
-    Returns:
-        (m,) values in the metrics' units, negated where the direction is `max`; NaN where nothing was reported.
-    """
-    values = [
-        trial.metrics.get_last_value(objective.name) if trial.metrics.exists(objective.name) else None for objective in objectives
-    ]
-    signs = [-1.0 if objective.direction == "max" else 1.0 for objective in objectives]
-    return np.array([math.nan if value is None else sign * value for value, sign in zip(values, signs)])
-
-
-def best_trials(trials: Sequence[Trial], objectives: Sequence[keras_tuner.Objective], at_least: int | None = None) -> list[Trial]:
-    """Completed trials front by front, each front by falling crowding distance.
+def best_trials(
+    trials: Sequence[Trial],
+    objectives: Sequence[keras_tuner.Objective],
+    at_least: int | None = None,
+    constraints: Sequence[Constraint] = (),
+) -> list[Trial]:
+    """Completed trials front by front, each front by falling crowding distance; what misses a constraint comes after all else.
 
     The first one is the best by the first objective, ties going to the next objectives, then to the order of `trials`.
 
@@ -71,8 +40,12 @@ def best_trials(trials: Sequence[Trial], objectives: Sequence[keras_tuner.Object
         trials: Trials of any status.
         objectives: What to rank by.
         at_least: Stop after the front that reaches this many; None stops after the first, the Pareto front.
+        constraints: The trials that miss them stand behind the others, one by one, those that miss them by least first; the first
+            of them is the front if no trial meets them.
     """
-    left = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
+    completed = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
+    missed = [total_violation(constraints, metrics_of(trial)) if constraints else 0.0 for trial in completed]
+    left = [trial for trial, violation in zip(completed, missed) if violation == 0]
     points = np.array([objective_point(trial, objectives) for trial in left]).reshape(len(left), len(objectives))
     order: list[Trial] = []
     while left and (not order or len(order) < (at_least or 0)):
@@ -81,20 +54,8 @@ def best_trials(trials: Sequence[Trial], objectives: Sequence[keras_tuner.Object
         keys = (*points[front].T[::-1], -pareto.crowding_distance(points[front]))
         order += [left[index] for index in front[np.lexsort(keys)]]
         left, points = [left[index] for index in np.flatnonzero(~mask)], points[~mask]
-    return order
-
-
-def _alphabet(hyperparameters: keras_tuner.HyperParameters | None) -> Alphabet:
-    if hyperparameters is None or not hyperparameters.space:
-        raise DaquError("`hyperparameters` must hold the whole search space, but received none: register every Choice in it.")
-    for parameter in hyperparameters.space:
-        kind = type(parameter).__name__
-        if kind != "Choice" or parameter.conditions:
-            kind = f"a conditional {kind}" if parameter.conditions else kind
-            raise DaquError(
-                f"`{parameter.name}` must be an unconditional Choice, but received {kind}: list its values in a Choice."
-            )
-    return Alphabet({parameter.name: tuple(parameter.values) for parameter in hyperparameters.space})
+    behind = [completed[index] for index in np.argsort(missed, kind="stable") if missed[index] > 0]
+    return order + behind[: max((at_least or 1) - len(order), 0)]
 
 
 def _check_objectives(objective: Any) -> None:
@@ -105,30 +66,37 @@ def _check_objectives(objective: Any) -> None:
         raise DaquError(f"`objective` must name each metric once, but received {names}.")
 
 
-class ParetoOracle(keras_tuner.Oracle):
-    """Searches for the Pareto front of several objectives by steady-state NSGA-II.
+class ParetoOracle(JournaledOracle):
+    """Searches for the Pareto front of several objectives by surrogate-assisted evolution.
 
-    First the given design runs, then random subnets, then children of the best ones. No subnet runs twice. What trial i
-    runs depends on `seed`, i and the trials that were created and ended before it, on nothing else: a search that was
-    killed goes on as if it had not been when it is started again, and loses only the trials that were running.
-
-    Every ended trial is one line of `trials.jsonl` in the project directory. KerasTuner's own `oracle.json` and
-    `trial.json`, whose cost grows with the number of trials, are not written.
+    First the given design runs, then random subnets, then what a predictor expects to widen the front most (`surrogate_search`). No
+    subnet runs twice. What trial i runs depends on `seed`, i and the trials that were created and ended before it, on nothing else:
+    a search that was killed goes on as if it had not been when it is started again. How trials are kept, and given to workers, is
+    `JournaledOracle`'s.
 
     Args:
         objective: What to rank by; a trial's weighted or summed score plays no part.
         max_trials: How many trials to run at most; None runs until the space is exhausted.
-        hyperparameters: The search space, every one an unconditional `Choice`.
+        hyperparameters: The search space, of any kinds, conditional or not, but with every name once; None where a tuner finds it
+            out by building a model. Of a number with more than 64 values 65 are searched, evenly on its own scale.
         seed: Of everything random.
         initial_design: Values to run first, in this order; after `canonicalise`, equal ones run once.
-        initial_random: How many random subnets follow before evolution starts.
+        initial_random: How many random subnets follow before anything is predicted.
         canonicalise: Maps values to those of the equal network that stands for all its equals; it may leave out what
             changes nothing. Trials run and record these values.
         sample: Draws the values of a random subnet; None draws every choice uniformly.
         identity: What else must not change between a search and its continuation, as JSON (the target, the data).
-        population: How many of the best trials are parents.
+        conditions: By name, (parent, values): the hyperparameter acts only where every parent acts and has one of those values, and
+            is left out elsewhere. For those that are not registered under conditions, which KerasTuner is slow to send to workers.
+        costs: Values of many subnets, as a list, to arrays of what is known of them before they run, by name. An objective among
+            them is predicted only as far as trials measure something else; the others help to predict.
+        constraints: As `latency_us<=2000`, on metrics that trials report. What misses one by its costs never runs.
         max_retries_per_trial: How often a trial that crashed or returned NaN is run again.
         max_consecutive_failed_trials: How many failed trials in a row end the search.
+        lease_seconds: How long a worker may be silent before its trial is given to another.
+        allow_new_entries: Whether a model may ask for hyperparameters that are not among `hyperparameters`; by default where there
+            are none.
+        tune_new_entries: Whether those are searched, which has to begin before the first trial, or keep their defaults; likewise.
 
     Raises:
         DaquError: An argument cannot be used (the message says which), or `max_trials` is less than the first design.
@@ -138,228 +106,88 @@ class ParetoOracle(keras_tuner.Oracle):
         self,
         objective: list[keras_tuner.Objective],
         max_trials: int | None,
-        hyperparameters: keras_tuner.HyperParameters,
+        hyperparameters: keras_tuner.HyperParameters | None = None,
         seed: int = 0,
         initial_design: Sequence[Mapping[str, Any]] = (),
         initial_random: int = 16,
         canonicalise: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         sample: Callable[[np.random.Generator], Mapping[str, Any]] | None = None,
         identity: Mapping[str, Any] | None = None,
-        population: int = 24,
+        conditions: Mapping[str, Conditions] | None = None,
+        costs: Costs | None = None,
+        constraints: Sequence[str | Constraint] = (),
         max_retries_per_trial: int = 0,
         max_consecutive_failed_trials: int = 3,
+        lease_seconds: float = LEASE_SECONDS,
+        allow_new_entries: bool | None = None,
+        tune_new_entries: bool | None = None,
     ):
         _check_objectives(objective)
-        self._alphabet = _alphabet(hyperparameters)
+        is_partial = hyperparameters is None
+        self.constraints = parse(constraints)
         super().__init__(
             objective=objective,
             max_trials=max_trials,
             hyperparameters=hyperparameters,
-            allow_new_entries=False,
-            tune_new_entries=False,
+            allow_new_entries=is_partial if allow_new_entries is None else allow_new_entries,
+            tune_new_entries=is_partial if tune_new_entries is None else tune_new_entries,
             seed=seed,
             max_retries_per_trial=max_retries_per_trial,
             max_consecutive_failed_trials=max_consecutive_failed_trials,
+            lease_seconds=lease_seconds,
         )
         if not isinstance(seed, int) or seed < 0:
             raise DaquError(f"`seed` must be an integer of at least 0, but received {seed!r}.")
         self.seed = seed  # KerasTuner takes 0 for "none given" and draws one.
-        self.verbose = 0  # At 1, KerasTuner prints every hyperparameter and sorts all trials, twice a trial.
         self._identity = dict(identity or {})
-        self._evolution = Evolution(
-            self._alphabet, initial_design, initial_random, canonicalise, sample, population_size=population
-        )
-        first = self._evolution.first
-        if max_trials is not None and max_trials < first:
-            raise DaquError(
-                f"`max_trials` must be at least {first}, the first design ({first - initial_random} given, "
-                f"{initial_random} random), but received {max_trials}: raise it, or lower `initial_random`."
-            )
-        self._lost_ids: list[str] = []  # Of trials that were running when another search was killed.
-        self._started: dict[str, float] = {}
-        self._journal: Journal | None = None
+        self._conditions = dict(conditions or {})
+        goal = Goal(tuple((one.name, one.direction) for one in objective), self.constraints)
+        rest = (goal, initial_design, initial_random, canonicalise, sample, costs, seed)
+        self._make_search = lambda alphabet: SurrogateSearch(alphabet, *rest)
+        self._initial_random = initial_random
+        if hyperparameters is not None:
+            self.prepare()
 
-    @property
-    def objectives(self) -> list[keras_tuner.Objective]:
-        """What trials are ranked by, in the order given."""
-        return self.objective.objectives
+    def prepare(self) -> None:
+        """Makes the search, of the space as it is known now.
+
+        Raises:
+            DaquError: The space or the first design cannot be used.
+        """
+        self._alphabet = alphabet_of(self.hyperparameters, self._conditions)
+        self._search = self._make_search(self._alphabet)
+        first, drawn = self._search.first, self._initial_random
+        if self.max_trials is not None and self.max_trials < first:
+            raise DaquError(
+                f"`max_trials` must be at least {first}, the first design ({first - drawn} given, {drawn} random), but received "
+                f"{self.max_trials}: raise it, or lower `initial_random`."
+            )
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The values of a trial to come, as KerasTuner asks for them; `STOPPED` when nothing untried is left."""
-        values = self._evolution.propose(np.random.default_rng((self.seed, int(trial_id))))
+        values = self._search.propose(np.random.default_rng((self.seed, int(trial_id))))
         if values is None:
             return {"status": TrialStatus.STOPPED}
         return {"status": TrialStatus.RUNNING, "values": values}
 
-    # A trial's life.
+    def identity(self) -> dict[str, Any]:
+        """What must not change between a search and its continuation, as JSON."""
+        return {"space": self._alphabet.choices, **super().identity(), **self._identity}
 
-    @_synchronized
-    def create_trial(self, tuner_id: str) -> Trial:
-        """The next trial to run, one to run again first; its status is `STOPPED` when the search is over."""
-        self.reload()
-        if tuner_id in self.ongoing_trials:
-            return self.ongoing_trials[tuner_id]
-        self.tuner_ids.add(tuner_id)
-        trial = self._again() if self._retry_queue else self._new_trial()
-        if trial.status == TrialStatus.STOPPED:
-            self.tuner_ids.remove(tuner_id)
-            return trial
-        self._started[trial.trial_id] = time.monotonic()
-        self.ongoing_trials[tuner_id] = trial
-        self._display.on_trial_begin(trial)
-        return trial
+    def note_begun(self, values: dict[str, Any]) -> None:
+        """Excludes them from what is proposed from now on."""
+        self._search.tried(values)
 
-    def _again(self) -> Trial:
-        old = self.trials[self._retry_queue.pop()]
-        # Nothing of the failed run stays: KerasTuner would average its NaN into the next one's metrics.
-        trial = self._trial(old.trial_id, old.hyperparameters.values, TrialStatus.RUNNING)
-        self.trials[trial.trial_id] = trial
-        return trial
-
-    def _new_trial(self) -> Trial:
-        trial_id = self._lost_ids[0] if self._lost_ids else f"{len(self.trials):04d}"
-        full = self.max_trials is not None and len(self.trials) >= self.max_trials
-        response = {"status": TrialStatus.STOPPED} if full else self.populate_space(trial_id)
-        trial = self._trial(trial_id, response.get("values", {}), response["status"])
-        if trial.status == TrialStatus.RUNNING:
-            self._lost_ids = self._lost_ids[1:]
-            self._add(trial)
-        return trial
-
-    def _trial(self, trial_id: str, values: dict[str, Any], status: str) -> Trial:
-        # HyperParameters.copy() rebuilds every hyperparameter, which takes 10 ms for 100 of them; one never changes.
-        hyperparameters = keras_tuner.HyperParameters()
-        hyperparameters._hps.update({name: list(same) for name, same in self.hyperparameters._hps.items()})
-        hyperparameters._space = list(self.hyperparameters.space)
-        hyperparameters.values = dict(values)
-        return Trial(hyperparameters, trial_id, status)
-
-    def _add(self, trial: Trial) -> None:
-        self.trials[trial.trial_id] = trial
-        self.start_order.append(trial.trial_id)
-        self._evolution.tried(trial.hyperparameters.values)
-
-    @_synchronized
-    def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Trial:
-        """Takes in what a running trial measured; every objective must be among `metrics`."""
-        directions = {objective.name: objective.direction for objective in self.objectives}
-        tracker = self.trials[trial_id].metrics
-        for name in metrics:
-            if not tracker.exists(name):
-                tracker.register(name, directions.get(name) or _direction(name))
-        return super().update_trial(trial_id, metrics, step)
-
-    def score_trial(self, trial: Trial) -> None:
-        """Sets KerasTuner's score, the plain sum of the objectives; it ranks nothing here."""
-        trial.score = float(objective_point(trial, self.objectives).sum())
-
-    @_synchronized
-    def end_trial(self, trial: Trial) -> None:
-        """Records a trial that has run; one that is not running has been recorded, and nothing happens."""
-        if all(ongoing.trial_id != trial.trial_id for ongoing in self.ongoing_trials.values()):
-            return
-        self.update_space(trial.hyperparameters)
-        mine = self.trials[trial.trial_id]  # The same object, or what came back from a worker.
-        mine.status, mine.message = trial.status, trial.message
-        self._judge(mine)
-        self._run_times[mine.trial_id] += 1
-        retried = self._retry(mine)
-        if not retried:
-            self._record(mine)
-            self._close(mine)
-        self._display.on_trial_end(mine)
-        self.ongoing_trials = {key: value for key, value in self.ongoing_trials.items() if value is not mine}
-        if not retried:
-            self._check_consecutive_failures()
-
-    def _judge(self, trial: Trial) -> None:
-        """Scores a completed trial; one without finite objectives has failed."""
-        if trial.status != TrialStatus.COMPLETED:
-            return
-        point = objective_point(trial, self.objectives)
-        if np.isfinite(point).all():
-            self.score_trial(trial)
-            return
-        name = self.objectives[int(np.argmin(np.isfinite(point)))].name
-        trial.status = TrialStatus.INVALID
-        trial.message = f"`{name}` must be finite, but the trial reported no such number."
-
-    def _close(self, trial: Trial) -> None:
-        self.end_order.append(trial.trial_id)
-        if trial.status == TrialStatus.COMPLETED:
-            self._evolution.learn(trial.hyperparameters.values, objective_point(trial, self.objectives))
-
-    def _check_consecutive_failures(self) -> None:
-        last = [self.trials[trial_id] for trial_id in self.end_order[-self.max_consecutive_failed_trials :]]
-        failed = [trial for trial in last if trial.status == TrialStatus.FAILED]
-        if len(failed) == self.max_consecutive_failed_trials:
-            reason = (failed[-1].message or "no message").strip().splitlines()[-1]
-            raise SearchFailedError(
-                f"The last {len(failed)} trials failed, trial {failed[-1].trial_id} with: {reason}; mend that and "
-                f"start again (the whole message is in {self._get_oracle_fname()})."
-            )
+    def note_completed(self, values: dict[str, Any], trial: Trial) -> None:
+        """Learns from it."""
+        self._search.learn(values, metrics_of(trial))
 
     # Results.
 
     def pareto_trials(self) -> list[Trial]:
         """The Pareto front: the best trial by the first objective, then by falling crowding distance."""
-        return best_trials(list(self.trials.values()), self.objectives)
+        return best_trials(list(self.trials.values()), self.objectives, constraints=self.constraints)
 
     def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
         """The Pareto front, then the next fronts; unlike KerasTuner's, never a trial that was not completed."""
-        return best_trials(list(self.trials.values()), self.objectives, num_trials)[:num_trials]
-
-    # Storage.
-
-    def _get_oracle_fname(self) -> str:
-        return os.path.join(self._project_dir, "trials.jsonl")
-
-    def save(self) -> None:
-        """Does nothing: every trial is on disk as soon as it ends."""
-
-    def _save_trial(self, trial: Trial) -> None:
-        """Does nothing: a trial is written once, when it ends."""
-
-    def _record(self, trial: Trial) -> None:
-        metrics = {name: float(trial.metrics.get_last_value(name)) for name in trial.metrics.metrics}
-        self._journal.append(
-            {
-                "trial_id": trial.trial_id,
-                "status": trial.status,
-                "values": trial.hyperparameters.values,
-                "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
-                "message": trial.message,
-                "seconds": round(time.monotonic() - self._started[trial.trial_id], 3),
-            }
-        )
-
-    def reload(self) -> None:
-        """Reads the trials of an earlier search in this project, once; memory is never behind the file after that.
-
-        Raises:
-            DaquError: The file is damaged, or of a search with another space, objectives, seed or identity.
-        """
-        if self._journal is not None:
-            return
-        own = {
-            "space": self._alphabet.choices,
-            "objectives": {objective.name: objective.direction for objective in self.objectives},
-            "seed": self.seed,
-        }
-        journal = Journal(self._get_oracle_fname(), {**own, **self._identity})
-        for record in journal.read():
-            self._restore(record)
-        self._journal = journal
-        ended = {int(trial_id) for trial_id in self.trials}
-        self._lost_ids = [f"{index:04d}" for index in range(max(ended, default=-1)) if index not in ended]
-
-    def _restore(self, record: dict[str, Any]) -> None:
-        trial = self._trial(record["trial_id"], record["values"], record["status"])
-        trial.message = record["message"]
-        self._add(trial)
-        metrics = {name: math.nan if value is None else value for name, value in record["metrics"].items()}
-        if all(objective.name in metrics for objective in self.objectives):
-            self.update_trial(trial.trial_id, metrics)
-        if trial.status == TrialStatus.COMPLETED:
-            self.score_trial(trial)
-        self._close(trial)
+        return best_trials(list(self.trials.values()), self.objectives, num_trials, self.constraints)[:num_trials]

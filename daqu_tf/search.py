@@ -1,6 +1,5 @@
 """What a trial of the search measures, and how the oracle is set up for a search space."""
 
-import os
 import pathlib
 import zlib
 from collections.abc import Callable, Sequence
@@ -8,20 +7,25 @@ from collections.abc import Callable, Sequence
 import keras_tuner
 import numpy as np
 
-from daqu_tf import costs
+from daqu_tf import costs, targets
+from daqu_tf.constraints import Constraint, total_violation
 from daqu_tf.data import Dataset
-from daqu_tf.devices import Device, DeviceLostError, DeviceSetupError
+from daqu_tf.devices import Device, DeviceLostError, DeviceSetupError, HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
 from daqu_tf.export import encode, write
 from daqu_tf.latency import LatencyTable
-from daqu_tf.oracle import ParetoOracle
+from daqu_tf.oracle import ParetoOracle, metrics_of
+from daqu_tf.samplers import uniform_bits
 from daqu_tf.space import SearchSpace, Subnet
 from daqu_tf.subnet_graph import to_graph
 from daqu_tf.supernet import Supernet
 from daqu_tf.targets import Target
+from daqu_tf.timing_turns import TimingTurns
 from daqu_tf.tuner import DaquTuner
 from daqu_tf.weights import cut
+
+INITIAL_RANDOM = 16
 
 
 class SearchStoppedError(DaquError, keras_tuner.errors.FatalError):
@@ -39,6 +43,8 @@ class Candidates:
         folder: The search's own; the file of the trial in flight lies there.
         images: The most search images a subnet is scored on.
         latency: What times the files, or the table that says what that would show.
+        constraints: On metrics that are reported beside the target's objectives.
+        name: Of the file, and of the worker where there are several.
     """
 
     def __init__(
@@ -50,43 +56,60 @@ class Candidates:
         folder: pathlib.Path,
         images: int,
         latency: Device | LatencyTable,
+        constraints: Sequence[Constraint] = (),
+        name: str = "trial",
     ):
         self.supernet, self.target, self.folder = supernet, target, folder
         self.space: SearchSpace = supernet.space
         self._dataset, self._images = dataset, images
         self._scorer = scorer
         self._latency = latency
+        self.constraints = tuple(constraints)
+        self._path = folder / f"{name}.tflite"
+        is_elsewhere = isinstance(latency, LatencyTable) or latency.identity()["kind"] != HostDevice.kind
+        self.turns = TimingTurns(folder, is_elsewhere)
         folder.mkdir(parents=True, exist_ok=True)
 
     def evaluate(self, values: dict[str, int]) -> dict[str, float]:
-        """The target's objectives of the subnet with these values; those of a file from the very one that would ship."""
+        """The target's objectives and constrained metrics of the subnet with these values; those of a file from the one to ship."""
         subnet = self.space.subnet(values)
-        self._activate(subnet)
-        accuracy = self._scorer.accuracy(self._dataset.x_search[: self._images], self._dataset.y_search[: self._images])
-        metrics = {"accuracy": accuracy, "bitops": costs.bitops(self.space, subnet)}
-        metrics["bit_packed_bytes"] = costs.bit_packed_bytes(self.space, subnet)
-        wanted = [name for name, _ in self.target.objectives]
-        if not metrics.keys() >= set(wanted):
-            metrics |= self._file_metrics(subnet)
+        wanted = dict.fromkeys([*(name for name, _ in self.target.objectives), *(one.metric for one in self.constraints)])
+        with self.turns.computing():
+            metrics = self._computed(subnet)
+            if is_file_needed := not metrics.keys() >= wanted.keys():
+                metrics |= self._file_metrics(subnet)
+        if is_file_needed:
+            metrics["latency_us"] = self._latency_us(subnet)
         return {name: float(metrics[name]) for name in wanted}
 
+    def _computed(self, subnet: Subnet) -> dict[str, float]:
+        self._activate(subnet)
+        accuracy = self._scorer.accuracy(self._dataset.x_search[: self._images], self._dataset.y_search[: self._images])
+        return {"accuracy": accuracy, **{name: getattr(costs, name)(self.space, subnet) for name in targets.COMPUTED}}
+
+    def known(self, many: list[dict[str, int]]) -> dict[str, np.ndarray]:
+        """What is known of subnets before they are scored: all computed costs, and a table's latencies."""
+        genomes = self.space.genomes(many)
+        found = dict(costs.of_many(self.space, genomes, self.target))
+        if isinstance(self._latency, LatencyTable):
+            found["latency_us"] = self._latency.predict_many(self.space, genomes)
+        return found
+
     def _file_metrics(self, subnet: Subnet) -> dict[str, float]:
-        path = self.folder / "trial.tflite"
         arrays = cut(self.space, subnet, self.supernet.arrays())
         storage = self.target.storage
-        write(encode(to_graph(self.space, subnet, arrays, storage), storage), path)
-        return {
-            "latency_us": self._latency_us(subnet, path),
-            "file_bytes": os.path.getsize(path),
-            "deflated_bytes": len(zlib.compress(path.read_bytes(), 9)),
-        }
+        write(encode(to_graph(self.space, subnet, arrays, storage), storage), self._path)
+        content = self._path.read_bytes()
+        return {"file_bytes": len(content), "deflated_bytes": len(zlib.compress(content, 9))}
 
-    def _latency_us(self, subnet: Subnet, path: pathlib.Path) -> float:
+    def _latency_us(self, subnet: Subnet) -> float:
         """Raises `SearchStoppedError` if no other file would fare better on the device."""
         if isinstance(self._latency, LatencyTable):
             return self._latency.predict(self.space, subnet)
         try:
-            return self._latency.measure(path).median_us
+            with self.turns.timing():
+                (latency,) = self._latency.measure_many([self._path], repeats=1, retries=1)
+            return latency.median_us
         except (DeviceLostError, DeviceSetupError) as error:
             raise SearchStoppedError(f"The search stopped, and goes on with the same command: {error}") from error
 
@@ -95,25 +118,43 @@ class Candidates:
         self._scorer.recalibrate()
 
     def choose(self, trials: Sequence, count: int, max_loss: float) -> list[dict]:
-        """The finalists among completed trials: the most accurate ones, spread over the target's first cost.
+        """The finalists: the most accurate ones, spread over the target's first cost, by accuracies that are taken again for this.
+
+        The search may score on some of the images, and whoever comes first among many owes part of that to luck.
 
         Args:
-            trials: Best first.
+            trials: Completed, best first; those that miss a constraint are left out, the others are scored on the whole search
+                split, after a longer recalibration.
             count: How many, at most.
             max_loss: See `spread`.
-        """
-        metrics = [{name: trial.metrics.get_best_value(name) for name, _ in self.target.objectives} for trial in trials]
-        points = np.array([list(metric.values())[:2] for metric in metrics])
-        return [self._finalist(trials[index], metrics[index]) for index in spread(*points.T, count, max_loss)]
 
-    def _finalist(self, trial, metrics: dict[str, float]) -> dict:
-        subnet = self.space.subnet(trial.hyperparameters.values)
-        self._activate(subnet)
+        Raises:
+            DaquError: No trial meets the constraints.
+        """
+        good = [trial for trial in trials if total_violation(self.constraints, metrics_of(trial)) == 0]
+        if trials and not good:
+            nearest = metrics_of(trials[0])
+            found = ", ".join(f"{one.metric} of {nearest[one.metric]:g}" for one in self.constraints)
+            raise DaquError(f"`constraint` must be met by some subnet, but the nearest of {len(trials)} has {found}: loosen it.")
+        trials = good
+        metrics = [{name: trial.metrics.get_best_value(name) for name, _ in self.target.objectives} for trial in trials]
+        subnets = [self.space.subnet(trial.hyperparameters.values) for trial in trials]
+        accuracies = np.array([self._exactly(subnet, self._dataset.x_search, self._dataset.y_search) for subnet in subnets])
+        prices = np.array([list(metric.values())[1] for metric in metrics])
+        order = np.argsort(-accuracies, kind="stable")
+        chosen = order[spread(accuracies[order], prices[order], count, max_loss)]
+        return [self._finalist(trials[index].trial_id, subnets[index], metrics[index], accuracies[index]) for index in chosen]
+
+    def _exactly(self, subnet: Subnet, x: np.ndarray, y: np.ndarray) -> float:
+        self.supernet.activate(subnet)
+        self._scorer.recalibrate(thoroughly=True)
+        return self._scorer.accuracy(x, y)
+
+    def _finalist(self, trial_id: str, subnet: Subnet, metrics: dict[str, float], accuracy: float) -> dict:
         # For the report alone: nothing is chosen by the accuracy on test.
-        splits = (("search", self._dataset.x_search, self._dataset.y_search), ("test", self._dataset.x_test, self._dataset.y_test))
-        inherited = {split: self._scorer.accuracy(x, y) for split, x, y in splits}
-        macs = costs.macs(self.space, subnet)
-        return {"trial": trial.trial_id, "values": subnet.to_json(), "macs": macs, "search": metrics, "inherited": inherited}
+        on_test = self._exactly(subnet, self._dataset.x_test, self._dataset.y_test)
+        inherited, macs = {"search": float(accuracy), "test": on_test}, costs.macs(self.space, subnet)
+        return {"trial": trial_id, "values": subnet.to_json(), "macs": macs, "search": metrics, "inherited": inherited}
 
 
 def spread(accuracies: np.ndarray, prices: np.ndarray, count: int, max_loss: float) -> list[int]:
@@ -147,7 +188,7 @@ def make_tuner(
     on_progress: Callable,
     deadline: Callable[[], bool],
 ) -> DaquTuner:
-    """A tuner over the candidates' space, its journal in the candidates' folder.
+    """A tuner over the candidates' space and under their constraints, its journal in the candidates' folder.
 
     Args:
         candidates: What is measured.
@@ -157,15 +198,18 @@ def make_tuner(
         deadline: Whether the time is up.
     """
     space = candidates.space
+    design = first_design(space)[:max_trials]
     oracle = ParetoOracle(
         [keras_tuner.Objective(name, direction) for name, direction in candidates.target.objectives],
         max_trials=max_trials,
         hyperparameters=space.to_hyperparameters(),
         seed=seed,
-        initial_design=[space.subnet(values).to_json() for values in first_design(space)],
-        initial_random=min(24, max_trials - len(first_design(space))),
-        canonicalise=lambda values: space.subnet(values).to_json(),
+        initial_design=[subnet.to_json() for subnet in design],
+        initial_random=min(INITIAL_RANDOM, max_trials - len(design)),
         sample=lambda rng: space.sample_by_gene(rng).to_json(),
+        conditions=space.conditions,
+        costs=candidates.known,
+        constraints=candidates.constraints,
         identity={"space": space.to_json(), "target": candidates.target.name},
     )
     folder = candidates.folder
@@ -176,11 +220,14 @@ def make_tuner(
         project_name=folder.name,
         on_progress=on_progress,
         deadline=deadline,
+        space=space,
     )
 
 
-def first_design(space: SearchSpace) -> list[dict[str, int]]:
-    """The largest and the smallest architecture at every uniform weight width."""
+def first_design(space: SearchSpace) -> list[Subnet]:
+    """The largest and the smallest architecture at every uniform weight width, or the next one that a tensor has; then the largest
+    at the other resolutions."""
     ends = (space.largest(), space.smallest())
-    bits = space.activation_bits[-1]
-    return [end.with_bits(width, bits).to_json() for end in ends for width in space.weight_bits]
+    uniform = [uniform_bits(space, end, width) for end in ends for width in reversed(space.weight_bits)]
+    others = [space.subnet({**ends[0].values, "resolution": height}) for height in space.genes[0].values[:-1]]
+    return list(dict.fromkeys([*uniform, *others]))

@@ -236,6 +236,24 @@ class SearchSpace:
         values = self.subnet(subnet.values).values
         return [gene.values.index(values[gene.name]) if gene.name in values else 0 for gene in self.genes]
 
+    def genomes(self, many: Sequence[Mapping[str, int]]) -> np.ndarray:
+        """The genomes (count, genes) of many subnets' values, which are not checked; 0 where a gene has no value."""
+        genomes = np.zeros((len(many), len(self.genes)), dtype=int)
+        for column, gene in enumerate(self.genes):
+            places = {value: index for index, value in enumerate(gene.values)}
+            genomes[:, column] = [places[values[gene.name]] if gene.name in values else 0 for values in many]
+        return genomes
+
+    @property
+    def conditions(self) -> dict[str, tuple[tuple[str, tuple[int, ...]], ...]]:
+        """By the name of a gene that does not always act: the depth gene, and the depths at which it does."""
+        depths = {gene.name: gene.values for gene in self._depths}
+        cut = [gene for gene in self.genes if gene.depth_gene]
+        return {
+            gene.name: ((gene.depth_gene, tuple(depth for depth in depths[gene.depth_gene] if depth >= gene.block)),)
+            for gene in cut
+        }
+
     def from_genome(self, genome: Sequence[int]) -> Subnet:
         """The inverse of `genome`.
 

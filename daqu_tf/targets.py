@@ -10,6 +10,8 @@ import numpy as np
 from daqu_tf.errors import DaquError
 from daqu_tf.space import FLOAT_BITS, Layer, SearchSpace, Subnet
 
+COMPUTED = ("parameters", "macs", "bitops", "bit_packed_bytes", "peak_activation_bytes")
+METRICS = ("accuracy", "latency_us", "file_bytes", "deflated_bytes", *COMPUTED)  # What a trial can report.
 CONTAINERS = ("auto", "int8", "int4", "float32", "float16", "dynamic")
 RUNTIMES = ("litert", "tflite_runtime")
 TYPES = ("int8", "uint8", "float32")
@@ -99,7 +101,7 @@ class Target:
             kernels round best (`tflite_widening.py`); LiteRT computes the same from them.
 
     Raises:
-        DaquError: There is no such runtime, or it has no INT4.
+        DaquError: There is no such runtime, or it has no INT4; or the objectives are not accuracy and then costs.
     """
 
     name: str
@@ -112,6 +114,23 @@ class Target:
             raise DaquError(f"`runtime` must be one of {', '.join(RUNTIMES)}, but received {self.runtime!r}.")
         if self.runtime == "tflite_runtime" and self.int4_fully_connected:
             raise DaquError("`int4_fully_connected` must be False for the runtime tflite_runtime, which refuses INT4.")
+
+        self._check_objectives()
+
+    def _check_objectives(self) -> None:
+        pairs = [tuple(pair) for pair in self.objectives if isinstance(pair, tuple | list)]
+        if (
+            len(pairs) != len(self.objectives)
+            or pairs[:1] != [("accuracy", "max")]
+            or len(pairs) < 2
+            or len(set(pairs)) < len(pairs)
+        ):
+            raise DaquError(
+                f"`objectives` must be ('accuracy', 'max') and then at least one cost, each once, but received {self.objectives!r}."
+            )
+        for pair in pairs[1:]:
+            if len(pair) != 2 or pair[0] not in METRICS[1:] or pair[1] != "min":
+                raise DaquError(f"`objectives` must be costs to `min` among {', '.join(METRICS[1:])}, but received {pair!r}.")
 
     def restrict(self, space: SearchSpace) -> SearchSpace:
         """The part of `space` whose choices differ for this target; its cardinality is the effective one.

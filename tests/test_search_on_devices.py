@@ -19,11 +19,11 @@ class Failing(HostDevice):
         super().__init__()
         self.faults, self.calls = dict(faults), 0
 
-    def measure(self, model_path, **settings):
+    def measure_many(self, model_paths, **settings):
         self.calls += 1
         if self.calls in self.faults:
             raise self.faults[self.calls]
-        return super().measure(model_path, **FAST)
+        return super().measure_many(model_paths, repeats=1, retries=0, **FAST)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a_device_that_is_lost_or_broken_stops_the_search_which_goes_on_later(di
     with pytest.raises(SearchStoppedError, match=f"goes on with the same command: {fault}"):
         digits_search.tuner(name, Failing({3: fault}), 5).search()
     again = digits_search.tuner(name, Failing(), 5)
-    assert states(again) == {"COMPLETED": 2}
+    assert states(again) == {"COMPLETED": 2, "RUNNING": 1}
     again.search()
     assert states(again) == {"COMPLETED": 5}
     steady = digits_search.tuner(f"{name}_steady", Failing(), 5)

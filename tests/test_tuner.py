@@ -62,7 +62,7 @@ def test_kill_and_resume(tmp_path, capsys):
 
     evaluated = []
     resumed = make(tmp_path / "killed", lambda values: evaluated.append(values) or evaluate(values))
-    assert len(resumed.oracle.trials) == KILLED_AT - 1
+    assert [trial.status for trial in resumed.oracle.trials.values()] == ["COMPLETED"] * (KILLED_AT - 1) + ["RUNNING"]
     resumed.search()
     assert len(evaluated) == TRIALS - KILLED_AT + 1
     assert "Reloading" not in capsys.readouterr().out
@@ -141,11 +141,44 @@ def test_results_summary_shows_the_front(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "0 trials, 0 failed; 0 on the Pareto front, 0 shown"
     assert lines[2].startswith(f"{TRIALS} trials, 0 failed;") and lines[2].endswith("4 shown")
-    assert lines[3].split() == ["trial", "accuracy", "(max)", "latency_us", "(min)"]
+    assert lines[3].split() == ["trial", "accuracy", "(max)", "latency_us", "(min)", "depth", "width", "kernel"]
     rows = [line.split() for line in lines[4:]]
     assert rows[0][0] == tuner.pareto_trials()[0].trial_id
     accuracies = [float(row[1]) for row in rows]
     assert len(rows) == 4 and accuracies == sorted(accuracies, reverse=True)
+    values = tuner.pareto_trials()[0].hyperparameters.values
+    assert rows[0][3:] == [str(values[name]) for name in ("depth", "width", "kernel")]
+
+
+def test_results_summary_says_what_a_trial_died_of(tmp_path, capsys):
+    def broken(values):
+        raise OSError("device gone")
+
+    tuner = make(tmp_path, broken)
+    with pytest.raises(SearchFailedError):
+        tuner.search()
+    tuner.results_summary()
+    assert "3 trials, 3 failed (the last with: OSError: device gone); 0 on the Pareto front" in capsys.readouterr().out
+
+
+def test_the_subnets_of_the_front(tmp_path):
+    space = FAMILIES["squeeze_excite"]
+
+    def evaluate(values):
+        subnet = space.subnet(values)
+        return {"accuracy": costs.macs(space, subnet) / 1e9, "latency_us": costs.bitops(space, subnet)}
+
+    objectives = [keras_tuner.Objective("accuracy", "max"), keras_tuner.Objective("latency_us", "min")]
+    oracle = ParetoOracle(
+        objectives, 12, space.to_hyperparameters(), initial_random=12, canonicalise=lambda values: space.subnet(values).to_json()
+    )
+    tuner = DaquTuner(oracle, evaluate, tmp_path, space=space)
+    tuner.search()
+    subnets = tuner.pareto_subnets()
+    assert [subnet.to_json() for subnet in subnets] == [trial.hyperparameters.values for trial in tuner.pareto_trials()]
+    assert space.to_hyperparameters() and len(subnets) >= 1
+    with pytest.raises(DaquError, match="`space` must be given to the tuner"):
+        make(tmp_path / "other").pareto_subnets()
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -173,7 +206,7 @@ def test_a_stock_oracle_runs_and_resumes(tmp_path, capsys, several):
 def test_a_stock_tuner_resumes_from_the_journal(tmp_path):
     class Tuner(keras_tuner.engine.base_tuner.BaseTuner):
         def run_trial(self, trial):
-            return {**evaluate(trial.hyperparameters.values), "multi_objective": 0.0}
+            return evaluate(trial.hyperparameters.values)
 
     for trials in (8, 12):
         tuner = Tuner(make(tmp_path / "other", max_trials=trials).oracle, directory=str(tmp_path), project_name="stock")

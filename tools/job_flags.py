@@ -19,12 +19,18 @@ _SPACE = flags.DEFINE_string("space", RunConfig.space, f"Search space: {', '.joi
 _TARGET = flags.DEFINE_string("target", RunConfig.target, f"What the networks are for: {', '.join(TARGETS)}.")
 _BUDGET = flags.DEFINE_float("budget_minutes", RunConfig.budget_minutes, "Minutes for everything.")
 _FINALISTS = flags.DEFINE_integer("finalists", RunConfig.finalists, "Front members to fine-tune and export, at most.")
+_CONSTRAINT = flags.DEFINE_multi_string(
+    "constraint", list(RunConfig.constraint), "What every network must meet, as latency_us<=2000; may be given several times."
+)
 _MAX_TRIALS = flags.DEFINE_integer("max_trials", RunConfig.max_trials, "Subnets scored in the search, at most.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", RunConfig.batch_size, "Images in a training step.")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", RunConfig.learning_rate, "Peak learning rate of AdamW.")
 _WARMUP = flags.DEFINE_enum("warmup", RunConfig.warmup, WARM_UPS, "How architectures are sampled in full precision, first.")
 _TRANSFER = flags.DEFINE_enum("precision_transfer", RunConfig.precision_transfer, TRANSFERS, "How widths open, from high to low.")
 _EPOCHS = flags.DEFINE_float("epochs", RunConfig.epochs, "Epochs of the supernet; 0: a share of the minutes.")
+_FINETUNE_EPOCHS = flags.DEFINE_float(
+    "finetune_epochs", RunConfig.finetune_epochs, "Epochs of each finalist's fine-tuning; 0: a share of the minutes."
+)
 _SCHEDULE = flags.DEFINE_string("schedule", RunConfig.schedule, "A .json file with a whole training schedule, instead.")
 _AUGMENTATION = flags.DEFINE_enum("augmentation", RunConfig.augmentation, AUGMENTATIONS, "What is done to training images.")
 _STRATEGY = flags.DEFINE_enum("strategy", RunConfig.strategy, STRATEGIES, "tf.distribute strategy of the supernet's training.")
@@ -40,7 +46,7 @@ _LATENCY = flags.DEFINE_enum(
     "Of subnets in the search: from a latency table, measured on the device, or from the table where one is given.",
 )
 _TABLE = flags.DEFINE_string("latency_table", RunConfig.latency_table, "A .json file of daqu-profile; --latency=table makes one.")
-_WORKERS = flags.DEFINE_integer("workers", RunConfig.workers, "Processes that fine-tune at once; 0: one a core.")
+_WORKERS = flags.DEFINE_integer("workers", RunConfig.workers, "Processes at once: 0 scores in one, fine-tunes in one a core.")
 _SEED = flags.DEFINE_integer("seed", RunConfig.seed, "Seed of everything random.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings in the output folder.")
 

@@ -171,9 +171,9 @@ def fingerprint() -> dict:
     """Describes this machine."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
-    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    system = f"{platform.system()} {platform.machine()}"
     described = {"board": read("/proc/device-tree/model"), "cpu": cpu_model(), "cores": os.cpu_count()}
-    return {**described, "memory_bytes": memory, "os": system, "pinned_to": cpus}
+    return {**described, "memory_bytes": memory, "os": system, "kernel": platform.release(), "pinned_to": cpus}
 
 
 def conditions() -> dict:

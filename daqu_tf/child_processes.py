@@ -1,0 +1,47 @@
+"""Processes of this package's modules, of one thread each, which do not outlive whoever started them."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+import daqu_tf
+
+
+def start(module: str, arguments: list[str], folder: pathlib.Path, log: pathlib.Path, **variables: str) -> subprocess.Popen:
+    """Starts `python -m daqu_tf.MODULE`; what it prints is added to a file.
+
+    Args:
+        module: Its last argument will be the id of this process, for `die_with`.
+        arguments: Before that.
+        folder: Where it runs.
+        log: The file.
+        variables: Of its environment, beside those of this process.
+    """
+    package = pathlib.Path(daqu_tf.__file__).parent.parent
+    paths = [str(package), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    shared = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, paths)), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", f"daqu_tf.{module}", *arguments, str(os.getpid())]
+    with log.open("ab") as output:
+        # Not where the user stands: a checkout there would be imported instead of what is installed.
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | shared | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def die_with(parent: int) -> None:
+    """Ends this process when the one that started it is gone, however it went."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

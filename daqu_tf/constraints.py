@@ -1,0 +1,68 @@
+"""Hard constraints on what a trial reports, as `latency_us<=2000`.
+
+Deb's rule orders trials: one that meets all constraints before all that do not, and of those the one that misses them by less
+(Deb, "An efficient constraint handling method for genetic algorithms", CMAME 186, 2000).
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from daqu_tf.errors import DaquError
+
+_FORM = re.compile(r"\s*([A-Za-z_][\w.\-/ ]*?)\s*(<=|>=)\s*(\S+)\s*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Constraint:
+    """A metric and the most or least it may be.
+
+    Attributes:
+        metric: The name that trials report it by.
+        operator: `<=` or `>=`.
+        limit: In the metric's unit.
+    """
+
+    metric: str
+    operator: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.metric}{self.operator}{self.limit:g}"
+
+    def violation(self, values: np.ndarray) -> np.ndarray:
+        """By how much values (count,) miss the limit, as a share of it where that is not 0; 0 where it is met."""
+        excess = (values - self.limit) * (1.0 if self.operator == "<=" else -1.0)
+        return np.maximum(excess, 0.0) / (abs(self.limit) or 1.0)
+
+
+def parse(constraints: Sequence[str | Constraint]) -> tuple[Constraint, ...]:
+    """Constraints from their texts.
+
+    Raises:
+        DaquError: One has another form, or its limit is no number.
+    """
+    if isinstance(constraints, str):
+        raise DaquError(f"`constraints` must be a list, but received {constraints!r}: write [{constraints!r}].")
+    return tuple(one if isinstance(one, Constraint) else _parse(one) for one in constraints)
+
+
+def _parse(text: str) -> Constraint:
+    found = _FORM.fullmatch(text) if isinstance(text, str) else None
+    try:
+        limit = float(found[3]) if found else math.nan
+    except ValueError:
+        limit = math.nan
+    if not math.isfinite(limit):
+        raise DaquError(f"`constraints` must have the form METRIC<=NUMBER or METRIC>=NUMBER, but received {text!r}.")
+    return Constraint(found[1], found[2], limit)
+
+
+def total_violation(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> float:
+    """The sum over constraints for one trial, 0 where it meets all; infinite where a metric is missing or not finite."""
+    if any(not math.isfinite(metrics.get(one.metric, math.nan)) for one in constraints):
+        return math.inf
+    return float(sum(one.violation(np.asarray(metrics[one.metric], dtype=float)) for one in constraints))

@@ -1,0 +1,117 @@
+"""A KerasTuner tuner that takes part in a search as the chief or as a worker, whichever of them is killed meanwhile."""
+
+import os
+import traceback
+import warnings
+
+import keras_tuner
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import Trial
+
+from daqu_tf.errors import DaquError
+from daqu_tf.journaled_oracle import JournaledOracle
+
+PATIENCE_SECONDS = 600.0
+CHIEF = "chief"
+
+
+def is_chief() -> bool:
+    """Whether this process is the chief of a distributed search, by KerasTuner's environment variables.
+
+    Raises:
+        DaquError: They do not say which it is.
+    """
+    return _role() == "chief"
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker of a distributed search, likewise."""
+    return _role() == "worker"
+
+
+def _role() -> str:
+    if "KERASTUNER_ORACLE_IP" not in os.environ:
+        return "alone"
+    for name in ("KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID"):
+        if not os.environ.get(name):
+            raise DaquError(f"`{name}` must be set beside KERASTUNER_ORACLE_IP, but received none: set it, or unset both.")
+    tuner_id = os.environ["KERASTUNER_TUNER_ID"]
+    if tuner_id != CHIEF and CHIEF in tuner_id:
+        raise DaquError(
+            f'`KERASTUNER_TUNER_ID` must be "{CHIEF}", or have no "{CHIEF}" in it, but received {tuner_id!r}: name the worker '
+            "otherwise, for KerasTuner takes it for a chief."
+        )
+    return "chief" if tuner_id == CHIEF else "worker"
+
+
+def chief_address() -> str:
+    """Where the chief listens, by KerasTuner's environment variables."""
+    return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
+
+
+class DistributedTuner(BaseTuner):
+    """Goes before a KerasTuner tuner: `class MyTuner(DistributedTuner, keras_tuner.Tuner)`. Alone, a process searches as ever.
+
+    Where KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT are set, it is the chief or a worker, as in
+    KerasTuner. Any of them may be killed at any moment and started again under the same id. Only the chief writes trials.
+
+    Args:
+        args: Of the tuner.
+        patience_seconds: How long a worker waits for a chief that does not answer, and a chief for a worker when there is none.
+        overwrite: As KerasTuner's; a worker leaves it to the chief, which deletes the search whenever it starts.
+        kwargs: Of the tuner.
+
+    Raises:
+        DaquError: The variables do not say whether this is the chief.
+    """
+
+    def __init__(self, *args, patience_seconds: float = PATIENCE_SECONDS, overwrite: bool = False, **kwargs):
+        self.patience_seconds = patience_seconds
+        self._trial: Trial | None = None
+        role = _role()
+        super().__init__(*args, overwrite=overwrite and role != "worker", **kwargs)
+        if role == "worker":
+            from daqu_tf.worker import ChiefClient
+
+            self.oracle = ChiefClient(self.oracle._oracle, patience_seconds)
+
+    def search(self, *args, **kwargs) -> None:
+        """Searches: alone, as the chief, until the search is over, or as a worker, as long as the chief has trials.
+
+        Raises:
+            DaquError: The chief found no worker for too long, or a worker no chief; or too many trials failed.
+        """
+        if is_chief() and isinstance(self.oracle, JournaledOracle):
+            return self._serve()
+        try:
+            super().search(*args, **kwargs)
+        except keras_tuner.errors.FatalError as error:
+            self._tell_chief(error)
+            raise
+
+    def _serve(self) -> None:
+        from daqu_tf.chief import Chief, exposure
+
+        if warning := exposure(chief_address()):
+            warnings.warn(warning, stacklevel=3)
+        with Chief(self.oracle, chief_address()) as chief:
+            chief.wait(self.patience_seconds, self.on_tick)
+        self.on_tick()
+
+    def on_tick(self) -> None:
+        """Called on the chief ten times a second."""
+
+    def on_trial_begin(self, trial: Trial) -> None:
+        """Remembers which trial it is."""
+        self._trial = trial
+        super().on_trial_begin(trial)
+
+    def _tell_chief(self, error: Exception) -> None:
+        from daqu_tf.worker import ChiefClient, ChiefLostError, SearchEndedError
+
+        if isinstance(self.oracle, ChiefClient) and self._trial and not isinstance(error, (ChiefLostError, SearchEndedError)):
+            message = str(error) if isinstance(error, DaquError) else traceback.format_exc()
+            try:
+                self.oracle.give_up(self._trial, message)
+            except (ChiefLostError, SearchEndedError):
+                return  # What is raised is what was wrong here.

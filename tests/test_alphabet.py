@@ -1,0 +1,75 @@
+import keras_tuner
+import numpy as np
+import pytest
+
+from daqu_tf.alphabet import ABSENT, LEVELS, Alphabet, alphabet_of
+from daqu_tf.errors import DaquError
+
+
+def everything():
+    space = keras_tuner.HyperParameters()
+    space.Choice("kind", ["mlp", "cnn"])
+    space.Boolean("bias")
+    space.Fixed("classes", 10)
+    space.Int("layers", 1, 4)
+    space.Int("units", 1, 1000, sampling="log")
+    space.Float("rate", 1e-4, 1e-1, sampling="log")
+    space.Float("dropout", 0.0, 0.5, step=0.25)
+    with space.conditional_scope("kind", ["cnn"]):
+        space.Choice("kernel", [3, 5])
+        space.Boolean("pool")
+        with space.conditional_scope("pool", [True]):
+            space.Int("stride", 1, 2)
+    return space
+
+
+def test_every_kind_of_hyperparameter_has_values():
+    choices = alphabet_of(everything()).choices
+    assert choices["kind"] == ("mlp", "cnn") and choices["bias"] == (False, True) and choices["classes"] == (10,)
+    assert choices["layers"] == (1, 2, 3, 4) and choices["dropout"] == (0.0, 0.25, 0.5)
+    assert choices["units"][0] == 1 and choices["units"][-1] == 1000 and all(type(value) is int for value in choices["units"])
+    rates = np.array(choices["rate"])
+    assert len(rates) == LEVELS + 1 and rates[0] == 1e-4 and rates[-1] == pytest.approx(1e-1)
+    assert np.diff(np.log(rates)) == pytest.approx(np.log(1000) / LEVELS)
+
+
+def test_values_are_those_that_kerastuner_activates():
+    space, rng = everything(), np.random.default_rng(0)
+    alphabet = alphabet_of(space)
+    for genome in alphabet.canonical(rng.integers(0, alphabet.sizes, (200, len(alphabet.sizes)))):
+        values = alphabet.decode(genome)
+        space.values = dict(values)
+        assert set(values) == {parameter.name for parameter in space.space if space.is_active(parameter)}
+        assert alphabet.encode(values) == tuple(genome) and alphabet.missing(tuple(genome)) is None
+
+
+def test_absence_is_inherited():
+    alphabet = alphabet_of(everything())
+    names = list(alphabet.choices)
+    genome = dict(zip(names, alphabet.canonical(np.zeros((1, len(names)), int))[0]))
+    assert [name for name, index in genome.items() if index == ABSENT] == ["kernel", "pool", "stride"]
+
+
+def test_a_real_number_becomes_the_nearest_that_is_searched():
+    alphabet = alphabet_of(everything())
+    values = alphabet.decode([0] * 7) | {"rate": 0.00213}
+    nearest = min(alphabet.choices["rate"], key=lambda rate: abs(rate - 0.00213))
+    assert alphabet.decode(alphabet.encode(values))["rate"] == nearest
+    with pytest.raises(DaquError, match="`rate` must be one of 0.0001 to 0.1, but received 0.2"):
+        alphabet.encode({"rate": 0.2})
+
+
+def test_what_is_missing_is_named():
+    alphabet = Alphabet({"a": (1, 2), "b": (1, 2)}, {"b": (("a", (2,)),)})
+    assert alphabet.missing((0, ABSENT)) is None
+    assert alphabet.missing((1, ABSENT)) == "b"
+
+
+def test_a_name_that_is_there_twice():
+    space = keras_tuner.HyperParameters()
+    space.Choice("kind", ["a", "b"])
+    for kind in ("a", "b"):
+        with space.conditional_scope("kind", [kind]):
+            space.Int("units", 1, 3 if kind == "a" else 5)
+    with pytest.raises(DaquError, match="`units` must be registered once"):
+        alphabet_of(space)

@@ -1,0 +1,51 @@
+"""An ordinary KerasTuner user: Keras 3 models, KerasTuner's tuner, two objectives."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from search_processes import free_port
+
+HERE = pathlib.Path(__file__).parent
+
+
+def start(folder, kind, trials, **variables):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), **variables}
+    command = [sys.executable, str(HERE / "keras3_search.py"), str(folder), kind, str(trials)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return output
+
+
+def records(folder):
+    lines = [json.loads(line) for line in (folder / "search" / "trials.jsonl").read_text().splitlines()[1:]]
+    trials = {line["trial_id"]: line["values"] for line in lines if "values" in line}
+    return trials, {line["trial_id"]: line["metrics"] for line in lines if line["status"] == "COMPLETED"}
+
+
+def test_keras_tuners_own_tuner_searches_keras_3_models_and_resumes(tmp_path):
+    finish(start(tmp_path, "own", 5))
+    result = json.loads(finish(start(tmp_path, "own", 7)).splitlines()[-1])
+    trials, metrics = records(tmp_path)
+    assert result["trials"] == len(trials) == len(metrics) == 7
+    points = {trial_id: (-metric["val_accuracy"], metric["parameters"]) for trial_id, metric in metrics.items()}
+    dominated = {a for a, x in points.items() for y in points.values() if x != y and y[0] <= x[0] and y[1] <= x[1]}
+    assert set(result["front"]) == set(points) - dominated
+    assert result["best"] == min(points, key=lambda trial_id: points[trial_id])
+    assert result["score"] == -points[result["best"]][0]
+    assert (tmp_path / "epochs.txt").read_text().split() == ["1", "2"] * 7  # Each trial has a copy of the callback.
+    assert (tmp_path / "search" / f"trial_{result['best']}" / "checkpoint.weights.h5").exists()
+
+
+def test_the_same_script_is_chief_and_worker(tmp_path):
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(free_port())}
+    processes = [start(tmp_path, "ours", 5, KERASTUNER_TUNER_ID=name, **address) for name in ("chief", "worker0", "worker1")]
+    outputs = [finish(process) for process in processes]
+    trials, metrics = records(tmp_path)
+    assert json.loads(outputs[0].splitlines()[-1])["trials"] == len(trials) == len(metrics) == 5
