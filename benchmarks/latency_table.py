@@ -69,7 +69,6 @@ def measure(name: str, container: str, store: MeasurementStore, folder: pathlib.
     turns_us = profiling.time_subnets(device, space, storage, store, turns, genomes)
     predicted = table.predict_many(space, genomes)
     figures = profiling.compared(predicted, turns_us)
-    rows = zip(genomes.tolist(), predicted.tolist(), turns_us.tolist())
     return {
         "space": name,
         "container": container,
@@ -78,8 +77,16 @@ def measure(name: str, container: str, store: MeasurementStore, folder: pathlib.
         "correction": dataclasses.asdict(table.correction),
         "held_out": figures,
         "held_out_seconds": round(time.monotonic() - began, 1),
-        "subnets": [{"genome": genome, "predicted_us": guess, "turns_us": turns} for genome, guess, turns in rows],
+        # As text, which JSON does not spread over many lines.
+        "subnets": [
+            {"genome": _text(genome), "predicted_us": _text([guess]), "turns_us": _text(turns)}
+            for genome, guess, turns in zip(genomes, predicted, turns_us)
+        ],
     }
+
+
+def _text(numbers: np.ndarray) -> str:
+    return " ".join(f"{number:.6g}" for number in numbers)
 
 
 def bars_of(row: dict) -> list[dict]:
