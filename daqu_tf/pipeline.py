@@ -6,6 +6,7 @@ Each stage reads what the one before it wrote into the output folder, and does n
 import contextlib
 import decimal
 import functools
+import hashlib
 import importlib.metadata
 import os
 import pathlib
@@ -17,11 +18,11 @@ import numpy as np
 import daqu_tf
 from daqu_tf import atomic, data, output, spaces, targets
 from daqu_tf.config import RunConfig
-from daqu_tf.devices import Device, Patience, connect_with
+from daqu_tf.devices import Device, ModelError, Patience, connect_with
 from daqu_tf.distribution import check_shares, check_strategy, is_chief, make_strategy
 from daqu_tf.errors import DaquError
 from daqu_tf.finalist import OVERHEAD_SECONDS, OVERHEAD_SECONDS_AN_IMAGE, FinalistProcesses
-from daqu_tf.latency import LatencyTable
+from daqu_tf.latency import LatencyTable, difference
 from daqu_tf.output import Clock, read_json
 from daqu_tf.progress import Progress, bar
 from daqu_tf.schedule import Schedule, check_batch_size, make_schedule
@@ -68,12 +69,11 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     space = space_for(config, dataset)
     schedule = schedule_for(config, space)
     schedule.check(space, len(dataset.x_train))
-    if config.latency_table:
-        LatencyTable.load(config.latency_table).check(space, targets.get(config.target).storage)
+    table = _given_table(config, space)
     check_batch_size(config.batch_size, len(dataset.x_train))  # That of fine-tuning, where a file says how the supernet is trained.
     if not (config.folder / "supernet.npz").exists():
         check_strategy(config.strategy)
-    content = describe(config, dataset, space, schedule)
+    content = describe(config, dataset, space, schedule, table)
     with output.locked(config.folder):
         changed = output.changes(config.folder, config, content)
         if changed and not overwrite:
@@ -81,12 +81,18 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
         is_trained = (config.folder / "supernet.npz").exists() and not changed
         strategy = None if is_trained else _prepare_training(config, schedule)
         progress = Progress()
-        is_timed = last_stage == "supernet" or ((config.folder / "pareto.json").exists() and not changed)
-        device = None if is_timed else connect_device(config, progress)
+        device = None
+        if _needs_device(config, last_stage, strategy, bool(changed)):
+            device = connect_device(config, progress)
+            if table:
+                table.check(space, targets.get(config.target).storage, device.identity())
+            changed = changed or _check_device(config, device, overwrite)
         if changed:
             output.clear(config.folder)
         if not (config.folder / "config.json").exists():
             atomic.write_json(config.folder / "config.json", content)
+        if device:
+            atomic.write_json(config.folder / DEVICE, device.identity())
         return _Job(config, dataset, space, schedule, strategy, device, progress).run(last_stage)
 
 
@@ -104,6 +110,31 @@ def _prepare_training(config: RunConfig, schedule: Schedule):
     return strategy
 
 
+def _given_table(config: RunConfig, space: SearchSpace) -> LatencyTable | None:
+    """The latency table of the settings, or the copy in the folder if that is all that is left of it.
+
+    Raises:
+        DaquError: It is none, of another space, or of no use to the target.
+    """
+    target = targets.get(config.target)
+    if (config.latency_table or config.latency == "table") and "latency_us" not in dict(target.objectives):
+        raise DaquError(f"A latency table has no effect on target {target.name}, which does not count latency: leave it out.")
+    if not config.latency_table:
+        return None
+    given, copy = pathlib.Path(config.latency_table), config.folder / TABLE
+    table = LatencyTable.load(copy if copy.exists() and not given.exists() else given)
+    table.check(space, target.storage)
+    return table
+
+
+def _needs_device(config: RunConfig, last_stage: str, strategy, is_new: bool) -> bool:
+    """Whether something is left for this process to time."""
+    product = {"supernet": None, "search": "finalists.json"}.get(last_stage, "pareto.json")
+    if product is None or (strategy and not is_chief(strategy)):
+        return False
+    return is_new or not (config.folder / product).exists()
+
+
 def connect_device(config: RunConfig, progress: Progress) -> Device:
     """What times files; one that is lost is waited for.
 
@@ -113,6 +144,21 @@ def connect_device(config: RunConfig, progress: Progress) -> Device:
     device = connect_with(**config.how_to_time, patience=Patience(notify=progress.warn))
     targets.for_device(device.identity(), config.target)
     return device
+
+
+def _check_device(config: RunConfig, device: Device, overwrite: bool) -> str:
+    """In what the device differs from that of the run so far, whose latencies would not go together; empty where they do.
+
+    Raises:
+        DaquError: They do not, and the run may not be overwritten.
+    """
+    differing = difference(before, device.identity()) if (before := read_json(config.folder / DEVICE, {})) else ""
+    if differing and not overwrite:
+        raise DaquError(
+            f"{config.folder} holds latencies of another device or runtime ({differing}): give that one, another --output_dir, or "
+            "--overwrite to begin again."
+        )
+    return differing
 
 
 class _Job:
@@ -138,7 +184,7 @@ class _Job:
         self.progress.end(f"{self.dataset.name}: {counts} images; {decimal.Decimal(self.space.cardinality):.1e} subnets")
         for stage, product, work in (
             ("supernet", "supernet.npz", self.train),
-            *([("latency table", TABLE, self.make_table)] if self.has_table else []),
+            *([("latency table", TABLE, self.make_table)] if self.has_table and self.device else []),
             ("search", "finalists.json", self.search),
             ("finalists", "pareto.json", self.finish),
             ("timing", "pareto.json", self.time_models),
@@ -186,36 +232,31 @@ class _Job:
     @property
     def has_table(self) -> bool:
         """Whether the latencies of the search come from a table."""
-        is_wanted = self.config.latency == "table" or bool(self.config.latency_table)
-        return is_wanted and any(name == "latency_us" for name, _ in self.target.objectives)
+        return self.config.latency == "table" or bool(self.config.latency_table)
 
     @functools.cached_property
     def table(self) -> LatencyTable | None:
-        """What prices the subnets of the search, if a table does; of this very device."""
-        if not self.has_table:
-            return None
-        table = LatencyTable.load(self.folder / TABLE)
-        table.check(self.space, self.target.storage, self.device.identity())
-        return table
+        """What prices the subnets of the search, if a table does."""
+        return LatencyTable.load(self.folder / TABLE) if self.has_table else None
 
     def make_table(self) -> None:
         """Takes the table that was given, or makes one."""
-        from daqu_tf.measurements import MeasurementStore
+        from daqu_tf.measurements import DEFAULT_STORE, MeasurementStore
         from daqu_tf.profiling import profile
 
         if self.config.latency_table:
             table = LatencyTable.load(self.config.latency_table)
         else:
-            store = MeasurementStore(self.folder / "latencies.sqlite")
+            store = MeasurementStore(pathlib.Path(DEFAULT_STORE).expanduser())
 
             def on_progress(what: str, done: int, total: int) -> None:
                 self.progress.update(f"{what} {bar(done, total)}", None)
                 self.clock.tick()
 
             table = profile(self.device, self.space, self.target.storage, store, on_progress=on_progress)
-        table.check(self.space, self.target.storage, self.device.identity())
         table.save(self.folder / TABLE)
-        self.progress.end(f"{len(table.blocks_us)} blocks, error {table.evidence['validation']['median_error']:.1%} in the median")
+        error = f", error {table.errors['median_error']:.1%} in the median" if table.errors else ""
+        self.progress.end(f"{len(table.blocks_us)} blocks{error}")
 
     def train(self) -> None:
         """Both phases; leaves the weights."""
@@ -262,8 +303,6 @@ class _Job:
             return self.clock.elapsed() > end and len(tuner.oracle.end_order) >= LEAST_TRIALS
 
         tuner = make_tuner(candidates, self.config.max_trials, self.config.seed, on_progress, time_is_up)
-        if not self.table:
-            atomic.write_json(folder / DEVICE, self.device.identity())
         self._run_trials(tuner, candidates)
         front = tuner.pareto_trials()
         if not front:
@@ -339,13 +378,18 @@ class _Job:
         """Times the very files that are exported, in turn, while nothing else runs; writes manifests and the front."""
         names = list(read_json(self.folder / "finalists.json"))
         paths = [self.folder / "models" / f"{name}.tflite" for name in names]
-        latencies = self.device.measure_many(paths, repeats=3, seed=self.config.seed)
+        latencies = self.device.measure_each(paths, repeats=3, seed=self.config.seed)
         members = []
         for name, path, latency in zip(names, paths, latencies):
+            if isinstance(latency, ModelError):
+                self.progress.warn(f"{name} is left out: {latency}")
+                continue
             member = read_json(self.folder / "finalists" / f"{name}.json") | {"latency": latency.to_json()}
             member["predicted_latency"] = self.predicted(member)
             atomic.write_json(path.with_suffix(".manifest.json"), member)
             members.append(member)
+        if not members:
+            raise DaquError(f"None of the {len(names)} finalists runs on {self.device.name}: take another --target.")
         front = front_of(self.target, self.space, members)
         atomic.write_json(self.folder / "pareto.json", front)
         count = sum(member["on_front"] for member in members)
@@ -356,7 +400,7 @@ class _Job:
         if self.table is None:
             return None
         us = self.table.predict(self.space, self.space.subnet(member["subnet"]))
-        return {"us": us, "p90_error": self.table.evidence["validation"]["p90_error"]}
+        return {"us": us, "p90_error": self.table.errors.get("p90_error")}
 
     def report(self) -> None:
         """Writes table, pictures and page."""
@@ -407,13 +451,14 @@ def training_text(figures: dict[str, float]) -> str:
     return "  ".join([*parts, f"loss {figures['loss']:.3f}"])
 
 
-def describe(config: RunConfig, dataset: data.Dataset, space: SearchSpace, schedule: Schedule) -> dict:
+def describe(config: RunConfig, dataset: data.Dataset, space: SearchSpace, schedule: Schedule, table: LatencyTable | None) -> dict:
     """The content of `config.json`."""
     nominal = spaces.get(config.space).for_images(dataset.image_shape, dataset.num_classes)
     return {
         "flags": config.to_json(),
         "schedule": schedule.to_json(),
         "search_space": space.to_json(),
+        "latency_table": hashlib.sha256(atomic.encode_json(table.to_json())).hexdigest() if table else None,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES} | {"daqu_tf": daqu_tf.__version__},
         "seed": config.seed,
         "target": config.target,

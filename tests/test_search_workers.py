@@ -99,7 +99,7 @@ def test_a_chief_and_a_worker_that_share_a_folder(trained, tmp_path):
     folder = of_its_own(trained, tmp_path)
     address = {"ORACLE_IP": "127.0.0.1", "ORACLE_PORT": str(free_port())}
     chief = start("search", folder, TUNER_ID="chief", **address)
-    until(lambda: (folder / "search" / "device.json").exists() or chief.poll() is not None, 200)
+    until(lambda: (folder / "search" / "trials.jsonl").exists() or chief.poll() is not None, 200)
     worker = start("search", folder, TUNER_ID="far away", **address)
     assert "finalists" in finish(chief) and "trials.jsonl" in finish(worker)
     seen = statuses(folder)
@@ -113,8 +113,7 @@ def test_a_worker_whose_device_is_another_is_refused(trained, tmp_path):
     address = {"TUNER_ID": "worker0", "ORACLE_IP": "127.0.0.1", "ORACLE_PORT": str(free_port())}
     worker = start("search", folder, **address)
     assert "start the worker when the chief searches" in worker.communicate(timeout=300)[0] and worker.returncode == 1
-    (folder / "search").mkdir()
-    (folder / "search" / "device.json").write_text(json.dumps({"kind": "host", "cpu": "another"}))
+    (folder / "device.json").write_text(json.dumps({"kind": "host", "cpu": "another"}))
     worker = start("search", folder, **address)
     assert "differs from the chief's (" in (output := worker.communicate(timeout=300)[0]) and "cpu" in output
     assert worker.returncode == 1

@@ -77,7 +77,7 @@ def test_a_file_is_timed_on_arm(device, model):
     assert latency.device["os"].endswith("aarch64") and len(latency.device["pinned_to"]) == 1 and "board" in latency.device
     (conditions,) = latency.conditions
     assert conditions["peak_memory_bytes"] > 1e6
-    assert set(conditions["before"]) == set(conditions["after"]) == {"governor", "frequency_hz", "temperature_celsius"}
+    assert set(conditions["before"]) == set(conditions["after"]) == {"governor", "frequency_hz", "temperature_celsius", "throttled"}
     assert json.loads(json.dumps(latency.to_json()))["conditions"] == [conditions]
 
 
@@ -255,8 +255,8 @@ def test_a_board_that_is_too_hot(board, device, model):
 def jumping(samples):
     """A program that answers as the runner does, with these samples."""
     answer = {"samples_us": samples, "warmup_runs": 1, "device": {}, "conditions": {"before": {}, "after": {}}, "sha256": ""}
-    answer |= {"threads": 1, "delegate": "none", "runtime": "r", "runtime_version": "1"}
-    return f"cat >/dev/null; echo '{json.dumps(answer)}'"
+    answers = {"answers": [answer | {"threads": 1, "delegate": "none", "runtime": "r", "runtime_version": "1"}]}
+    return f"cat >/dev/null; echo '{json.dumps(answers)}'"
 
 
 @pytest.mark.parametrize("bad", [-3.6e9, 0.0, float("nan"), float("inf"), 3.6e9])
