@@ -141,8 +141,8 @@ def _latency_for(config: RunConfig) -> Device | LatencyTable:
     known = output.read_json(config.folder / pipeline.DEVICE, remedy="start the worker when the chief searches")
     if differing := difference(known, device.identity()):
         raise DaquError(
-            f"What times files here differs from the chief's ({differing}), and so would its latencies: search on machines that are "
-            "alike, or with --latency=table."
+            f"What times files here differs from the chief's ({differing}), and so would its latencies: search on machines that "
+            "are alike, or with --latency=table."
         )
     return device
 
