@@ -289,6 +289,17 @@ def test_a_report_of_another_search_is_ignored(tmp_path):
     assert oracle.end_order == [] and oracle.ongoing_trials == {"worker0": mine}
 
 
+def test_a_restarted_chief_that_prints_knows_what_it_has_not_shown(tmp_path, capsys):
+    trial = create(oracle_in(tmp_path), "worker0")
+    restarted = oracle_in(tmp_path)
+    restarted.verbose = 1
+    restarted.expect_workers()
+    end(restarted, copy_of(trial))
+    end(restarted, copy_of(create(restarted, "worker0")))
+    assert restarted.end_order == ["0000", "0001"]
+    assert "Search: Running Trial #2" in (printed := capsys.readouterr().out) and "Trial 2 Complete" in printed
+
+
 def test_idle_workers_stay_until_the_last_trial_has_ended(tmp_path):
     oracle = oracle_in(tmp_path, 4)
     trials = [create(oracle, f"worker{index}") for index in range(4)]
