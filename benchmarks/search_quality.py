@@ -38,7 +38,9 @@ PROBLEMS = {
     "2 objectives": ("accuracy", "deflated_bytes"),
     "3 objectives": ("accuracy", "latency_us", "deflated_bytes"),
 }
-SHORTER = {"KerasTuner BO": (200, 5), "Optuna TPE": (200, 20)}  # Evaluations and seeds of those that take long to propose.
+# Evaluations and seeds of those that take long to propose.
+SHORTER = {OURS: (200, 20), WITHOUT_COSTS: (200, 5), "Optuna TPE": (200, 20), "KerasTuner BO": (200, 5)}
+INITIAL_RANDOM = 8  # As of `daqu_tf.search`.
 SLOWEST = "KerasTuner BO"
 _RESAMPLES = 2000
 
@@ -91,6 +93,20 @@ class Problem:
             space.Choice(name, list(values), parent_name=parents[0][0], parent_values=parents[0][1] and list(parents[0][1]))
         return space
 
+    def design(self) -> list[dict]:
+        """As `daqu_tf.search.first_design`: the largest and the smallest architecture at every uniform weight width."""
+        widths = sorted({width for name, widths in self.alphabet.choices.items() if name.endswith("_bits") for width in widths})
+        found = []
+        for end in (-1, 0):
+            for width in reversed(widths):
+                values = {
+                    name: next((bits for bits in options if bits >= width), options[-1]) if name.endswith("_bits") else options[end]
+                    for name, options in self.alphabet.choices.items()
+                }
+                genome = self.alphabet.canonical(np.array([self.alphabet.encode(values)]))[0]
+                found.append(self.alphabet.decode(genome))
+        return found
+
     def hypervolume(self, rows: list[int] | slice) -> float:
         """Of the subnets in these rows."""
         return pareto.hypervolume(self.points[rows], np.full(len(self.objectives), REFERENCE))
@@ -121,6 +137,8 @@ def ours(evaluate: Evaluations, seed: int, with_costs: bool) -> None:
             max_trials=evaluate.budget,
             hyperparameters=problem.hyperparameters(),
             seed=seed,
+            initial_design=problem.design(),
+            initial_random=INITIAL_RANDOM,
             costs=costs if with_costs else None,
         )
         oracle._set_project_dir(folder, "search")

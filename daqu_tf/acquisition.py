@@ -10,7 +10,7 @@ estimate by places is ours.)
 import numpy as np
 from scipy.special import ndtr
 
-PLACES, DRAWS = 1000, 40_000  # Wanted in the region, and drawn at most to find them.
+PLACES, DRAWS = 800, 20_000  # Wanted in the region, and drawn at most to find them.
 OPTIMISM = 2.5  # Deviations below its mean at which a candidate bounds the region.
 _BLOCK = 2000
 

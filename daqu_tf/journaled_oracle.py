@@ -260,7 +260,8 @@ class JournaledOracle(keras_tuner.Oracle):
         for name, value in metrics.items():
             if not trial.metrics.exists(name):
                 trial.metrics.register(name, directions.get(name) or direction(name))
-            trial.metrics.update(name, value, step=step)
+            # MetricsTracker.update computes what was best before and after, which nobody asks for.
+            trial.metrics.metrics[name].update(float(value), step)
 
     def score_trial(self, trial: Trial) -> None:
         """Sets KerasTuner's score, the first objective's value; it ranks nothing here."""

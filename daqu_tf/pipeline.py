@@ -92,7 +92,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
         if not (config.folder / "config.json").exists():
             atomic.write_json(config.folder / "config.json", content)
         if device:
-            atomic.write_json(config.folder / "device.json", device.identity())
+            atomic.write_json(config.folder / DEVICE, device.identity())
         return _Job(config, dataset, space, schedule, strategy, device, progress).run(last_stage)
 
 
@@ -152,7 +152,7 @@ def _check_device(config: RunConfig, device: Device, overwrite: bool) -> str:
     Raises:
         DaquError: They do not, and the run may not be overwritten.
     """
-    differing = difference(before, device.identity()) if (before := read_json(config.folder / "device.json", {})) else ""
+    differing = difference(before, device.identity()) if (before := read_json(config.folder / DEVICE, {})) else ""
     if differing and not overwrite:
         raise DaquError(
             f"{config.folder} holds latencies of another device or runtime ({differing}): give that one, another --output_dir, or "
@@ -303,8 +303,6 @@ class _Job:
             return self.clock.elapsed() > end and len(tuner.oracle.end_order) >= LEAST_TRIALS
 
         tuner = make_tuner(candidates, self.config.max_trials, self.config.seed, on_progress, time_is_up)
-        if not self.table:
-            atomic.write_json(folder / DEVICE, self.device.identity())
         self._run_trials(tuner, candidates)
         front = tuner.pareto_trials()
         if not front:

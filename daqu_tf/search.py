@@ -25,7 +25,7 @@ from daqu_tf.timing_turns import TimingTurns
 from daqu_tf.tuner import DaquTuner
 from daqu_tf.weights import cut
 
-INITIAL_RANDOM = 16
+INITIAL_RANDOM = 8
 
 
 class SearchStoppedError(DaquError, keras_tuner.errors.FatalError):

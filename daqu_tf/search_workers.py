@@ -5,7 +5,6 @@ variables name a chief, `daqu-search` itself is one of them (`work`).
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import sys
@@ -15,7 +14,7 @@ from daqu_tf.chief import Chief
 from daqu_tf.config import RunConfig
 from daqu_tf.devices import Device
 from daqu_tf.errors import DaquError
-from daqu_tf.latency import LatencyTable
+from daqu_tf.latency import LatencyTable, difference
 from daqu_tf.progress import Progress
 from daqu_tf.timing_turns import TimingTurns
 from daqu_tf.tuner import DaquTuner
@@ -139,15 +138,11 @@ def _latency_for(config: RunConfig) -> Device | LatencyTable:
     if (config.folder / pipeline.TABLE).exists():
         return LatencyTable.load(config.folder / pipeline.TABLE)
     device = pipeline.connect_device(config, Progress())
-    remedy = "start the worker when the chief searches"
-    known, own = (
-        output.read_json(config.folder / "search" / pipeline.DEVICE, remedy=remedy),
-        json.loads(json.dumps(device.identity())),
-    )
-    if names := sorted(name for name in known.keys() | own.keys() if known.get(name) != own.get(name)):
+    known = output.read_json(config.folder / pipeline.DEVICE, remedy="start the worker when the chief searches")
+    if differing := difference(known, device.identity()):
         raise DaquError(
-            f"What times files here differs from the chief's ({', '.join(names)}), and so would its latencies: search on machines "
-            "that are alike, or with --latency=table."
+            f"What times files here differs from the chief's ({differing}), and so would its latencies: search on machines that "
+            "are alike, or with --latency=table."
         )
     return device
 

@@ -52,3 +52,10 @@ def test_an_export_names_what_is_not_usual():
     assert export_command(RUN, "m00", False, path, int8, int8) == "daqu-export --run=runs/mine --subnet=m00 --output=m00.tflite"
     line = export_command(RUN, "m00", True, path, Storage("int8", input_type="uint8"), Storage())
     assert line.endswith("--subnet=m00 --fine_tuned --output=m00.tflite --container=int8 --input_type=uint8")
+
+
+def test_every_constraint_is_a_flag_of_its_own():
+    settings = RunConfig("digits", "out", constraint=["latency_us<=20", "file_bytes<=6e4"]).to_json()
+    line = run_command("run", settings, str)
+    assert "'--constraint=latency_us<=20' '--constraint=file_bytes<=6e4'" in line
+    assert "constraint" not in run_command("run", RunConfig("digits", "out").to_json(), str)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -49,3 +50,17 @@ def test_what_must_start_quickly_imports_no_tensorflow(module):
 def test_keras_3_is_refused_where_keras_is_needed():
     done = _python("import daqu_tf.keras", TF_USE_LEGACY_KERAS="0")
     assert done.returncode != 0 and "TF_USE_LEGACY_KERAS must be 1" in done.stderr
+
+
+def test_constraints_are_read_at_once():
+    config = RunConfig("digits", "out", constraint=["latency_us<=2000", "accuracy>=0.9"])
+    assert [(one.metric, one.operator, one.limit) for one in config.constraints] == [
+        ("latency_us", "<=", 2000.0),
+        ("accuracy", ">=", 0.9),
+    ]
+    assert RunConfig(**json.loads(json.dumps(config.to_json()))) == config
+    assert RunConfig("digits", "out", constraint=None).constraint == []
+    with pytest.raises(DaquError, match="`constraint` must name one of accuracy, latency_us, .*, but received 'energy'"):
+        RunConfig("digits", "out", constraint=["energy<=3"])
+    with pytest.raises(DaquError, match="must have the form METRIC<=NUMBER"):
+        RunConfig("digits", "out", constraint=["latency_us=3"])

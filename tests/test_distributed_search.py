@@ -4,9 +4,20 @@ import json
 import threading
 import time
 
+import keras_tuner
 import pytest
 from keras_tuner.engine.trial import Trial
-from search_processes import CONTEXT, Evaluation, Search, make_oracle, measure, search_alone, until
+from search_processes import (
+    CONTEXT,
+    OBJECTIVES,
+    Evaluation,
+    Search,
+    hyperparameters,
+    make_oracle,
+    measure,
+    search_alone,
+    until,
+)
 
 from daqu_tf.chief import exposure
 from daqu_tf.errors import DaquError
@@ -151,6 +162,19 @@ def test_a_second_chief_at_the_same_port_is_refused(tmp_path):
             second.start("chief")
             assert second.wait("chief") == 1
     assert second.log("chief").startswith(f"Error: The chief cannot listen at 127.0.0.1:{search.port}: end what does")
+
+
+def stock_oracle(max_trials, lease_seconds):
+    objectives = [keras_tuner.Objective(name, direction) for name, direction in OBJECTIVES.items()]
+    return keras_tuner.oracles.RandomSearchOracle(objective=objectives, max_trials=max_trials, hyperparameters=hyperparameters())
+
+
+@pytest.mark.slow  # KerasTuner's own chief looks every 20 seconds whether all is over.
+def test_a_stock_oracle_has_chief_and_workers_too(tmp_path):
+    with Search(tmp_path, 8, Evaluation(tmp_path, seconds=0.3), oracle=stock_oracle) as search:
+        search.start("chief", "worker0", "worker1")
+        assert [search.wait(process) for process in search.processes] == [0] * 3, search.log("worker0")
+    assert len(search.evaluated()) == 8 and len(list((tmp_path / "search").glob("trial_*/trial.json"))) == 8
 
 
 @pytest.mark.parametrize(

@@ -155,3 +155,21 @@ def test_a_target_that_the_runtime_of_a_device_does_not_take(identity, best):
         targets.for_device(identity, "litert_cpu")
     with pytest.raises(DaquError, match="`target` must be one of"):
         targets.for_device(identity, "gpu")
+
+
+@pytest.mark.parametrize(
+    "objectives, message",
+    [
+        ((("file_bytes", "min"),), r"must be \('accuracy', 'max'\) and then at least one cost"),
+        ((("accuracy", "max"),), "at least one cost"),
+        ((("accuracy", "min"), ("file_bytes", "min")), r"must be \('accuracy', 'max'\)"),
+        ((("accuracy", "max"), ("file_bytes", "min"), ("file_bytes", "min")), "each once"),
+        ((("accuracy", "max"), ("file_bytes", "max")), r"must be costs to `min` among .*, but received \('file_bytes', 'max'\)"),
+        ((("accuracy", "max"), ("energy", "min")), r"among latency_us, file_bytes, .*, but received \('energy', 'min'\)"),
+        ((("accuracy", "max"), ("file_bytes",)), "among latency_us"),
+        (("accuracy", "file_bytes"), "must be"),
+    ],
+)
+def test_objectives_that_no_trial_reports(objectives, message):
+    with pytest.raises(DaquError, match=f"`objectives` {message}" if message.startswith("must") else message):
+        targets.Target("mine", objectives, int4_fully_connected=False)
