@@ -317,8 +317,12 @@ def _with(parameter):
         ({"objective": [OBJECTIVES[0], OBJECTIVES[0]]}, "name each metric once"),
         ({"hyperparameters": keras_tuner.HyperParameters()}, "`hyperparameters` must hold"),
         (
-            {"hyperparameters": _with(lambda space: space.Choice("g0", [1], parent_name="g0", parent_values=[1]))},
-            "`g0` must be registered once",
+            {
+                "hyperparameters": _with(
+                    lambda space: [space.Choice("n", [1], parent_name="g0", parent_values=[value]) for value in (0, 1)]
+                )
+            },
+            "`n` must be registered once",
         ),
         ({"conditions": {"g0": (("g1", (1,)),)}}, "`conditions` must name parents that are registered first"),
         ({"constraints": ["latency_us<2"]}, "`constraints` must have the form METRIC<=NUMBER"),
