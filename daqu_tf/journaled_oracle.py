@@ -146,9 +146,13 @@ class JournaledOracle(keras_tuner.Oracle):
         self._is_closed = True
 
     def expect_workers(self) -> None:
-        """Leaves the trials that ran when an earlier chief ended to their workers, for as long as a lease lasts."""
+        """Leaves the trials that ran when an earlier chief ended to their workers, for as long as a lease lasts.
+
+        From now on somebody looks several times a second whether the search is over.
+        """
         with self._lock:
             self.reload()
+            self._leases.is_watched = True
             self._leases.renew()
 
     def dismiss(self, tuner_id: str) -> None:

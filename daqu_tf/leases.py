@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from daqu_tf.errors import DaquError
 
+GAP_SECONDS = 2.0
+
 
 class Leases:
     """Each worker has at most one trial, for as long as it is heard of; what it had when it fell silent is given out again.
@@ -22,6 +24,8 @@ class Leases:
             raise DaquError(f"`lease_seconds` must be above 0, but received {seconds!r}.")
         self._seconds, self._clock = seconds, clock
         self._heard: dict[str, float] = {}
+        self._looked = clock()
+        self.is_watched = False  # Whether `expire` is called several times a second.
         self._waiting: dict[str, str] = {}  # Trial to the worker that had it last, in the order in which they became free.
         self.trial_of: dict[str, str] = {}  # By worker.
 
@@ -83,8 +87,12 @@ class Leases:
             self.leave(worker)
 
     def expire(self) -> None:
-        """Lets go of those that were silent for too long."""
-        latest = self._clock() - self._seconds
+        """Lets go of those that were silent for too long, not counting when nobody listened: a machine may sleep."""
+        now = self._clock()
+        gap, self._looked = now - self._looked, now
+        if self.is_watched and gap > GAP_SECONDS:
+            self._heard = {worker: heard + gap for worker, heard in self._heard.items()}
+        latest = now - self._seconds
         for worker in [worker for worker, heard in self._heard.items() if heard < latest]:
             self.leave(worker)
 

@@ -65,6 +65,13 @@ def test_the_trial_of_a_worker_that_is_gone_is_given_to_another(tmp_path):
     assert ("worker1", lost) in search.evaluated()
 
 
+def test_a_worker_that_is_alive_keeps_a_trial_longer_than_a_lease(tmp_path):
+    with Search(tmp_path, 2, Evaluation(tmp_path, seconds=5.0), lease=1.5) as search:
+        search.start("chief", "worker0", "worker1", "worker2")
+        assert [search.wait(process) for process in search.processes] == [0] * 4
+    assert len(search.evaluated()) == 2 and len(search.ended()) == 2
+
+
 def test_a_worker_that_comes_back_gets_its_trial_again(tmp_path):
     with Search(tmp_path, 6, Evaluation(tmp_path, seconds=0.5), lease=60.0) as search:
         search.start("chief", "worker0")

@@ -55,6 +55,19 @@ def test_a_worker_gets_what_it_had_before_whatever_else_waits():
     assert leases.trial_of == {"a": "0", "b": "1", "c": "2"}
 
 
+def test_silence_does_not_count_while_nobody_listened():
+    clock = Clock()
+    leases = Leases(SECONDS, clock)
+    leases.is_watched = True
+    leases.take("0", "worker")
+    for clock.now in (1.0, 2.0, 500.0, 501.0, 506.0, 507.9):
+        leases.expire()
+    assert leases.trial_of == {"worker": "0"}  # Silent for 2 + 1 + 1.9 seconds, and when all slept.
+    for clock.now in (509.5, 511.0, 512.9, 514.8):
+        leases.expire()
+    assert not leases.trial_of
+
+
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
 def test_a_lease_takes_time(seconds):
     with pytest.raises(DaquError, match="`lease_seconds` must be above 0"):
