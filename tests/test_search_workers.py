@@ -125,6 +125,7 @@ def test_a_worker_without_a_trained_supernet(tmp_path):
     assert "holds no run of this version" in worker.communicate(timeout=300)[0] and worker.returncode == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_again_and_again_ends_the_search(tmp_path):
     """In an empty folder none can live."""
     (tmp_path / "search").mkdir()
