@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from test_latency import table_of
 
-from daqu_tf import output, pipeline, spaces, targets
+from daqu_tf import output, pipeline, preparation, spaces, targets
 from daqu_tf.config import RunConfig
+from daqu_tf.devices import connect
 from daqu_tf.errors import DaquError
 from daqu_tf.finalist import FinalistProcesses
 
@@ -170,11 +171,11 @@ def test_another_kind_of_device_is_another_run(tmp_path):
 
 def test_another_device_of_that_kind_is_refused(tmp_path):
     config = _started(tmp_path)
-    here = pipeline.connect_with("host")
+    here = connect("host")
     (config.folder / "device.json").write_text(json.dumps(here.identity() | {"cpu": "another"}))
     with pytest.raises(DaquError, match="holds latencies of another device or runtime .`cpu` is 'another' there"):
-        pipeline._check_device(config, here, overwrite=False)
-    assert "`cpu`" in pipeline._check_device(config, here, overwrite=True)
+        preparation.check_device(config, here, overwrite=False)
+    assert "`cpu`" in preparation.check_device(config, here, overwrite=True)
 
 
 def test_a_run_of_before_there_were_devices_goes_on(tmp_path):
