@@ -95,12 +95,18 @@ def test_workers_of_this_machine_one_of_which_is_killed(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_chief_and_a_worker_that_share_a_folder(trained, tmp_path):
+@pytest.mark.parametrize("is_shared", [True, False], ids=["a shared folder", "a copy"])
+def test_a_chief_and_a_worker_of_several_machines(trained, tmp_path, is_shared):
     folder = of_its_own(trained, tmp_path)
     address = {"ORACLE_IP": "127.0.0.1", "ORACLE_PORT": str(free_port())}
     chief = start("search", folder, TUNER_ID="chief", **address)
     until(lambda: (folder / "search" / "trials.jsonl").exists() or chief.poll() is not None, 200)
-    worker = start("search", folder, TUNER_ID="far away", **address)
+    there = folder if is_shared else tmp_path / "there"
+    if not is_shared:
+        there.mkdir()
+        for name in ("config.json", "supernet.npz", "device.json"):
+            shutil.copy(folder / name, there)
+    worker = start("search", there, TUNER_ID="far away", **address)
     assert "finalists" in finish(chief) and "trials.jsonl" in finish(worker)
     seen = statuses(folder)
     assert sum(status == "COMPLETED" for _, status in seen) >= 12 and set(seen.values()) == {1}
