@@ -226,8 +226,8 @@ def test_killed_in_every_stage_it_ends_complete(tmp_path):
     assert subprocess.run(command, capture_output=True).returncode == 0
     _check_complete(folder)
     assert _trials(folder)[: len(trials)] == trials
-    ids = [json.loads(line)["trial_id"] for line in _trials(folder)]
-    assert len(ids) == len(set(ids))
+    ends = [record["trial_id"] for record in map(json.loads, _trials(folder)) if record["status"] != "RUNNING"]
+    assert len(ends) == len(set(ends)) >= 3
     assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
     _check_tools(folder, tmp_path)
     report = (folder / "report.html").stat().st_mtime_ns
