@@ -15,6 +15,7 @@ import numpy as np
 import records
 from absl import app, flags
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from scipy.stats import kendalltau, spearmanr
 
 from daqu_tf import costs, spaces, targets, tflite_file
@@ -51,15 +52,15 @@ def file_bytes(space: SearchSpace, genome: list[int], storage: Storage) -> int:
 def figures_of(row: dict) -> dict[str, np.ndarray]:
     """Each proxy and the measured latency of the subnets of one table."""
     space, storage = targets.get("litert_cpu").restrict(spaces.get(row["space"])), Storage(row["container"])
-    genomes = [subnet["genome"] for subnet in row["subnets"]]
+    genomes = [[int(index) for index in subnet["genome"].split()] for subnet in row["subnets"]]
     counted = costs.of_many(space, np.array(genomes), targets.get("litert_cpu"))
     return {
         "macs": counted["macs"],
         "parameters": counted["parameters"],
         "bitops": np.array([bitops(space, genome, storage) for genome in genomes]),
         "file_bytes": np.array([file_bytes(space, genome, storage) for genome in genomes]),
-        "predicted_us": np.array([subnet["predicted_us"] for subnet in row["subnets"]]),
-        "measured_us": np.array([np.median(subnet["turns_us"]) for subnet in row["subnets"]]),
+        "predicted_us": np.array([float(subnet["predicted_us"]) for subnet in row["subnets"]]),
+        "measured_us": np.array([np.median([float(us) for us in subnet["turns_us"].split()]) for subnet in row["subnets"]]),
     }
 
 
@@ -92,6 +93,8 @@ def picture(groups: dict[tuple[str, str], dict[str, np.ndarray]], path: pathlib.
                 if of == space:
                     axes.scatter(figures[proxy], figures["measured_us"], s=8, color=colours[container], label=container)
             axes.set(xscale="log", yscale="log", xlabel=title)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_minor_formatter(NullFormatter())
         line[0].set_ylabel(f"{space}\nmeasured, µs")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
@@ -125,8 +128,10 @@ def main(argv: list[str]) -> None:
         "computes with: weights at their trained bits, or at 16 or 32 in a float file, and activations at 8 or 32."
     )
     tables = [{"caption": caption, "columns": ["subnets", *TITLES], "rows": lines}]
-    picture(groups, records.RESULTS / f"latency_proxies{suffix}.png")
-    print(f"Wrote {records.write(f'latency_proxies{suffix}', [], {'tables': tables, 'correlations': found}, bars)}")
+    path = records.RESULTS / f"latency_proxies{suffix}.png"
+    picture(groups, path)
+    results = {"tables": tables, "correlations": found, "picture": f"results/{path.name}"}
+    print(f"Wrote {records.write(f'latency_proxies{suffix}', [], results, bars)}")
 
 
 if __name__ == "__main__":

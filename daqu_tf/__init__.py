@@ -6,8 +6,9 @@ One flow, one direction:
     -> evaluation -> training -> fine_tuning -> export -> devices -> oracle -> tuner -> report
 
 `daqu_tf.run(RunConfig(...))` goes through all of it (`pipeline.py`); each stage can be used alone, and `trained_run.py` holds what
-else can be done with a trained supernet. Beside the flow stand `baked`, a subnet as a plain tf_keras model, and `stock_models`,
-switchable bits for any tf_keras model, which `export_tflite` takes too; `verification` compares files with their manifests.
+else can be done with a trained supernet. A search is one process, or a `chief` and its `worker`s. Beside the flow stand `baked`, a
+subnet as a plain tf_keras model, and `stock_models`, switchable bits for any tf_keras model, which `export_tflite` takes too;
+`verification` compares files with their manifests.
 """
 
 import importlib
@@ -26,6 +27,9 @@ _LAZY = {
     "RunConfig": "config",
     "run": "pipeline",
     "TrainedRun": "trained_run",
+    "ParetoOracle": "oracle",
+    "DaquTuner": "tuner",
+    "DistributedTuner": "distributed_tuner",
     "Schedule": "schedule",
     "WarmUp": "schedule",
     "PrecisionTransfer": "schedule",

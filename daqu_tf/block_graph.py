@@ -10,7 +10,7 @@ import numpy as np
 
 from daqu_tf.architecture import Layer
 from daqu_tf.blocks import WIDTHS, Block
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf.space import FIXED_BITS, SearchSpace, Subnet
 from daqu_tf.subnet_graph import LayerBuilder, to_graph
 from daqu_tf.targets import Storage
 from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor
@@ -20,9 +20,10 @@ _STEP = 0.05  # Of activations: any that keeps channels from being constants wil
 
 def of_block(space: SearchSpace, block: Block, storage: Storage) -> Graph:
     """The graph of one block of a space."""
-    space = dataclasses.replace(space, weight_bits=WIDTHS, narrowed=())
+    narrowed = tuple((name, values) for name, values in space.narrowed if not name.endswith("_bits"))
+    space = dataclasses.replace(space, weight_bits=WIDTHS, activation_bits=(FIXED_BITS,), narrowed=narrowed)
     subnet = Subnet(tuple((f"{layer.name}.weight_bits", layer.weight_bits) for layer in block.layers))
-    builder = LayerBuilder(space, subnet, _arrays(block.layers, WIDTHS), storage)
+    builder = LayerBuilder(space, subnet, _arrays(block.layers, space), storage)
     shape = (1, *block.input_shape)
     source = FloatTensor("input", shape) if storage.in_float else QuantizedTensor("input", shape, _STEP, 0)
     return builder.chain(builder.graph.declare(source), block.layers)
@@ -30,23 +31,25 @@ def of_block(space: SearchSpace, block: Block, storage: Storage) -> Graph:
 
 def of_subnet(space: SearchSpace, subnet: Subnet, storage: Storage) -> Graph:
     """The graph of a whole subnet of a space."""
-    return to_graph(space, subnet, _arrays(space.layers(subnet), space.weight_bits), storage)
+    return to_graph(space, subnet, _arrays(space.layers(subnet), space), storage)
 
 
-def _arrays(layers: Iterable[Layer], widths: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Weights, steps for each of `widths`, and statistics, by the names that `StaticNetwork.arrays` has for them."""
+def _arrays(layers: Iterable[Layer], space: SearchSpace) -> dict[str, np.ndarray]:
+    """Weights, steps for each width of the space, and statistics, by the names that `StaticNetwork.arrays` has for them."""
     rng = np.random.default_rng(0)
-    return {name: array for layer in layers for name, array in _arrays_of(layer, widths, rng).items()}
+    return {name: array for layer in layers for name, array in _arrays_of(layer, space, rng).items()}
 
 
-def _arrays_of(layer: Layer, widths: tuple[int, ...], rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _arrays_of(layer: Layer, space: SearchSpace, rng: np.random.Generator) -> dict[str, np.ndarray]:
     channels, side = layer.output_channels, layer.kernel
     shape = (channels, 1) if layer.kind == "depthwise" else (layer.input_channels, channels)
     shape = shape if layer.kind == "dense" else (side, side, *shape)
     kernel = rng.uniform(-1, 1, shape).astype(np.float32)
-    steps = np.array([[1 / (2 ** (bits - 1) - 1)] * channels for bits in widths], np.float32)
+    steps = np.array([[1 / (2 ** (bits - 1) - 1)] * channels for bits in space.weight_bits], np.float32)
     found = {f"{layer.name}/kernel": kernel, f"{layer.name}/kernel_log_step": np.log(steps)}
-    found |= {f"{name}/activation_log_step": np.log(np.full(1, _STEP, np.float32)) for name in layer.tensors}
+    found |= {
+        f"{name}/activation_log_step": np.log(np.full(len(space.activation_bits), _STEP, np.float32)) for name in layer.tensors
+    }
     if layer.kind == "dense":
         return found | {f"{layer.name}/bias": np.zeros(channels, np.float32)}
     constants = {"gamma": 1, "beta": 0, "moving_mean": 0, "moving_variance": 1}

@@ -9,6 +9,8 @@ from typing import Any
 
 from daqu_tf import spaces, targets
 from daqu_tf.constraints import Constraint, parse
+from daqu_tf.devices import kind_of
+from daqu_tf.devices.benchmark_model import DELEGATES
 from daqu_tf.errors import DaquError
 from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS, check_seed
 
@@ -28,6 +30,7 @@ CHOICES = {
     "augmentation": AUGMENTATIONS,
     "strategy": STRATEGIES,
     "mixed_precision": MIXED_PRECISIONS,
+    "delegate": tuple(DELEGATES),
 }
 
 
@@ -113,6 +116,7 @@ class RunConfig:
             object.__setattr__(self, "benchmark_model", os.path.abspath(self.benchmark_model))
         if self.latency_table and self.latency == "measure":
             raise DaquError("`latency_table` has no effect if `latency` is measure: leave one of them out.")
+        kind_of(self.device)
         object.__setattr__(self, "constraint", list(self.constraint or ()))  # As it comes back from JSON.
         for one in self.constraints:
             if one.metric not in targets.METRICS:
@@ -124,7 +128,7 @@ class RunConfig:
                 f"`budget_minutes` must be at least {LEAST_BUDGET_MINUTES:g}, but received {self.budget_minutes:g}: training, "
                 "search and export need that much to do anything."
             )
-        for name, least in (("finalists", 1), ("max_trials", 20), ("batch_size", 2), ("workers", 0)):
+        for name, least in (("finalists", 1), ("max_trials", 20), ("batch_size", 2), ("workers", 0), ("threads", 1)):
             if getattr(self, name) < least:
                 raise DaquError(f"`{name}` must be at least {least}, but received {getattr(self, name)}.")
         check_seed(self.seed)

@@ -80,7 +80,7 @@ def finish(folder: pathlib.Path, name: str, seconds: float) -> None:
     from daqu_tf.export import PROOF_IMAGES, export_tflite, round_biases
     from daqu_tf.fine_tuning import FineTuner, FineTuning
     from daqu_tf.manifest import describe
-    from daqu_tf.pipeline import metadata_for, space_for
+    from daqu_tf.preparation import metadata_for, space_for
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     config, finalists = output.config_of(folder), output.read_json(folder / "finalists.json")

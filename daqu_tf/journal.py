@@ -5,14 +5,17 @@ kill: it is ignored, and overwritten by the next record.
 """
 
 import json
+import math
 import os
 import pathlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from daqu_tf import atomic
 from daqu_tf.errors import DaquError
 
+SYNC_SECONDS = 1.0
 FORMAT = 2  # 1 had no line for a trial that starts.
 
 
@@ -60,6 +63,7 @@ class Journal:
         header = json.loads(_line({"format": FORMAT, "identity": identity, "notes": notes}))
         if not self.path.exists() or not self.path.stat().st_size:
             atomic.write_bytes(self.path, _line(header))
+        self._synced = -math.inf
         data = self.path.read_bytes()
         self._size = len(data)
         self._end = data.rfind(b"\n") + 1
@@ -93,10 +97,11 @@ class Journal:
     def append(self, record: Mapping[str, Any], durable: bool = True) -> None:
         """Writes one record, which a kill of this process cannot undo.
 
+        A crash of the machine can, unless it is on disk; to wait for that takes milliseconds, so it is done once a second at most.
+
         Args:
             record: JSON, finite numbers only.
-            durable: Whether to wait until it is on disk, where a crash of the machine cannot undo it either; all earlier
-                records are on disk then too.
+            durable: Whether to wait until this record and all earlier ones are on disk, if the last time is a second ago.
 
         Raises:
             DaquError: Another process has written to the file, or removed it, since this one opened it.
@@ -109,6 +114,7 @@ class Journal:
             file.seek(self._end)
             file.write(line)
             file.flush()
-            if durable:
+            if durable and time.monotonic() - self._synced > SYNC_SECONDS:
                 os.fsync(file.fileno())
+                self._synced = time.monotonic()
         self._end = self._size = self._end + len(line)

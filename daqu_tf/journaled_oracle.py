@@ -181,6 +181,7 @@ class JournaledOracle(keras_tuner.Oracle):
                 trial_id = self._leases.waiting_for(tuner_id) or self._to_retry()
                 if trial_id:
                     self._begin(self.trials[trial_id], tuner_id)
+                    self._display.on_trial_begin(self.trials[trial_id])
         for tell in news:
             tell()
         return self.trials[trial_id] if trial_id else None
@@ -202,8 +203,9 @@ class JournaledOracle(keras_tuner.Oracle):
         trial = self._trial(trial_id, response.get("values") or {}, response["status"])
         with self._lock:
             if trial.status == TrialStatus.RUNNING:
-                self._add(trial)
                 self._begin(trial, tuner_id, with_values=True)
+                self._add(trial)
+                self._display.on_trial_begin(trial)
             elif trial.status == TrialStatus.STOPPED:
                 self._is_exhausted = True
                 trial.status = self._without_trial(tuner_id)
@@ -237,7 +239,6 @@ class JournaledOracle(keras_tuner.Oracle):
         self._journal.append({**record, **values}, durable=False)
         self._leases.take(trial.trial_id, tuner_id)
         self._started[trial.trial_id] = time.monotonic()
-        self._display.on_trial_begin(trial)
 
     def get_trial(self, trial_id: str) -> Trial:
         """A trial by its id; that somebody asks for it shows that its worker is alive."""
@@ -260,7 +261,8 @@ class JournaledOracle(keras_tuner.Oracle):
         for name, value in metrics.items():
             if not trial.metrics.exists(name):
                 trial.metrics.register(name, directions.get(name) or direction(name))
-            trial.metrics.update(name, value, step=step)
+            # MetricsTracker.update computes what was best before and after, which nobody asks for.
+            trial.metrics.metrics[name].update(float(value), step)
 
     def score_trial(self, trial: Trial) -> None:
         """Sets KerasTuner's score, the first objective's value; it ranks nothing here."""
@@ -281,7 +283,8 @@ class JournaledOracle(keras_tuner.Oracle):
             retried = self._retry(mine)
             self._record(mine)
             self._leases.end(mine.trial_id)
-            self._display.on_trial_end(mine)
+            if mine.trial_id in self._display.trial_start:  # Else an earlier chief has shown it.
+                self._display.on_trial_end(mine)
             if not retried:
                 self._close(mine)
                 self._check_consecutive_failures()

@@ -9,6 +9,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from daqu_tf.space import SearchSpace, Subnet
 from daqu_tf.targets import Storage
 
 FORMAT = 1
-# What a device and what runs there must have in common with the table's for it to hold.
+_LEAST_US = 0.01  # No correction makes a subnet faster than that.
 _MAKE_ONE = "make one with daqu-profile"
 
 
@@ -63,7 +64,7 @@ class Correction:
 
     def apply(self, sums_us: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Latencies (n,) in microseconds of the sums (n,) and numbers (n,) of blocks."""
-        return self.fixed_us + self.scale * sums_us + self.block_us * counts
+        return np.maximum(self.fixed_us + self.scale * sums_us + self.block_us * counts, _LEAST_US)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,17 +140,22 @@ class LatencyTable:
             )
         for key in every_block(space, storage):
             self._measured(key)
-        if device is not None and (changed := _difference(self.device, device)):
+        if device is not None and (changed := difference(self.device, device)):
             raise DaquError(f"The latency table is of another device or runtime ({changed}): {_MAKE_ONE} for this one.")
 
+    @property
+    def errors(self) -> Mapping[str, float]:
+        """Of `profiling.compared`, for subnets that it was not fitted to; empty where nobody looked."""
+        return self.evidence.get("validation") or {}
+
     def summary(self) -> str:
-        """How it was measured and how far off it is, in sentences."""
-        evidence, error = self.evidence, self.evidence["validation"]
+        """How `profiling.profile` measured it and how far off it is, in sentences."""
+        evidence, error = self.evidence, self.errors
         low, high = error["range_us"]
         drift = ", ".join(f"{share:+.1%}" for share in evidence["drift"][1:])
         return (
             f"{evidence['blocks']} blocks in {evidence['minutes']:.1f} minutes; later turns differ from the first by {drift}; "
-            f"{evidence['unsteady_blocks']} blocks stayed unsteady.\n"
+            f"{evidence['doubtful_blocks']} blocks stayed doubtful.\n"
             f"On {error['subnets']} other subnets of {low:.1f} to {high:.1f} us its error is {error['median_error']:.1%} in the "
             f"median and {error['p90_error']:.1%} at the 90th percentile, Kendall's tau {error['kendall_tau']:.3f}.\n"
             f"Timed twice, the device differs from itself by {error['control_median_error']:.1%} and "
@@ -171,9 +177,15 @@ class LatencyTable:
             raise DaquError(f"A latency table must be a JSON object of format {FORMAT}: {_MAKE_ONE}.")
         values = {name: value for name, value in content.items() if name != "format"}
         table = fields.from_json(cls, values, "A latency table")
-        correction = fields.from_json(Correction, values["correction"], "`correction` of a latency table")
-        numbers = [*dataclasses.astuple(correction), *_values(table.blocks_us)]
-        if not all(isinstance(number, int | float) and np.isfinite(number) for number in numbers) or not table.blocks_us:
+        for name in ("storage", "device", "blocks_us", "evidence"):
+            if not isinstance(getattr(table, name), Mapping):
+                raise DaquError(f"`{name}` of a latency table must be a JSON object, but received {getattr(table, name)!r}.")
+        try:
+            Storage(**table.storage)
+        except TypeError:
+            raise DaquError(f"`storage` of a latency table must have `container` and `runtime`: {_MAKE_ONE}.") from None
+        correction = fields.from_json(Correction, table.correction, "`correction` of a latency table")
+        if not table.blocks_us or not all(map(_is_number, (*dataclasses.astuple(correction), *table.blocks_us.values()))):
             raise DaquError(f"`blocks_us` and `correction` of a latency table must be finite numbers: {_MAKE_ONE}.")
         return dataclasses.replace(table, correction=correction)
 
@@ -204,11 +216,14 @@ class LatencyTable:
         return cls.from_json(content)
 
 
-def _values(blocks: Any) -> list:
-    return list(blocks.values()) if isinstance(blocks, Mapping) else [None]
+def _is_number(value: Any) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
-def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """The first thing in which two devices differ; empty where they are of a kind."""
     different = [name for name in [*there, *here] if there.get(name) != here.get(name)]
     return f"`{different[0]}` is {there.get(different[0])!r} there and {here.get(different[0])!r} here" if different else ""

@@ -1,6 +1,7 @@
 """Measured latencies on disk: by the file's hash, the device's identity, and how it was timed. One SQLite file for all of them."""
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -13,19 +14,28 @@ from daqu_tf.devices import Latency
 from daqu_tf.errors import DaquError
 
 # Raised when the columns change; such a store is refused rather than misread.
-_VERSION = 1
+_VERSION = 2
+DEFAULT_STORE = "~/.cache/daqu_tf/latencies.sqlite"
 _WAIT_SECONDS = 30.0  # For another process that writes.
 _TABLE = """
 CREATE TABLE IF NOT EXISTS measurements (
     sha256 TEXT NOT NULL, device TEXT NOT NULL, settings TEXT NOT NULL,
-    median_us REAL NOT NULL, relative_spread REAL NOT NULL, samples INTEGER NOT NULL, measured_at TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS by_model ON measurements (device, settings, sha256);
+    median_us REAL NOT NULL, relative_spread REAL NOT NULL, samples INTEGER NOT NULL, flags TEXT NOT NULL, measured_at TEXT NOT NULL
+)
 """
+_INDEX = "CREATE INDEX IF NOT EXISTS by_model ON measurements (device, settings, sha256)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """One time that a file was timed: its median in microseconds, and whether a flag makes it doubtful."""
+
+    median_us: float
+    is_doubtful: bool
 
 
 class MeasurementStore:
-    """Medians of processes that timed files. What was added is on disk, whatever kills the process after that.
+    """Times of files, a row each time that one was timed. What was added is on disk, whatever kills the process after that.
 
     Args:
         path: Of the SQLite file; made where there is none.
@@ -39,44 +49,54 @@ class MeasurementStore:
         with self._sentences():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if version not in (0, _VERSION) or (version == 0 and tables):
-                raise DaquError(f"{self.path} is no store of measurements of this version: name another file.")
-            self._connection.executescript(_TABLE)
-            self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+            with self._transaction():
+                self._prepare()
+
+    def _prepare(self) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version not in (0, _VERSION) or (version == 0 and tables):
+            raise DaquError(f"{self.path} is no store of measurements of this version: name another file.")
+        self._connection.execute(_TABLE)
+        self._connection.execute(_INDEX)
+        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def close(self) -> None:
         """Ends the connection."""
         self._connection.close()
 
     def add(self, latencies: Sequence[Latency], device: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        """Writes measurements, all or none of them.
+        """Writes measurements, all or none of them, a row for each.
 
         Args:
-            latencies: Of one or more processes each.
+            latencies: Of one or more processes each, which count as one.
             device: The identity of the device that took them.
             settings: How they were timed.
         """
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        key = _text(device), _text(settings)
         rows = [
-            (each.sha256, _text(device), _text(settings), median, each.relative_spread, len(each.samples_us), now)
+            (each.sha256, *key, each.median_us, each.relative_spread, len(each.samples_us), " ".join(each.flags), now)
             for each in latencies
-            for median in each.run_medians_us
         ]
-        with self._sentences():
-            self._connection.execute("BEGIN IMMEDIATE")
-            with self._connection:
-                self._connection.executemany("INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        with self._sentences(), self._transaction():
+            self._connection.executemany("INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def medians_us(self, device: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, list[float]]:
-        """All medians of one device and way of timing, by the file's sha256, in the order in which they were taken."""
-        found: dict[str, list[float]] = {}
-        query = "SELECT sha256, median_us FROM measurements WHERE device = ? AND settings = ? ORDER BY rowid"
+    def turns(self, device: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, list[Turn]]:
+        """All times of one device and way of timing, by the file's sha256, in the order in which they were taken."""
+        found: dict[str, list[Turn]] = {}
+        query = "SELECT sha256, median_us, flags FROM measurements WHERE device = ? AND settings = ? ORDER BY rowid"
         with self._sentences():
-            for sha256, median in self._connection.execute(query, (_text(device), _text(settings))):
-                found.setdefault(sha256, []).append(median)
+            for sha256, median_us, flags in self._connection.execute(query, (_text(device), _text(settings))):
+                found.setdefault(sha256, []).append(Turn(median_us, bool(flags)))
         return found
+
+    @contextlib.contextmanager
+    def _transaction(self):
+        """Others wait; all is done or nothing."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        with self._connection:
+            yield
 
     @contextlib.contextmanager
     def _sentences(self):

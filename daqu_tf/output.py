@@ -14,15 +14,25 @@ import numpy as np
 
 from daqu_tf import atomic
 from daqu_tf.config import FILES, RunConfig
+from daqu_tf.devices import kind_of
 from daqu_tf.errors import DaquError
 
 LOCK = ".lock"
 # Settings that say where a job runs, not what it does: a resumed one may have others.
 WHERE = ("output_dir", "strategy", "workers", "device", "python", "benchmark_model", "max_celsius", "cool_seconds")
+# Of `config.json`, what has to be equal beside the settings.
+_COMPARED = {
+    "dataset": "images",
+    "schedule": "training schedule",
+    "search_space": "search space",
+    "latency_table": "latency table",
+}
+# What runs of an earlier version do not say.
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(RunConfig) if field.default is not dataclasses.MISSING}
 # What a run writes, and --overwrite deletes; `config.json` goes last, since it is what marks the folder as a run's.
 CONTENTS = (
-    "clock.json", "timeline.json", "training.csv", "checkpoints", "tensorboard", "supernet.npz", "latency_table.json",
-    "search", "finalists.json",
+    "clock.json", "timeline.json", "training.csv", "checkpoints", "tensorboard", "supernet.npz", "device.json",
+    "latency_table.json", "search", "finalists.json",
     "finalists", "fine_tuned", "models", "pareto.json", "pareto.csv", "pareto.png", "report.html", "config.json",
 )  # fmt: skip
 
@@ -78,12 +88,14 @@ def changes(folder: pathlib.Path, config: RunConfig, content: Mapping[str, Any] 
     settings = _settings(folder)
     if not settings:
         return ""
-    before, now = settings["flags"], config.to_json()
+    before, now = _DEFAULTS | settings["flags"], config.to_json()
     names = [name for name in now if name not in WHERE and before.get(name) != now[name]]
+    # Another address is another place; another kind of device is not.
+    names += ["device"] if kind_of(before["device"]) != kind_of(now["device"]) else []
     # A file may be elsewhere now: what it holds is compared below.
     names = [name for name in names if not _is_file(name, before.get(name)) or not _is_file(name, now[name])]
     differing = [f"--{name} was {before.get(name)}" for name in names]
-    for name, what in (("dataset", "images"), ("schedule", "training schedule"), ("search_space", "search space")):
+    for name, what in _COMPARED.items():
         if content and name in content and json.loads(json.dumps(content[name])) != settings.get(name):
             differing.append(f"the {what} had another content")
     return ", ".join(differing)
@@ -119,8 +131,7 @@ def config_of(folder: pathlib.Path) -> RunConfig:
         DaquError: There is no run, or one of another version.
     """
     settings = _settings(folder)
-    fields = {field.name for field in dataclasses.fields(RunConfig)}
-    if settings is None or set(settings["flags"]) != fields:
+    if settings is None or not settings["flags"].keys() <= _DEFAULTS.keys() | {"dataset", "output_dir"}:
         raise DaquError(f"{folder} holds no run of this version of daqu_tf: name the --output_dir of a run.")
     return RunConfig(**settings["flags"])
 

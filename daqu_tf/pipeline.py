@@ -6,42 +6,49 @@ Each stage reads what the one before it wrote into the output folder, and does n
 import contextlib
 import decimal
 import functools
-import importlib.metadata
 import os
 import pathlib
 import time
-from typing import Any
 
 import numpy as np
 
 import daqu_tf
-from daqu_tf import atomic, data, output, spaces, targets
+from daqu_tf import atomic, data, output, targets
 from daqu_tf.config import RunConfig
-from daqu_tf.devices import Device, Patience, connect_with
-from daqu_tf.distribution import check_shares, check_strategy, is_chief, make_strategy
+from daqu_tf.devices import Device, ModelError
+from daqu_tf.distribution import check_strategy, is_chief
 from daqu_tf.errors import DaquError
 from daqu_tf.finalist import OVERHEAD_SECONDS, OVERHEAD_SECONDS_AN_IMAGE, FinalistProcesses
 from daqu_tf.latency import LatencyTable
 from daqu_tf.output import Clock, read_json
+from daqu_tf.preparation import (
+    DEVICE,
+    SEARCH_IMAGES,
+    TABLE,
+    check_device,
+    connect_device,
+    describe,
+    given_table,
+    needs_device,
+    prepare_training,
+    schedule_for,
+    space_for,
+)
 from daqu_tf.progress import Progress, bar
-from daqu_tf.schedule import Schedule, check_batch_size, make_schedule
+from daqu_tf.schedule import Schedule, check_batch_size
 from daqu_tf.space import SearchSpace
 from daqu_tf.targets import Target
-from daqu_tf.tflite_metadata import Metadata
 
 STAGES = ("supernet", "search", "report")
-# Training gets a share of the budget, the search a share of what is left then: tracing takes its time in between. The rest is
-# for fine-tuning, which gives more than a longer search would, but for a reserve, and the time that timing needs.
-SUPERNET_SHARE, SEARCH_SHARE, RESERVE_SHARE = 0.25, 0.15, 0.04
+# Training gets a share of the budget (`preparation`), the search a share of what is left then: tracing takes its time in between.
+# The rest is for fine-tuning, which gives more than a longer search would, but for a reserve, and the time that timing needs.
+SEARCH_SHARE, RESERVE_SHARE = 0.15, 0.04
 TIMING_SECONDS_A_MODEL, REPORT_SECONDS = 2.0, 5.0
 # What a job that was cut off often, and has used its minutes up, does all the same: an end beats a kept budget.
 LEAST_TRIALS = 12
 LEAST_FINE_TUNING_SECONDS = 3.0
 MAX_ACCURACY_LOSS = 0.08  # Members of the front that lie further below its best are not worth fine-tuning.
-SEARCH_IMAGES = 6000
 FRONT_A_FINALIST = 6  # Members of the front that are scored again, for each finalist.
-TABLE, DEVICE = "latency_table.json", "device.json"
-_PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
 
 
 def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") -> pathlib.Path:
@@ -68,51 +75,31 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     space = space_for(config, dataset)
     schedule = schedule_for(config, space)
     schedule.check(space, len(dataset.x_train))
-    if config.latency_table:
-        LatencyTable.load(config.latency_table).check(space, targets.get(config.target).storage)
+    table = given_table(config, space)
     check_batch_size(config.batch_size, len(dataset.x_train))  # That of fine-tuning, where a file says how the supernet is trained.
     if not (config.folder / "supernet.npz").exists():
         check_strategy(config.strategy)
-    content = describe(config, dataset, space, schedule)
+    content = describe(config, dataset, space, schedule, table)
     with output.locked(config.folder):
         changed = output.changes(config.folder, config, content)
         if changed and not overwrite:
             raise DaquError(f"{config.folder} holds a run of something else ({changed}): give --overwrite to begin again.")
         is_trained = (config.folder / "supernet.npz").exists() and not changed
-        strategy = None if is_trained else _prepare_training(config, schedule)
+        strategy = None if is_trained else prepare_training(config, schedule)
         progress = Progress()
-        is_timed = last_stage == "supernet" or ((config.folder / "pareto.json").exists() and not changed)
-        device = None if is_timed else connect_device(config, progress)
+        device = None
+        if needs_device(config, last_stage, strategy, bool(changed)):
+            device = connect_device(config, progress)
+            if table:
+                table.check(space, targets.get(config.target).storage, device.identity())
+            changed = changed or check_device(config, device, overwrite)
         if changed:
             output.clear(config.folder)
         if not (config.folder / "config.json").exists():
             atomic.write_json(config.folder / "config.json", content)
+        if device:
+            atomic.write_json(config.folder / DEVICE, device.identity())
         return _Job(config, dataset, space, schedule, strategy, device, progress).run(last_stage)
-
-
-def _prepare_training(config: RunConfig, schedule: Schedule):
-    """The strategy of the supernet's training.
-
-    Raises:
-        DaquError: It fits TF_CONFIG or the batch badly, or TensorFlow has begun to work already.
-    """
-    check_strategy(config.strategy)
-    if config.deterministic:
-        make_deterministic()
-    strategy = make_strategy(config.strategy)
-    check_shares(strategy, schedule.batch_size)
-    return strategy
-
-
-def connect_device(config: RunConfig, progress: Progress) -> Device:
-    """What times files; one that is lost is waited for.
-
-    Raises:
-        DaquError: It does not answer, or its runtime does not run the target's files.
-    """
-    device = connect_with(**config.how_to_time, patience=Patience(notify=progress.warn))
-    targets.for_device(device.identity(), config.target)
-    return device
 
 
 class _Job:
@@ -138,7 +125,7 @@ class _Job:
         self.progress.end(f"{self.dataset.name}: {counts} images; {decimal.Decimal(self.space.cardinality):.1e} subnets")
         for stage, product, work in (
             ("supernet", "supernet.npz", self.train),
-            *([("latency table", TABLE, self.make_table)] if self.has_table else []),
+            *([("latency table", TABLE, self.make_table)] if self.has_table and self.device else []),
             ("search", "finalists.json", self.search),
             ("finalists", "pareto.json", self.finish),
             ("timing", "pareto.json", self.time_models),
@@ -186,36 +173,31 @@ class _Job:
     @property
     def has_table(self) -> bool:
         """Whether the latencies of the search come from a table."""
-        is_wanted = self.config.latency == "table" or bool(self.config.latency_table)
-        return is_wanted and any(name == "latency_us" for name, _ in self.target.objectives)
+        return self.config.latency == "table" or bool(self.config.latency_table)
 
     @functools.cached_property
     def table(self) -> LatencyTable | None:
-        """What prices the subnets of the search, if a table does; of this very device."""
-        if not self.has_table:
-            return None
-        table = LatencyTable.load(self.folder / TABLE)
-        table.check(self.space, self.target.storage, self.device.identity())
-        return table
+        """What prices the subnets of the search, if a table does."""
+        return LatencyTable.load(self.folder / TABLE) if self.has_table else None
 
     def make_table(self) -> None:
         """Takes the table that was given, or makes one."""
-        from daqu_tf.measurements import MeasurementStore
+        from daqu_tf.measurements import DEFAULT_STORE, MeasurementStore
         from daqu_tf.profiling import profile
 
         if self.config.latency_table:
             table = LatencyTable.load(self.config.latency_table)
         else:
-            store = MeasurementStore(self.folder / "latencies.sqlite")
+            store = MeasurementStore(pathlib.Path(DEFAULT_STORE).expanduser())
 
             def on_progress(what: str, done: int, total: int) -> None:
                 self.progress.update(f"{what} {bar(done, total)}", None)
                 self.clock.tick()
 
             table = profile(self.device, self.space, self.target.storage, store, on_progress=on_progress)
-        table.check(self.space, self.target.storage, self.device.identity())
         table.save(self.folder / TABLE)
-        self.progress.end(f"{len(table.blocks_us)} blocks, error {table.evidence['validation']['median_error']:.1%} in the median")
+        error = f", error {table.errors['median_error']:.1%} in the median" if table.errors else ""
+        self.progress.end(f"{len(table.blocks_us)} blocks{error}")
 
     def train(self) -> None:
         """Both phases; leaves the weights."""
@@ -262,8 +244,6 @@ class _Job:
             return self.clock.elapsed() > end and len(tuner.oracle.end_order) >= LEAST_TRIALS
 
         tuner = make_tuner(candidates, self.config.max_trials, self.config.seed, on_progress, time_is_up)
-        if not self.table:
-            atomic.write_json(folder / DEVICE, self.device.identity())
         self._run_trials(tuner, candidates)
         front = tuner.pareto_trials()
         if not front:
@@ -339,13 +319,18 @@ class _Job:
         """Times the very files that are exported, in turn, while nothing else runs; writes manifests and the front."""
         names = list(read_json(self.folder / "finalists.json"))
         paths = [self.folder / "models" / f"{name}.tflite" for name in names]
-        latencies = self.device.measure_many(paths, repeats=3, seed=self.config.seed)
+        latencies = self.device.measure_each(paths, repeats=3, seed=self.config.seed)
         members = []
         for name, path, latency in zip(names, paths, latencies):
+            if isinstance(latency, ModelError):
+                self.progress.warn(f"{name} is left out: {latency}")
+                continue
             member = read_json(self.folder / "finalists" / f"{name}.json") | {"latency": latency.to_json()}
             member["predicted_latency"] = self.predicted(member)
             atomic.write_json(path.with_suffix(".manifest.json"), member)
             members.append(member)
+        if not members:
+            raise DaquError(f"None of the {len(names)} finalists runs on {self.device.name}: take another --target.")
         front = front_of(self.target, self.space, members)
         atomic.write_json(self.folder / "pareto.json", front)
         count = sum(member["on_front"] for member in members)
@@ -356,7 +341,7 @@ class _Job:
         if self.table is None:
             return None
         us = self.table.predict(self.space, self.space.subnet(member["subnet"]))
-        return {"us": us, "p90_error": self.table.evidence["validation"]["p90_error"]}
+        return {"us": us, "p90_error": self.table.errors.get("p90_error")}
 
     def report(self) -> None:
         """Writes table, pictures and page."""
@@ -366,89 +351,11 @@ class _Job:
         self.progress.end(f"{self.clock.elapsed() / 60:.1f} minutes in all")
 
 
-def space_for(config: RunConfig, dataset: data.Dataset) -> SearchSpace:
-    """The part of the named space that matters to the target, for the data set's images and classes."""
-    space = spaces.get(config.space).for_images(dataset.image_shape, dataset.num_classes)
-    return targets.get(config.target).restrict(space)
-
-
-def make_deterministic() -> None:
-    """One thread and deterministic operators, for this process.
-
-    Raises:
-        DaquError: TensorFlow has begun to work already.
-    """
-    import tensorflow as tf
-
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError as error:
-        raise DaquError("`deterministic` must be set before TensorFlow computes anything: start a new process.") from error
-    tf.config.experimental.enable_op_determinism()
-
-
-def schedule_for(config: RunConfig, space: SearchSpace) -> Schedule:
-    """How the supernet is trained: what the settings mean, or what their JSON file says.
-
-    Raises:
-        DaquError: The file cannot be read or describes no schedule.
-    """
-    if config.schedule:
-        return Schedule.from_json(read_json(pathlib.Path(config.schedule), remedy="give the path of a schedule in JSON"))
-    length, unit = (config.epochs, "epochs") if config.epochs else (config.budget_minutes * SUPERNET_SHARE, "minutes")
-    return make_schedule(space, config.warmup, config.precision_transfer, length, unit, **config.how_to_train)
-
-
 def training_text(figures: dict[str, float]) -> str:
     """The figures of a training as one line for people."""
     percent = {"mean": "accuracy_mean", "largest": "accuracy_largest", "smallest": "accuracy_smallest", "gap": "gap"}
     parts = [f"{label} {figures[name]:.1%}" for label, name in percent.items() if name in figures]
     return "  ".join([*parts, f"loss {figures['loss']:.3f}"])
-
-
-def describe(config: RunConfig, dataset: data.Dataset, space: SearchSpace, schedule: Schedule) -> dict:
-    """The content of `config.json`."""
-    nominal = spaces.get(config.space).for_images(dataset.image_shape, dataset.num_classes)
-    return {
-        "flags": config.to_json(),
-        "schedule": schedule.to_json(),
-        "search_space": space.to_json(),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES} | {"daqu_tf": daqu_tf.__version__},
-        "seed": config.seed,
-        "target": config.target,
-        "space": config.space,
-        "dataset": describe_dataset(dataset),
-        # As decimals: a float ends at 1e308.
-        "cardinality": {
-            name: f"{decimal.Decimal(part.cardinality):.2e}" for name, part in (("nominal", nominal), ("effective", space))
-        },
-    }
-
-
-def describe_dataset(dataset: data.Dataset) -> dict[str, Any]:
-    """What `config.json` says of the data."""
-    return {
-        "name": dataset.name,
-        "train": len(dataset.x_train),
-        "search": len(dataset.x_search),
-        "test": len(dataset.x_test),
-        "test_was_cut": dataset.test_was_cut,
-        "num_classes": dataset.num_classes,
-        "fingerprint": dataset.fingerprint,
-    }
-
-
-def metadata_for(name: str, dataset: data.Dataset) -> Metadata:
-    """What the file of a network of this name tells applications."""
-    return Metadata(
-        name=name,
-        description=f"Tells the {dataset.num_classes} classes of {dataset.name} apart. Made by daqu_tf.",
-        labels=dataset.class_names,
-        version=daqu_tf.__version__,
-        input_offset=dataset.input_offset,
-        input_scale=dataset.input_scale,
-    )
 
 
 def share_out(macs: dict[str, int], total_seconds: float, overhead_seconds: float) -> dict[str, float]:

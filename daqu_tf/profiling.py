@@ -18,12 +18,13 @@ import numpy as np
 
 from daqu_tf import block_graph, tflite_file
 from daqu_tf.blocks import every_block
-from daqu_tf.devices import Device
+from daqu_tf.devices import Device, ModelError
 from daqu_tf.errors import DaquError
 from daqu_tf.latency import Correction, LatencyTable
-from daqu_tf.measurements import MeasurementStore
+from daqu_tf.measurements import MeasurementStore, Turn
 from daqu_tf.space import SearchSpace
 from daqu_tf.targets import Storage
+from daqu_tf.tflite_graph import Graph
 
 _CHUNK = 24  # Files between two writes to the store.
 _POOL = 3000  # Random subnets from which those to time are taken.
@@ -40,8 +41,8 @@ class Settings:
         min_runs: Calls each time, at least.
         min_seconds: Seconds of them, at least.
         max_warmup_seconds: As of `Device.measure`.
-        unsteady: A block whose times differ by more than this share is timed again.
-        most_repeats: Times that such a block is timed, at most.
+        unsteady: A file whose times differ by more than this share is timed again, as is one whose times are doubtful.
+        most_repeats: Times that such a file is timed, at most.
         calibration: Whole subnets that the correction is fitted to.
         validation: Others, from which the table's error comes.
         seed: Of the orders and of the choice of subnets.
@@ -93,15 +94,19 @@ def profile(
     Raises:
         DaquError: The device does not answer or cannot run a block, or the store cannot be used.
     """
+    needed = settings.calibration + settings.validation
+    if space.cardinality < needed:
+        raise DaquError(f"A space needs {needed} subnets for a latency table, but {space.name!r} has {space.cardinality}.")
     began, runtime = time.monotonic(), {"container": storage.container, "runtime": storage.runtime}
     with tempfile.TemporaryDirectory(prefix="daqu_") as folder:
         bench = _Bench(device, store, settings, pathlib.Path(folder), on_progress)
         blocks = every_block(space, storage)
-        hashes = bench.place(block_graph.of_block(space, block, storage) for block in blocks.values())
+        named = ((f"the block `{key}`", block_graph.of_block(space, block, storage)) for key, block in blocks.items())
+        hashes = bench.place(named)
         times = bench.time("blocks", hashes)
         blocks_us = {key: float(np.median(times[sha256])) for key, sha256 in zip(blocks, hashes)}
         table = LatencyTable(space.name, runtime, bench.identity, blocks_us, _NO_CORRECTION)
-        genomes = stratified(table, space, settings.calibration + settings.validation, np.random.default_rng(settings.seed))
+        genomes = stratified(table, space, needed, np.random.default_rng(settings.seed))
         turns_us = bench.time_subnets(space, storage, genomes)
     return _finished(table, space, genomes, turns_us, settings, bench.evidence(hashes, began))
 
@@ -169,13 +174,15 @@ def stratified(table: LatencyTable, space: SearchSpace, count: int, rng: np.rand
         DaquError: The space has too few.
     """
     genomes = rng.integers(0, [len(gene.values) for gene in space.genes], (_POOL, len(space.genes)))
-    genomes[0], genomes[1] = (space.genome(end) for end in (space.smallest(), space.largest()))
     for column, gene in enumerate(space.genes):
         if gene.name.endswith(".weight_bits"):
             genomes[0::3, column], genomes[1::3, column] = len(gene.values) - 1, 0
+    genomes[0], genomes[1] = (space.genome(end) for end in (space.smallest(), space.largest()))
     genomes = np.array([space.genome(subnet) for subnet in dict.fromkeys(map(space.from_genome, genomes))])
     if len(genomes) < count:
-        raise DaquError(f"The space must have at least {count} subnets, but {space.name!r} has {len(genomes)}: ask for fewer.")
+        raise DaquError(
+            f"{count} different subnets are needed, but {_POOL} draws from {space.name!r} gave {len(genomes)}: ask for fewer."
+        )
     order = np.argsort(table.sums(space, genomes)[0])
     logs = np.log(table.sums(space, genomes[order])[0])
     # The nearest ones to evenly spaced latencies, each of which is taken once.
@@ -194,61 +201,80 @@ class _Bench:
     def __init__(self, device: Device, store: MeasurementStore, settings: Settings, folder: pathlib.Path, on_progress: OnProgress):
         self.device, self.store, self.settings, self.folder, self.on_progress = device, store, settings, folder, on_progress
         self.identity, self.rng, self.timed = device.identity(), np.random.default_rng(settings.seed), 0
+        self.names: dict[str, str] = {}  # By hash: what messages call the file.
 
-    def place(self, graphs: Iterable) -> list[str]:
-        """Writes files; returns their hashes, which are their names."""
+    def place(self, graphs: Iterable[tuple[str, Graph]]) -> list[str]:
+        """Writes the files of graphs with their names; returns the hashes."""
         hashes = []
-        for graph in graphs:
+        for name, graph in graphs:
             data = tflite_file.write(graph)
             hashes.append(hashlib.sha256(data).hexdigest())
+            self.names[hashes[-1]] = name
             (self.folder / f"{hashes[-1]}.tflite").write_bytes(data)
         return hashes
 
     def time_subnets(self, space: SearchSpace, storage: Storage, genomes: np.ndarray) -> np.ndarray:
         """Microseconds (n, repeats) of genomes (n, genes)."""
         subnets = map(space.from_genome, genomes)
-        hashes = self.place(block_graph.of_subnet(space, subnet, storage) for subnet in subnets)
+        hashes = self.place((f"the subnet {subnet}", block_graph.of_subnet(space, subnet, storage)) for subnet in subnets)
         times = self.time("subnets", hashes)
         return np.array([times[sha256][: self.settings.repeats] for sha256 in hashes])
 
     def time(self, what: str, hashes: Sequence[str]) -> Mapping[str, list[float]]:
-        """All medians of the files in microseconds, by their hashes: of each at least `repeats`."""
-        distinct, repeats = sorted(set(hashes)), self.settings.repeats
-        for turn in range(1, self.settings.most_repeats + 1):
-            times = self._times()
-            missing = [sha256 for sha256 in distinct if len(times.get(sha256, ())) < turn]
-            if turn > repeats:
-                missing = [sha256 for sha256 in missing if self._is_unsteady(times[sha256])]
+        """The times of the files in microseconds, by their hashes: of each at least `repeats`."""
+        for turn in range(1, max(self.settings.repeats, self.settings.most_repeats) + 1):
+            missing = self._missing(sorted(set(hashes)), turn)
             self._time_once(f"{what}, turn {turn}", [missing[index] for index in self.rng.permutation(len(missing))])
-        return self._times()
+        return {sha256: self._usable(turns) for sha256, turns in self._turns().items()}
+
+    def _missing(self, hashes: Sequence[str], turn: int) -> list[str]:
+        """The files that take part in a turn, counted from 1: that have had fewer, and after the usual ones need another."""
+        turns, repeats = self._turns(), self.settings.repeats
+        missing = [sha256 for sha256 in hashes if len(turns.get(sha256, ())) < turn]
+        return [sha256 for sha256 in missing if turn <= repeats or self._wants_another(turns[sha256])]
+
+    def _wants_another(self, turns: Sequence[Turn]) -> bool:
+        good = [turn.median_us for turn in turns if not turn.is_doubtful]
+        return len(good) < self.settings.repeats or self._is_unsteady(good)
+
+    def _usable(self, turns: Sequence[Turn]) -> list[float]:
+        """The times that are not doubtful, or all if there are too few of them."""
+        good = [turn.median_us for turn in turns if not turn.is_doubtful]
+        return good if len(good) >= self.settings.repeats else [turn.median_us for turn in turns]
 
     def _time_once(self, what: str, hashes: Sequence[str]) -> None:
         for start in range(0, len(hashes), _CHUNK):
             paths = [self.folder / f"{sha256}.tflite" for sha256 in hashes[start : start + _CHUNK]]
-            self.store.add(self.device.measure_batch(paths, **self.settings.timing), self.identity, self.settings.timing)
+            try:
+                self.store.add(self.device.measure_batch(paths, **self.settings.timing), self.identity, self.settings.timing)
+            except ModelError as error:
+                found = next((name for sha256, name in self.names.items() if sha256 in str(error)), "a file")
+                raise DaquError(f"{self.device.name} does not run {found} ({error}): take another target.") from error
             self.timed += len(paths)
             self.on_progress(what, start + len(paths), len(hashes))
 
-    def _times(self) -> dict[str, list[float]]:
-        return self.store.medians_us(self.identity, self.settings.timing)
+    def _turns(self) -> dict[str, list[Turn]]:
+        return self.store.turns(self.identity, self.settings.timing)
 
     def _is_unsteady(self, times_us: Sequence[float]) -> bool:
         # Twice the median deviation, which of two times is their difference, and of more does not mind a lone one.
         deviation = np.median(np.abs(times_us - np.median(times_us)))
-        return 2 * deviation > self.settings.unsteady * np.median(times_us)
+        return bool(2 * deviation > self.settings.unsteady * np.median(times_us))
 
     def evidence(self, hashes: Sequence[str], began: float) -> dict:
         """What is to be known of how the blocks were measured."""
-        times = self._times()
-        turns = np.array([times[sha256][: self.settings.repeats] for sha256 in hashes])
+        turns = self._turns()
+        taken = [turns[sha256] for sha256 in hashes]
+        times = [self._usable(each) for each in taken]
+        first = np.array([each[: self.settings.repeats] for each in times])
         return {
             "settings": dataclasses.asdict(self.settings),
             "date": datetime.date.today().isoformat(),
             "minutes": round((time.monotonic() - began) / 60, 2),
-            "timed": self.timed,
+            "timed": self.timed,  # In these minutes; what else there is was in the store.
             "blocks": len(hashes),
             # Of each turn, against the first: how the device drifted.
-            "drift": np.round(np.median(turns / turns[:, :1], axis=0) - 1, 4).tolist(),
-            "median_spread": float(np.median(np.ptp(turns, axis=1) / np.median(turns, axis=1))),
-            "unsteady_blocks": int(sum(self._is_unsteady(times[sha256]) for sha256 in hashes)),
+            "drift": np.round(np.median(first / first[:, :1], axis=0) - 1, 4).tolist(),
+            "median_spread": float(np.median(np.ptp(first, axis=1) / np.median(first, axis=1))),
+            "doubtful_blocks": sum(map(self._wants_another, taken)),
         }

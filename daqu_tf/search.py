@@ -108,7 +108,8 @@ class Candidates:
             return self._latency.predict(self.space, subnet)
         try:
             with self.turns.timing():
-                return self._latency.measure(self._path).median_us
+                (latency,) = self._latency.measure_many([self._path], repeats=1, retries=1)
+            return latency.median_us
         except (DeviceLostError, DeviceSetupError) as error:
             raise SearchStoppedError(f"The search stopped, and goes on with the same command: {error}") from error
 

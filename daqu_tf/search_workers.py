@@ -5,7 +5,6 @@ variables name a chief, `daqu-search` itself is one of them (`work`).
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import sys
@@ -15,7 +14,8 @@ from daqu_tf.chief import Chief
 from daqu_tf.config import RunConfig
 from daqu_tf.devices import Device
 from daqu_tf.errors import DaquError
-from daqu_tf.latency import LatencyTable
+from daqu_tf.latency import LatencyTable, difference
+from daqu_tf.preparation import DEVICE, SEARCH_IMAGES, TABLE, connect_device, space_for
 from daqu_tf.progress import Progress
 from daqu_tf.timing_turns import TimingTurns
 from daqu_tf.tuner import DaquTuner
@@ -105,7 +105,6 @@ def work(folder: pathlib.Path) -> pathlib.Path:
     """
     import tensorflow as tf
 
-    from daqu_tf import pipeline
     from daqu_tf.evaluation import Scorer
     from daqu_tf.search import Candidates, make_tuner
     from daqu_tf.supernet import Supernet
@@ -116,14 +115,14 @@ def work(folder: pathlib.Path) -> pathlib.Path:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     dataset = data.load(config.dataset, config.seed)
-    space, target = pipeline.space_for(config, dataset), targets.get(config.target)
+    space, target = space_for(config, dataset), targets.get(config.target)
     latency = _latency_for(dataclasses.replace(config, output_dir=str(folder)))  # It may be mounted elsewhere here.
     supernet = Supernet(space, None if config.mixed_precision == "none" else config.mixed_precision)
     supernet.load_arrays(output.read_arrays(folder / "supernet.npz"))
     scorer = Scorer(supernet, dataset.x_train)
     name = os.environ["KERASTUNER_TUNER_ID"]
     files = folder / "search"
-    candidates = Candidates(supernet, scorer, dataset, target, files, pipeline.SEARCH_IMAGES, latency, config.constraints, name)
+    candidates = Candidates(supernet, scorer, dataset, target, files, SEARCH_IMAGES, latency, config.constraints, name)
     make_tuner(candidates, config.max_trials, config.seed, lambda tuner, trial: None, lambda: False).search()
     return folder / "search" / "trials.jsonl"
 
@@ -134,20 +133,14 @@ def _latency_for(config: RunConfig) -> Device | LatencyTable:
     Raises:
         DaquError: The device is another, or the chief has not begun to search.
     """
-    from daqu_tf import pipeline
-
-    if (config.folder / pipeline.TABLE).exists():
-        return LatencyTable.load(config.folder / pipeline.TABLE)
-    device = pipeline.connect_device(config, Progress())
-    remedy = "start the worker when the chief searches"
-    known, own = (
-        output.read_json(config.folder / "search" / pipeline.DEVICE, remedy=remedy),
-        json.loads(json.dumps(device.identity())),
-    )
-    if names := sorted(name for name in known.keys() | own.keys() if known.get(name) != own.get(name)):
+    if (config.folder / TABLE).exists():
+        return LatencyTable.load(config.folder / TABLE)
+    device = connect_device(config, Progress())
+    known = output.read_json(config.folder / DEVICE, remedy="start the worker when the chief searches")
+    if differing := difference(known, device.identity()):
         raise DaquError(
-            f"What times files here differs from the chief's ({', '.join(names)}), and so would its latencies: search on machines "
-            "that are alike, or with --latency=table."
+            f"What times files here differs from the chief's ({differing}), and so would its latencies: search on machines that "
+            "are alike, or with --latency=table."
         )
     return device
 

@@ -1,6 +1,7 @@
 """What a network is for: the containers its runtime has, the bits worth searching there, and the objectives."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -220,13 +221,15 @@ def for_device(identity: Mapping[str, Any], name: str | None = None) -> Target:
         name: Of a target that was chosen; None takes the one that fits the device best.
 
     Raises:
-        DaquError: There is no such target, or its files have a container that the device's runtime refuses.
+        DaquError: There is no such target, or its files have a container that the device's runtime does not take.
     """
-    runtime = f"{identity['runtime']} {identity['runtime_version']}"
-    best = _best(identity)
+    runtime, best = f"{identity['runtime']} {identity['runtime_version']}", _best(identity)
     target = best if name is None else get(name)
-    if target.int4_fully_connected and identity["runtime"] == "tflite-runtime":
-        raise DaquError(f"`target` {target.name} stores weights as INT4, which {runtime} on the device refuses: use {best.name}.")
+    if target.int4_fully_connected and not _takes_int4(identity):
+        raise DaquError(
+            f"`target` {target.name} stores weights as INT4, which {runtime} on the device refuses or computes slowly: "
+            f"choose {best.name}, or install ai-edge-litert there."
+        )
     return target
 
 
@@ -234,4 +237,11 @@ def _best(identity: Mapping[str, Any]) -> Target:
     if identity["runtime"] == "tflite-runtime":
         return get("tflite_runtime")
     # What a GPU or an NPU makes of INT4, nobody has measured here.
-    return get("litert_cpu_int8" if identity["delegate"] in ("gpu", "nnapi") else "litert_cpu")
+    return get("litert_cpu" if _takes_int4(identity) and identity["delegate"] not in ("gpu", "nnapi") else "litert_cpu_int8")
+
+
+def _takes_int4(identity: Mapping[str, Any]) -> bool:
+    """Whether XNNPACK there takes INT4 FULLY_CONNECTED: from LiteRT 1.3 on (`benchmarks/containers.py`)."""
+    if identity["runtime"] != "ai-edge-litert":
+        return identity["runtime"] != "tflite-runtime"  # A benchmark_model does not tell its version.
+    return tuple(map(int, re.findall(r"\d+", identity["runtime_version"])[:2])) >= (1, 3)

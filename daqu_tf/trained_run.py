@@ -13,7 +13,7 @@ from daqu_tf import atomic, data, output, targets
 from daqu_tf.commands import export_command, fine_tuning_command, from_here, run_command
 from daqu_tf.errors import DaquError
 from daqu_tf.output import read_json
-from daqu_tf.pipeline import describe_dataset, make_deterministic, metadata_for, space_for
+from daqu_tf.preparation import describe_dataset, make_deterministic, metadata_for, space_for
 from daqu_tf.space import Subnet
 from daqu_tf.targets import Storage
 

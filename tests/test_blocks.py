@@ -104,3 +104,9 @@ def test_a_whole_subnet_of_random_weights_is_what_would_be_exported():
     space = space_of("digits")
     graph = block_graph.of_subnet(space, space.largest(), TARGET.storage)
     assert sum(hasattr(operator, "container") for operator in graph.operators) == len(space.layers(space.largest()))
+
+
+def test_a_space_that_is_narrowed_to_fit_small_images():
+    space = spaces.get("mobilenet_v2_28").restrict(resolution=(28,)).for_images((8, 8, 1), 10)
+    for block in blocks.every_block(space, TARGET.storage).values():
+        block_graph.of_block(space, block, TARGET.storage).check()

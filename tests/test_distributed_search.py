@@ -4,13 +4,26 @@ import json
 import threading
 import time
 
+import keras_tuner
 import pytest
 from keras_tuner.engine.trial import Trial
-from search_processes import CONTEXT, Evaluation, Search, make_oracle, measure, search_alone, until
+from search_processes import (
+    CONTEXT,
+    OBJECTIVES,
+    Evaluation,
+    Search,
+    hyperparameters,
+    make_oracle,
+    measure,
+    search_alone,
+    until,
+)
 
-from daqu_tf.chief import exposure
+from daqu_tf.chief import Chief, exposure
 from daqu_tf.errors import DaquError
+from daqu_tf.oracle import ParetoOracle
 from daqu_tf.timing_turns import TimingTurns
+from daqu_tf.worker import ChiefClient
 
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName)")
 
@@ -153,6 +166,19 @@ def test_a_second_chief_at_the_same_port_is_refused(tmp_path):
     assert second.log("chief").startswith(f"Error: The chief cannot listen at 127.0.0.1:{search.port}: end what does")
 
 
+def stock_oracle(max_trials, lease_seconds):
+    objectives = [keras_tuner.Objective(name, direction) for name, direction in OBJECTIVES.items()]
+    return keras_tuner.oracles.RandomSearchOracle(objective=objectives, max_trials=max_trials, hyperparameters=hyperparameters())
+
+
+@pytest.mark.slow  # KerasTuner's own chief looks every 20 seconds whether all is over.
+def test_a_stock_oracle_has_chief_and_workers_too(tmp_path):
+    with Search(tmp_path, 8, Evaluation(tmp_path, seconds=0.3), oracle=stock_oracle) as search:
+        search.start("chief", "worker0", "worker1")
+        assert [search.wait(process) for process in search.processes] == [0] * 3, search.log("worker0")
+    assert len(search.evaluated()) == 8 and len(list((tmp_path / "search").glob("trial_*/trial.json"))) == 8
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -265,6 +291,17 @@ def test_a_report_of_another_search_is_ignored(tmp_path):
     assert oracle.end_order == [] and oracle.ongoing_trials == {"worker0": mine}
 
 
+def test_a_restarted_chief_that_prints_knows_what_it_has_not_shown(tmp_path, capsys):
+    trial = create(oracle_in(tmp_path), "worker0")
+    restarted = oracle_in(tmp_path)
+    restarted.verbose = 1
+    restarted.expect_workers()
+    end(restarted, copy_of(trial))
+    end(restarted, copy_of(create(restarted, "worker0")))
+    assert restarted.end_order == ["0000", "0001"]
+    assert "Search: Running Trial #2" in (printed := capsys.readouterr().out) and "Trial 2 Complete" in printed
+
+
 def test_idle_workers_stay_until_the_last_trial_has_ended(tmp_path):
     oracle = oracle_in(tmp_path, 4)
     trials = [create(oracle, f"worker{index}") for index in range(4)]
@@ -284,6 +321,36 @@ def test_no_trial_begins_after_the_search_was_closed(tmp_path):
     assert create(oracle, "worker1").status == "STOPPED" and not oracle.is_over
     end(oracle, running)
     assert oracle.is_over and create(oracle, "worker0").status == "STOPPED"
+
+
+def test_a_worker_gets_the_values_that_were_proposed_and_no_others(tmp_path, monkeypatch):
+    """KerasTuner's message fills in defaults for what is left out."""
+    space = keras_tuner.HyperParameters()
+    space.Choice("kind", ["plain", "wide"])
+    with space.conditional_scope("kind", ["wide"]):
+        space.Float("ratio", 0.1, 0.7)
+    objectives = [keras_tuner.Objective(name, direction) for name, direction in OBJECTIVES.items()]
+    design = [{"kind": "plain"}, {"kind": "wide", "ratio": 0.1}]
+    oracle = ParetoOracle(objectives, 6, space, initial_design=design, initial_random=4)
+    oracle._set_project_dir(tmp_path, "search")
+    with Chief(oracle, "127.0.0.1:0") as chief:
+        ip, port = chief.address.split(":")
+        for name, value in {"TUNER_ID": "worker0", "ORACLE_IP": ip, "ORACLE_PORT": port}.items():
+            monkeypatch.setenv(f"KERASTUNER_{name}", value)
+        worker, third = ChiefClient(oracle, 10.0), 1 / 3
+        for _ in range(6):
+            trial = worker.create_trial("worker0")
+            assert trial.hyperparameters.values == oracle.trials[trial.trial_id].hyperparameters.values
+            assert ("ratio" in trial.hyperparameters.values) == (trial.hyperparameters.values["kind"] == "wide")
+            worker.update_trial(trial.trial_id, {"accuracy": third, "latency_us": 2.0**31 + 1})
+            trial.status = "COMPLETED"
+            worker.end_trial(trial)
+            worker.end_trial(trial)  # As if the first answer had been lost.
+        assert worker.create_trial("worker0").status == "STOPPED"
+        assert [trial.trial_id for trial in worker.get_best_trials(9)] == [trial.trial_id for trial in oracle.get_best_trials(9)]
+    assert len(oracle.end_order) == 6
+    for trial in oracle.trials.values():
+        assert trial.metrics.get_last_value("accuracy") == third and trial.metrics.get_last_value("latency_us") == 2.0**31 + 1
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000", "127.8.8.8:1"])

@@ -95,3 +95,15 @@ def test_a_number_that_is_not_finite_is_refused(path):
     with pytest.raises(ValueError, match="JSON compliant"):
         journal.append({"number": float("nan")})
     assert journal.read() == []
+
+
+def test_disks_are_waited_for_once_a_second_at_most(path, monkeypatch):
+    synced, now = [], [0.0]
+    monkeypatch.setattr("os.fsync", lambda handle: synced.append(now[0]))
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    journal = Journal(path, IDENTITY)
+    synced.clear()
+    for now[0] in (5.0, 5.4, 5.9, 6.1, 6.2, 9.0):
+        journal.append({"at": now[0]}, durable=now[0] != 9.0)
+    assert synced == [5.0, 6.1]
+    assert len(Journal(path, IDENTITY).read()) == 6

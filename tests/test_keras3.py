@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 from search_processes import free_port
 
 HERE = pathlib.Path(__file__).parent
@@ -43,6 +44,7 @@ def test_keras_tuners_own_tuner_searches_keras_3_models_and_resumes(tmp_path):
     assert (tmp_path / "search" / f"trial_{result['best']}" / "checkpoint.weights.h5").exists()
 
 
+@pytest.mark.slow
 def test_the_same_script_is_chief_and_worker(tmp_path):
     address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(free_port())}
     processes = [start(tmp_path, "ours", 5, KERASTUNER_TUNER_ID=name, **address) for name in ("chief", "worker0", "worker1")]

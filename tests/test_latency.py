@@ -13,7 +13,7 @@ from daqu_tf import blocks, spaces, targets
 from daqu_tf.devices import Latency
 from daqu_tf.errors import DaquError
 from daqu_tf.latency import Correction, LatencyTable
-from daqu_tf.measurements import MeasurementStore
+from daqu_tf.measurements import MeasurementStore, Turn
 from daqu_tf.targets import Storage
 
 TARGET = targets.get("litert_cpu")
@@ -98,7 +98,14 @@ def test_what_is_no_table_is_a_sentence(tmp_path, text, match):
         ({"blocks_us": {}}, "finite numbers"),
         ({"blocks_us": {"a": None}}, "finite numbers"),
         ({"blocks_us": {"a": float("nan")}}, "finite numbers"),
-        ({"blocks_us": [1]}, "finite numbers"),
+        ({"blocks_us": [1]}, "`blocks_us` of a latency table must be a JSON object"),
+        ({"blocks_us": {"a": True}}, "finite numbers"),
+        ({"blocks_us": {"a": 10**400}}, "finite numbers"),
+        ({"storage": 5}, "`storage` of a latency table must be a JSON object"),
+        ({"storage": {"a": 1}}, "must have `container` and `runtime`"),
+        ({"storage": {"container": "int3"}}, "`container` must be one of"),
+        ({"device": []}, "`device` of a latency table must be a JSON object"),
+        ({"evidence": None}, "`evidence` of a latency table must be a JSON object"),
         ({"correction": {"fixed_us": 1}}, "must have `"),
         ({"correction": {"fixed_us": "1", "scale": 1, "block_us": 0}}, "finite numbers"),
         ({"more": 1}, "received `more`"),
@@ -130,19 +137,19 @@ def latency(sha256, *medians):
 def test_the_store_keeps_what_was_added(tmp_path):
     store = MeasurementStore(tmp_path / "deep" / "s.sqlite")
     store.add([latency("a", 1.0, 2.0), latency("b", 3.0)], DEVICE, {"min_runs": 5})
-    store.add([latency("a", 4.0)], DEVICE, {"min_runs": 5})
+    store.add([dataclasses.replace(latency("a", 4.0), flags=("spread",))], DEVICE, {"min_runs": 5})
     store.close()
     again = MeasurementStore(tmp_path / "deep" / "s.sqlite")
-    assert again.medians_us(DEVICE, {"min_runs": 5}) == {"a": [1.0, 2.0, 4.0], "b": [3.0]}
-    assert again.medians_us(dict(reversed(DEVICE.items())), {"min_runs": 5}) != {}
-    assert again.medians_us(DEVICE | {"threads": 2}, {"min_runs": 5}) == again.medians_us(DEVICE, {"min_runs": 6}) == {}
+    assert again.turns(DEVICE, {"min_runs": 5}) == {"a": [Turn(1.5, False), Turn(4.0, True)], "b": [Turn(3.0, False)]}
+    assert again.turns(dict(reversed(DEVICE.items())), {"min_runs": 5}) != {}
+    assert again.turns(DEVICE | {"threads": 2}, {"min_runs": 5}) == again.turns(DEVICE, {"min_runs": 6}) == {}
 
 
 def test_two_processes_write_to_one_store(tmp_path):
     stores = [MeasurementStore(tmp_path / "s.sqlite") for _ in range(2)]
     for number in range(20):
         stores[number % 2].add([latency(str(number), 1.0)], DEVICE, {})
-    assert len(stores[0].medians_us(DEVICE, {})) == 20
+    assert len(stores[0].turns(DEVICE, {})) == 20
 
 
 def test_what_is_no_store_is_a_sentence(tmp_path):

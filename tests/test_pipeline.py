@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from test_latency import table_of
 
-from daqu_tf import output, pipeline, spaces, targets
+from daqu_tf import output, pipeline, preparation, spaces, targets
 from daqu_tf.config import RunConfig
+from daqu_tf.devices import connect
 from daqu_tf.errors import DaquError
 from daqu_tf.finalist import FinalistProcesses
 
@@ -153,6 +154,35 @@ def test_a_table_of_another_space_is_refused_before_anything_is_done(tmp_path):
     with pytest.raises(DaquError, match="of space 'mobilenet_v2_28', has no block"):
         pipeline.run(RunConfig("digits", str(tmp_path / "run"), space="digits", latency_table=str(path)))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_target_that_counts_no_latency_takes_no_table(tmp_path):
+    with pytest.raises(DaquError, match="A latency table has no effect on target accelerator"):
+        pipeline.run(RunConfig("digits", str(tmp_path / "run"), space="digits", target="accelerator", latency="table"))
+
+
+def test_another_kind_of_device_is_another_run(tmp_path):
+    config = _started(tmp_path)
+    assert "--device was host" in output.changes(config.folder, dataclasses.replace(config, device="raspberry_pi:pi@board"))
+    flags = config.to_json() | {"device": "raspberry_pi:pi@here"}
+    (config.folder / "config.json").write_text(json.dumps({"flags": flags, "dataset": {}}))
+    assert output.changes(config.folder, dataclasses.replace(config, device="raspberry_pi:pi@there")) == ""
+
+
+def test_another_device_of_that_kind_is_refused(tmp_path):
+    config = _started(tmp_path)
+    here = connect("host")
+    (config.folder / "device.json").write_text(json.dumps(here.identity() | {"cpu": "another"}))
+    with pytest.raises(DaquError, match="holds latencies of another device or runtime .`cpu` is 'another' there"):
+        preparation.check_device(config, here, overwrite=False)
+    assert "`cpu`" in preparation.check_device(config, here, overwrite=True)
+
+
+def test_a_run_of_before_there_were_devices_goes_on(tmp_path):
+    config = _started(tmp_path)
+    flags = {name: value for name, value in config.to_json().items() if name not in ("device", "threads", "latency", "delegate")}
+    (config.folder / "config.json").write_text(json.dumps({"flags": flags, "dataset": {}}))
+    assert output.changes(config.folder, config) == "" and output.config_of(config.folder) == config
 
 
 def test_a_table_and_measuring_exclude_each_other(tmp_path):

@@ -19,11 +19,11 @@ class Failing(HostDevice):
         super().__init__()
         self.faults, self.calls = dict(faults), 0
 
-    def measure(self, model_path, **settings):
+    def measure_many(self, model_paths, **settings):
         self.calls += 1
         if self.calls in self.faults:
             raise self.faults[self.calls]
-        return super().measure(model_path, **FAST)
+        return super().measure_many(model_paths, repeats=1, retries=0, **FAST)
 
 
 @pytest.fixture(scope="module")

@@ -127,6 +127,9 @@ PHONE = {"runtime": "benchmark_model", "runtime_version": "0123456789ab", "deleg
     "identity, name",
     [
         (LITERT, "litert_cpu"),
+        (LITERT | {"runtime_version": "1.3.0"}, "litert_cpu"),
+        (LITERT | {"runtime_version": "10.0rc1"}, "litert_cpu"),
+        (LITERT | {"runtime_version": "1.2.0"}, "litert_cpu_int8"),
         (OLD, "tflite_runtime"),
         (PHONE, "litert_cpu"),
         (PHONE | {"delegate": "gpu"}, "litert_cpu_int8"),
@@ -136,15 +139,22 @@ PHONE = {"runtime": "benchmark_model", "runtime_version": "0123456789ab", "deleg
 def test_the_target_follows_the_device(identity, name):
     assert targets.for_device(identity).name == name
     for chosen in targets.TARGETS:
-        if identity is not OLD or chosen != "litert_cpu":
+        if chosen != "litert_cpu" or identity["runtime_version"] not in ("1.2.0", "2.14.0"):
             assert targets.for_device(identity, chosen).name == chosen
 
 
-def test_a_target_that_the_device_s_runtime_refuses():
-    with pytest.raises(DaquError, match="`target` litert_cpu stores .* INT4, which tflite-runtime 2.14.0 .* refuses: use"):
-        targets.for_device(OLD, "litert_cpu")
+@pytest.mark.parametrize(
+    "identity, best",
+    [(OLD, "tflite_runtime"), (LITERT | {"runtime_version": "1.2.0"}, "litert_cpu_int8")],
+)
+def test_a_target_that_the_runtime_of_a_device_does_not_take(identity, best):
+    runtime = f"{identity['runtime']} {identity['runtime_version']}"
+    with pytest.raises(
+        DaquError, match=f"`target` litert_cpu stores weights as INT4, which {runtime} .*: choose {best}, or install"
+    ):
+        targets.for_device(identity, "litert_cpu")
     with pytest.raises(DaquError, match="`target` must be one of"):
-        targets.for_device(LITERT, "gpu")
+        targets.for_device(identity, "gpu")
 
 
 @pytest.mark.parametrize(

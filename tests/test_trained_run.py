@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from daqu_tf import atomic, data, export, output, pipeline, tflite_file, tflite_metadata
+from daqu_tf import atomic, data, export, output, preparation, tflite_file, tflite_metadata
 from daqu_tf.config import RunConfig
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
@@ -27,10 +27,10 @@ def member(space):
 def untrained(config, finalist):
     """A folder as daqu-search leaves it, whose supernet was not trained."""
     dataset = data.load("digits", config.seed)
-    space = pipeline.space_for(config, dataset)
+    space = preparation.space_for(config, dataset)
     config.folder.mkdir(exist_ok=True)
     atomic.write_json(
-        config.folder / "config.json", pipeline.describe(config, dataset, space, pipeline.schedule_for(config, space))
+        config.folder / "config.json", preparation.describe(config, dataset, space, preparation.schedule_for(config, space))
     )
     supernet = Supernet(space)
     supernet.initialise_steps(dataset.x_train[:64], space.weight_bits)

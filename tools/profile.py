@@ -14,6 +14,7 @@ from absl import flags
 
 from daqu_tf import spaces, targets
 from daqu_tf.errors import DaquError
+from daqu_tf.measurements import DEFAULT_STORE, MeasurementStore
 from daqu_tf.tools import command, device_flags
 
 _SPACE = flags.DEFINE_string("space", None, f"Search space: {', '.join(spaces.SPACES)}, or a .json file.")
@@ -23,7 +24,7 @@ _DATASET = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The .json file of the table.")
 _DEVICE = flags.DEFINE_string("device", "host", device_flags.DEVICE_HELP)
-_STORE = flags.DEFINE_string("store", "~/.cache/daqu_tf/latencies.sqlite", "SQLite file in which all that was timed is kept.")
+_STORE = flags.DEFINE_string("store", DEFAULT_STORE, "SQLite file in which all that was timed is kept; name another to time anew.")
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Times that every file is timed, in another order each time.", lower_bound=2)
 _SUBNETS = flags.DEFINE_integer("subnets", 24, "Whole subnets for the correction, and as many others for the error.", lower_bound=8)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the orders and the choice of subnets.", lower_bound=0)
@@ -36,7 +37,6 @@ def _profile(argv: list[str]) -> None:
         raise DaquError(f"`output` must be a .json file in a folder that can be written to, but received {path}.")
     nominal = _space()
     from daqu_tf.devices import Patience, connect_with
-    from daqu_tf.measurements import MeasurementStore
     from daqu_tf.profiling import Settings, profile
     from daqu_tf.progress import Progress, bar
 

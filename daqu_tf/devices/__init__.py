@@ -24,6 +24,7 @@ __all__ = [
     "RaspberryPiDevice",
     "connect",
     "connect_with",
+    "kind_of",
 ]
 
 # By kind: the class, and how what comes after the colon is called.
@@ -44,8 +45,9 @@ def connect(text: str, patience: Patience | None = None, **options: Any) -> Devi
         **options: What the class of that device takes, such as `threads`.
 
     Raises:
-        DeviceSetupError: There is no such kind of device, or its address is none.
+        DeviceSetupError: There is no such kind of device, its address is none, or there are several kinds.
     """
+    kind_of(text)
     devices = [_connect(each, options) for each in text.split(",")]
     return DeviceGroup(devices, patience) if patience or len(devices) > 1 else devices[0]
 
@@ -75,7 +77,7 @@ def connect_with(
     Raises:
         DeviceSetupError: There is no such kind of device, or it needs something that was not given.
     """
-    kind = text.partition(":")[0]
+    kind = kind_of(text)
     if kind == "android" and not benchmark_model:
         raise DeviceSetupError(
             "Phones need TFLite's benchmark_model: `benchmark_model` must be its path (README says where it is)."
@@ -84,14 +86,32 @@ def connect_with(
     options = {"android": phone, "raspberry_pi": {"python": python}}.get(kind, {})
     found = connect(text, patience, threads=threads, **options)
     for device in getattr(found, "devices", [found]):
-        device.max_celsius, device.cool_seconds = max_celsius or device.max_celsius, cool_seconds
+        device.cool_seconds = cool_seconds
+        device.max_celsius = device.max_celsius if max_celsius is None else max_celsius
     return found
+
+
+def kind_of(text: str) -> str:
+    """Returns the kind of the device, or devices, of a text as of `connect`.
+
+    Raises:
+        DeviceSetupError: There is no such kind of device, or there are several.
+    """
+    kinds = list(dict.fromkeys(each.partition(":")[0] for each in text.split(",")))
+    if not _KINDS.keys() >= set(kinds):
+        raise DeviceSetupError(f"A device must be given as {_forms()}, but received {text!r}.")
+    if len(kinds) > 1:
+        raise DeviceSetupError(f"Devices that share the work must be of one kind, but received {text!r}: time them apart.")
+    return kinds[0]
+
+
+def _forms() -> str:
+    return " or ".join(f"{kind}:{needs}" if needs else kind for kind, (_, needs) in _KINDS.items())
 
 
 def _connect(text: str, options: dict[str, Any]) -> Device:
     kind, _, address = text.partition(":")
-    made, needs = _KINDS.get(kind, (None, ""))
-    if made is None or bool(address) != bool(needs):
-        forms = " or ".join(f"{kind}:{needs}" if needs else kind for kind, (_, needs) in _KINDS.items())
-        raise DeviceSetupError(f"A device must be given as {forms}, but received {text!r}.")
+    made, needs = _KINDS[kind]
+    if bool(address) != bool(needs):
+        raise DeviceSetupError(f"A device must be given as {_forms()}, but received {text!r}.")
     return made(address, **options) if needs else made(**options)

@@ -40,7 +40,7 @@ for cpu in /sys/devices/system/cpu/cpu[0-9]*; do echo "cpu $cpu"; done
 """
 _CONDITIONS = """
 for cpu in /sys/devices/system/cpu/cpu[0-9]*/cpufreq; do
-echo "governor $(cat $cpu/scaling_governor 2>/dev/null)"; echo "kilohertz $(cat $cpu/scaling_cur_freq 2>/dev/null)"
+echo "governor $(cat $cpu/scaling_governor 2>/dev/null)"; echo "kilohertz $(cat $cpu/scaling_max_freq 2>/dev/null)"
 done
 for zone in /sys/class/thermal/thermal_zone*; do echo "zone $(cat $zone/type 2>/dev/null) $(cat $zone/temp 2>/dev/null)"; done
 """
@@ -175,7 +175,10 @@ class AndroidDevice(Device):
         return dict(self._described)
 
     def conditions(self) -> dict[str, Any]:
-        """What the speed depends on at the moment, None where it does not tell: governors, highest frequency, temperature."""
+        """What the speed depends on at the moment, None where the phone does not tell.
+
+        `frequency_hz` is the highest that it allows, which it lowers when it is hot: when it is asked it idles.
+        """
         rows = self._look(_CONDITIONS)
         governors = sorted({value.strip() for key, value in rows if key == "governor"} - {""})
         kilohertz = [int(value) for key, value in rows if key == "kilohertz" and value.strip().isdigit()]
@@ -183,6 +186,7 @@ class AndroidDevice(Device):
             "governor": ", ".join(governors) or None,
             "frequency_hz": max(kilohertz) * 1000 if kilohertz else None,
             "temperature_celsius": _temperature([value for key, value in rows if key == "zone"]),
+            "throttled": None,
         }
 
     def temperature_celsius(self) -> float | None:

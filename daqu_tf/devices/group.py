@@ -139,18 +139,16 @@ class DeviceGroup(Device):
             turn.stop()
 
     def _on_any(self, call: Callable[[Device], _Found]) -> _Found:
-        """Calls with the devices in turn until one answers; then, with patience, with the first that comes back."""
+        """Calls with the devices in turn until one answers; then, with patience, again when one has come back."""
         lost: DeviceLostError | None = None
-        for device in self.devices:
-            try:
-                return call(device)
-            except DeviceLostError as error:
-                lost = error
-        if self._identity is None:
-            raise lost
-        for device in self.devices:
-            if not (lost := self.patience.wait_for(device, lost, threading.Event())):
-                return call(device)
+        for _ in range(self.patience.attempts + 1):
+            for device in self.devices:
+                try:
+                    return call(device)
+                except DeviceLostError as error:
+                    lost = error
+            if self._identity is None or all(self.patience.wait_for(each, lost, threading.Event()) for each in self.devices):
+                break
         raise lost
 
 

@@ -24,7 +24,7 @@ class HostDevice(PythonDevice):
     Args:
         threads: Threads for the runtime.
         cpu: The first cpu that the process is pinned to; None takes the last ones, where interrupts are fewest.
-        timeout_seconds: When a process that gives no answer is ended.
+        timeout_seconds: For each file, when a process that gives no answer is ended.
         python: The interpreter of another environment, to run files with the runtime that is installed there.
     """
 
@@ -70,6 +70,7 @@ class HostDevice(PythonDevice):
             return np.load(sink, allow_pickle=False), answer
 
     def _run(self, paths: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:
+        seconds = self.timeout_seconds * max(1, len(paths))
         request = request | {"models": list(paths), "threads": self.threads, "cpus": self._cpus}
         try:
             done = subprocess.run(
@@ -79,11 +80,11 @@ class HostDevice(PythonDevice):
                 capture_output=True,
                 encoding="utf-8",
                 errors="replace",
-                timeout=self.timeout_seconds,
+                timeout=seconds,
             )
         except subprocess.TimeoutExpired as error:
             raise ModelError(
-                f"{one_of(paths) or self.python} gave no answer within {self.timeout_seconds:g} s and was ended: "
+                f"{one_of(paths) or self.python} gave no answer within {seconds:g} s and was ended: "
                 "give a longer timeout or a smaller model."
             ) from error
         except OSError as error:

@@ -32,8 +32,8 @@ class Latency:
         sha256: Hash of the very bytes that were timed, in hex.
         details: What a runtime that gives statistics says of each process, one after the other.
         conditions: Of each fresh process, what else bears on its samples, None where the device does not tell: `before` and `after`
-            with `governor`, `frequency_hz` and `temperature_celsius`, and `peak_memory_bytes`; of a Python's, whether it was
-            `steady` when the warm-up ended.
+            with `governor`, `frequency_hz`, `temperature_celsius` and `throttled`, and `peak_memory_bytes`; of a Python's, whether
+            it was `steady` when the warm-up ended; of a group's, `device_name`.
         flags: What makes it doubtful, `spread`, `run_spread`, `throttled` or `clock`, as `steadiness.py` says.
         dropped_runs: Processes that were left out because of such flags, and others taken in their place.
     """

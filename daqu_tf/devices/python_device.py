@@ -1,8 +1,10 @@
 """What devices share on which a Python runs `runner.py`: its requests, and its answers, which are never trusted."""
 
 import abc
+import hashlib
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import time
@@ -67,13 +69,17 @@ class PythonDevice(Device):
     ) -> list[Latency]:
         check_timing(min_runs, min_seconds, max_warmup_seconds)
         paths = [_checked(path) for path in model_paths]
+        hashes = [hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() for path in paths]
         settings = {"min_runs": min_runs, "min_seconds": min_seconds, "max_warmup_seconds": max_warmup_seconds}
         self._cool_down()
         start = time.monotonic()
         answer = self._run(paths, {"task": "measure"} | settings)
         elapsed_us = (time.monotonic() - start) * 1e6
         try:
-            return [self._latency(elapsed_us, **each) for _, each in zip(paths, answer["answers"], strict=True)]
+            found = [self._latency(elapsed_us, **each) for _, each in zip(paths, answer["answers"], strict=True)]
+            if [each.sha256 for each in found] != hashes:
+                raise ValueError("other files were timed")
+            return found
         except DeviceError:  # Which is a ValueError too.
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -47,7 +47,7 @@ class RaspberryPiDevice(PythonDevice):
         address: `[user@]host[:port]`, or a name of the user's ssh config; an IPv6 address in brackets.
         threads: Threads for the runtime.
         cpu: The first cpu that the process is pinned to; None takes the last ones, which are the big ones if there are two kinds.
-        timeout_seconds: When a process that gives no answer is ended.
+        timeout_seconds: For each file, when a process that gives no answer is ended.
         python: The Python there, by name or path; one that begins with `~/` is in the home folder there.
     """
 
@@ -86,15 +86,16 @@ class RaspberryPiDevice(PythonDevice):
         program, *models = self._place(files)
         request = request | {"models": models, "threads": self.threads, "cpus": self._cpus}
         # The board ends what hangs there, since nothing else does when ssh is gone.
-        request["alarm_seconds"] = math.ceil(self.timeout_seconds) + 5
+        seconds = self.timeout_seconds * max(1, len(paths))
+        request["alarm_seconds"] = math.ceil(seconds) + 5
         question = json.dumps(request).encode()
         try:
-            done = self._ssh.run(_RUN, self.python, program, stdin=question, timeout_seconds=self.timeout_seconds)
+            done = self._ssh.run(_RUN, self.python, program, stdin=question, timeout_seconds=seconds)
         except DeviceTimeoutError as error:
             self.check()  # If the board answers, it is the process that hangs.
             fault = ModelError if paths else DeviceSetupError
             raise fault(
-                f"{one_of(paths) or self.python} gave no answer within {self.timeout_seconds:g} s on {self.address} and is ended: "
+                f"{one_of(paths) or self.python} gave no answer within {seconds:g} s on {self.address} and is ended: "
                 "give a longer timeout or a smaller model."
             ) from error
         self._check_started(done)

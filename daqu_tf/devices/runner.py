@@ -171,9 +171,9 @@ def fingerprint() -> dict:
     """Describes this machine."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
-    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    system = f"{platform.system()} {platform.machine()}"
     described = {"board": read("/proc/device-tree/model"), "cpu": cpu_model(), "cores": os.cpu_count()}
-    return {**described, "memory_bytes": memory, "os": system, "pinned_to": cpus}
+    return {**described, "memory_bytes": memory, "os": system, "kernel": platform.release(), "pinned_to": cpus}
 
 
 def conditions() -> dict:
@@ -187,7 +187,20 @@ def conditions() -> dict:
         "governor": read(scaling + "governor"),
         "frequency_hz": int(kilohertz) * 1000 if is_number(kilohertz) else None,
         "temperature_celsius": None if hottest is None else hottest / 1000,
+        "throttled": throttled(),
     }
+
+
+def throttled():
+    """Whether the firmware of a Raspberry Pi says that it lacks volts, or that heat slows it down; None on other machines.
+
+    The frequency that Linux shows there is the one it asked for. The lowest four bits are about now, others about earlier.
+    """
+    found = read("/sys/devices/platform/soc/soc:firmware/get_throttled")
+    try:
+        return None if found is None else bool(int(found, 16) & 0xF)
+    except ValueError:
+        return None
 
 
 def peak_memory_bytes():

@@ -4,7 +4,7 @@ Flags of a latency, empty where nothing is doubtful:
 
 - `spread`: the calls of one process differ by more than `SPREAD`, as an interquartile range over the median.
 - `run_spread`: so do the medians of its processes, by more than `RUN_SPREAD`.
-- `throttled`: the device was hotter than its limit, or its frequency fell, or the medians of its processes rose and rose.
+- `throttled`: the device said so, was hotter than its limit, or its frequency fell, or the medians of its processes rose and rose.
 - `clock`: the device's clock jumped; calls that took no time, less than none, or more than passed here are left out.
 """
 
@@ -80,7 +80,8 @@ def is_throttled(before: dict[str, Any], after: dict[str, Any], max_celsius: flo
     """Whether the conditions around a run say that the device slowed down."""
     hottest = max((each["temperature_celsius"] for each in (before, after) if each.get("temperature_celsius")), default=0.0)
     first, last = before.get("frequency_hz"), after.get("frequency_hz")
-    return hottest >= max_celsius or bool(first and last and last < (1 - FREQUENCY_LOSS) * first)
+    told = any(each.get("throttled") for each in (before, after))
+    return told or hottest >= max_celsius or bool(first and last and last < (1 - FREQUENCY_LOSS) * first)
 
 
 def is_drifting(medians: Sequence[Sequence[float]]) -> bool:

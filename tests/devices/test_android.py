@@ -132,7 +132,7 @@ def test_the_phone_is_described(plug_in, program):
 
 def test_its_conditions_stand_beside_its_samples(plug_in, program, model):
     phone = plug_in()
-    moment = {"governor": "performance, schedutil", "frequency_hz": 2_802_000_000, "temperature_celsius": 43.7}
+    moment = {"governor": "performance, schedutil", "frequency_hz": 2_802_000_000, "temperature_celsius": 43.7, "throttled": None}
     assert (
         device(phone, program(), processes=2).measure(model, **FAST).conditions
         == ({"before": moment, "after": moment, "peak_memory_bytes": None},) * 2
@@ -167,7 +167,7 @@ def test_what_cannot_be_read_is_left_out(plug_in, program, model):
         shutil.rmtree(cpu)
     latency = device(phone, program()).measure(model, **FAST)
     assert (latency.device["model"], latency.device["os"], latency.device["cores"]) == (None, "Android", 4)
-    assert latency.conditions[0]["before"] == {"governor": None, "frequency_hz": None, "temperature_celsius": None}
+    assert set(latency.conditions[0]["before"].values()) == {None}
 
 
 @pytest.mark.parametrize("name", ["MEDIANS", "MEANS", "AVERAGES", "NO_STATS", "LOGCAT", "PROFILE"])
@@ -234,7 +234,7 @@ def test_a_phone_that_is_too_hot(plug_in, program, model):
 
 def test_a_frequency_that_falls(plug_in, program, model):
     phone = plug_in()
-    clocks = f"for clock in {phone.root}/sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq; do echo 1500000 >$clock; done"
+    clocks = f"for clock in {phone.root}/sys/devices/system/cpu/cpu*/cpufreq/scaling_max_freq; do echo 1500000 >$clock; done"
     says = program("", f"{clocks}; cat <<'END'\n{QUICK}\nEND")
     assert device(phone, says, processes=1).measure(model, **FAST).flags == ("throttled",)
 

@@ -212,3 +212,11 @@ def test_a_text_of_several_devices():
     assert isinstance(connect("host", patience=Patience()), DeviceGroup)
     refused(lambda: connect("host,host"), "different ones", kind=DeviceSetupError)
     refused(lambda: connect("host,"), "must be given as", kind=DeviceSetupError)
+
+
+def test_a_call_survives_several_losses(said):
+    phone = Scripted("a", faults={"m": [lost(), lost()]})
+    group = DeviceGroup([phone], Patience(3, 0.01, said.append))
+    group.identity()
+    (found,) = group.measure_batch(["m"])
+    assert found.sha256 == "m" and phone.timed == ["m"] * 3 and sum("trying again" in each for each in said) == 2

@@ -77,7 +77,7 @@ def test_a_file_is_timed_on_arm(device, model):
     assert latency.device["os"].endswith("aarch64") and len(latency.device["pinned_to"]) == 1 and "board" in latency.device
     (conditions,) = latency.conditions
     assert conditions["peak_memory_bytes"] > 1e6
-    assert set(conditions["before"]) == set(conditions["after"]) == {"governor", "frequency_hz", "temperature_celsius"}
+    assert set(conditions["before"]) == set(conditions["after"]) == {"governor", "frequency_hz", "temperature_celsius", "throttled"}
     assert json.loads(json.dumps(latency.to_json()))["conditions"] == [conditions]
 
 
@@ -252,22 +252,25 @@ def test_a_board_that_is_too_hot(board, device, model):
         shutil.rmtree(board.home / "bin")
 
 
-def jumping(samples):
+def jumping(model, samples):
     """A program that answers as the runner does, with these samples."""
-    answer = {"samples_us": samples, "warmup_runs": 1, "device": {}, "conditions": {"before": {}, "after": {}}, "sha256": ""}
-    answer |= {"threads": 1, "delegate": "none", "runtime": "r", "runtime_version": "1"}
-    return f"cat >/dev/null; echo '{json.dumps(answer)}'"
+    answer = {"samples_us": samples, "warmup_runs": 1, "device": {}, "conditions": {"before": {}, "after": {}}}
+    answer["sha256"] = hashlib.sha256(model.read_bytes()).hexdigest()
+    answers = {"answers": [answer | {"threads": 1, "delegate": "none", "runtime": "r", "runtime_version": "1"}]}
+    return f"cat >/dev/null; echo '{json.dumps(answers)}'"
 
 
 @pytest.mark.parametrize("bad", [-3.6e9, 0.0, float("nan"), float("inf"), 3.6e9])
 def test_a_clock_that_jumps_once_is_flagged(board, model, bad):
-    latency = fake(board, jumping([20.0, 21.0, bad, 22.0])).measure(model)
+    latency = fake(board, jumping(model, [20.0, 21.0, bad, 22.0])).measure(model)
     assert latency.samples_us == (20.0, 21.0, 22.0) and latency.flags == ("clock",) and latency.median_us == 21
 
 
 @pytest.mark.parametrize("samples", [[-1.0], [20.0, 0.0], [3.6e9] * 9, [1e4] * 3000])
 def test_a_clock_that_shows_what_cannot_be_is_refused(board, model, samples):
-    refused(lambda: fake(board, jumping(samples)).measure(model), "The clock of raspberry_pi", "let it set", kind=DeviceLostError)
+    refused(
+        lambda: fake(board, jumping(model, samples)).measure(model), "The clock of raspberry_pi", "let it set", kind=DeviceLostError
+    )
 
 
 def test_a_run_that_hangs_is_ended_there(model):

@@ -6,7 +6,7 @@ from faults import refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daqu_tf.devices import Device, DeviceLostError, DeviceSetupError, Latency, base, steadiness
+from daqu_tf.devices import Device, DeviceLostError, DeviceSetupError, Latency, base, runner, steadiness
 
 STEADY = (10.0, 10.1, 9.9, 10.0)
 WIDE = (10.0, 10.0, 15.0, 15.0)
@@ -150,7 +150,7 @@ def test_what_is_kept_of_samples_could_be(samples, elapsed_us):
         assert sum(kept) <= elapsed_us and min(kept) > 0 and 2 * len(kept) > len(samples)
 
 
-MOMENT = {"governor": "schedutil", "frequency_hz": 1_800_000_000, "temperature_celsius": 60.0}
+MOMENT = {"governor": "schedutil", "frequency_hz": 1_800_000_000, "temperature_celsius": 60.0, "throttled": None}
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,15 @@ MOMENT = {"governor": "schedutil", "frequency_hz": 1_800_000_000, "temperature_c
         ({"frequency_hz": 1_800_000_000}, {"frequency_hz": 1_700_000_000}, False),
         ({"frequency_hz": 600_000_000}, {"frequency_hz": 1_800_000_000}, False),  # The governor has woken up.
         ({"frequency_hz": 1_800_000_000}, {"frequency_hz": None}, False),
+        ({"throttled": False}, {"throttled": True}, True),
+        ({"throttled": False}, {"throttled": False}, False),
     ],
 )
 def test_throttling(before, after, throttled):
     assert steadiness.is_throttled(MOMENT | before, MOMENT | after, 80.0) == throttled
+
+
+@pytest.mark.parametrize("text, said", [("50000", False), ("50005", True), ("0", False), ("8", True), ("x", None), (None, None)])
+def test_what_the_firmware_of_a_raspberry_pi_says(monkeypatch, text, said):
+    monkeypatch.setattr(runner, "read", lambda path: text if path.endswith("get_throttled") else None)
+    assert runner.throttled() is said and runner.conditions()["throttled"] is said

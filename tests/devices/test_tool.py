@@ -45,7 +45,7 @@ def test_three_devices_give_rows_of_one_shape_and_the_same_outputs(flags, model,
     for row in rows:
         assert row.keys() == rows[0].keys() and row["file"] == str(model) and row["sha256"] == rows[0]["sha256"]
         assert row["median_us"] > 0 and row["sample_count"] >= 1 and row["threads"] == 1 and row["delegate"] == "xnnpack"
-        moments = {"governor", "frequency_hz", "temperature_celsius"}
+        moments = {"governor", "frequency_hz", "temperature_celsius", "throttled"}
         assert all(each["before"].keys() == each["after"].keys() == moments for each in row["conditions"])
         assert isinstance(row["flags"], list) and row["dropped_runs"] >= 0 and row["outlier_count"] >= 0
     assert rows[0]["parity_with_host"] is None

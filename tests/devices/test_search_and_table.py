@@ -1,9 +1,11 @@
-"""A search whose latencies come from a board: it is cut off in the middle, and goes on."""
+"""Searches whose latencies come from a board that is cut off in the middle, and latency tables of boards and phones."""
 
 import os
 
 import board as boards
+import fake_benchmark_model
 import pytest
+from phones import device
 from search_on_digits import TARGET, DigitsSearch
 from test_profiling import FEW, QUICK
 
@@ -36,8 +38,8 @@ def board(tmp_path, monkeypatch):
 
 def test_a_board_that_is_gone_in_the_middle_loses_nothing(board, digits, tmp_path):
     said = []
-    device = Quick(board.address, python=boards.PYTHON.as_posix())
-    patient = DeviceGroup([device], Patience(1, 0.1, said.append))
+    pi = Quick(board.address, python=boards.PYTHON.as_posix())
+    patient = DeviceGroup([pi], Patience(1, 0.1, said.append))
     search = DigitsSearch(digits.supernet, tmp_path / "search")
     search.tuner("pi", patient, 2).search()
     board.stop()
@@ -52,11 +54,20 @@ def test_a_board_that_is_gone_in_the_middle_loses_nothing(board, digits, tmp_pat
 
 
 def test_a_latency_table_of_a_board(board, tmp_path):
-    device = RaspberryPiDevice(board.address, python=boards.PYTHON.as_posix())
+    pi = RaspberryPiDevice(board.address, python=boards.PYTHON.as_posix())
     space = TARGET.restrict(spaces.get("digits").restrict(**FEW))
     store = MeasurementStore(tmp_path / "s.sqlite")
-    table = profile(DeviceGroup([device]), space, TARGET.storage, store, QUICK)
-    table.check(space, TARGET.storage, device.identity())
+    table = profile(DeviceGroup([pi]), space, TARGET.storage, store, QUICK)
+    table.check(space, TARGET.storage, pi.identity())
     assert table.device["runtime_version"].startswith("1.4") and min(table.blocks_us.values()) > 0
     with pytest.raises(DaquError, match="another device or runtime"):
         table.check(space, TARGET.storage, HostDevice().identity())
+
+
+def test_two_phones_make_one_table(plug_in, adb_server, tmp_path):
+    program = fake_benchmark_model.program(tmp_path / "benchmark_model")
+    both = DeviceGroup([device(plug_in(), program, processes=1) for _ in range(2)])
+    space = TARGET.restrict(spaces.get("digits").restrict(**FEW | {"stage2.width": (8,), "head.width": (16,)}))
+    table = profile(both, space, TARGET.storage, MeasurementStore(tmp_path / "s.sqlite"), QUICK)
+    table.check(space, TARGET.storage, both.devices[1].identity())
+    assert table.device["kind"] == "android" and "serial" not in table.device and min(table.blocks_us.values()) > 0
