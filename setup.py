@@ -19,6 +19,7 @@ INSTALL = [
     "numpy>=1.26",
     "absl-py>=1.4",
     "scikit-learn>=1.5",
+    "scipy>=1.11",
     "matplotlib>=3.8",
     "pymoo>=0.6.1,<0.7",
     "tensorboard>=2.21,<2.22",
