@@ -39,7 +39,7 @@ PROBLEMS = {
     "3 objectives": ("accuracy", "latency_us", "deflated_bytes"),
 }
 # Evaluations and seeds of those that take long to propose.
-SHORTER = {WITHOUT_COSTS: (200, 10), "Optuna TPE": (200, 20), "KerasTuner BO": (200, 5)}
+SHORTER = {OURS: (200, 20), WITHOUT_COSTS: (200, 5), "Optuna TPE": (200, 20), "KerasTuner BO": (100, 3)}
 INITIAL_RANDOM = 8  # As of `daqu_tf.search`.
 SLOWEST = "KerasTuner BO"
 _RESAMPLES = 2000
@@ -222,7 +222,7 @@ def summary(problem: Problem) -> dict | None:
         for method, searches in found.items()
     }
     early, late = (50, 100) if _QUICK.value else (100, 200)
-    best = max((method for method in found if method in RIVALS), key=lambda method: shares[method][late][0])
+    best = max((method for method in found if method in RIVALS), key=lambda method: shares[method].get(late, [0.0])[0])
     return {
         "subnets": len(problem.points),
         "front": int(pareto.non_dominated_mask(problem.points).sum()),

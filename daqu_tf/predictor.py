@@ -1,6 +1,6 @@
 """What a subnet will score, and how sure that is: a Gaussian process over the choices and what is known of the costs.
 
-Which surrogate: `benchmarks/search_quality.py` compares this one with others at the sizes that a search has.
+Which surrogate: `benchmarks/surrogates.py` compares this one with others at the sizes that a search has.
 """
 
 import dataclasses
@@ -176,15 +176,19 @@ class MetricsPredictor:
             values: What was measured, finite.
             kernels: As `kernels` of one that was fitted before.
         """
-        known = self.known(genomes)
-        self._known_features = Standardised(columns_of(known)) if known else None
-        rows = self._rows(genomes, known)
+        rows, known = self.all_features(genomes), self.known(genomes)
         for name, column in zip(self.metrics, values.T):
             self.logarithmic[name] = name not in self.maximised and (np.minimum(column, known.get(name, column)) > 0).all()
             rest = self.scaled(name, column) - (self.scaled(name, known[name]) if name in known else 0.0)
             exact = name in known and np.abs(rest).max() < _EXACT
             self._models[name] = None if exact else GaussianProcess((kernels or {}).get(name)).fit(rows, rest)
         return self
+
+    def all_features(self, genomes: np.ndarray) -> np.ndarray:
+        """Features (count, columns) of genomes (count, n) that are all there are, costs included."""
+        known = self.known(genomes)
+        self._known_features = Standardised(columns_of(known)) if known else None
+        return self._rows(genomes, known)
 
     @property
     def kernels(self) -> dict[str, np.ndarray]:

@@ -22,8 +22,8 @@ from daqu_tf.outlook import Goal, Outlook
 from daqu_tf.predictor import Costs, KnownCosts, MetricsPredictor
 
 ENUMERABLE = 20_000  # Spaces up to this size have all their subnets as candidates.
-LEAST_BATCH, BATCH_SHARE = 4, 25  # Trials between two fits: at least 4, and a 25th of those there are.
-KERNEL_GROWTH = 1.5  # A kernel's hyperparameters are found again when there are so many times more trials.
+LEAST_BATCH, BATCH_SHARE = 2, 25  # Trials between two fits: at least 2, and a 25th of those there are.
+FIRST_KERNEL, KERNEL_GROWTH = 8, 1.5  # Its hyperparameters are found from 8 trials, and again from so many times more.
 SPARE = 16  # Of a batch, for workers that run at once and for trials that failed.
 MOST_ROWS, MOST_KERNEL_ROWS = 600, 300  # From which a predictor, and its kernel, learn.
 REPAIRS = 30  # Generations of the search for what meets the constraints, before none is believed to.
@@ -40,7 +40,7 @@ def fit_count(ended: int) -> int:
 
 def kernel_count(fitted: int) -> int:
     """The number of trials, at most `fitted`, from which the kernel in use was found."""
-    count = min(fitted, 2 * LEAST_BATCH)
+    count = min(fitted, FIRST_KERNEL)
     while (following := math.ceil(count * KERNEL_GROWTH)) <= fitted:
         count = following
     return count
