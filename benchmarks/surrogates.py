@@ -25,8 +25,6 @@ from daqu_tf.predictor import MetricsPredictor
 TRIALS, SEEDS = (40, 100, 200), 3
 OURS = "Gaussian process, one length"
 
-_QUICK = flags.DEFINE_bool("quick", False, "One seed, 40 and 100 trials.")
-
 
 class Direct:
     """A model of scikit-learn that knows its own deviation, on standardised targets."""
@@ -111,10 +109,10 @@ def judge(kind: str, rows: np.ndarray, accuracies: np.ndarray, trials: int, seed
 
 
 def main(argv):
-    """Judges all, and writes the result."""
+    """Judges all, and writes the result; quickly: with one seed, and less trials."""
     del argv
     warnings.simplefilter("ignore")
-    seeds, sizes, found, tables = (1, TRIALS[:2], {}, []) if _QUICK.value else (SEEDS, TRIALS, {}, [])
+    seeds, sizes, found, tables = (1, TRIALS[:2], {}, []) if flags.FLAGS.quick else (SEEDS, TRIALS, {}, [])
     for name in ("fashion_mnist", "cifar10"):
         problem = search_quality.problems(name)[-1]
         known = {cost: problem.metrics[cost] for cost in problem.objectives[1:]}
@@ -145,7 +143,7 @@ def main(argv):
     ]
     print(
         records.write(
-            "surrogates_quick" if _QUICK.value else "surrogates", list(range(seeds)), {"found": found, "tables": tables}, bars
+            "surrogates_quick" if flags.FLAGS.quick else "surrogates", list(range(seeds)), {"found": found, "tables": tables}, bars
         )
     )
 

@@ -61,7 +61,11 @@ def best_trials(
 def _check_objectives(objective: Any) -> None:
     if not isinstance(objective, list) or not objective:
         raise DaquError(f"`objective` must be a list of `keras_tuner.Objective`, but received {objective!r}.")
-    names = [getattr(item, "name", item) for item in objective]
+    for item in objective:
+        if getattr(item, "direction", None) not in ("min", "max"):
+            came = f"{item.name!r} with {item.direction!r}" if hasattr(item, "direction") else repr(item)
+            raise DaquError(f"`objective` must be `keras_tuner.Objective`s with a direction, min or max, but received {came}.")
+    names = [item.name for item in objective]
     if len(set(names)) < len(names):
         raise DaquError(f"`objective` must name each metric once, but received {names}.")
 

@@ -315,6 +315,8 @@ def _with(parameter):
         ({"objective": "accuracy"}, "`objective` must be a list"),
         ({"objective": []}, "`objective` must be a list"),
         ({"objective": [OBJECTIVES[0], OBJECTIVES[0]]}, "name each metric once"),
+        ({"objective": [OBJECTIVES[0], "latency_us"]}, "with a direction, min or max, but received 'latency_us'"),
+        ({"objective": [keras_tuner.Objective("size", None)]}, "with a direction, min or max, but received 'size' with None"),
         ({"hyperparameters": keras_tuner.HyperParameters()}, "`hyperparameters` must hold"),
         (
             {
