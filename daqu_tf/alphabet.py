@@ -6,6 +6,7 @@ block that the depth leaves out).
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,8 @@ class Alphabet:
         options = self.choices[name]
         if value in options:
             return options.index(value)
+        if _is_number(value) and (same := [number for number in filter(_is_number, options) if math.isclose(number, value)]):
+            return options.index(same[0])
         if len(options) > LEVELS and _is_number(value) and options[0] <= value <= options[-1]:
             return int(np.argmin(np.abs(np.array(options) - value)))
         few = list(options) if len(options) <= LEVELS else f"{options[0]:g} to {options[-1]:g}"
@@ -142,4 +145,7 @@ def _values(parameter: Any) -> tuple[Any, ...]:
         if len(steps) <= LEVELS:
             return tuple(steps)
     # KerasTuner's own scale, linear or logarithmic; just below 1, where its integers end.
-    return tuple(dict.fromkeys(parameter.prob_to_value(prob) for prob in np.linspace(0, 1 - 1e-9, LEVELS + 1).tolist()))
+    values = [parameter.prob_to_value(prob) for prob in np.linspace(0, 1 - 1e-9, LEVELS + 1).tolist()]
+    if kind == "Float" and parameter.step is None:
+        values[-1] = parameter.max_value
+    return tuple(dict.fromkeys(values))

@@ -81,19 +81,25 @@ class DistributedTuner(BaseTuner):
         Raises:
             DaquError: The chief found no worker for too long, or a worker no chief; or too many trials failed.
         """
-        if is_chief() and isinstance(self.oracle, JournaledOracle):
-            return self._serve()
+        if is_chief():
+            self._warn_if_exposed()
+            if isinstance(self.oracle, JournaledOracle):
+                return self._serve()
         try:
             super().search(*args, **kwargs)
         except keras_tuner.errors.FatalError as error:
             self._tell_chief(error)
             raise
 
-    def _serve(self) -> None:
-        from daqu_tf.chief import Chief, exposure
+    def _warn_if_exposed(self) -> None:
+        from daqu_tf.chief import exposure
 
         if warning := exposure(chief_address()):
             warnings.warn(warning, stacklevel=3)
+
+    def _serve(self) -> None:
+        from daqu_tf.chief import Chief
+
         with Chief(self.oracle, chief_address()) as chief:
             chief.wait(self.patience_seconds, self.on_tick)
         self.on_tick()

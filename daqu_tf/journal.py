@@ -82,7 +82,7 @@ class Journal:
         try:
             return json.loads(line)
         except ValueError:
-            raise DaquError(f"{self.path} is damaged in line {number}: delete that line, or start in a new directory.") from None
+            raise DaquError(f"{self.path} is damaged in line {number}: restore that line, or start in a new directory.") from None
 
     def read(self) -> list[dict[str, Any]]:
         """Every whole record.

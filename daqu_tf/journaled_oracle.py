@@ -60,6 +60,7 @@ class JournaledOracle(keras_tuner.Oracle):
         self._leases = Leases(lease_seconds)
         self._journal: Journal | None = None
         self._started: dict[str, float] = {}
+        self._next_number = self._ended_before = 0
         self._is_closed = self._is_exhausted = False
         self._turn = threading.Lock()  # Whose turn it is to make a new trial.
         self._news: collections.deque[Callable[[], None]] = collections.deque()  # What the subclass has not been told yet.
@@ -78,6 +79,9 @@ class JournaledOracle(keras_tuner.Oracle):
 
     def note_begun(self, values: dict[str, Any]) -> None:
         """A trial with values that were proposed has begun; it will run until it has ended."""
+
+    def note_failed(self, values: dict[str, Any]) -> None:
+        """A trial with values that were proposed has failed for good."""
 
     def note_completed(self, values: dict[str, Any], trial: Trial) -> None:
         """A trial with values that were proposed has ended well; a model may have added others to its hyperparameters."""
@@ -201,7 +205,7 @@ class JournaledOracle(keras_tuner.Oracle):
         self.trials[trial_id] = self._trial(trial_id, self._values[trial_id], TrialStatus.RUNNING)
 
     def _new_trial(self, tuner_id: str) -> Trial:
-        trial_id = f"{len(self.trials):04d}"
+        trial_id = f"{self._next_number:04d}"
         with self.while_proposing():
             response = {"status": TrialStatus.STOPPED} if self._is_full else self.populate_space(trial_id)
         trial = self._trial(trial_id, response.get("values") or {}, response["status"])
@@ -231,6 +235,7 @@ class JournaledOracle(keras_tuner.Oracle):
         return Trial(hyperparameters, trial_id, status)
 
     def _add(self, trial: Trial) -> None:
+        self._next_number = max(self._next_number, int(trial.trial_id) + 1)
         self.trials[trial.trial_id] = trial
         self.start_order.append(trial.trial_id)
         self._values[trial.trial_id] = dict(trial.hyperparameters.values)
@@ -324,9 +329,12 @@ class JournaledOracle(keras_tuner.Oracle):
         values = self._values.pop(trial.trial_id)
         if trial.status == TrialStatus.COMPLETED:
             self._news.append(functools.partial(self.note_completed, values, trial))
+        elif trial.status == TrialStatus.FAILED:
+            self._news.append(functools.partial(self.note_failed, values))
 
     def _check_consecutive_failures(self) -> None:
-        last = [self.trials[trial_id] for trial_id in self.end_order[-self.max_consecutive_failed_trials :]]
+        ended = self.end_order[self._ended_before :]  # What failed earlier may be mended now.
+        last = [self.trials[trial_id] for trial_id in ended[-self.max_consecutive_failed_trials :]]
         failed = [trial for trial in last if trial.status == TrialStatus.FAILED]
         if len(failed) == self.max_consecutive_failed_trials:
             raise SearchFailedError(
@@ -378,6 +386,7 @@ class JournaledOracle(keras_tuner.Oracle):
                 self._restore(record)
             self._leases.leave_all()
             self._journal = journal
+            self._ended_before = len(self.end_order)
 
     def _restore(self, record: dict[str, Any]) -> None:
         trial_id = record["trial_id"]
@@ -386,6 +395,11 @@ class JournaledOracle(keras_tuner.Oracle):
         if trial_id in self._retry_queue:
             self._retry_queue.remove(trial_id)
             self._clean(trial_id)
+        if trial_id not in self.trials:
+            raise DaquError(
+                f"{self._get_oracle_fname()} says how trial {trial_id} ended, not how it began: restore that line, or start in a "
+                "new directory."
+            )
         trial = self.trials[trial_id]
         trial.status, trial.message = record["status"], record.get("message")
         if trial.status == TrialStatus.RUNNING:

@@ -33,7 +33,9 @@ def write(path: str | os.PathLike, folder: str | os.PathLike) -> int:
     if not os.path.exists(path):
         raise DaquError(f"{path} does not exist: name the folder of a search that has begun.")
     header = journal.header(path)
-    records = journal.Journal(path, header.get("identity", {})).read()
+    if "identity" not in header or "hyperparameters" not in (header.get("notes") or {}):
+        raise DaquError(f"{path} is no journal of a search, or of another version: name the folder of a search that has begun.")
+    records = journal.Journal(path, header["identity"]).read()
     folder = pathlib.Path(folder)
     oracle = _stock_oracle(header)
     oracle._set_project_dir(str(folder.parent), folder.name)

@@ -44,6 +44,8 @@ def best_trials(
             of them is the front if no trial meets them.
     """
     completed = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
+    # KerasTuner's own oracles complete a trial whatever it reports.
+    completed = [trial for trial in completed if np.isfinite(objective_point(trial, objectives)).all()]
     missed = [total_violation(constraints, metrics_of(trial)) if constraints else 0.0 for trial in completed]
     left = [trial for trial, violation in zip(completed, missed) if violation == 0]
     points = np.array([objective_point(trial, objectives) for trial in left]).reshape(len(left), len(objectives))
@@ -181,6 +183,15 @@ class ParetoOracle(JournaledOracle):
     def note_begun(self, values: dict[str, Any]) -> None:
         """Excludes them from what is proposed from now on."""
         self._search.tried(values)
+
+    def note_failed(self, values: dict[str, Any]) -> None:
+        """Learns from that, too."""
+        self._search.failed(values)
+
+    def _check_objective_found(self, metrics: Mapping[str, float]) -> None:
+        super()._check_objective_found(metrics)
+        if missing := [one.metric for one in self.constraints if one.metric not in metrics]:
+            raise DaquError(f"`constraints` must name reported metrics, but `{missing[0]}` is not among {sorted(metrics)}.")
 
     def note_completed(self, values: dict[str, Any], trial: Trial) -> None:
         """Learns from it."""

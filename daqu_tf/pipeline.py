@@ -9,12 +9,14 @@ import functools
 import os
 import pathlib
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 import daqu_tf
 from daqu_tf import atomic, data, output, targets
 from daqu_tf.config import RunConfig
+from daqu_tf.constraints import Constraint, total_violation
 from daqu_tf.devices import Device, ModelError
 from daqu_tf.distribution import check_strategy, is_chief
 from daqu_tf.errors import DaquError
@@ -63,7 +65,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
         DaquError: Something that the user can mend; whatever stood in the folder is still whole.
     """
     daqu_tf.check_keras()
-    if "KERASTUNER_ORACLE_IP" in os.environ:
+    if "KERASTUNER_ORACLE_IP" in os.environ and last_stage != "supernet":
         from daqu_tf import search_workers
         from daqu_tf.distributed_tuner import is_worker
 
@@ -331,7 +333,10 @@ class _Job:
             members.append(member)
         if not members:
             raise DaquError(f"None of the {len(names)} finalists runs on {self.device.name}: take another --target.")
-        front = front_of(self.target, self.space, members)
+        front = front_of(self.target, self.space, members, self.config.constraints)
+        for member in members:
+            for missed in member["missed_constraints"]:
+                self.progress.warn(f"{member['name']} misses {missed}, now that it is trained and timed: it is not on the front.")
         atomic.write_json(self.folder / "pareto.json", front)
         count = sum(member["on_front"] for member in members)
         self.progress.end(f"{len(members)} files timed on {self.device.name}, {count} on the front")
@@ -371,12 +376,21 @@ def share_out(macs: dict[str, int], total_seconds: float, overhead_seconds: floa
     return {name: free * root / sum(roots.values()) for name, root in roots.items()}
 
 
-def front_of(target: Target, space: SearchSpace, members: list[dict]) -> dict:
-    """The content of `pareto.json`: all members, best accuracy first, each marked whether it is on their Pareto front."""
+def front_of(target: Target, space: SearchSpace, members: list[dict], constraints: Sequence[Constraint] = ()) -> dict:
+    """The content of `pareto.json`: all members, best accuracy first, each marked whether it is on their Pareto front.
+
+    The search knew inherited accuracies and single or predicted latencies: what misses a constraint by final figures is not on it.
+    """
     from daqu_tf.pareto import non_dominated_mask
 
-    front = non_dominated_mask(np.array([objective_values(target, member) for member in members]))
-    for member, on_front in zip(members, front):
+    for member in members:
+        figures = final_figures(member)
+        known = [one for one in constraints if one.metric in figures]  # Others depend on the subnet alone.
+        member["missed_constraints"] = [str(one) for one in known if total_violation([one], figures)]
+        member["on_front"] = False
+    good = [member for member in members if not member["missed_constraints"]]
+    points = np.array([objective_values(target, member) for member in good]).reshape(len(good), len(target.objectives))
+    for member, on_front in zip(good, non_dominated_mask(points)):
         member["on_front"] = bool(on_front)
     members.sort(key=lambda member: -member["accuracy"]["fine_tuned"]["search"])
     objectives = [{"name": name, "direction": direction} for name, direction in target.objectives]
@@ -384,9 +398,11 @@ def front_of(target: Target, space: SearchSpace, members: list[dict]) -> dict:
 
 
 def objective_values(target: Target, member: dict) -> list[float]:
-    """The target's objectives of a finished member, all to be minimised; accuracy is that on the search split."""
-    figures = member | {
-        "accuracy": member["accuracy"]["fine_tuned"]["search"],
-        "latency_us": member["latency"]["median_us"],
-    }
+    """The target's objectives of a finished member, all to be minimised."""
+    figures = final_figures(member)
     return [figures[name] * (-1 if direction == "max" else 1) for name, direction in target.objectives]
+
+
+def final_figures(member: dict) -> dict:
+    """A finished member's figures by the names of metrics; the accuracy is that on the search split."""
+    return member | {"accuracy": member["accuracy"]["fine_tuned"]["search"], "latency_us": member["latency"]["median_us"]}

@@ -104,10 +104,20 @@ class GaussianProcess:
         return self._mean + self._deviation * mean, self._deviation * deviation
 
 
-def columns_of(costs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Costs (count,) by name as features (count, names): logarithms, where all are positive."""
-    rows = [np.log(value) if (np.asarray(value) > 0).all() else np.asarray(value, dtype=float) for value in costs.values()]
-    return np.stack(rows, axis=1)
+class CostColumns:
+    """Costs (count,) by name as features (count, names): logarithms of those that are positive for all that were fitted."""
+
+    def __init__(self, costs: Mapping[str, np.ndarray]):
+        self._least = {name: float(np.min(values)) for name, values in costs.items()}
+
+    def __call__(self, costs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Features (count, names)."""
+        return np.stack([self._column(name, np.asarray(values, dtype=float)) for name, values in costs.items()], axis=1)
+
+    def _column(self, name: str, values: np.ndarray) -> np.ndarray:
+        least = self._least[name]
+        # One that is not positive counts as the least that was seen.
+        return np.log(np.where(values > 0, values, least)) if least > 0 else values
 
 
 class KnownCosts:
@@ -162,6 +172,7 @@ class MetricsPredictor:
 
     def __post_init__(self):
         self._features = Features(self.alphabet)
+        self._columns = CostColumns({})
         self._known_features: Standardised | None = None
         self.logarithmic: dict[str, bool] = {}
         self._models: dict[str, GaussianProcess | None] = {}
@@ -187,7 +198,8 @@ class MetricsPredictor:
     def all_features(self, genomes: np.ndarray) -> np.ndarray:
         """Features (count, columns) of genomes (count, n) that are all there are, costs included."""
         known = self.known(genomes)
-        self._known_features = Standardised(columns_of(known)) if known else None
+        self._columns = CostColumns(known)
+        self._known_features = Standardised(self._columns(known)) if known else None
         return self._rows(genomes, known)
 
     @property
@@ -201,7 +213,7 @@ class MetricsPredictor:
 
     def _rows(self, genomes: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
         rows = self._features(genomes)
-        return np.hstack([rows, _COST_SHARE * self._known_features(columns_of(known))]) if known else rows
+        return np.hstack([rows, _COST_SHARE * self._known_features(self._columns(known))]) if known else rows
 
     def predict(self, genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation (count, metrics) of genomes (count, genes); the deviation is 0 where a metric is exact."""

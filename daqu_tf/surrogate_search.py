@@ -25,6 +25,7 @@ ENUMERABLE = 20_000  # Spaces up to this size have all their subnets as candidat
 LEAST_BATCH, BATCH_SHARE = 2, 25  # Trials between two fits: at least 2, and a 25th of those there are.
 FIRST_KERNEL, KERNEL_GROWTH = 8, 1.5  # Its hyperparameters are found from 8 trials, and again from so many times more.
 SPARE = 16  # Of a batch, for workers that run at once and for trials that failed.
+MOST_NEIGHBOURS = 200  # Of failed and of measured ones, among which the nearest is looked for.
 MOST_ROWS, MOST_KERNEL_ROWS = 600, 300  # From which a predictor, and its kernel, learn.
 REPAIRS = 30  # Generations of the search for what meets the constraints, before none is believed to.
 _ATTEMPTS = 100  # Duplicates in a row before a way to propose is given up.
@@ -87,6 +88,7 @@ class SurrogateSearch:
         self._tried: set[Genome] = set()
         self._genomes: list[Genome] = []
         self._values: list[list[float]] = []
+        self._failed: list[tuple[int, Genome]] = []  # With how many were measured before.
         self._ranked: tuple[int, list[Genome]] = (0, [])
         self._kernels: tuple[int, dict] = (0, {})
 
@@ -95,17 +97,15 @@ class SurrogateSearch:
         self._tried.add(self._alphabet.encode(values))
 
     def learn(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Takes in what was measured of `values`; nothing is learned from what is not finite.
-
-        Raises:
-            DaquError: A constraint is on a metric that was not measured.
-        """
-        if missing := [name for name in self._goal.metrics if name not in metrics]:
-            raise DaquError(f"`constraints` must name reported metrics, but `{missing[0]}` is not among {sorted(metrics)}.")
-        measured = [float(metrics[name]) for name in self._goal.metrics]
+        """Takes in what was measured of `values`; nothing is learned where a metric is missing or not finite."""
+        measured = [float(metrics.get(name, math.nan)) for name in self._goal.metrics]
         if all(map(math.isfinite, measured)):
             self._genomes.append(self._alphabet.encode(values))
             self._values.append(measured)
+
+    def failed(self, values: Mapping[str, Any]) -> None:
+        """Takes in that `values` could not be measured: what is more like them than like anything that could be is not proposed."""
+        self._failed.append((len(self._genomes), self._alphabet.encode(values)))
 
     def propose(self, rng: np.random.Generator) -> dict[str, Any] | None:
         """Canonical values that were not tried before, or None when none are left.
@@ -233,4 +233,18 @@ class SurrogateSearch:
         small = self._size <= ENUMERABLE
         pool = self._everything if small else breed(self._alphabet, outlook, genomes, rng)
         known = set(map(tuple, genomes.tolist()))
-        return pool[[tuple(genome) not in known for genome in pool.tolist()]]
+        pool = pool[[tuple(genome) not in known for genome in pool.tolist()]]
+        # Only failures that came before the last measurement, so that a search that goes on knows the same ones.
+        failed = [genome for before, genome in self._failed if before < len(genomes)][-MOST_NEIGHBOURS:]
+        if not failed or not len(pool):
+            return pool
+        likely = self._distance(pool, np.array(failed)) > self._distance(pool, genomes[-MOST_NEIGHBOURS:])
+        return pool[likely] if likely.any() else pool
+
+    def _distance(self, genomes: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """(count,) from genomes (count, n) to the nearest of others (m, n): the sum of the steps, each from 0 to 1."""
+        steps = np.maximum(self._alphabet.sizes - 1, 1)
+        distances = np.full(len(genomes), np.inf)
+        for other in others:
+            distances = np.minimum(distances, (np.abs(genomes - other) / steps).sum(axis=1))
+        return distances

@@ -144,13 +144,14 @@ class DaquTuner(DistributedTuner):
             The metrics, and what KerasTuner's stock oracles want beside several objectives: their sum.
 
         Raises:
-            MissingObjectiveError: `evaluate` returned no value for an objective.
+            MissingObjectiveError: `evaluate` returned no value for an objective, or for a metric under a constraint.
         """
         metrics = {name: float(value) for name, value in self._evaluate(dict(trial.hyperparameters.values)).items()}
-        for objective in self._objectives:
-            if objective.name not in metrics:
+        needed = [("objective", one.name) for one in self._objectives] + [("constraints", one.metric) for one in self._constraints]
+        for argument, name in needed:
+            if name not in metrics:
                 raise MissingObjectiveError(
-                    f"`objective` must name reported metrics, but `{objective.name}` is not among {sorted(metrics)}."
+                    f"`{argument}` must name reported metrics, but `{name}` is not among {sorted(metrics)}."
                 )
         total = self.oracle.objective
         return {**metrics, total.name: total.get_value(metrics)}
@@ -196,7 +197,7 @@ class DaquTuner(DistributedTuner):
 
     def _rows(self, trials: list[Trial]) -> list[list[str]]:
         """Heads and cells: objectives, and hyperparameters where they are few."""
-        names = list(trials[0].hyperparameters.values) if trials else []
+        names = list(dict.fromkeys(name for trial in trials for name in trial.hyperparameters.values))
         names = names if len(names) <= FEW else []
         rows = [["trial", *(f"{objective.name} ({objective.direction})" for objective in self._objectives), *names]]
         for trial in trials:

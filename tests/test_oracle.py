@@ -300,6 +300,32 @@ def test_a_damaged_journal_is_refused_each_time(tmp_path):
             oracle.create_trial("tuner0")
 
 
+def test_a_trial_that_was_cut_out_of_the_journal_is_not_mistaken_for_another(tmp_path):
+    run(make(tmp_path, 12))
+    path = tmp_path / "search" / "trials.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"0005"' not in line))
+    oracle = make(tmp_path, 14)
+    run(oracle)
+    assert len(oracle.trials) == 14 and sorted(oracle.trials)[-1] == "0014"
+    begins = [line for line in lines if '"0005"' in line and '"values"' in line]
+    path.write_text("".join(line for line in lines if line not in begins))
+    with pytest.raises(DaquError, match="says how trial 0005 ended, not how it began"):
+        make(tmp_path, 14).reload()
+
+
+def test_failures_of_before_do_not_end_the_search_again(tmp_path):
+    oracle = make(tmp_path, 20)
+    for _ in range(2):
+        end(oracle, oracle.create_trial("tuner0"), status="FAILED", message="broken")
+    with pytest.raises(SearchFailedError):
+        end(oracle, oracle.create_trial("tuner0"), status="FAILED", message="broken")
+    again = make(tmp_path, 20)
+    end(again, again.create_trial("tuner0"), status="FAILED", message="once more")
+    run(again)
+    assert len(again.end_order) == 20
+
+
 # Bad arguments.
 
 

@@ -9,6 +9,7 @@ import pytest
 from daqu_tf.alphabet import alphabet_of
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle import ParetoOracle, best_trials
+from daqu_tf.predictor import CostColumns
 from daqu_tf.surrogate_search import fit_count, kernel_count
 
 OBJECTIVES = [keras_tuner.Objective("val_accuracy", "max"), keras_tuner.Objective("seconds", "min")]
@@ -189,3 +190,42 @@ def test_fits_grow_rare():
     assert counts == sorted(counts) and len(set(counts[:100])) > 20
     assert len(set(counts[1000:2000])) < 25
     assert [kernel_count(count) for count in (4, 8, 11, 12, 18, 1000)] == [4, 8, 8, 12, 18, 710]
+
+
+def fails_where_it_looks_best(values):
+    """What runs out of memory: a network that is best, and never runs."""
+    return values["layers"] * values["units"] > 600
+
+
+def test_trials_that_fail_are_avoided_and_a_search_that_goes_on_avoids_them_alike(tmp_path):
+    def proposed(directory, parts):
+        for _ in parts:
+            oracle = make(directory, 60, max_consecutive_failed_trials=1000)
+            for _ in range(60 // len(parts)):
+                trial = oracle.create_trial("tuner0")
+                failed = fails_where_it_looks_best(trial.hyperparameters.values)
+                if not failed:
+                    oracle.update_trial(trial.trial_id, train(trial.hyperparameters.values))
+                trial.status = "FAILED" if failed else "COMPLETED"
+                oracle.end_trial(trial)
+        return every(oracle)
+
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    values = proposed(tmp_path / "a", [1])
+    assert sum(map(fails_where_it_looks_best, values[30:])) <= 9
+    assert proposed(tmp_path / "b", [1, 2, 3]) == values
+
+
+def test_the_ends_of_numbers_are_searched(tmp_path):
+    space = keras_tuner.HyperParameters()
+    space.Float("x", 0.0, 1.0)
+    space.Float("y", 0.0, 1.0, step=0.1)
+    alphabet = alphabet_of(space)
+    assert alphabet.choices["x"][0] == 0.0 and alphabet.choices["x"][-1] == 1.0
+    assert alphabet.decode(alphabet.encode({"x": 1.0, "y": 0.3}))["y"] == pytest.approx(0.3)
+
+
+def test_costs_that_may_be_zero_are_on_one_scale():
+    columns = CostColumns({"positive": np.array([1.0, 4.0]), "other": np.array([0.0, 2.0])})
+    found = columns({"positive": np.array([4.0, 0.0]), "other": np.array([1.0, 2.0])})
+    assert np.allclose(found, [[math.log(4), 1], [0, 2]])

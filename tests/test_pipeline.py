@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from test_latency import table_of
 
-from daqu_tf import output, pipeline, preparation, spaces, targets
+from daqu_tf import constraints, output, pipeline, preparation, spaces, targets
 from daqu_tf.config import RunConfig
 from daqu_tf.devices import connect
 from daqu_tf.errors import DaquError
@@ -183,6 +183,19 @@ def test_a_run_of_before_there_were_devices_goes_on(tmp_path):
     flags = {name: value for name, value in config.to_json().items() if name not in ("device", "threads", "latency", "delegate")}
     (config.folder / "config.json").write_text(json.dumps({"flags": flags, "dataset": {}}))
     assert output.changes(config.folder, config) == "" and output.config_of(config.folder) == config
+
+
+def test_what_misses_a_constraint_in_the_end_is_not_on_the_front():
+    target, space = targets.get("litert_cpu"), spaces.get("digits")
+    members = [
+        {"accuracy": {"fine_tuned": {"search": accuracy}}, "latency": {"median_us": us}, "file_bytes": 9.0, "deflated_bytes": 9.0}
+        for accuracy, us in ((0.9, 21.0), (0.8, 19.0), (0.7, 20.0))
+    ]
+    found = pipeline.front_of(target, space, members, constraints.parse(["latency_us<=20", "peak_activation_bytes<=1"]))["members"]
+    assert [member["on_front"] for member in found] == [False, True, False]
+    assert [member["missed_constraints"] for member in found] == [["latency_us<=20"], [], []]
+    nothing = pipeline.front_of(target, space, members, constraints.parse(["accuracy>=0.95"]))["members"]
+    assert not any(member["on_front"] for member in nothing)
 
 
 def test_a_table_and_measuring_exclude_each_other(tmp_path):

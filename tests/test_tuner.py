@@ -128,6 +128,19 @@ def test_an_objective_that_is_not_reported_ends_the_search(tmp_path):
         make(tmp_path, lambda values: {"accuracy": 0.5}).search()
 
 
+def test_a_constraint_on_what_is_not_reported_ends_the_search_and_leaves_the_folder_usable(tmp_path):
+    def constrained(evaluate):
+        objectives = [keras_tuner.Objective("accuracy", "max"), keras_tuner.Objective("latency_us", "min")]
+        oracle = ParetoOracle(objectives, 8, hyperparameters(), initial_random=6, constraints=["size<=3"])
+        return make(tmp_path, evaluate, oracle=oracle)
+
+    with pytest.raises(DaquError, match=r"`constraints` must name reported metrics, but `size` is not among"):
+        constrained(evaluate).search()
+    mended = constrained(lambda values: evaluate(values) | {"size": 2.0})
+    mended.search()
+    assert all(trial.status == "COMPLETED" for trial in mended.oracle.trials.values())
+
+
 def test_overwrite_begins_anew(tmp_path):
     make(tmp_path).search()
     assert not make(tmp_path, overwrite=True).oracle.trials

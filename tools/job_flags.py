@@ -20,7 +20,9 @@ _TARGET = flags.DEFINE_string("target", RunConfig.target, f"What the networks ar
 _BUDGET = flags.DEFINE_float("budget_minutes", RunConfig.budget_minutes, "Minutes for everything.")
 _FINALISTS = flags.DEFINE_integer("finalists", RunConfig.finalists, "Front members to fine-tune and export, at most.")
 _CONSTRAINT = flags.DEFINE_multi_string(
-    "constraint", list(RunConfig.constraint), "What every network must meet, as latency_us<=2000; may be given several times."
+    "constraint",
+    list(RunConfig.constraint),
+    "What networks must meet, in the search and as they ship: latency_us<=2000. Any number.",
 )
 _MAX_TRIALS = flags.DEFINE_integer("max_trials", RunConfig.max_trials, "Subnets scored in the search, at most.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", RunConfig.batch_size, "Images in a training step.")
@@ -46,7 +48,7 @@ _LATENCY = flags.DEFINE_enum(
     "Of subnets in the search: from a latency table, measured on the device, or from the table where one is given.",
 )
 _TABLE = flags.DEFINE_string("latency_table", RunConfig.latency_table, "A .json file of daqu-profile; --latency=table makes one.")
-_WORKERS = flags.DEFINE_integer("workers", RunConfig.workers, "Processes at once: 0 scores in one, fine-tunes in one a core.")
+_WORKERS = flags.DEFINE_integer("workers", RunConfig.workers, "Processes at once; 0: one that scores, one a core to fine-tune.")
 _SEED = flags.DEFINE_integer("seed", RunConfig.seed, "Seed of everything random.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings in the output folder.")
 
@@ -70,7 +72,8 @@ def run_until(last_stage: str, argv: list[str]) -> None:
     from daqu_tf import pipeline
 
     product = pipeline.run(config, overwrite=_OVERWRITE.value, last_stage=last_stage)
-    print(f"{last_stage.capitalize()}: {product.resolve()}")
+    is_worker = product.name == "trials.jsonl"  # Of a chief, which has the rest to do.
+    print("The search is over for this worker." if is_worker else f"{last_stage.capitalize()}: {product.resolve()}")
 
 
 def refuse(because: str, kept: Iterable[str]) -> None:

@@ -24,10 +24,10 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> None:
     job_flags.run_until("search", arguments)
-    if _EXPORT.value:
+    folder = pathlib.Path(flags.FLAGS.output_dir) / "search"
+    if _EXPORT.value and (folder / "trials.jsonl").exists():  # A worker elsewhere has none.
         from daqu_tf import keras_tuner_view
 
-        folder = pathlib.Path(flags.FLAGS.output_dir) / "search"
         count = keras_tuner_view.write(folder / "trials.jsonl", folder / "keras_tuner")
         print(f"KerasTuner: {count} trials in {(folder / 'keras_tuner').resolve()}")
 
