@@ -67,5 +67,5 @@ def test_without_a_journal(tmp_path):
     with pytest.raises(DaquError, match="does not exist: name the folder of a search that has begun"):
         keras_tuner_view.write(tmp_path / "trials.jsonl", tmp_path / "view")
     (tmp_path / "trials.jsonl").write_text(json.dumps([1]) + "\n")
-    with pytest.raises(DaquError, match="not a journal"):
+    with pytest.raises(DaquError, match="no journal of a search"):
         keras_tuner_view.write(tmp_path / "trials.jsonl", tmp_path / "view")
