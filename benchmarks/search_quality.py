@@ -39,7 +39,7 @@ PROBLEMS = {
     "3 objectives": ("accuracy", "latency_us", "deflated_bytes"),
 }
 # Evaluations and seeds of those that take long to propose.
-SHORTER = {OURS: (200, 20), WITHOUT_COSTS: (200, 5), "Optuna TPE": (200, 20), "KerasTuner BO": (100, 3)}
+SHORTER = {WITHOUT_COSTS: (200, 5), "Optuna TPE": (200, 20), "KerasTuner BO": (100, 3)}
 INITIAL_RANDOM = 8  # As of `daqu_tf.search`.
 SLOWEST = "KerasTuner BO"
 _RESAMPLES = 2000
