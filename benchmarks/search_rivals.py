@@ -1,8 +1,9 @@
 """The samplers of the field on a table of scored subnets: each a function of a problem, a seed and a number of evaluations.
 
 A subnet that a rival asks for again costs it nothing: only new ones count, as long as it does not ask five times as often (TPE,
-which takes seconds for it: twice; KerasTuner's, which takes longer and runs what it asks for: once). All see choices as whole numbers
-in the order of their values, and those with populations have one of 20, which is better here than their defaults of 50 and 100.
+which takes seconds for it: twice; KerasTuner's, which takes longer and runs what it asks for: once). All see choices as whole
+numbers in the order of their values, and those with populations have one of 20, which is better here than their defaults of 50
+and 100.
 """
 
 import tempfile
