@@ -183,8 +183,9 @@ def stratified(table: LatencyTable, space: SearchSpace, count: int, rng: np.rand
         raise DaquError(
             f"{count} different subnets are needed, but {_POOL} draws from {space.name!r} gave {len(genomes)}: ask for fewer."
         )
-    order = np.argsort(table.sums(space, genomes)[0])
-    logs = np.log(table.sums(space, genomes[order])[0])
+    sums, _ = table.sums(space, genomes)
+    order = np.argsort(sums)
+    logs = np.log(sums[order])
     # The nearest ones to evenly spaced latencies, each of which is taken once.
     chosen: list[int] = []
     free = np.ones(len(order), bool)
