@@ -94,15 +94,8 @@ class DeviceGroup(Device):
             self._identity = first
         return dict(self._identity)
 
-    def measure(
-        self,
-        model_path: str | os.PathLike,
-        min_runs: int = 50,
-        min_seconds: float = 0.2,
-        max_warmup_seconds: float = 1.0,
-    ) -> Latency:
+    def measure(self, model_path: str | os.PathLike, **settings: Any) -> Latency:
         """Times a model once, on a device that is free; see `Device.measure`."""
-        settings = {"min_runs": min_runs, "min_seconds": min_seconds, "max_warmup_seconds": max_warmup_seconds}
         ((_, found),) = self._turn([0], [model_path], settings)
         if isinstance(found, ModelError):
             raise found

@@ -39,33 +39,24 @@ class PythonDevice(Device):
                 raise DeviceSetupError(f"The Python of {self.name} answers garbage: see what starts when it starts.") from error
         return dict(self._described)
 
-    def measure(
-        self,
-        model_path: str | os.PathLike,
-        min_runs: int = 50,
-        min_seconds: float = 0.2,
-        max_warmup_seconds: float = 1.0,
-    ) -> Latency:
+    def measure(self, model_path: str | os.PathLike, **settings: Any) -> Latency:
         """Times a model; see `Device.measure`. By default it takes about half a second for a small model."""
-        (latency,) = self._measure([model_path], min_runs, min_seconds, max_warmup_seconds)
+        (latency,) = self._measure([model_path], **settings)
         return latency
 
-    def measure_batch(
+    def measure_batch(self, model_paths: Sequence[str | os.PathLike], **settings: Any) -> list[Latency]:
+        """All in one process, unless one of them does not run; see `Device.measure_batch`."""
+        try:
+            return self._measure(model_paths, **settings)
+        except ModelError:  # In a process of its own, each is told apart.
+            return super().measure_batch(model_paths, **settings)
+
+    def _measure(
         self,
         model_paths: Sequence[str | os.PathLike],
         min_runs: int = 50,
         min_seconds: float = 0.2,
         max_warmup_seconds: float = 1.0,
-    ) -> list[Latency]:
-        """All in one process, unless one of them does not run; see `Device.measure_batch`."""
-        settings = (min_runs, min_seconds, max_warmup_seconds)
-        try:
-            return self._measure(model_paths, *settings)
-        except ModelError:  # In a process of its own, each is told apart.
-            return [self.measure(path, *settings) for path in model_paths]
-
-    def _measure(
-        self, model_paths: Sequence[str | os.PathLike], min_runs: int, min_seconds: float, max_warmup_seconds: float
     ) -> list[Latency]:
         check_timing(min_runs, min_seconds, max_warmup_seconds)
         paths = [_checked(path) for path in model_paths]
