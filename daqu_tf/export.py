@@ -109,7 +109,7 @@ def encode(graph: Graph, storage: Storage, metadata: Metadata | None = None) -> 
         DaquError: The file does not hold the graph, or the graph cannot have such ends.
     """
     graph = _with_output(_with_input(graph, storage.input_type), storage.output_type)
-    data = tflite_file.write(graph) if metadata is None else tflite_metadata.write(graph, metadata)
+    data = tflite_file.write(graph) if metadata is None else tflite_metadata.write_with_metadata(graph, metadata)
     if tflite_file.read(data) != graph:
         raise DaquError("The file does not hold the trained numbers: please report the network.")
     return data

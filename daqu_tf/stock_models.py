@@ -24,7 +24,8 @@ from daqu_tf.keras import QuantizeConfig, QuantizeWrapper, keras, tfmot
 from daqu_tf.quantizers import SwitchableQuantizer
 from daqu_tf.space import FIXED_BITS, FLOAT_BITS
 
-layers, transforms = keras.layers, tfmot.quantization.keras.default_8bit.default_8bit_transforms
+layers = keras.layers
+transforms = tfmot.quantization.keras.default_8bit.default_8bit_transforms
 QuantizeLayer = transforms.InputLayerQuantize().custom_objects()["QuantizeLayer"]  # TFMOT gives it no public name.
 BITS = (2, 3, 4, 6, 8)
 OBSERVED_VALUES = 65_536  # As many of an activation are enough for its steps; searching all of them takes minutes.
@@ -104,7 +105,7 @@ class StockQuantizeConfig(QuantizeConfig):
         if not self.weight_bits:
             return []
         if type(layer) not in KERNELS:
-            raise _refused(layer, "`weight_bits` are for Conv2D, DepthwiseConv2D and Dense: leave them empty")
+            raise refused(layer, "`weight_bits` are for Conv2D, DepthwiseConv2D and Dense: leave them empty")
         attribute, axis = KERNELS[type(layer)]
         return [(getattr(layer, attribute), StockQuantizer(self.weight_bits, channel_axis=axis))]
 
@@ -175,7 +176,7 @@ class SwitchableScheme(tfmot.quantization.keras.QuantizeScheme):
         return _NoDefaults()
 
 
-def _refused(layer: keras.layers.Layer, reason: str) -> DaquError:
+def refused(layer: keras.layers.Layer, reason: str) -> DaquError:
     return DaquError(f"layer {layer.name!r} of type {type(layer).__name__} cannot be quantized because {reason}.")
 
 
@@ -190,7 +191,7 @@ def last_function(layer: keras.layers.Layer) -> str:
     return "linear" if activation is None else getattr(activation, "__name__", type(activation).__name__)
 
 
-class _Graph:
+class Placement:
     """Who feeds whom in a functional model, and where quantizers belong for that."""
 
     def __init__(self, model: keras.Model):
@@ -277,7 +278,7 @@ def make_switchable(model: keras.Model, weight_bits: Sequence[int] = BITS, activ
     _check_layers(original)
     copy = keras.models.clone_model(original)
     copy.set_weights(original.get_weights())
-    graph = _Graph(copy)
+    graph = Placement(copy)
 
     def annotate(layer):
         config = graph.config(layer, tuple(weight_bits), tuple(activation_bits))
@@ -303,14 +304,14 @@ def _check_layers(model: keras.Model) -> None:
     calls = [node.layer.name for nodes in model._nodes_by_depth.values() for node in nodes]
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            raise _refused(layer, "it is a model within the model: call its layers one by one")
+            raise refused(layer, "it is a model within the model: call its layers one by one")
         if type(layer) not in known:
             names = ", ".join(sorted(kind.__name__ for kind in known))
-            raise _refused(layer, f"no rule says where its quantizers belong: use only {names}")
+            raise refused(layer, f"no rule says where its quantizers belong: use only {names}")
         if calls.count(layer.name) > 1:
-            raise _refused(layer, "it is called more than once: give each call a layer of its own")
+            raise refused(layer, "it is called more than once: give each call a layer of its own")
         if layer.compute_dtype != "float32":
-            raise _refused(layer, f"it computes in {layer.compute_dtype}: build the model in float32")
+            raise refused(layer, f"it computes in {layer.compute_dtype}: build the model in float32")
 
 
 @dataclasses.dataclass(frozen=True)

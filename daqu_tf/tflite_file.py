@@ -31,7 +31,7 @@ def write(graph: Graph, metadata: Mapping[str, bytes] | None = None) -> bytes:
 
     Args:
         graph: What the file computes.
-        metadata: Buffers to go with it, by name; runtimes ignore them, and `read_metadata` finds them.
+        metadata: Buffers to go with it, by name; runtimes ignore them, and `read_buffers` finds them.
 
     Raises:
         DaquError: If the tensors and operators disagree or do not fit the file; the message names the tensor.
@@ -53,7 +53,7 @@ def read(data: bytes) -> Graph:
     return graph
 
 
-def read_metadata(data: bytes) -> dict[str, bytes]:
+def read_buffers(data: bytes) -> dict[str, bytes]:
     """Returns the buffers that go with the graph of any .tflite file, by name.
 
     Raises:
@@ -66,11 +66,11 @@ def read_metadata(data: bytes) -> dict[str, bytes]:
 def _model(data: bytes) -> Any:
     if data[4:8] != b"TFL3":
         raise DaquError("the data must be a .tflite file, but received other bytes; read it again from its source")
-    return _schema().ModelT.InitFromPackedBuf(data)
+    return schema().ModelT.InitFromPackedBuf(data)
 
 
 @functools.cache
-def _schema() -> ModuleType:
+def schema() -> ModuleType:
     """The generated classes of the file format, imported late because they load the runtime."""
     from ai_edge_litert import schema_py_generated
 
@@ -104,7 +104,7 @@ class Encoder:
     """Gathers the tables of one file; the methods that add something return its index."""
 
     def __init__(self, graph: Graph):
-        self.schema = _schema()
+        self.schema = schema()
         self.tensors_by_name = {tensor.name: tensor for tensor in graph.tensors}
         self._graph = graph
         self._buffers = [self.schema.BufferT()]  # buffer 0 is by convention empty
@@ -211,7 +211,7 @@ class Decoder:
     def __init__(self, model: Any):
         self._model = model
         self._subgraph = model.subgraphs[0]
-        schema = _schema()
+        schema = schema()
         self._code_names = {number: name for name, number in vars(schema.BuiltinOperator).items() if name[0] != "_"}
         self._type_names = {number: name for name, number in vars(schema.TensorType).items() if name[0] != "_"}
         # Where real weights come from that are stored as FLOAT16.

@@ -91,7 +91,7 @@ class Metadata:
     std: float = 255.0
 
 
-def write(graph: Graph, metadata: Metadata) -> bytes:
+def write_with_metadata(graph: Graph, metadata: Metadata) -> bytes:
     """Returns the .tflite file of `graph` with its metadata and labels, after reading both back.
 
     Raises:
@@ -99,12 +99,12 @@ def write(graph: Graph, metadata: Metadata) -> bytes:
     """
     tables = describe(graph, metadata)
     data = _append_labels(tflite_file.write(graph, {BUFFER: encode(tables)}), metadata.labels)
-    if read(data) != tables or read_labels(data) != metadata.labels:
+    if read_metadata(data) != tables or read_labels(data) != metadata.labels:
         raise DaquError(f"The metadata of {metadata.name!r} are not what was written: please report its labels.")
     return data
 
 
-def read(data: bytes) -> dict[str, Any] | None:
+def read_metadata(data: bytes) -> dict[str, Any] | None:
     """Returns the metadata of any .tflite file as `describe` gives them, or None if it has none.
 
     Fields and members of unions that `describe` never gives are passed over.
@@ -112,7 +112,7 @@ def read(data: bytes) -> dict[str, Any] | None:
     Raises:
         DaquError: If it is no such file, or its metadata are of another schema.
     """
-    buffer = tflite_file.read_metadata(data).get(BUFFER)
+    buffer = tflite_file.read_buffers(data).get(BUFFER)
     if buffer is None:
         return None
     if buffer[4:8] != _IDENTIFIER:

@@ -182,7 +182,7 @@ def test_pixels_go_in_as_they_are(tmp_path):
     network, images = _network(4)
     metadata = tflite_metadata.Metadata("m00", "Some classes.", tuple("abcde"))
     export_tflite(network, path := tmp_path / "model.tflite", input_type="uint8", metadata=metadata)
-    (source,) = tflite_metadata.read(path.read_bytes())["subgraph_metadata"][0]["input_tensor_metadata"]
+    (source,) = tflite_metadata.read_metadata(path.read_bytes())["subgraph_metadata"][0]["input_tensor_metadata"]
     assert source["stats"] == {"max": [255.0], "min": [0.0]} and "as they are" in source["description"]
     runner = Interpreter(str(path)).get_signature_runner()
     pixels = np.round(images[:1] * 255).astype(np.uint8)

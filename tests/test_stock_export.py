@@ -272,7 +272,7 @@ def test_metadata_of_a_model_that_takes_other_numbers_than_pixels(tmp_path):
     round_biases(model)
     metadata = Metadata("mine", "Five classes.", tuple("abcde"), mean=127.5, std=127.5)
     export_tflite(model, path := tmp_path / "model.tflite", metadata=metadata, images=images)
-    (source,) = tflite_metadata.read(path.read_bytes())["subgraph_metadata"][0]["input_tensor_metadata"]
+    (source,) = tflite_metadata.read_metadata(path.read_bytes())["subgraph_metadata"][0]["input_tensor_metadata"]
     assert source["process_units"] == [{"options": ("NormalizationOptions", {"mean": [127.5], "std": [127.5]})}]
     (image,) = (tensor for tensor in graph_of(model).tensors if tensor.name == "images")
     assert f"feed round((pixel - 127.5) / 127.5 / {image.scale:.9g}) " in source["description"]

@@ -272,8 +272,8 @@ def test_uint8_becomes_int8_exactly(kernels):
 
 def test_metadata_go_with_the_graph(network):
     data = tflite_file.write(network, {"first": b"abc", "second": b""})
-    assert tflite_file.read_metadata(data) == {"first": b"abc", "second": b""}
-    assert tflite_file.read(data) == network and tflite_file.read_metadata(tflite_file.write(network)) == {}
+    assert tflite_file.read_buffers(data) == {"first": b"abc", "second": b""}
+    assert tflite_file.read(data) == network and tflite_file.read_buffers(tflite_file.write(network)) == {}
 
 
 LIMITS = [("conv", 4, 256), ("add", "input", 64), ("add_constant", 0.5, 64), ("multiply", "input", 1)]

@@ -113,7 +113,7 @@ def test_the_tool_exports_what_takes_pixels_and_names_its_classes(run, tmp_path)
     path = tmp_path / "small.tflite"
     flags = [f"--run={run.folder}", "--subnet=smallest", f"--output={path}", "--input_type=uint8"]
     subprocess.run([sys.executable, "-m", "daqu_tf.tools.export", *flags], check=True)
-    graph, tables = tflite_file.read(path.read_bytes()), tflite_metadata.read(path.read_bytes())
+    graph, tables = tflite_file.read(path.read_bytes()), tflite_metadata.read_metadata(path.read_bytes())
     assert {tensor.type for tensor in graph.tensors if tensor.name == graph.input} == {"UINT8"}
     assert tables["name"] == "smallest" and "the 10 classes of digits" in tables["description"]
     (source,) = tables["subgraph_metadata"][0]["input_tensor_metadata"]

@@ -51,7 +51,7 @@ def made(tmp_path_factory):
     network = tflite_networks.RandomNetwork(0, (1, 8, 8, 1), weight_bits=4)
     graph = network.graph(network.dense(network.pool(network.depthwise(network.conv("input", 4))), 3))
     path = folder / "small.tflite"
-    path.write_bytes(tflite_metadata.write(graph, tflite_metadata.Metadata("small", "", LABELS)))
+    path.write_bytes(tflite_metadata.write_with_metadata(graph, tflite_metadata.Metadata("small", "", LABELS)))
     stored = [operator for operator in graph.operators if isinstance(operator, Weighted)]
     dataset = data.load(folder / "mine.npz")
     accuracy = float(np.mean(HostDevice().predict(path, dataset.x_test).argmax(1) == dataset.y_test))
