@@ -31,9 +31,10 @@ from absl import app, flags
 from daqu_tf import atomic, data, output, spaces
 from daqu_tf.config import FINE_TUNING_RATE
 from daqu_tf.panel import architectures
-from daqu_tf.samplers import mixed_bits, uniform_bits
 from daqu_tf.schedule import Schedule, make_schedule
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_precisions import mixed_bits, uniform_bits
+from daqu_tf.spaces_subnet import Subnet
 
 PANEL, PANEL_SEED = 16, 99
 ARMS = {  # --warmup and --precision_transfer as of daqu-train, and what else is changed in the phases.

@@ -26,10 +26,11 @@ import records
 from absl import app, flags
 
 import daqu_tf
-from daqu_tf import atomic, data, output, spaces, targets, tflite_file
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf import atomic, data, output, spaces, targets, targets_storage, tflite_file
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.tflite_graph import Graph
-from daqu_tf.tflite_kernels import Weighted
+from daqu_tf.tflite_weighted import Weighted
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # The reference is the tests'.
@@ -81,7 +82,7 @@ def check(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], dat
     scorer.recalibrate()
     round_biases(network)
     began = time.perf_counter()
-    graph = to_graph(network, targets.Storage())
+    graph = to_graph(network, targets_storage.Storage())
     file = tflite_file.write(graph)
     written = tflite_file.read(file)
     seconds = time.perf_counter() - began
@@ -113,7 +114,7 @@ def arm(runtime: str, graph: Graph, codes: np.ndarray, simulated: np.ndarray, la
     device = HostDevice(python=pathlib.Path(_ARM_ROOT.value, runtime, "python"), timeout_seconds=3600)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "model.tflite")
-        write(encode(graph, targets.Storage()), path)
+        write(encode(graph, targets_storage.Storage()), path)
         classes = device.predict(path, (codes.astype(np.float32) + 128) / 255).argmax(1)
     return {
         "top1_agreement": float(np.mean(classes == simulated)),

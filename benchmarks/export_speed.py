@@ -32,9 +32,12 @@ import records
 from absl import app, flags, logging
 
 import daqu_tf
-from daqu_tf import atomic, output, spaces, targets, tflite_file
+from daqu_tf import atomic, output, spaces, targets_storage, tflite_file
 from daqu_tf.devices import HostDevice
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FLOAT_BITS
+from daqu_tf.spaces_stage import Stage
+from daqu_tf.spaces_subnet import Subnet
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # Of the tests: images, random networks, interpreters.
@@ -145,9 +148,9 @@ def exported(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], 
         if not path.exists():
             atomic.write_bytes(path, converted(space, subnet, arrays, quantized))
         files[name] = path.read_bytes()
-    auto, int8 = targets.Storage("auto"), targets.Storage("int8")
+    auto, int8 = targets_storage.Storage("auto"), targets_storage.Storage("int8")
     chosen = {
-        container: (subnet.with_bits(bits, bits), targets.Storage(container))
+        container: (subnet.with_bits(bits, bits), targets_storage.Storage(container))
         for container, bits in (("float32", 32), ("float16", 32), ("dynamic", 8))
     }
     chosen |= {

@@ -21,7 +21,7 @@ from scipy.stats import kendalltau, spearmanr
 from daqu_tf import costs, spaces, targets, tflite_file
 from daqu_tf.errors import DaquError
 from daqu_tf.space import SearchSpace
-from daqu_tf.targets import Storage
+from daqu_tf.targets_storage import Storage
 
 PROXIES = ("macs", "bitops", "parameters", "file_bytes", "predicted_us")
 TITLES = ("MACs", "BitOPs", "parameters", "file bytes", "latency table")

@@ -23,7 +23,7 @@ from daqu_tf.devices import HostDevice
 from daqu_tf.latency import LatencyTable
 from daqu_tf.measurements import MeasurementStore
 from daqu_tf.space import SearchSpace
-from daqu_tf.targets import Storage
+from daqu_tf.targets_storage import Storage
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 LEAST_ERROR, CONTROLS, TAU_BELOW, LEAST_RANGE = 0.05, 1.5, 0.03, 4.0

@@ -18,7 +18,8 @@ from absl import app, flags
 
 from daqu_tf import atomic, costs, data, latency, measurements, output, profiling, spaces, targets
 from daqu_tf.devices import HostDevice
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_subnet import Subnet
 
 IMAGES, SEED = 4000, 0
 BASE = {"stem.width": (8,), "stage1.width": (8,), "stage1.depth": (1,), "stage2.width": (16,), "stage2.depth": (1,)}

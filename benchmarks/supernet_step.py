@@ -32,7 +32,9 @@ from absl import app, flags
 
 import daqu_tf
 from daqu_tf import spaces
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FLOAT_BITS
+from daqu_tf.spaces_subnet import Subnet
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 BATCH = 128

@@ -4,12 +4,12 @@ import numpy as np
 import tensorflow as tf
 
 from daqu_tf import weights
-from daqu_tf.architecture import FIXED_BITS, Layer, image_size, walk
+from daqu_tf.architecture import image_size, walk
 from daqu_tf.keras import keras
-from daqu_tf.layers import EPSILON
-from daqu_tf.quantizers import activation_range, weight_range
-from daqu_tf.space import FLOAT_BITS
+from daqu_tf.spaces_bits import FIXED_BITS, FLOAT_BITS, activation_range, weight_range
+from daqu_tf.spaces_layer import Layer
 from daqu_tf.supernet import StaticNetwork
+from daqu_tf.weights import EPSILON
 
 
 def bake(network: StaticNetwork) -> keras.Model:

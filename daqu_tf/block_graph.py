@@ -8,11 +8,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from daqu_tf.architecture import Layer
 from daqu_tf.blocks import WIDTHS, Block
-from daqu_tf.space import FIXED_BITS, SearchSpace, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FIXED_BITS
+from daqu_tf.spaces_layer import Layer
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.subnet_graph import LayerBuilder, to_graph
-from daqu_tf.targets import Storage
+from daqu_tf.targets_storage import Storage
 from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor
 
 _STEP = 0.05  # Of activations: any that keeps channels from being constants will do.

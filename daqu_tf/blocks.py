@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from daqu_tf.architecture import Layer
-from daqu_tf.space import FIXED_BITS, SearchSpace
-from daqu_tf.targets import Storage
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FIXED_BITS
+from daqu_tf.spaces_layer import Layer
+from daqu_tf.targets_storage import Storage
 
 PACKED_BITS = 4  # What stands for every width that may be stored as INT4; for all others `FIXED_BITS` does.
 WIDTHS = (PACKED_BITS, FIXED_BITS)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from daqu_tf.config import RunConfig
-from daqu_tf.targets import Storage
+from daqu_tf.targets_storage import Storage
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(RunConfig)}
 _PATHS = ("dataset", "output_dir", "schedule", "space", "latency_table", "benchmark_model")  # Flags that may hold one.

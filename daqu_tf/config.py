@@ -11,8 +11,10 @@ from daqu_tf import spaces, targets
 from daqu_tf.constraints import Constraint, parse
 from daqu_tf.devices import kind_of
 from daqu_tf.devices.benchmark_model import DELEGATES
+from daqu_tf.distribution import STRATEGIES
 from daqu_tf.errors import DaquError
-from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS, check_seed
+from daqu_tf.schedule import AUGMENTATIONS, TRANSFERS, WARM_UPS, check_seed
+from daqu_tf.spaces_bits import MIXED_PRECISIONS
 
 LEAST_BUDGET_MINUTES = 1.0
 FINE_TUNING_RATE = 0.4  # Of the supernet's learning rate: at 2 bits two points better than all of it, at 8 half a point (ours).

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from daqu_tf.architecture import Layer, Number
 from daqu_tf.errors import DaquError
-from daqu_tf.space import SearchSpace, Subnet, check_integer
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FLOAT_BITS
+from daqu_tf.spaces_layer import Layer, Number
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.targets import Target
 
 _ALIGNMENT = 16  # Of constants in a .tflite file.
@@ -198,3 +200,10 @@ _COSTS = {
 }
 _TARGET_COSTS = {"file_bytes": _file_bytes, "deflated_bytes": _deflated_bytes}
 COSTS = (*_COSTS, *_TARGET_COSTS)
+
+
+def check_integer(subnet: Subnet) -> None:
+    """Raises `DaquError` if a layer of the subnet is float: there is no integer file of it."""
+    for name, value in subnet.choices:
+        if value == FLOAT_BITS and name.endswith("_bits"):
+            raise DaquError(f"`{name}` must be 2 to 8 bits in a file of integers, but received {value}: choose a width.")

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from daqu_tf.errors import DaquError
-from daqu_tf.schedule import STRATEGIES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -280,3 +279,6 @@ def _all_reduce(x: "tf.Tensor", name: str) -> "tf.Tensor":
         final_op="Id",
         subdiv_offsets=[0],
     )
+
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from daqu_tf.space import Subnet
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.supernet import Network
 
 RECALIBRATION_IMAGES, MOST_RECALIBRATION_IMAGES = 1024, 8192

@@ -21,13 +21,15 @@ from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.keras import keras
 from daqu_tf.layers import resize
-from daqu_tf.space import FIXED_BITS, FLOAT_BITS, SearchSpace, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FIXED_BITS, FLOAT_BITS
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.supernet import StaticNetwork
-from daqu_tf.targets import Storage
+from daqu_tf.targets_storage import Storage
 from daqu_tf.tflite_graph import ACTIVATION_LIMITS, FloatTensor, Graph, Tensor
-from daqu_tf.tflite_kernels import Weighted
 from daqu_tf.tflite_metadata import Metadata
 from daqu_tf.tflite_operators import Dequantize, Quantize
+from daqu_tf.tflite_weighted import Weighted
 
 PROOF_IMAGES = 16
 # Of outputs, over their own between images. Random networks came to 0.12 at most, a wrong kernel to 1 or more.

@@ -13,8 +13,9 @@ from daqu_tf.data import Dataset
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
 from daqu_tf.optimizer import Optimizer, cosine
-from daqu_tf.samplers import in_float
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_precisions import in_float
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.supernet import STEP_IMAGES, StaticNetwork, extract
 from daqu_tf.weights import cut
 

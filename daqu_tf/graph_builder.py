@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from daqu_tf.quantizers import weight_range
-from daqu_tf.targets import Storage
+from daqu_tf.spaces_bits import weight_range
+from daqu_tf.targets_storage import Storage
 from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor, Tensor
-from daqu_tf.tflite_kernels import CONTAINER_LIMITS, FLOAT_CONTAINERS, Conv2D, DepthwiseConv2D, FullyConnected, Weighted
 from daqu_tf.tflite_operators import AddConstant, Dequantize, Minimum, Operator, Quantize
+from daqu_tf.tflite_weighted import CONTAINER_LIMITS, FLOAT_CONTAINERS, Conv2D, DepthwiseConv2D, FullyConnected, Weighted
 from daqu_tf.tflite_widening import widened
 
 # A channel whose weights cannot move its output by this share of a step is a constant: its tiny scale would be illegal.

@@ -20,8 +20,9 @@ import numpy as np
 from daqu_tf import atomic, fields
 from daqu_tf.blocks import Block, blocks_of, every_block
 from daqu_tf.errors import DaquError
-from daqu_tf.space import SearchSpace, Subnet
-from daqu_tf.targets import Storage
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_subnet import Subnet
+from daqu_tf.targets_storage import Storage
 
 FORMAT = 1
 _LEAST_US = 0.01  # No correction makes a subnet faster than that.

@@ -12,9 +12,9 @@ import tensorflow as tf
 from daqu_tf.distribution import replicas
 from daqu_tf.keras import keras
 from daqu_tf.quantizers import SwitchableQuantizer, clip_to_gate, normalize_over_replicas
+from daqu_tf.weights import EPSILON
 
 Size = int | tf.Tensor
-EPSILON = 1e-3  # Of batch normalization, as in Keras.
 
 
 def channels(x: tf.Tensor) -> Size:

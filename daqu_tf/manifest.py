@@ -14,9 +14,9 @@ from daqu_tf.data import Dataset
 from daqu_tf.devices import HostDevice
 from daqu_tf.evaluation import Scorer, top1
 from daqu_tf.export import at_size, layer_table, to_graph
-from daqu_tf.space import FLOAT_BITS
+from daqu_tf.spaces_bits import FLOAT_BITS
 from daqu_tf.supernet import StaticNetwork
-from daqu_tf.targets import Storage
+from daqu_tf.targets_storage import Storage
 
 
 def describe(

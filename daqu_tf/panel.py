@@ -7,8 +7,10 @@ import numpy as np
 from daqu_tf import costs
 from daqu_tf.data import Dataset
 from daqu_tf.evaluation import Scorer
-from daqu_tf.samplers import in_float, next_width, uniform_bits
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import next_width
+from daqu_tf.spaces_precisions import in_float, uniform_bits
+from daqu_tf.spaces_subnet import Subnet
 
 ARCHITECTURES = 8
 SCORED_IMAGES = 3000  # Their standard error is about half a point.

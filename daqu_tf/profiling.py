@@ -23,7 +23,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.latency import Correction, LatencyTable
 from daqu_tf.measurements import MeasurementStore, Turn
 from daqu_tf.space import SearchSpace
-from daqu_tf.targets import Storage
+from daqu_tf.targets_storage import Storage
 from daqu_tf.tflite_graph import Graph
 
 _CHUNK = 24  # Files between two writes to the store.

@@ -12,20 +12,9 @@ import tensorflow as tf
 
 from daqu_tf.distribution import replicas, sum_over_replicas
 from daqu_tf.keras import QuantizeConfig, Quantizer, keras
-from daqu_tf.space import FIXED_BITS, FLOAT_BITS
+from daqu_tf.spaces_bits import FIXED_BITS, FLOAT_BITS, activation_range, weight_range
 
 Bits = int | tf.Tensor  # A Python int in a static network, a scalar tensor in the supernet.
-
-
-def weight_range(bits: int) -> tuple[int, int]:
-    """Symmetric codes of a weight: -(2^(b-1) - 1) .. 2^(b-1) - 1, so that every container can hold a sign change."""
-    limit = 2 ** (bits - 1) - 1
-    return -limit, limit
-
-
-def activation_range(bits: int, signed: bool) -> tuple[int, int]:
-    """Codes of an activation: 0 .. 2^b - 1 after a ReLU, -2^(b-1) .. 2^(b-1) - 1 of a linear output."""
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
 @tf.custom_gradient

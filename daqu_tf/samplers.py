@@ -4,12 +4,14 @@ A strategy chooses architectures; `with_open_bits` gives them precisions that ar
 numbers, which a checkpoint holds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from daqu_tf import costs
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_precisions import mixed_bits, uniform_bits
+from daqu_tf.spaces_subnet import Subnet
 
 UNIFORM_SHARE = 0.5  # Of the subnets: one width throughout. The others have mixed bits.
 
@@ -103,31 +105,6 @@ class GapAware(Uniform):
 SAMPLERS = {"uniform": Uniform, "sandwich": Sandwich, "gap_aware": GapAware}
 
 
-def in_float(subnet: Subnet) -> Subnet:
-    """The architecture in full precision."""
-    return subnet.with_bits(FLOAT_BITS, FLOAT_BITS)
-
-
-def uniform_bits(space: SearchSpace, subnet: Subnet, width: int) -> Subnet:
-    """The architecture with `width` bits of every tensor; where a tensor does not have that, with the next width that it has."""
-    return _with_bits(space, subnet, lambda: width)
-
-
-def mixed_bits(
-    space: SearchSpace, subnet: Subnet, widths: Sequence[int], rng: np.random.Generator, chances: Sequence[float] | None = None
-) -> Subnet:
-    """The architecture with one of `widths` for each tensor, or the next that it has (after BatchQuant).
-
-    Args:
-        space: Of the subnet.
-        subnet: Whose bits do not matter.
-        widths: What may be drawn.
-        rng: Where the choice comes from.
-        chances: Of the widths; by default all the same.
-    """
-    return _with_bits(space, subnet, lambda: int(rng.choice(widths, p=chances)))
-
-
 def with_open_bits(space: SearchSpace, subnet: Subnet, widths: Sequence[int], rng: np.random.Generator) -> Subnet:
     """The architecture at a random precision: half of the times one open width throughout, else mixed bits.
 
@@ -138,15 +115,3 @@ def with_open_bits(space: SearchSpace, subnet: Subnet, widths: Sequence[int], rn
     if rng.random() < UNIFORM_SHARE:
         return uniform_bits(space, subnet, int(rng.choice(widths, p=chances)))
     return mixed_bits(space, subnet, widths, rng, chances)
-
-
-def next_width(alphabet: Sequence[int], width: int) -> int:
-    """The lowest of ascending widths that is at least `width`; the highest where none is."""
-    return next((bits for bits in alphabet if bits >= width), alphabet[-1])
-
-
-def _with_bits(space: SearchSpace, subnet: Subnet, choose: Callable[[], int]) -> Subnet:
-    values = subnet.values
-    searched = [gene for gene in space.genes if gene.name.endswith("_bits") and gene.name in values]
-    bits = {gene.name: next_width(gene.values, choose()) for gene in searched}
-    return Subnet(tuple((name, bits.get(name, value)) for name, value in subnet.choices))

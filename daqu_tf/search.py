@@ -16,8 +16,9 @@ from daqu_tf.evaluation import Scorer
 from daqu_tf.export import encode, write
 from daqu_tf.latency import LatencyTable
 from daqu_tf.oracle import ParetoOracle, metrics_of
-from daqu_tf.samplers import uniform_bits
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_precisions import uniform_bits
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.subnet_graph import to_graph
 from daqu_tf.supernet import Supernet
 from daqu_tf.targets import Target

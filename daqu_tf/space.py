@@ -12,91 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daqu_tf import architecture, fields
-from daqu_tf.architecture import ACTIVATIONS, BLOCKS, FIXED_BITS, Layer, Stage
+from daqu_tf import architecture, fields, spaces_stage
 from daqu_tf.errors import DaquError
+from daqu_tf.spaces_layer import Layer
+from daqu_tf.spaces_stage import ACTIVATIONS, BLOCKS, Stage
+from daqu_tf.spaces_subnet import Gene, Subnet
 
 if TYPE_CHECKING:
     import keras_tuner
-
-__all__ = ["FIXED_BITS", "FLOAT_BITS", "Gene", "Layer", "SearchSpace", "Stage", "Subnet"]
-
-FLOAT_BITS = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Gene:
-    """One named choice.
-
-    Attributes:
-        name: Readable, for example `stage2.block1.expand.weight_bits`.
-        values: What may be chosen, ascending.
-        depth_gene: The gene that cuts this one's block off, or None where the gene always acts.
-        block: The block's number, from 1; the gene acts where the depth is at least that.
-    """
-
-    name: str
-    values: tuple[int, ...]
-    depth_gene: str | None = None
-    block: int = 0
-
-    def acts(self, values: Mapping[str, int]) -> bool:
-        """Whether the gene changes the network described by `values`."""
-        return self.depth_gene is None or values[self.depth_gene] >= self.block
-
-
-@dataclasses.dataclass(frozen=True)
-class Subnet:
-    """One complete choice: the value of every gene that acts, so that equal networks are equal and hash alike.
-
-    Attributes:
-        choices: (gene name, value) in the space's order.
-    """
-
-    choices: tuple[tuple[str, int], ...]
-
-    @functools.cached_property
-    def values(self) -> dict[str, int]:
-        """Gene name to value."""
-        return dict(self.choices)
-
-    def __getitem__(self, name: str) -> int:
-        return self.values[name]
-
-    @property
-    def fixed_bits(self) -> int:
-        """The width of the tensors that are not searched: 8, or 32 if all others are in float."""
-        bits = {value for name, value in self.choices if name.endswith("_bits")}
-        return FLOAT_BITS if bits == {FLOAT_BITS} else FIXED_BITS
-
-    def with_bits(self, weight_bits: int, activation_bits: int) -> "Subnet":
-        """The same architecture at one precision throughout, which need not be one of the space's (32 is float)."""
-        bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
-        return Subnet(tuple((name, bits.get(name.rpartition(".")[2], value)) for name, value in self.choices))
-
-    def to_json(self) -> dict[str, int]:
-        """The values as a JSON object."""
-        return dict(self.choices)
-
-    def __repr__(self) -> str:
-        return f"Subnet({self})"
-
-    def __str__(self) -> str:
-        """One line, for people: `r28 stem c16 s1 c8 d1 [k3e4 w4.8.3 a8.8] ...`; bits in the order of a block's layers."""
-        parts = [f"r{self['resolution']}", f"stem c{self['stem.width']}"]
-        for stage in range(1, 1 + sum(name.endswith(".depth") for name in self.values)):
-            width, depth = self[f"stage{stage}.width"], self[f"stage{stage}.depth"]
-            blocks = " ".join(self._block_text(f"stage{stage}.block{block}") for block in range(1, depth + 1))
-            parts.append(f"s{stage} c{width} d{depth} [{blocks}]")
-        head = [f"head c{self['head.width']} w{self['head.weight_bits']}"] if "head.width" in self.values else []
-        return " ".join(parts + head)
-
-    def _block_text(self, block: str) -> str:
-        def bits(kind: str) -> str:
-            return ".".join(str(value) for name, value in self.choices if name.startswith(f"{block}.") and name.endswith(kind))
-
-        text = f"k{self[f'{block}.kernel']}e{self[f'{block}.expansion']} w{bits('.weight_bits')}"
-        return f"{text} a{activations}" if (activations := bits(".activation_bits")) else text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +59,7 @@ class SearchSpace:
     narrowed: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self):
-        architecture.check_fields(self)
+        spaces_stage.check_fields(self)
         _check_names(self)
         for gene in self.genes:
             _check_gene(gene)
@@ -209,7 +132,7 @@ class SearchSpace:
 
     def _block_genes(self, number: int, stage: Stage, block: int) -> list[Gene]:
         alphabets = {"kernel": stage.kernels, "expansion": stage.expansions}
-        alphabets |= {f"{layer}.weight_bits": self.weight_bits for layer in stage.layers(block)}
+        alphabets |= {f"{layer}.weight_bits": self.weight_bits for layer in stage.layer_names(block)}
         alphabets |= {f"{layer}.activation_bits": self.activation_bits for layer in stage.searched_activations(block)}
         prefix, depth_gene = f"stage{number}.block{block}", f"stage{number}.depth"
         return [Gene(f"{prefix}.{name}", values, depth_gene, block) for name, values in alphabets.items()]
@@ -370,13 +293,6 @@ class SearchSpace:
             DaquError: A gene that acts has no value or one outside its alphabet.
         """
         return self.subnet(hyperparameters.values)
-
-
-def check_integer(subnet: Subnet) -> None:
-    """Raises `DaquError` if a layer of the subnet is float: there is no integer file of it."""
-    for name, value in subnet.choices:
-        if value == FLOAT_BITS and name.endswith("_bits"):
-            raise DaquError(f"`{name}` must be 2 to 8 bits in a file of integers, but received {value}: choose a width.")
 
 
 def _check_names(space: SearchSpace) -> None:

@@ -5,7 +5,8 @@ import os
 import pathlib
 
 from daqu_tf.errors import DaquError
-from daqu_tf.space import SearchSpace, Stage
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_stage import Stage
 
 
 def _mobilenet_v3_imagenet() -> SearchSpace:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from daqu_tf.errors import DaquError
 from daqu_tf.graph_builder import GraphBuilder, Kernel
 from daqu_tf.keras import QuantizeWrapper, keras
-from daqu_tf.space import FLOAT_BITS
+from daqu_tf.spaces_bits import FLOAT_BITS
 from daqu_tf.stock_models import (
     KERNELS,
     RELU,
@@ -26,7 +26,7 @@ from daqu_tf.stock_models import (
     quantized,
     switchable_tensors,
 )
-from daqu_tf.targets import Storage
+from daqu_tf.targets_storage import Storage
 from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor, Tensor
 from daqu_tf.tflite_kernels import same_pads
 from daqu_tf.tflite_operators import Add, GlobalAveragePool, MaxPool, Minimum, Pad, Reshape

@@ -22,7 +22,7 @@ import tensorflow as tf
 from daqu_tf.errors import DaquError
 from daqu_tf.keras import QuantizeConfig, QuantizeWrapper, keras, tfmot
 from daqu_tf.quantizers import SwitchableQuantizer
-from daqu_tf.space import FIXED_BITS, FLOAT_BITS
+from daqu_tf.spaces_bits import FIXED_BITS, FLOAT_BITS
 
 layers = keras.layers
 transforms = tfmot.quantization.keras.default_8bit.default_8bit_transforms
@@ -177,6 +177,7 @@ class SwitchableScheme(tfmot.quantization.keras.QuantizeScheme):
 
 
 def refused(layer: keras.layers.Layer, reason: str) -> DaquError:
+    """What to raise for a layer that cannot be quantized."""
     return DaquError(f"layer {layer.name!r} of type {type(layer).__name__} cannot be quantized because {reason}.")
 
 

@@ -9,12 +9,14 @@ from daqu_tf import weights
 from daqu_tf.architecture import image_size, walk
 from daqu_tf.errors import DaquError
 from daqu_tf.graph_builder import GraphBuilder, Kernel
-from daqu_tf.layers import EPSILON
-from daqu_tf.quantizers import activation_range
-from daqu_tf.space import FLOAT_BITS, Layer, SearchSpace, Subnet
-from daqu_tf.targets import Storage
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FLOAT_BITS, activation_range
+from daqu_tf.spaces_layer import Layer
+from daqu_tf.spaces_subnet import Subnet
+from daqu_tf.targets_storage import Storage
 from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor, Tensor, gate, hard_swish
 from daqu_tf.tflite_operators import Add, GlobalAveragePool, Multiply
+from daqu_tf.weights import EPSILON
 
 
 class LayerBuilder:

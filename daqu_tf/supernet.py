@@ -11,13 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from daqu_tf import architecture
-from daqu_tf.architecture import FIXED_BITS, Layer
 from daqu_tf.errors import DaquError
 from daqu_tf.keras import QuantizeWrapper, keras
 from daqu_tf.layers import ElasticBatchNormalization, QuantizedTensor, quantize_input, resize
 from daqu_tf.quantizers import Bits, SwitchableQuantizer
-from daqu_tf.schedule import MIXED_PRECISIONS
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FIXED_BITS, FLOAT_BITS, MIXED_PRECISIONS
+from daqu_tf.spaces_layer import Layer
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.units import Block, Unit
 from daqu_tf.weights import cut
 

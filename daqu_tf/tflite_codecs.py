@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_kernels import FLOAT_CONTAINERS, PADDINGS, Conv2D, DepthwiseConv2D, FullyConnected, Weighted
+from daqu_tf.tflite_kernels import PADDINGS
 from daqu_tf.tflite_operators import (
     Add,
     AddConstant,
@@ -19,9 +19,12 @@ from daqu_tf.tflite_operators import (
     Quantize,
     Reshape,
 )
+from daqu_tf.tflite_schema import int32
+from daqu_tf.tflite_weighted import FLOAT_CONTAINERS, Conv2D, DepthwiseConv2D, FullyConnected, Weighted
 
 if TYPE_CHECKING:
-    from daqu_tf.tflite_file import Decoder, Encoder
+    from daqu_tf.tflite_decoder import Decoder
+    from daqu_tf.tflite_encoder import Encoder
 
 _SPATIAL_AXES = np.array([1, 2], "<i4")
 
@@ -220,8 +223,3 @@ def _require_plain(node: Any, *conditions: bool) -> None:
     if not all(conditions):
         kind = type(node.builtinOptions).__name__
         raise DaquError(f"the file must hold operators of daqu_tf, but {kind} is {vars(node.builtinOptions)}")
-
-
-def int32(*values: int) -> np.ndarray:
-    """As the file stores them."""
-    return np.array(values, "<i4")

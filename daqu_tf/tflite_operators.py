@@ -9,16 +9,8 @@ import math
 import numpy as np
 
 from daqu_tf.tflite_checks import check_numbers, check_scales, require
-from daqu_tf.tflite_kernels import (
-    BaseOperator,
-    Conv2D,
-    DepthwiseConv2D,
-    FullyConnected,
-    Shape,
-    check_window,
-    require_input,
-    strided,
-)
+from daqu_tf.tflite_kernels import BaseOperator, Shape, check_window, require_input, strided
+from daqu_tf.tflite_weighted import Conv2D, DepthwiseConv2D, FullyConnected
 
 
 class _Pairwise(BaseOperator):

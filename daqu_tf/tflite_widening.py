@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from daqu_tf.tflite_graph import Graph, QuantizedTensor
-from daqu_tf.tflite_kernels import Weighted
 from daqu_tf.tflite_operators import Operator
+from daqu_tf.tflite_weighted import Weighted
 
 _WIDEST_BIAS = 2**30  # Leaves room in int32 for the sum of products.
 

@@ -14,8 +14,8 @@ from daqu_tf.commands import export_command, fine_tuning_command, from_here, run
 from daqu_tf.errors import DaquError
 from daqu_tf.output import read_json
 from daqu_tf.preparation import describe_dataset, make_deterministic, metadata_for, space_for
-from daqu_tf.space import Subnet
-from daqu_tf.targets import Storage
+from daqu_tf.spaces_subnet import Subnet
+from daqu_tf.targets_storage import Storage
 
 FRONT = "front"
 FINE_TUNED, FINALISTS = "fine_tuned", "finalists"  # Folders of weights.

@@ -23,9 +23,10 @@ from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
 from daqu_tf.optimizer import Optimizer, cosine
 from daqu_tf.panel import Panel
-from daqu_tf.samplers import SAMPLERS, Uniform, in_float, uniform_bits, with_open_bits
+from daqu_tf.samplers import SAMPLERS, Uniform, with_open_bits
 from daqu_tf.schedule import STEP_RATE, PrecisionTransfer, Schedule, WarmUp
-from daqu_tf.space import Subnet
+from daqu_tf.spaces_precisions import in_float, uniform_bits
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.supernet import STEP_IMAGES, Supernet
 from daqu_tf.training_log import TrainingLog
 

@@ -11,7 +11,8 @@ from daqu_tf.distributed_tuner import PATIENCE_SECONDS, DistributedTuner
 from daqu_tf.errors import DaquError
 from daqu_tf.journaled_oracle import last_line
 from daqu_tf.oracle import best_trials, objective_point
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_subnet import Subnet
 
 FEW = 8  # Hyperparameters that a table has columns for.
 MANY = 2**31 - 1  # More trials than there are, in an int32 of KerasTuner's messages.

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from daqu_tf.architecture import Layer, walk
+from daqu_tf.architecture import walk
 from daqu_tf.keras import QuantizeWrapper, keras
 from daqu_tf.layers import (
     ElasticBatchNormalization,
@@ -14,6 +14,7 @@ from daqu_tf.layers import (
     Size,
 )
 from daqu_tf.quantizers import SwitchableQuantizeConfig, SwitchableQuantizer
+from daqu_tf.spaces_layer import Layer
 
 
 class Unit(keras.layers.Layer):

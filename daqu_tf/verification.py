@@ -14,7 +14,7 @@ from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.output import read_json
 from daqu_tf.tflite_graph import Graph
-from daqu_tf.tflite_kernels import CONTAINER_LIMITS, Weighted
+from daqu_tf.tflite_weighted import CONTAINER_LIMITS, Weighted
 
 ENDING = ".manifest.json"
 TOLERANCE = 1e-3  # Of an accuracy: other kernels round a few values otherwise. Of a small test split one image is more.

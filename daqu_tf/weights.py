@@ -4,9 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from daqu_tf.space import FIXED_BITS, Layer, SearchSpace, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FIXED_BITS
+from daqu_tf.spaces_layer import Layer
+from daqu_tf.spaces_subnet import Subnet
 
 Arrays = Mapping[str, np.ndarray]
+EPSILON = 1e-3  # Of batch normalization, as in Keras.
 
 
 def cut(space: SearchSpace, subnet: Subnet, arrays: Arrays) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from daqu_tf import tflite_file
+from daqu_tf import tflite_encoder, tflite_file
 
 
 def crashing(file: bytes, signal_name: str) -> bytes:
@@ -21,6 +21,6 @@ def crashing(file: bytes, signal_name: str) -> bytes:
     else:
         operator = next(each for each in graph.operators if len(each.inputs) == 2)
         graph.tensors[operator.outputs[0]].quantization.scale = np.float32([1e-45])
-    builder = tflite_file._SharingBuilder()
+    builder = tflite_encoder._SharingBuilder()
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

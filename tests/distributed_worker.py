@@ -16,7 +16,7 @@ from daqu_tf import distribution, spaces
 from daqu_tf.evaluation import Scorer
 from daqu_tf.keras import keras
 from daqu_tf.optimizer import Optimizer
-from daqu_tf.space import FLOAT_BITS
+from daqu_tf.spaces_bits import FLOAT_BITS
 from daqu_tf.supernet import Supernet
 
 FLOAT_STEPS, STEPS, BATCH, SEED = 4, 7, 32, 0

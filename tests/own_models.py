@@ -17,7 +17,7 @@ from daqu_tf.stock_models import (
     set_bits,
     switchable_tensors,
 )
-from daqu_tf.targets import Storage
+from daqu_tf.targets_storage import Storage
 
 layers = keras.layers
 INPUT = (12, 10, 3)

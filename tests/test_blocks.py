@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daqu_tf import block_graph, blocks, costs, spaces, targets, tflite_file
-from daqu_tf.targets import Storage
+from daqu_tf.targets_storage import Storage
 
 TARGET = targets.get("litert_cpu")
 

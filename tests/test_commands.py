@@ -5,7 +5,7 @@ import shlex
 from daqu_tf.commands import export_command, fine_tuning_command, from_here, run_command
 from daqu_tf.config import RunConfig
 from daqu_tf.fine_tuning import FineTuning
-from daqu_tf.targets import Storage
+from daqu_tf.targets_storage import Storage
 
 RUN = pathlib.Path("runs/mine")
 

@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from families import FAMILIES, smooth_images
 from recording import first_disagreement, recorded_codes
 
-from daqu_tf import export, targets, tflite_file, tflite_metadata
+from daqu_tf import export, targets, targets_storage, tflite_file, tflite_metadata
 from daqu_tf.architecture import image_size
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
@@ -21,12 +21,14 @@ from daqu_tf.export import encode, export_tflite, layer_table, round_biases, sam
 from daqu_tf.graph_builder import fold
 from daqu_tf.keras import keras
 from daqu_tf.layers import quantize_input, resize
-from daqu_tf.space import SearchSpace, Stage, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_stage import Stage
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.supernet import StaticNetwork
-from daqu_tf.tflite_kernels import DepthwiseConv2D, FullyConnected, Weighted
 from daqu_tf.tflite_operators import Dequantize, Quantize
+from daqu_tf.tflite_weighted import DepthwiseConv2D, FullyConnected, Weighted
 
-STORAGE = targets.Storage()
+STORAGE = targets_storage.Storage()
 SPACE = FAMILIES["inverted_residual"]  # Unrestricted: low-bit activations too.
 
 
@@ -161,7 +163,7 @@ def test_the_ends_of_a_file_give_the_same_numbers_with_and_without_metadata(tmp_
     labels = tuple(f"class {number}" for number in range(network.space.num_classes))
     metadata = tflite_metadata.Metadata("m00", "Some classes.", labels)
     logits = {}
-    for source, sink in itertools.product(targets.TYPES, targets.TYPES):
+    for source, sink in itertools.product(targets_storage.TYPES, targets_storage.TYPES):
         for known in (None, metadata):
             path = tmp_path / f"{source}_{sink}_{known is not None}.tflite"
             export_tflite(network, path, input_type=source, output_type=sink, metadata=known)
@@ -209,7 +211,7 @@ def test_a_quantized_network_in_a_float_file_has_its_weights(name, container, tm
     export_tflite(network, path := tmp_path / "model.tflite", container)
     expected = network(images).numpy()
     assert np.std(HostDevice().predict(path, images) - expected) < 0.3 * np.std(expected)
-    integers = {operator.output: operator for operator in to_graph(network, targets.Storage("int8")).operators}
+    integers = {operator.output: operator for operator in to_graph(network, targets_storage.Storage("int8")).operators}
     for operator in tflite_file.read(path.read_bytes()).operators:
         if isinstance(operator, Weighted):
             trained = integers[operator.output.removesuffix(".unclipped")]

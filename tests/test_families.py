@@ -17,7 +17,8 @@ from daqu_tf.architecture import image_size
 from daqu_tf.baked import bake
 from daqu_tf.keras import keras
 from daqu_tf.layers import quantize_input, resize
-from daqu_tf.space import FLOAT_BITS, Subnet
+from daqu_tf.spaces_bits import FLOAT_BITS
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.weights import cut
 
 # The order of float sums may put a value on the other side of a tie.
@@ -97,7 +98,7 @@ def test_float_subnets(family):
 
 
 def test_one_layer_in_float_among_quantized_ones(family):
-    layer = "stage2.block1." + family.space.stages[1].layers(1)[0]
+    layer = "stage2.block1." + family.space.stages[1].layer_names(1)[0]
     subnet = family.space.largest()
     subnet = type(subnet)(tuple((n, FLOAT_BITS if n == f"{layer}.weight_bits" else v) for n, v in subnet.choices))
     network, _ = compare(family.supernet, family.images, subnet)

@@ -14,7 +14,7 @@ from daqu_tf.devices import Latency
 from daqu_tf.errors import DaquError
 from daqu_tf.latency import Correction, LatencyTable
 from daqu_tf.measurements import MeasurementStore, Turn
-from daqu_tf.targets import Storage
+from daqu_tf.targets_storage import Storage
 
 TARGET = targets.get("litert_cpu")
 SPACE = TARGET.restrict(spaces.get("digits"))

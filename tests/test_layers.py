@@ -5,7 +5,6 @@ import tensorflow as tf
 from daqu_tf.devices.runner import quantized
 from daqu_tf.keras import keras
 from daqu_tf.layers import (
-    EPSILON,
     ElasticBatchNormalization,
     ElasticConv2D,
     ElasticDense,
@@ -14,6 +13,7 @@ from daqu_tf.layers import (
     quantize_input,
 )
 from daqu_tf.quantizers import SwitchableQuantizer, fake_quantize
+from daqu_tf.weights import EPSILON
 
 CHANNELS = 6
 RELU = pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])

@@ -6,7 +6,9 @@ from daqu_tf.errors import DaquError
 from daqu_tf.keras import keras
 from daqu_tf.layers import ElasticConv2D, ElasticDense, ElasticDepthwiseConv2D
 from daqu_tf.optimizer import FIRST_SCALE, GROWTH_STEPS, Optimizer
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FLOAT_BITS
+from daqu_tf.spaces_stage import Stage
 from daqu_tf.supernet import HALF_TYPES, StaticNetwork, Supernet
 
 STAGE = Stage(widths=(4, 8), depths=(1,), kernels=(3, 5), expansions=(2,), stride=2, squeeze_excite=True)

@@ -8,8 +8,10 @@ from family_supernets import family_supernet
 from daqu_tf import costs, panel, spaces, targets
 from daqu_tf.evaluation import Scorer
 from daqu_tf.panel import Panel
-from daqu_tf.samplers import in_float
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FLOAT_BITS
+from daqu_tf.spaces_precisions import in_float
+from daqu_tf.spaces_stage import Stage
 
 DIGITS = spaces.get("digits")
 LITERT = targets.get("litert_cpu").restrict(DIGITS)

@@ -4,15 +4,8 @@ import tensorflow as tf
 
 from daqu_tf.keras import QuantizeWrapper, keras
 from daqu_tf.layers import ElasticConv2D
-from daqu_tf.quantizers import (
-    SwitchableQuantizeConfig,
-    SwitchableQuantizer,
-    activation_range,
-    best_steps,
-    fake_quantize,
-    quantize_activation,
-    weight_range,
-)
+from daqu_tf.quantizers import SwitchableQuantizeConfig, SwitchableQuantizer, best_steps, fake_quantize, quantize_activation
+from daqu_tf.spaces_bits import activation_range, weight_range
 
 ALPHABET = (2, 3, 4, 6, 8)
 RANGES = {  # Bits to weight, ReLU activation and signed activation codes.

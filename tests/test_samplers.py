@@ -9,8 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daqu_tf import costs, spaces, targets
-from daqu_tf.samplers import SAMPLERS, GapAware, Sandwich, Uniform, in_float, next_width, uniform_bits, with_open_bits
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage, Subnet
+from daqu_tf.samplers import SAMPLERS, GapAware, Sandwich, Uniform, with_open_bits
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FLOAT_BITS, next_width
+from daqu_tf.spaces_precisions import in_float, uniform_bits
+from daqu_tf.spaces_stage import Stage
+from daqu_tf.spaces_subnet import Subnet
 
 DIGITS = spaces.get("digits")
 LITERT = targets.get("litert_cpu").restrict(DIGITS)

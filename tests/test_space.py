@@ -15,9 +15,10 @@ from families import FAMILIES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daqu_tf import architecture, spaces, targets
+from daqu_tf import spaces, spaces_stage, targets
 from daqu_tf.errors import DaquError
-from daqu_tf.space import SearchSpace, Stage
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_stage import Stage
 
 NAMED = pytest.mark.parametrize("space", spaces.SPACES.values(), ids=spaces.SPACES)
 
@@ -33,7 +34,7 @@ STAGES = st.builds(
     kernels=some(3, 5, 7),
     expansions=some(1, 2, 4),
     stride=st.sampled_from((1, 2)),
-    block=st.sampled_from(architecture.BLOCKS),
+    block=st.sampled_from(spaces_stage.BLOCKS),
 )
 # Small enough to enumerate every combination of values.
 SMALL_SPACES = st.builds(

@@ -40,9 +40,9 @@ from daqu_tf.stock_models import (
     set_bits,
     switchable_tensors,
 )
-from daqu_tf.tflite_kernels import Conv2D, FullyConnected
 from daqu_tf.tflite_metadata import Metadata
 from daqu_tf.tflite_operators import Pad
+from daqu_tf.tflite_weighted import Conv2D, FullyConnected
 
 layers = keras.layers
 

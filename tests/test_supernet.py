@@ -5,7 +5,10 @@ import pytest
 import tensorflow as tf
 
 from daqu_tf.errors import DaquError
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage, Subnet
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_bits import FLOAT_BITS
+from daqu_tf.spaces_stage import Stage
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.supernet import StaticNetwork, Supernet
 from daqu_tf.weights import cut
 

@@ -6,7 +6,8 @@ from families import FAMILIES
 
 from daqu_tf import costs, spaces, targets
 from daqu_tf.errors import DaquError
-from daqu_tf.space import SearchSpace, Stage
+from daqu_tf.space import SearchSpace
+from daqu_tf.spaces_stage import Stage
 
 DIGITS = spaces.get("digits")
 LAYER = DIGITS.layers(DIGITS.largest())[0]

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from interpreters import BUILTIN, XNNPACK, is_wholly_delegated, only_operator, pack, run_file, steps_apart
 
-from daqu_tf import tflite_file
+from daqu_tf import tflite_encoder, tflite_file, tflite_schema
 from daqu_tf.errors import DaquError
 from daqu_tf.tflite_graph import Graph, QuantizedTensor, hard_swish
-from daqu_tf.tflite_kernels import Conv2D, DepthwiseConv2D, FullyConnected, Weighted
 from daqu_tf.tflite_operators import Multiply, Quantize
+from daqu_tf.tflite_weighted import Conv2D, DepthwiseConv2D, FullyConnected, Weighted
 from daqu_tf.tflite_widening import widened
 
 PRECISIONS = {
@@ -105,9 +105,9 @@ def test_built_in_kernels_compute_any_one_operator(graph, seed):
 
 @given(arrays.arrays(np.int8, st.integers(0, 9), elements=st.integers(-8, 7)))
 def test_int4_packs_the_earlier_integer_into_the_low_half(values):
-    packed = tflite_file.pack_int4(values)
+    packed = tflite_schema.pack_int4(values)
     assert packed.size == (values.size + 1) // 2
-    np.testing.assert_array_equal(tflite_file.unpack_int4(packed, values.size), values)
+    np.testing.assert_array_equal(tflite_schema.unpack_int4(packed, values.size), values)
     np.testing.assert_array_equal(packed & 0xF, values[0::2] & 0xF)
 
 
@@ -299,7 +299,7 @@ def test_kernels_are_right_up_to_the_limit_of_steps(kernels, method, operand, li
 
 def test_signature_has_the_names_of_the_ends(network):
     interpreter = Interpreter(model_content=tflite_file.write(network))
-    assert interpreter.get_signature_list() == {tflite_file.SIGNATURE: {"inputs": [network.input], "outputs": [network.output]}}
+    assert interpreter.get_signature_list() == {tflite_encoder.SIGNATURE: {"inputs": [network.input], "outputs": [network.output]}}
 
 
 def test_versions_are_the_lowest_that_old_runtimes_know():

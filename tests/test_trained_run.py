@@ -15,8 +15,8 @@ from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import top1
 from daqu_tf.supernet import StaticNetwork, Supernet
-from daqu_tf.targets import Storage
-from daqu_tf.tflite_kernels import Weighted
+from daqu_tf.targets_storage import Storage
+from daqu_tf.tflite_weighted import Weighted
 from daqu_tf.trained_run import TrainedRun
 
 

@@ -13,7 +13,7 @@ import tflite_networks
 from daqu_tf import data, tflite_metadata
 from daqu_tf.devices import HostDevice
 from daqu_tf.report import card
-from daqu_tf.tflite_kernels import Weighted
+from daqu_tf.tflite_weighted import Weighted
 from daqu_tf.verification import Verifier, find
 
 MODELS = pathlib.Path(__file__).parent.parent / "tflite_models"

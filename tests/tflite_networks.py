@@ -6,8 +6,8 @@ import integer_reference
 import numpy as np
 
 from daqu_tf.tflite_graph import Graph, QuantizedTensor, gate, hard_swish
-from daqu_tf.tflite_kernels import Conv2D, DepthwiseConv2D, FullyConnected
 from daqu_tf.tflite_operators import Add, AddConstant, GlobalAveragePool, MaxPool, Multiply, Operator, Pad, Reshape
+from daqu_tf.tflite_weighted import Conv2D, DepthwiseConv2D, FullyConnected
 
 
 class RandomNetwork:

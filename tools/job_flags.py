@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from absl import flags
 
 from daqu_tf.config import LATENCIES, RunConfig
+from daqu_tf.distribution import STRATEGIES
 from daqu_tf.errors import DaquError
-from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS
+from daqu_tf.schedule import AUGMENTATIONS, TRANSFERS, WARM_UPS
 from daqu_tf.spaces import SPACES
+from daqu_tf.spaces_bits import MIXED_PRECISIONS
 from daqu_tf.targets import TARGETS
 from daqu_tf.tools import device_flags
 

@@ -14,7 +14,7 @@ import tflite_networks
 from families import FAMILIES, smooth_images
 from interpreters import only_operator, steps_apart
 
-from daqu_tf import export, targets, tflite_file
+from daqu_tf import export, targets, targets_storage, tflite_file
 from daqu_tf.architecture import image_size
 from daqu_tf.devices import DeviceError, HostDevice
 from daqu_tf.tflite_codecs import ENCODERS
@@ -64,9 +64,9 @@ def exported(family: str, seed: int, target_name: str) -> types.SimpleNamespace:
     network, images = supernet.extract(subnet), smooth_images(space, 32)
     network(images, training=True, statistics_rate=1.0)
     export.round_biases(network)
-    graph, narrow = (export.to_graph(network, storage) for storage in (target.storage, targets.Storage("int8")))
+    graph, narrow = (export.to_graph(network, storage) for storage in (target.storage, targets_storage.Storage("int8")))
     images = quantize_input(resize(images, image_size(space.input_shape, subnet["resolution"]))).numpy()
-    real = [export.to_graph(network, targets.Storage(container, "tflite_runtime")) for container in ("float32", "float16")]
+    real = [export.to_graph(network, targets_storage.Storage(container, "tflite_runtime")) for container in ("float32", "float16")]
     real.append(export._with_output(export._with_input(graph, "float32"), "float32"))
     return types.SimpleNamespace(graph=graph, narrow=narrow, real=real, images=images)
 
@@ -76,7 +76,7 @@ def file_of(graph: Graph, images: np.ndarray) -> tuple[bytes, dict[str, np.ndarr
 
 
 def write(graph: Graph, path: pathlib.Path, input_type: str | None = None) -> None:
-    export.write(export.encode(graph, targets.Storage(input_type=input_type)), path)
+    export.write(export.encode(graph, targets_storage.Storage(input_type=input_type)), path)
 
 
 def has_int4(graph: Graph) -> bool:
