@@ -191,7 +191,7 @@ def input_codes(graph: Graph, images: np.ndarray) -> np.ndarray:
     """Images at the file's resolution, as the integers that it reads."""
     from daqu_tf.layers import resize
 
-    shape = next(tensor.shape for tensor in graph.tensors if tensor.name == graph.input)
+    shape = graph.tensor(graph.input).shape
     resized = np.asarray(resize(images, shape[1:3]))
     # Divided, as devices do it and the simulation: halves, of which resized pixels are many, may fall otherwise if multiplied.
     return (np.clip(np.round(resized / np.float32(1 / 255)), 0, 255) - 128).astype(np.int8)

@@ -10,6 +10,8 @@ estimate by places is ours.)
 import numpy as np
 from scipy.special import ndtr
 
+from daqu_tf.pareto import first_front
+
 PLACES, DRAWS = 800, 20_000  # Wanted in the region, and drawn at most to find them.
 OPTIMISM = 2.5  # Deviations below its mean at which a candidate bounds the region.
 _BLOCK = 2000
@@ -80,15 +82,6 @@ def _places(optimistic: np.ndarray, front: np.ndarray, rng: np.random.Generator)
     drawn = lowest + (highest - lowest) * rng.random((DRAWS, front.shape[1]))
     drawn = drawn[~_dominated(drawn, front)]
     return drawn[_dominated(drawn, best)][:PLACES]
-
-
-def first_front(points: np.ndarray) -> np.ndarray:
-    """Indices of points (n, m) that no other dominates, one of equal ones; quick where they are few among many."""
-    left, front = np.argsort(points.sum(1), kind="stable"), []
-    while left.size:  # No later one dominates the first: its sum would be less.
-        front.append(left[0])
-        left = left[~(points[left] >= points[left[0]]).all(1)]
-    return np.array(front, dtype=int)
 
 
 def _dominated(places: np.ndarray, points: np.ndarray) -> np.ndarray:

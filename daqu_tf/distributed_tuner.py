@@ -1,6 +1,5 @@
 """A KerasTuner tuner that takes part in a search as the chief or as a worker, whichever of them is killed meanwhile."""
 
-import os
 import traceback
 import warnings
 
@@ -10,43 +9,9 @@ from keras_tuner.engine.trial import Trial
 
 from daqu_tf.errors import DaquError
 from daqu_tf.journaled_oracle import JournaledOracle
+from daqu_tf.oracle_roles import chief_address, is_chief, role
 
 PATIENCE_SECONDS = 600.0
-CHIEF = "chief"
-
-
-def is_chief() -> bool:
-    """Whether this process is the chief of a distributed search, by KerasTuner's environment variables.
-
-    Raises:
-        DaquError: They do not say which it is.
-    """
-    return _role() == "chief"
-
-
-def is_worker() -> bool:
-    """Whether this process is a worker of a distributed search, likewise."""
-    return _role() == "worker"
-
-
-def _role() -> str:
-    if "KERASTUNER_ORACLE_IP" not in os.environ:
-        return "alone"
-    for name in ("KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID"):
-        if not os.environ.get(name):
-            raise DaquError(f"`{name}` must be set beside KERASTUNER_ORACLE_IP, but received none: set it, or unset both.")
-    tuner_id = os.environ["KERASTUNER_TUNER_ID"]
-    if tuner_id != CHIEF and CHIEF in tuner_id:
-        raise DaquError(
-            f'`KERASTUNER_TUNER_ID` must be "{CHIEF}", or have no "{CHIEF}" in it, but received {tuner_id!r}: name the worker '
-            "otherwise, for KerasTuner takes it for a chief."
-        )
-    return "chief" if tuner_id == CHIEF else "worker"
-
-
-def chief_address() -> str:
-    """Where the chief listens, by KerasTuner's environment variables."""
-    return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
 
 
 class DistributedTuner(BaseTuner):
@@ -68,9 +33,9 @@ class DistributedTuner(BaseTuner):
     def __init__(self, *args, patience_seconds: float = PATIENCE_SECONDS, overwrite: bool = False, **kwargs):
         self.patience_seconds = patience_seconds
         self._trial: Trial | None = None
-        role = _role()
-        super().__init__(*args, overwrite=overwrite and role != "worker", **kwargs)
-        if role == "worker":
+        mine = role()
+        super().__init__(*args, overwrite=overwrite and mine != "worker", **kwargs)
+        if mine == "worker":
             from daqu_tf.worker import ChiefClient
 
             self.oracle = ChiefClient(self.oracle._oracle, patience_seconds)

@@ -13,21 +13,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from daqu_tf.errors import DaquError
+from daqu_tf.supernet_replicas import all_reduce, worker
 
 if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
-GROUP_KEY = 0x64610000  # Far from the keys that tf.distribute gives its own groups, which count from 1.
 
 
 def check_strategy(name: str) -> str:
     """Finds what is wrong with a strategy or with TF_CONFIG before anything waits for other machines; imports no TensorFlow.
 
     Args:
-        name: One of `schedule.STRATEGIES`.
+        name: One of `STRATEGIES`.
 
     Returns:
         `multi_worker`, if that is what `name` and TF_CONFIG come to; otherwise `name`.
@@ -109,17 +110,7 @@ def make_strategy(name: str) -> "tf.distribute.Strategy":
     return tf.distribute.get_strategy()
 
 
-def worker(strategy: "tf.distribute.Strategy") -> tuple[int, int]:
-    """The index of this worker, and how many there are."""
-    import tensorflow as tf
-
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return 0, 1
-    resolver = strategy.cluster_resolver
-    return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
-
-
-def is_chief(strategy: "tf.distribute.Strategy") -> bool:
+def leads(strategy: "tf.distribute.Strategy") -> bool:
     """Whether this worker is the one that writes files and decides."""
     return worker(strategy)[0] == 0
 
@@ -174,7 +165,7 @@ def _from_chief(strategy: "tf.distribute.Strategy"):
 
     @tf.function(autograph=False, reduce_retracing=False)
     def shared(own):
-        sums = strategy.run(lambda: _all_reduce(tf.where(_is_first_replica(), own, 0.0), "from_chief"))
+        sums = strategy.run(lambda: all_reduce(tf.where(_is_first_replica(), own, 0.0), "from_chief"))
         return tf.stack(strategy.experimental_local_results(sums))
 
     return shared
@@ -208,7 +199,7 @@ def checkpoint_from_chief(
     if not size:
         return None
     state = bytes(from_chief(strategy, list(text.ljust(size)[:size])).astype(np.uint8))
-    arrays = found[0] if found and is_chief(strategy) else own
+    arrays = found[0] if found and leads(strategy) else own
     flat = from_chief(strategy, np.concatenate([arrays[name].ravel().astype(np.float64) for name in own]))
     ends = np.cumsum([array.size for array in own.values()])
     parts = np.split(flat, ends[:-1])
@@ -219,66 +210,3 @@ def _is_first_replica() -> "tf.Tensor":
     import tensorflow as tf
 
     return tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0)
-
-
-def replicas() -> int:
-    """How many replicas compute what is being traced; 1 outside of `strategy.run`, also under a strategy's scope."""
-    import tensorflow as tf
-
-    context = tf.distribute.get_replica_context()
-    return 1 if context is None else context.num_replicas_in_sync
-
-
-def replica_part(strategy: "tf.distribute.Strategy", batch: "tf.Tensor") -> "tf.Tensor":
-    """This replica's part of its worker's part of a batch; inside of `strategy.run`."""
-    import tensorflow as tf
-
-    count = strategy.num_replicas_in_sync // worker(strategy)[1]
-    if count == 1:
-        return batch
-    index, size = tf.distribute.get_replica_context().replica_id_in_sync_group % count, tf.shape(batch)[0] // count
-    return batch[index * size : (index + 1) * size]
-
-
-def sum_over_replicas(x: "tf.Tensor", name: str) -> "tf.Tensor":
-    """The sum of all replicas' `x`, on each of them; as for gradients too. Inside of `strategy.run` and a `tf.function`.
-
-    TensorFlow's own `ReplicaContext.all_reduce` cannot be used in a branch of `tf.cond`, where most layers are. This can, as all
-    replicas take the same branch, the active subnet being the same everywhere. Each of them must use the sum: where one does not,
-    TensorFlow prunes its share, and the others wait for it for ever.
-
-    Args:
-        x: Of one static shape, always: members of a group refuse another.
-        name: Says which tensors belong together. Not used twice in one function.
-    """
-    import tensorflow as tf
-
-    if replicas() == 1:
-        return x
-
-    @tf.custom_gradient
-    def total(x):
-        return _all_reduce(x, name), lambda upstream: _all_reduce(upstream, f"{name}/gradient")
-
-    return total(x)
-
-
-def _all_reduce(x: "tf.Tensor", name: str) -> "tf.Tensor":
-    import tensorflow as tf
-
-    # From names, not a counter: replicas and workers need not trace in the same order. Not CollectiveReduceV2, which hangs in a
-    # group of logical CPUs of one process (TensorFlow 2.21).
-    key = zlib.crc32(f"{name} {x.dtype.name} {x.shape.as_list()}".encode()) & 0x7FFFFFFF
-    size = replicas()
-    return tf.raw_ops.CollectiveReduce(
-        input=x,
-        group_size=size,
-        group_key=GROUP_KEY + size,
-        instance_key=key,
-        merge_op="Add",
-        final_op="Id",
-        subdiv_offsets=[0],
-    )
-
-
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")

@@ -7,9 +7,9 @@ distance (after Deb et al., "NSGA-II", IEEE TEVC 6(2), 2002, with whole arrays i
 import numpy as np
 
 from daqu_tf import pareto
-from daqu_tf.acquisition import first_front
 from daqu_tf.alphabet import ABSENT, Alphabet
 from daqu_tf.outlook import Outlook
+from daqu_tf.pareto import first_front
 
 GENERATIONS, CHILDREN, PARENTS = 12, 400, 200
 OPTIMISM = 1.0

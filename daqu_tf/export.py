@@ -73,8 +73,8 @@ def export_tflite(
     storage = Storage(container, runtime, input_type, output_type)
     graph = to_graph(network, storage)
     data = encode(graph, storage, metadata)
-    images = sample_images(graph) if images is None else _checked(images, graph, isinstance(network, StaticNetwork))
-    prove(data, network, images, os.fspath(path), _most_deviation(network, storage))
+    images = sample_images(graph) if images is None else checked(images, graph, isinstance(network, StaticNetwork))
+    prove(data, network, images, os.fspath(path), most_deviation(network, storage))
     write(data, path)
 
 
@@ -162,7 +162,7 @@ def prove(data: bytes, network: StaticNetwork | keras.Model, images: np.ndarray,
         )
 
 
-def _most_deviation(network: StaticNetwork | keras.Model, storage: Storage) -> float:
+def most_deviation(network: StaticNetwork | keras.Model, storage: Storage) -> float:
     """What `prove` allows."""
     if storage.container in ("auto", "int8"):
         return MOST_DEVIATION
@@ -173,9 +173,9 @@ def _most_deviation(network: StaticNetwork | keras.Model, storage: Storage) -> f
     return MOST_DEVIATION_OF_OTHERS if min(widths, default=FIXED_BITS) >= FIXED_BITS else math.inf
 
 
-def _checked(images: np.ndarray, graph: Graph, any_size: bool) -> np.ndarray:
+def checked(images: np.ndarray, graph: Graph, any_size: bool) -> np.ndarray:
     """The images as float32, if the graph can read them, or what brings them to its size."""
-    shape = _tensor(graph, graph.input).shape[1:]
+    shape = graph.tensor(graph.input).shape[1:]
     try:
         images = np.asarray(images, np.float32)
     except (TypeError, ValueError):
@@ -188,7 +188,7 @@ def _checked(images: np.ndarray, graph: Graph, any_size: bool) -> np.ndarray:
 
 def sample_images(graph: Graph, count: int = PROOF_IMAGES) -> np.ndarray:
     """Random images (count, height, width, channels), neighbours alike, over the whole range that a graph reads; [0, 1] if real."""
-    source = _tensor(graph, graph.input)
+    source = graph.tensor(graph.input)
     shape = source.shape[1:]
     noise = np.random.default_rng(0).random((count, *(side + 2 for side in shape[:-1]), shape[-1]), np.float32)
     smooth = (noise[:, :-2, :-2] + noise[:, 1:-1, 1:-1] + noise[:, 2:, 2:]) / 3 if len(shape) == 3 else noise
@@ -207,7 +207,7 @@ def at_size(network: StaticNetwork | keras.Model, images: np.ndarray) -> np.ndar
 
 def _with_input(graph: Graph, wanted: str | None) -> Graph:
     """A graph that begins with a change of type; what is read keeps the name of the input, so that applications find it alike."""
-    source = _tensor(graph, graph.input)
+    source = graph.tensor(graph.input)
     if wanted in (None, source.type.lower()):
         return graph
     inner = dataclasses.replace(source, name=f"{source.name}.{source.type.lower()}")
@@ -220,7 +220,7 @@ def _with_input(graph: Graph, wanted: str | None) -> Graph:
 
 def _with_output(graph: Graph, wanted: str | None) -> Graph:
     """A graph that ends with a change of type; what is written keeps the name of the output."""
-    sink = _tensor(graph, graph.output)
+    sink = graph.tensor(graph.output)
     if wanted in (None, sink.type.lower()):
         return graph
     inner = dataclasses.replace(sink, name=f"{sink.name}.{sink.type.lower()}")
@@ -240,10 +240,6 @@ def _of_type(tensor: Tensor, wanted: str, end: str) -> Tensor:
         return FloatTensor(tensor.name, tensor.shape)
     shift = ACTIVATION_LIMITS[wanted.upper()][0] - ACTIVATION_LIMITS[tensor.type][0]
     return dataclasses.replace(tensor, zero_point=tensor.zero_point + shift, type=wanted.upper())
-
-
-def _tensor(graph: Graph, name: str) -> Tensor:
-    return next(tensor for tensor in graph.tensors if tensor.name == name)
 
 
 def layer_table(space: SearchSpace, subnet: Subnet, graph: Graph) -> list[dict[str, object]]:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from daqu_tf.distribution import replicas
 from daqu_tf.keras import keras
 from daqu_tf.quantizers import SwitchableQuantizer, clip_to_gate, normalize_over_replicas
+from daqu_tf.supernet_replicas import replicas
 from daqu_tf.weights import EPSILON
 
 Size = int | tf.Tensor

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from daqu_tf.distribution import replica_part, replicas, sum_over_replicas
 from daqu_tf.schedule import STEP_RATE
 from daqu_tf.supernet import Network
+from daqu_tf.supernet_replicas import replica_part, replicas, sum_over_replicas
 
 WEIGHT_DECAY, CLIP_NORM, BETAS = 0.1, 5.0, (0.9, 0.999)
 FIRST_SCALE, LEAST_SCALE, MOST_SCALE = 2.0**15, 1.0, 2.0**24  # Of a loss whose gradients are float16's: 6e-8 to 65504.

@@ -8,12 +8,13 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf import pareto
-from daqu_tf.alphabet import Conditions, alphabet_of
+from daqu_tf.alphabet import Conditions
 from daqu_tf.constraints import Constraint, parse, total_violation
 from daqu_tf.errors import DaquError
 from daqu_tf.journaled_oracle import LEASE_SECONDS, JournaledOracle, SearchFailedError
 from daqu_tf.objectives import objective_point
-from daqu_tf.outlook import Goal
+from daqu_tf.oracle_hyperparameters import alphabet_of
+from daqu_tf.pareto_goal import Goal
 from daqu_tf.predictor import Costs
 from daqu_tf.surrogate_search import SurrogateSearch
 

@@ -1,41 +1,11 @@
 """What trials have reached, and what others would probably reach, in one space of normalised objectives."""
 
-import dataclasses
-
 import numpy as np
 from scipy.special import ndtr
 
-from daqu_tf.acquisition import first_front
-from daqu_tf.constraints import Constraint
+from daqu_tf.pareto import first_front
+from daqu_tf.pareto_goal import Goal
 from daqu_tf.predictor import MetricsPredictor
-
-
-@dataclasses.dataclass(frozen=True)
-class Goal:
-    """What is wanted of the metrics.
-
-    Attributes:
-        objectives: (metric, `min` or `max`).
-        constraints: What must be met.
-    """
-
-    objectives: tuple[tuple[str, str], ...]
-    constraints: tuple[Constraint, ...] = ()
-
-    @property
-    def metrics(self) -> list[str]:
-        """All that must be known of a trial, objectives first."""
-        return list(dict.fromkeys([*(name for name, _ in self.objectives), *(one.metric for one in self.constraints)]))
-
-    @property
-    def maximised(self) -> frozenset[str]:
-        """Metrics to be maximised."""
-        return frozenset(name for name, direction in self.objectives if direction == "max")
-
-    def violation(self, values: np.ndarray) -> np.ndarray:
-        """(n,) total violation of the constraints by values (n, metrics)."""
-        missed = [one.violation(values[:, self.metrics.index(one.metric)]) for one in self.constraints]
-        return np.sum(missed, axis=0) if missed else np.zeros(len(values))
 
 
 class Outlook:

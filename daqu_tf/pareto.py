@@ -128,3 +128,12 @@ def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
         raise DaquError(f"`reference` must have {points.shape[1]} objectives as the points, but received {reference.size}.")
     inside = points[(points < reference).all(1)]
     return float(HV(ref_point=reference)(inside[non_dominated_mask(inside)])) if len(inside) else 0.0
+
+
+def first_front(points: np.ndarray) -> np.ndarray:
+    """Indices of points (n, m) that no other dominates, one of equal ones; quick where they are few among many."""
+    left, front = np.argsort(points.sum(1), kind="stable"), []
+    while left.size:  # No later one dominates the first: its sum would be less.
+        front.append(left[0])
+        left = left[~(points[left] >= points[left[0]]).all(1)]
+    return np.array(front, dtype=int)

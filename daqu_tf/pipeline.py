@@ -18,7 +18,7 @@ from daqu_tf import atomic, data, output, targets
 from daqu_tf.config import RunConfig
 from daqu_tf.constraints import Constraint, total_violation
 from daqu_tf.devices import Device, ModelError
-from daqu_tf.distribution import check_strategy, is_chief
+from daqu_tf.distribution import check_strategy, leads
 from daqu_tf.errors import DaquError
 from daqu_tf.finalist import OVERHEAD_SECONDS, OVERHEAD_SECONDS_AN_IMAGE, FinalistProcesses
 from daqu_tf.latency import LatencyTable
@@ -67,7 +67,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     daqu_tf.check_keras()
     if "KERASTUNER_ORACLE_IP" in os.environ and last_stage != "supernet":
         from daqu_tf import search_workers
-        from daqu_tf.distributed_tuner import is_worker
+        from daqu_tf.oracle_roles import is_worker
 
         if is_worker():
             return search_workers.work(config.folder)
@@ -136,7 +136,7 @@ class _Job:
             if not (self.folder / product).exists():
                 with self.stage(stage):
                     work()
-            if stage == last_stage or (self.strategy and not is_chief(self.strategy)):
+            if stage == last_stage or (self.strategy and not leads(self.strategy)):
                 return self.folder / product
         raise DaquError(f"`last_stage` must be one of {', '.join(STAGES)}, but received {last_stage!r}.")
 
@@ -261,7 +261,7 @@ class _Job:
         """In this process, in workers that it starts, or in workers that come to it from anywhere."""
         from daqu_tf import search_workers
         from daqu_tf.chief import exposure
-        from daqu_tf.distributed_tuner import chief_address, is_chief
+        from daqu_tf.oracle_roles import chief_address, is_chief
 
         if is_chief():
             if warning := exposure(chief_address()):

@@ -10,7 +10,7 @@ import daqu_tf
 from daqu_tf import atomic, data, spaces, targets
 from daqu_tf.config import RunConfig
 from daqu_tf.devices import Device, Patience, connect_with
-from daqu_tf.distribution import check_shares, check_strategy, is_chief, make_strategy
+from daqu_tf.distribution import check_shares, check_strategy, leads, make_strategy
 from daqu_tf.errors import DaquError
 from daqu_tf.latency import LatencyTable, difference
 from daqu_tf.output import read_json
@@ -93,7 +93,7 @@ def given_table(config: RunConfig, space: SearchSpace) -> LatencyTable | None:
 def needs_device(config: RunConfig, last_stage: str, strategy, is_new: bool) -> bool:
     """Whether something is left for this process to time."""
     product = {"supernet": None, "search": "finalists.json"}.get(last_stage, "pareto.json")
-    if product is None or (strategy and not is_chief(strategy)):
+    if product is None or (strategy and not leads(strategy)):
         return False
     return is_new or not (config.folder / product).exists()
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from daqu_tf.distribution import replicas, sum_over_replicas
 from daqu_tf.keras import QuantizeConfig, Quantizer, keras
 from daqu_tf.spaces_bits import FIXED_BITS, FLOAT_BITS, activation_range, weight_range
+from daqu_tf.supernet_replicas import replicas, sum_over_replicas
 
 Bits = int | tf.Tensor  # A Python int in a static network, a scalar tensor in the supernet.
 

@@ -14,18 +14,10 @@ from daqu_tf.errors import DaquError
 from daqu_tf.graph_builder import GraphBuilder, Kernel
 from daqu_tf.keras import QuantizeWrapper, keras
 from daqu_tf.spaces_bits import FLOAT_BITS
-from daqu_tf.stock_models import (
-    KERNELS,
-    RELU,
-    QuantizeLayer,
-    StockQuantizer,
-    SwitchableTensor,
-    all_switchable,
-    functional,
-    last_function,
-    quantized,
-    switchable_tensors,
-)
+from daqu_tf.stock_models import SwitchableTensor, all_switchable, functional, quantized, switchable_tensors
+from daqu_tf.stock_models_placement import RELU
+from daqu_tf.stock_models_quantizers import KERNELS, StockQuantizer, last_function
+from daqu_tf.stock_models_scheme import QuantizeLayer
 from daqu_tf.targets_storage import Storage
 from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor, Tensor
 from daqu_tf.tflite_kernels import same_pads

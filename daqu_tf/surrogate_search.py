@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from daqu_tf import acquisition
-from daqu_tf.acquisition import first_front
 from daqu_tf.alphabet import Alphabet, Genome
 from daqu_tf.errors import DaquError
 from daqu_tf.evolution import CHILDREN, PARENTS, breed, children
-from daqu_tf.outlook import Goal, Outlook
+from daqu_tf.outlook import Outlook
+from daqu_tf.pareto import first_front
+from daqu_tf.pareto_goal import Goal
 from daqu_tf.predictor import Costs, KnownCosts, MetricsPredictor
 
 ENUMERABLE = 20_000  # Spaces up to this size have all their subnets as candidates.

@@ -88,6 +88,10 @@ class Graph:
     input: str
     output: str
 
+    def tensor(self, name: str) -> Tensor:
+        """The activation tensor of this name."""
+        return next(tensor for tensor in self.tensors if tensor.name == name)
+
     def check(self) -> None:
         """Raises `DaquError` naming the first tensor that the file could not hold or the operators disagree on."""
         tensors = {tensor.name: tensor for tensor in self.tensors}

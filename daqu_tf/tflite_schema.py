@@ -5,7 +5,6 @@ from types import ModuleType
 
 import numpy as np
 
-
 IDENTIFIER = b"TFL3"  # Bytes 4 to 8 of every file.
 
 

@@ -18,7 +18,7 @@ from daqu_tf import costs
 from daqu_tf.batches import Augmentation, Batches
 from daqu_tf.checkpoints import Checkpoints
 from daqu_tf.data import Dataset
-from daqu_tf.distribution import check_same_everywhere, check_shares, checkpoint_from_chief, from_chief, is_chief, own_part
+from daqu_tf.distribution import check_same_everywhere, check_shares, checkpoint_from_chief, from_chief, leads, own_part
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
 from daqu_tf.optimizer import Optimizer, cosine
@@ -283,7 +283,7 @@ class SupernetTraining:
         """Scores the panel and writes it down; the chief does, while others wait in their next step."""
         state = self._state
         self._losses.clear()
-        if not is_chief(self._strategy):
+        if not leads(self._strategy):
             return {}
         state.scored_step = state.step
         scores = self._panel.score(state.open)
@@ -298,7 +298,7 @@ class SupernetTraining:
         return scores
 
     def _save(self) -> None:
-        if not is_chief(self._strategy):
+        if not leads(self._strategy):
             return
         self._state.samplers = {name: sampler.state for name, sampler in self._samplers.items()}
         self._checkpoints.save(self._state.step, self._arrays(), dataclasses.asdict(self._state))

@@ -145,7 +145,7 @@ class Verifier:
             DaquError: The data cannot be loaded, or is not what the file was tested on.
         """
         if stated.dataset not in self._sources:
-            (shape,) = (tensor.shape for tensor in graph.tensors if tensor.name == graph.input)
+            shape = graph.tensor(graph.input).shape
             return np.zeros(shape, np.float32), None
         source = self._sources[stated.dataset]
         dataset = self._load(source, stated.seed)

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from daqu_tf import distribution, spaces
+from daqu_tf import distribution, spaces, supernet_replicas
 from daqu_tf.evaluation import Scorer
 from daqu_tf.keras import keras
 from daqu_tf.optimizer import Optimizer
@@ -69,7 +69,7 @@ def main():
     began = time.monotonic()
     strategy = distribution.make_strategy("one_device" if name == "reversed" else name)
     supernet, losses, gradients = train(strategy, -1 if name == "reversed" else 1)
-    index, _ = distribution.worker(strategy)
+    index, _ = supernet_replicas.worker(strategy)
     arrays = {key: array for key, array in supernet.arrays().items() if not key.endswith("_bits")}
     # Each worker recalibrates and scores by itself.
     images, _ = batch_of(supernet.space, 0)

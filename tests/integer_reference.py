@@ -31,7 +31,7 @@ def reals(graph: Graph, operator: Operator, *inputs: np.ndarray) -> np.ndarray:
 
 
 def _tensor(graph: Graph, name: str) -> QuantizedTensor:
-    return next(tensor for tensor in graph.tensors if tensor.name == name)
+    return graph.tensor(name)
 
 
 def _has_relu(operator: Operator) -> bool:

@@ -9,14 +9,9 @@ from interpreters import BUILTIN, XNNPACK, loaded
 from daqu_tf import export, tflite_file
 from daqu_tf.export import round_biases
 from daqu_tf.keras import keras, tfmot
-from daqu_tf.stock_models import (
-    StockQuantizeConfig,
-    SwitchableScheme,
-    initialise_steps,
-    make_switchable,
-    set_bits,
-    switchable_tensors,
-)
+from daqu_tf.stock_models import initialise_steps, make_switchable, set_bits, switchable_tensors
+from daqu_tf.stock_models_quantizers import StockQuantizeConfig
+from daqu_tf.stock_models_scheme import SwitchableScheme
 from daqu_tf.targets_storage import Storage
 
 layers = keras.layers

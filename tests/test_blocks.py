@@ -81,7 +81,7 @@ def test_files_of_blocks_hold_what_the_key_says(container):
     listed = blocks.every_block(space, storage)
     for key in list(listed)[:: max(len(listed) // 12, 1)]:
         graph = tflite_file.read(tflite_file.write(block_graph.of_block(space, listed[key], storage)))
-        shape = next(tensor.shape for tensor in graph.tensors if tensor.name == graph.input)
+        shape = graph.tensor(graph.input).shape
         assert key.startswith("x".join(map(str, shape[1:])))
         stored = [operator.container for operator in graph.operators if hasattr(operator, "container")]
         assert [word for word in key.replace(",", "").split() if word[:3] in ("INT", "FLO")] == stored

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from daqu_tf import distribution
+from daqu_tf import distribution, supernet_replicas
 from daqu_tf.errors import DaquError
 
 TESTS = pathlib.Path(__file__).parent
@@ -109,7 +109,7 @@ def test_one_device_is_the_default_strategy_and_gets_the_whole_batch(monkeypatch
     for name in ("auto", "one_device"):
         strategy = distribution.make_strategy(name)
         assert strategy is tf.distribute.get_strategy()
-    assert distribution.is_chief(strategy) and distribution.replicas() == 1
+    assert distribution.leads(strategy) and supernet_replicas.replicas() == 1
     np.testing.assert_array_equal(distribution.own_part(strategy, batch), batch)
     np.testing.assert_array_equal(distribution.from_chief(strategy, [1.5]), [1.5])
 

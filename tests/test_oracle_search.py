@@ -6,9 +6,9 @@ import keras_tuner
 import numpy as np
 import pytest
 
-from daqu_tf.alphabet import alphabet_of
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle import ParetoOracle, best_trials
+from daqu_tf.oracle_hyperparameters import alphabet_of
 from daqu_tf.predictor import CostColumns
 from daqu_tf.surrogate_search import fit_count, kernel_count
 

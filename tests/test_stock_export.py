@@ -33,13 +33,8 @@ from daqu_tf import tflite_file, tflite_metadata
 from daqu_tf.errors import DaquError
 from daqu_tf.export import export_tflite, round_biases
 from daqu_tf.keras import keras, tfmot
-from daqu_tf.stock_models import (
-    StockQuantizeConfig,
-    initialise_steps,
-    make_switchable,
-    set_bits,
-    switchable_tensors,
-)
+from daqu_tf.stock_models import initialise_steps, make_switchable, set_bits, switchable_tensors
+from daqu_tf.stock_models_quantizers import StockQuantizeConfig
 from daqu_tf.tflite_metadata import Metadata
 from daqu_tf.tflite_operators import Pad
 from daqu_tf.tflite_weighted import Conv2D, FullyConnected

@@ -25,13 +25,8 @@ from daqu_tf import tflite_file
 from daqu_tf.errors import DaquError
 from daqu_tf.export import export_tflite, round_biases
 from daqu_tf.keras import keras
-from daqu_tf.stock_models import (
-    StockQuantizeConfig,
-    initialise_steps,
-    make_switchable,
-    set_bits,
-    switchable_tensors,
-)
+from daqu_tf.stock_models import initialise_steps, make_switchable, set_bits, switchable_tensors
+from daqu_tf.stock_models_quantizers import StockQuantizeConfig
 from daqu_tf.tflite_graph import FloatTensor
 
 layers = keras.layers

@@ -42,7 +42,7 @@ def network(request):
 
 
 def random_input(graph: Graph, seed: int = 5) -> np.ndarray:
-    shape = next(tensor.shape for tensor in graph.tensors if tensor.name == graph.input)
+    shape = graph.tensor(graph.input).shape
     return np.random.default_rng(seed).integers(-128, 128, shape).astype(np.int8)
 
 
