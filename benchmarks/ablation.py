@@ -28,7 +28,8 @@ import numpy as np
 import records
 from absl import app, flags
 
-from daqu_tf import atomic, data, output, spaces
+from daqu_tf import atomic, data, spaces
+from daqu_tf.atomic import read_arrays, write_arrays
 from daqu_tf.config import FINE_TUNING_RATE
 from daqu_tf.panel import architectures
 from daqu_tf.schedule import Schedule, make_schedule
@@ -176,7 +177,7 @@ def train(part: Part) -> None:
     training = SupernetTraining(supernet, dataset, scorer, schedule, part.folder)
     training.restore()
     state = training.run(lambda phase, done, figures: None)
-    output.write_arrays(part.folder / "supernet.npz", supernet.arrays())
+    write_arrays(part.folder / "supernet.npz", supernet.arrays())
     scores = accuracies(space, lambda subnets: scorer.evaluate(subnets, dataset.x_search, dataset.y_search))
     scores |= {
         "steps": state.step,
@@ -241,7 +242,7 @@ def rank(part: Part) -> None:
     from daqu_tf.supernet import extract
 
     dataset, space = load()
-    arrays = output.read_arrays(part.folder / "supernet.npz")
+    arrays = read_arrays(part.folder / "supernet.npz")
     how = fine_tuning(part.seed)
     tuner = FineTuner(space, arrays, dataset, how)
     for band, kind, subnet in ranked(space)[len(read_lines(part.path)) :]:
@@ -262,7 +263,7 @@ def alone(part: Part) -> None:
     from daqu_tf.supernet import StaticNetwork
 
     dataset, space = load()
-    inherited = output.read_arrays(part.folder / "supernet.npz")
+    inherited = read_arrays(part.folder / "supernet.npz")
     keras.utils.set_random_seed(part.seed)
     random = StaticNetwork(space, space.largest()).arrays()
     how = fine_tuning(part.seed)

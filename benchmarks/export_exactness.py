@@ -26,7 +26,8 @@ import records
 from absl import app, flags
 
 import daqu_tf
-from daqu_tf import atomic, data, output, spaces, targets, targets_storage, tflite_file
+from daqu_tf import atomic, data, spaces, targets, targets_storage, tflite_file
+from daqu_tf.atomic import read_arrays, write_arrays
 from daqu_tf.space import SearchSpace
 from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.tflite_graph import Graph
@@ -66,8 +67,8 @@ def train(space: SearchSpace, dataset: data.Dataset, folder: pathlib.Path) -> di
         training = SupernetTraining(supernet, dataset, Scorer(supernet, dataset.x_train), schedule, folder)
         training.restore()
         training.run(lambda phase, done, figures: None)
-        output.write_arrays(path, supernet.arrays())
-    return output.read_arrays(path)
+        write_arrays(path, supernet.arrays())
+    return read_arrays(path)
 
 
 def check(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], dataset: data.Dataset, rng, on_arm: bool) -> dict:
@@ -108,7 +109,7 @@ def check(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], dat
 def arm(runtime: str, graph: Graph, codes: np.ndarray, simulated: np.ndarray, labels: np.ndarray) -> dict:
     """The figures of one file on ARM kernels, on the first images."""
     from daqu_tf.devices import HostDevice
-    from daqu_tf.export import encode, write
+    from daqu_tf.export_encoding import encode, write
 
     codes, simulated, labels = codes[:ARM_IMAGES], simulated[:ARM_IMAGES], labels[:ARM_IMAGES]
     device = HostDevice(python=pathlib.Path(_ARM_ROOT.value, runtime, "python"), timeout_seconds=3600)

@@ -32,7 +32,8 @@ import records
 from absl import app, flags, logging
 
 import daqu_tf
-from daqu_tf import atomic, output, spaces, targets_storage, tflite_file
+from daqu_tf import atomic, spaces, targets_storage, tflite_file
+from daqu_tf.atomic import read_arrays, write_arrays
 from daqu_tf.devices import HostDevice
 from daqu_tf.space import SearchSpace
 from daqu_tf.spaces_bits import FLOAT_BITS
@@ -92,8 +93,8 @@ def weights_of(space: SearchSpace, subnet: Subnet, path: pathlib.Path) -> dict[s
         static.load_arrays(shaken(static.arrays()))
         static.initialise_steps(images, space.weight_bits)
         Scorer(static, images).recalibrate()
-        output.write_arrays(path, static.arrays())
-    return output.read_arrays(path)
+        write_arrays(path, static.arrays())
+    return read_arrays(path)
 
 
 def shaken(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -16,7 +16,8 @@ import numpy as np
 import records
 from absl import app, flags
 
-from daqu_tf import atomic, costs, data, latency, measurements, output, profiling, spaces, targets
+from daqu_tf import atomic, costs, data, latency, measurements, profiling, spaces, targets
+from daqu_tf.atomic import read_arrays
 from daqu_tf.devices import HostDevice
 from daqu_tf.space import SearchSpace
 from daqu_tf.spaces_subnet import Subnet
@@ -97,7 +98,7 @@ def score_all(path: pathlib.Path, dataset: data.Dataset, full: SearchSpace, subn
     from daqu_tf.supernet import Supernet
 
     supernet = Supernet(full)
-    supernet.load_arrays(output.read_arrays(pathlib.Path(_SUPERNET.value)))
+    supernet.load_arrays(read_arrays(pathlib.Path(_SUPERNET.value)))
     scorer = Scorer(supernet, dataset.x_train)
     done = len(lines_of(path))
     with open(path, "a", buffering=1) as file:

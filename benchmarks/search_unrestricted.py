@@ -19,7 +19,7 @@ import records
 from absl import app, flags
 from search_rivals import RIVALS, Done, Evaluations
 
-from daqu_tf import costs, data, latency, output, pareto, spaces, targets
+from daqu_tf import atomic, costs, data, latency, pareto, spaces, targets
 from daqu_tf.alphabet import Alphabet
 from daqu_tf.oracle import ParetoOracle
 from daqu_tf.search import INITIAL_RANDOM, first_design
@@ -51,7 +51,7 @@ class Space:
         self.table = latency.LatencyTable.load(_TABLE.value)
         self.points = np.zeros((0, len(OBJECTIVES)))  # Of which rivals look at the shape alone.
         self._supernet = Supernet(full)
-        self._supernet.load_arrays(output.read_arrays(pathlib.Path(_SUPERNET.value)))
+        self._supernet.load_arrays(atomic.read_arrays(pathlib.Path(_SUPERNET.value)))
         self._scorer = Scorer(self._supernet, dataset.x_train)
         self._accuracies: dict = {}
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whatever kills the process."""
+"""Files that are either whole or absent, whatever kills the process; and readers of them that say what is wrong."""
 
 import contextlib
 import json
@@ -7,6 +7,10 @@ import pathlib
 import tempfile
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
+
+from daqu_tf.errors import DaquError
 
 
 @contextlib.contextmanager
@@ -43,3 +47,34 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def encode_json(value: Any) -> bytes:
     """Indented JSON."""
     return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def read_json(path: pathlib.Path, default=None, remedy: str = "restore it, or delete the folder that holds it"):
+    """The content of a JSON file; `default`, where given, if there is no such file.
+
+    Args:
+        path: Of the file.
+        default: None if the file must be there.
+        remedy: What the user should do about one that cannot be read.
+
+    Raises:
+        DaquError: The file is damaged.
+    """
+    if default is not None and not path.exists():
+        return default
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DaquError(f"{path} cannot be read ({error}): {remedy}.") from error
+
+
+def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays as `.npz`, atomically."""
+    with replacing(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The inverse of `write_arrays`."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)

@@ -10,9 +10,11 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from daqu_tf import data
 from daqu_tf.class_names import names_of_classes
 from daqu_tf.errors import DaquError
 
@@ -294,3 +296,16 @@ def _fingerprint(arrays: Iterable[np.ndarray]) -> str:
         digest.update(f"{array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def describe_dataset(dataset: data.Dataset) -> dict[str, Any]:
+    """What `config.json` says of the data."""
+    return {
+        "name": dataset.name,
+        "train": len(dataset.x_train),
+        "search": len(dataset.x_search),
+        "test": len(dataset.x_test),
+        "test_was_cut": dataset.test_was_cut,
+        "num_classes": dataset.num_classes,
+        "fingerprint": dataset.fingerprint,
+    }

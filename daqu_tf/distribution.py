@@ -210,3 +210,19 @@ def _is_first_replica() -> "tf.Tensor":
     import tensorflow as tf
 
     return tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0)
+
+
+def make_deterministic() -> None:
+    """One thread and deterministic operators, for this process.
+
+    Raises:
+        DaquError: TensorFlow has begun to work already.
+    """
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError as error:
+        raise DaquError("`deterministic` must be set before TensorFlow computes anything: start a new process.") from error
+    tf.config.experimental.enable_op_determinism()

@@ -13,10 +13,15 @@ from daqu_tf.architecture import image_size
 from daqu_tf.data import Dataset
 from daqu_tf.devices import HostDevice
 from daqu_tf.evaluation import Scorer, top1
-from daqu_tf.export import at_size, layer_table, to_graph
+from daqu_tf.export import to_graph
+from daqu_tf.export_proof import at_size
+from daqu_tf.space import SearchSpace
 from daqu_tf.spaces_bits import FLOAT_BITS
+from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.supernet import StaticNetwork
 from daqu_tf.targets_storage import Storage
+from daqu_tf.tflite_graph import Graph
+from daqu_tf.tflite_weighted import Weighted
 
 
 def describe(
@@ -64,3 +69,21 @@ def describe(
         "bitops": costs.bitops(space, subnet),
         "bit_packed_bytes": costs.bit_packed_bytes(space, subnet),
     }
+
+
+def layer_table(space: SearchSpace, subnet: Subnet, graph: Graph) -> list[dict[str, object]]:
+    """Bits and container of each layer as stored in a graph, for the manifest."""
+    kernels = {operator.output: operator for operator in graph.operators if isinstance(operator, Weighted)}
+    stored = {output.removesuffix(".unrounded").removesuffix(".unclipped"): kernel for output, kernel in kernels.items()}
+    fixed = subnet.fixed_bits
+    return [
+        {
+            "name": layer.name,
+            "kind": layer.kind,
+            "weight_bits": subnet.values.get(f"{layer.name}.weight_bits", fixed),
+            "container": stored[layer.name].container,
+            "input_activation_bits": FLOAT_BITS if stored[layer.name].in_float else layer.input_bits,
+            "weights": layer.weights,
+        }
+        for layer in space.layers(subnet)
+    ]

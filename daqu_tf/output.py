@@ -6,13 +6,9 @@ import fcntl
 import json
 import pathlib
 import shutil
-import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from daqu_tf import atomic
 from daqu_tf.config import FILES, RunConfig
 from daqu_tf.devices import kind_of
 from daqu_tf.errors import DaquError
@@ -134,64 +130,3 @@ def config_of(folder: pathlib.Path) -> RunConfig:
     if settings is None or not settings["flags"].keys() <= _DEFAULTS.keys() | {"dataset", "output_dir"}:
         raise DaquError(f"{folder} holds no run of this version of daqu_tf: name the --output_dir of a run.")
     return RunConfig(**settings["flags"])
-
-
-def read_json(path: pathlib.Path, default=None, remedy: str = "restore it, or delete the folder that holds it"):
-    """The content of a JSON file; `default`, where given, if there is no such file.
-
-    Args:
-        path: Of the file.
-        default: None if the file must be there.
-        remedy: What the user should do about one that cannot be read.
-
-    Raises:
-        DaquError: The file is damaged.
-    """
-    if default is not None and not path.exists():
-        return default
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DaquError(f"{path} cannot be read ({error}): {remedy}.") from error
-
-
-def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays as `.npz`, atomically."""
-    with atomic.replacing(path) as temporary:
-        np.savez(temporary, **arrays)
-
-
-def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The inverse of `write_arrays`."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-class Clock:
-    """The wall-clock seconds that a job has used over all its resumed parts.
-
-    Args:
-        path: Where they are kept.
-        budget_seconds: What may be used in all.
-    """
-
-    def __init__(self, path: pathlib.Path, budget_seconds: float):
-        self._path, self.budget_seconds = path, budget_seconds
-        self._before = read_json(path, {"seconds": 0.0})["seconds"]
-        self._began = self._written = time.monotonic()
-
-    def elapsed(self) -> float:
-        """Seconds used until now."""
-        return self._before + time.monotonic() - self._began
-
-    def tick(self, now: bool = False) -> None:
-        """Writes the seconds down, every few seconds or `now`."""
-        if now or time.monotonic() - self._written > 5.0:
-            self._written = time.monotonic()
-            # A full disk is said by whoever has something to lose.
-            with contextlib.suppress(OSError):
-                atomic.write_json(self._path, {"seconds": round(self.elapsed(), 1)})
-
-    def forget(self, seconds: float) -> None:
-        """Gives back what was used for something that the budget is not for."""
-        self._before -= seconds

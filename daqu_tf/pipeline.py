@@ -9,20 +9,27 @@ import functools
 import os
 import pathlib
 import time
-from collections.abc import Sequence
-
-import numpy as np
 
 import daqu_tf
 from daqu_tf import atomic, data, output, targets
+from daqu_tf.atomic import read_arrays, read_json, write_arrays
 from daqu_tf.config import RunConfig
-from daqu_tf.constraints import Constraint, total_violation
 from daqu_tf.devices import Device, ModelError
 from daqu_tf.distribution import check_strategy, leads
 from daqu_tf.errors import DaquError
-from daqu_tf.finalist import OVERHEAD_SECONDS, OVERHEAD_SECONDS_AN_IMAGE, FinalistProcesses
 from daqu_tf.latency import LatencyTable
-from daqu_tf.output import Clock, read_json
+from daqu_tf.pipeline_budget import (
+    LEAST_FINE_TUNING_SECONDS,
+    OVERHEAD_SECONDS,
+    OVERHEAD_SECONDS_AN_IMAGE,
+    REPORT_SECONDS,
+    RESERVE_SHARE,
+    SEARCH_SHARE,
+    TIMING_SECONDS_A_MODEL,
+    share_out,
+)
+from daqu_tf.pipeline_finalists import FinalistProcesses
+from daqu_tf.pipeline_front import front_of
 from daqu_tf.preparation import (
     DEVICE,
     SEARCH_IMAGES,
@@ -37,18 +44,13 @@ from daqu_tf.preparation import (
     space_for,
 )
 from daqu_tf.progress import Progress, bar
+from daqu_tf.runs_clock import Clock
 from daqu_tf.schedule import Schedule, check_batch_size
 from daqu_tf.space import SearchSpace
-from daqu_tf.targets import Target
 
 STAGES = ("supernet", "search", "report")
-# Training gets a share of the budget (`preparation`), the search a share of what is left then: tracing takes its time in between.
-# The rest is for fine-tuning, which gives more than a longer search would, but for a reserve, and the time that timing needs.
-SEARCH_SHARE, RESERVE_SHARE = 0.15, 0.04
-TIMING_SECONDS_A_MODEL, REPORT_SECONDS = 2.0, 5.0
 # What a job that was cut off often, and has used its minutes up, does all the same: an end beats a kept budget.
 LEAST_TRIALS = 12
-LEAST_FINE_TUNING_SECONDS = 3.0
 MAX_ACCURACY_LOSS = 0.08  # Members of the front that lie further below its best are not worth fine-tuning.
 FRONT_A_FINALIST = 6  # Members of the front that are scored again, for each finalist.
 
@@ -217,7 +219,7 @@ class _Job:
         state = training.run(on_progress)
         if self.schedule.unit == "epochs":  # They are asked for beside the budget.
             self.clock.forget(state.seconds)
-        output.write_arrays(self.folder / "supernet.npz", self.supernet.arrays())
+        write_arrays(self.folder / "supernet.npz", self.supernet.arrays())
         self.supernet.activate(self.space.largest())
         self.scorer.recalibrate()
         accuracy = self.scorer.accuracy(self.dataset.x_search, self.dataset.y_search)
@@ -225,9 +227,10 @@ class _Job:
 
     def search(self) -> None:
         """Scores subnets with inherited weights, and chooses the finalists."""
-        from daqu_tf.search import Candidates, make_tuner
+        from daqu_tf.search import make_tuner
+        from daqu_tf.search_candidates import Candidates
 
-        self.supernet.load_arrays(output.read_arrays(self.folder / "supernet.npz"))
+        self.supernet.load_arrays(read_arrays(self.folder / "supernet.npz"))
         folder = self.folder / "search"
         latency = self.table or self.device
         candidates = Candidates(
@@ -361,48 +364,3 @@ def training_text(figures: dict[str, float]) -> str:
     percent = {"mean": "accuracy_mean", "largest": "accuracy_largest", "smallest": "accuracy_smallest", "gap": "gap"}
     parts = [f"{label} {figures[name]:.1%}" for label, name in percent.items() if name in figures]
     return "  ".join([*parts, f"loss {figures['loss']:.3f}"])
-
-
-def share_out(macs: dict[str, int], total_seconds: float, overhead_seconds: float) -> dict[str, float]:
-    """Seconds of fine-tuning for each finalist: a larger network needs more of them for as many steps.
-
-    Args:
-        macs: By finalist.
-        total_seconds: For all of them on one core.
-        overhead_seconds: What each needs beside its training.
-    """
-    roots = {name: count ** (1 / 3) for name, count in macs.items()}
-    free = max(total_seconds - overhead_seconds * len(macs), 0.0)
-    return {name: free * root / sum(roots.values()) for name, root in roots.items()}
-
-
-def front_of(target: Target, space: SearchSpace, members: list[dict], constraints: Sequence[Constraint] = ()) -> dict:
-    """The content of `pareto.json`: all members, best accuracy first, each marked whether it is on their Pareto front.
-
-    The search knew inherited accuracies and single or predicted latencies: what misses a constraint by final figures is not on it.
-    """
-    from daqu_tf.pareto import non_dominated_mask
-
-    for member in members:
-        figures = final_figures(member)
-        known = [one for one in constraints if one.metric in figures]  # Others depend on the subnet alone.
-        member["missed_constraints"] = [str(one) for one in known if total_violation([one], figures)]
-        member["on_front"] = False
-    good = [member for member in members if not member["missed_constraints"]]
-    points = np.array([objective_values(target, member) for member in good]).reshape(len(good), len(target.objectives))
-    for member, on_front in zip(good, non_dominated_mask(points)):
-        member["on_front"] = bool(on_front)
-    members.sort(key=lambda member: -member["accuracy"]["fine_tuned"]["search"])
-    objectives = [{"name": name, "direction": direction} for name, direction in target.objectives]
-    return {"space": space.name, "target": target.name, "objectives": objectives, "members": members}
-
-
-def objective_values(target: Target, member: dict) -> list[float]:
-    """The target's objectives of a finished member, all to be minimised."""
-    figures = final_figures(member)
-    return [figures[name] * (-1 if direction == "max" else 1) for name, direction in target.objectives]
-
-
-def final_figures(member: dict) -> dict:
-    """A finished member's figures by the names of metrics; the accuracy is that on the search split."""
-    return member | {"accuracy": member["accuracy"]["fine_tuned"]["search"], "latency_us": member["latency"]["median_us"]}

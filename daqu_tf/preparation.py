@@ -4,16 +4,16 @@ import decimal
 import hashlib
 import importlib.metadata
 import pathlib
-from typing import Any
 
 import daqu_tf
 from daqu_tf import atomic, data, spaces, targets
+from daqu_tf.atomic import read_json
 from daqu_tf.config import RunConfig
+from daqu_tf.data import describe_dataset
 from daqu_tf.devices import Device, Patience, connect_with
-from daqu_tf.distribution import check_shares, check_strategy, leads, make_strategy
+from daqu_tf.distribution import check_shares, check_strategy, leads, make_deterministic, make_strategy
 from daqu_tf.errors import DaquError
 from daqu_tf.latency import LatencyTable, difference
-from daqu_tf.output import read_json
 from daqu_tf.progress import Progress
 from daqu_tf.schedule import Schedule, make_schedule
 from daqu_tf.space import SearchSpace
@@ -55,22 +55,6 @@ def prepare_training(config: RunConfig, schedule: Schedule):
     strategy = make_strategy(config.strategy)
     check_shares(strategy, schedule.batch_size)
     return strategy
-
-
-def make_deterministic() -> None:
-    """One thread and deterministic operators, for this process.
-
-    Raises:
-        DaquError: TensorFlow has begun to work already.
-    """
-    import tensorflow as tf
-
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError as error:
-        raise DaquError("`deterministic` must be set before TensorFlow computes anything: start a new process.") from error
-    tf.config.experimental.enable_op_determinism()
 
 
 def given_table(config: RunConfig, space: SearchSpace) -> LatencyTable | None:
@@ -143,19 +127,6 @@ def describe(
         "cardinality": {
             name: f"{decimal.Decimal(part.cardinality):.2e}" for name, part in (("nominal", nominal), ("effective", space))
         },
-    }
-
-
-def describe_dataset(dataset: data.Dataset) -> dict[str, Any]:
-    """What `config.json` says of the data."""
-    return {
-        "name": dataset.name,
-        "train": len(dataset.x_train),
-        "search": len(dataset.x_search),
-        "test": len(dataset.x_test),
-        "test_was_cut": dataset.test_was_cut,
-        "num_classes": dataset.num_classes,
-        "fingerprint": dataset.fingerprint,
     }
 
 

@@ -9,7 +9,7 @@ import os
 import pathlib
 import sys
 
-from daqu_tf import child_processes, data, output, targets
+from daqu_tf import atomic, child_processes, data, output, targets
 from daqu_tf.chief import Chief
 from daqu_tf.config import RunConfig
 from daqu_tf.devices import Device
@@ -106,7 +106,8 @@ def work(folder: pathlib.Path) -> pathlib.Path:
     import tensorflow as tf
 
     from daqu_tf.evaluation import Scorer
-    from daqu_tf.search import Candidates, make_tuner
+    from daqu_tf.search import make_tuner
+    from daqu_tf.search_candidates import Candidates
     from daqu_tf.supernet import Supernet
 
     config = output.config_of(folder)
@@ -118,7 +119,7 @@ def work(folder: pathlib.Path) -> pathlib.Path:
     space, target = space_for(config, dataset), targets.get(config.target)
     latency = _latency_for(dataclasses.replace(config, output_dir=str(folder)))  # It may be mounted elsewhere here.
     supernet = Supernet(space, None if config.mixed_precision == "none" else config.mixed_precision)
-    supernet.load_arrays(output.read_arrays(folder / "supernet.npz"))
+    supernet.load_arrays(atomic.read_arrays(folder / "supernet.npz"))
     scorer = Scorer(supernet, dataset.x_train)
     name = os.environ["KERASTUNER_TUNER_ID"]
     files = folder / "search"
@@ -136,7 +137,7 @@ def _latency_for(config: RunConfig) -> Device | LatencyTable:
     if (config.folder / TABLE).exists():
         return LatencyTable.load(config.folder / TABLE)
     device = connect_device(config, Progress())
-    known = output.read_json(config.folder / DEVICE, remedy="start the worker when the chief searches")
+    known = atomic.read_json(config.folder / DEVICE, remedy="start the worker when the chief searches")
     if differing := difference(known, device.identity()):
         raise DaquError(
             f"What times files here differs from the chief's ({differing}), and so would its latencies: search on machines that "

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from daqu_tf import atomic, data, output, targets
+from daqu_tf.atomic import read_arrays, read_json, write_arrays
 from daqu_tf.commands import export_command, fine_tuning_command, from_here, run_command
+from daqu_tf.data import describe_dataset
+from daqu_tf.distribution import make_deterministic
 from daqu_tf.errors import DaquError
-from daqu_tf.output import read_json
-from daqu_tf.preparation import describe_dataset, make_deterministic, metadata_for, space_for
+from daqu_tf.preparation import metadata_for, space_for
 from daqu_tf.spaces_subnet import Subnet
 from daqu_tf.targets_storage import Storage
 
@@ -45,7 +47,7 @@ class TrainedRun:
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """Of the supernet."""
-        return output.read_arrays(self.folder / "supernet.npz")
+        return read_arrays(self.folder / "supernet.npz")
 
     def subnets(self, name: str) -> dict[str, Subnet]:
         """Subnets by a name for files.
@@ -138,7 +140,7 @@ class TrainedRun:
                 if not (found.items() >= settings.items() and path.with_suffix(".npz").exists()):
                     subnet = self.space.subnet(settings["subnet"])
                     network, steps = tuner.tune(subnet, functools.partial(on_progress, stem))
-                    output.write_arrays(path.with_suffix(".npz"), network.arrays())
+                    write_arrays(path.with_suffix(".npz"), network.arrays())
                     accuracies = {"inherited": self._accuracy(self.inherited(subnet)), "fine_tuned": self._accuracy(network)}
                     atomic.write_json(path, found := settings | {"steps": steps, "search_accuracy": accuracies})
                 yield found
@@ -185,7 +187,9 @@ class TrainedRun:
             DaquError: There is no such subnet or choice, or it has not been fine-tuned; or the file cannot be written; or the run
                 is deterministic and TensorFlow has begun to work already.
         """
-        from daqu_tf.export import PROOF_IMAGES, export_tflite, round_biases, write
+        from daqu_tf.export import export_tflite, round_biases
+        from daqu_tf.export_encoding import write
+        from daqu_tf.export_proof import PROOF_IMAGES
         from daqu_tf.manifest import describe
 
         if name == FRONT:
@@ -227,7 +231,7 @@ class TrainedRun:
         from daqu_tf.supernet import StaticNetwork
 
         network = StaticNetwork(self.space, subnet)
-        network.load_arrays(output.read_arrays(weights))
+        network.load_arrays(read_arrays(weights))
         return network
 
 

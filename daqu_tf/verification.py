@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from daqu_tf import data, tflite_file, tflite_metadata
+from daqu_tf.atomic import read_json
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
-from daqu_tf.output import read_json
 from daqu_tf.tflite_graph import Graph
 from daqu_tf.tflite_weighted import CONTAINER_LIMITS, Weighted
 

@@ -18,20 +18,16 @@ def run(graph: Graph, values: np.ndarray) -> dict[str, np.ndarray]:
 def compute(graph: Graph, operator: Operator, *inputs: np.ndarray) -> np.ndarray:
     """Returns the int8 output of one operator for int8 `inputs`."""
     output = reals(graph, operator, *inputs)
-    return quantize(_tensor(graph, operator.output), np.maximum(output, 0) if _has_relu(operator) else output)
+    return quantize(graph.tensor(operator.output), np.maximum(output, 0) if _has_relu(operator) else output)
 
 
 def reals(graph: Graph, operator: Operator, *inputs: np.ndarray) -> np.ndarray:
     """Returns the real output of one operator for int8 `inputs`, before ReLU and rounding."""
-    sources = [_tensor(graph, name) for name in operator.inputs]
+    sources = [graph.tensor(name) for name in operator.inputs]
     output = _FUNCTIONS[type(operator)](operator, *map(dequantize, sources, inputs))
     if hasattr(operator, "bias"):
         output = output + operator.bias * (sources[0].scale * operator.weight_scales.astype(np.float64))
     return output
-
-
-def _tensor(graph: Graph, name: str) -> QuantizedTensor:
-    return graph.tensor(name)
 
 
 def _has_relu(operator: Operator) -> bool:

@@ -6,7 +6,8 @@ from daqu_tf import data, targets
 from daqu_tf.devices import Device
 from daqu_tf.evaluation import Scorer
 from daqu_tf.latency import LatencyTable
-from daqu_tf.search import Candidates, make_tuner
+from daqu_tf.search import make_tuner
+from daqu_tf.search_candidates import Candidates
 from daqu_tf.tuner import DaquTuner
 
 TARGET = targets.get("litert_cpu")

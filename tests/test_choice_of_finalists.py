@@ -6,7 +6,7 @@ from search_on_digits import DigitsSearch
 from test_latency import table_of
 
 from daqu_tf import evaluation
-from daqu_tf.search import spread
+from daqu_tf.search_finalists import spread
 
 
 @pytest.fixture

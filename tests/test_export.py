@@ -12,15 +12,18 @@ from ai_edge_litert.interpreter import Interpreter
 from families import FAMILIES, smooth_images
 from recording import first_disagreement, recorded_codes
 
-from daqu_tf import export, targets, targets_storage, tflite_file, tflite_metadata
+from daqu_tf import export, export_encoding, targets, targets_storage, tflite_file, tflite_metadata
 from daqu_tf.architecture import image_size
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.evaluation import Scorer
-from daqu_tf.export import encode, export_tflite, layer_table, round_biases, sample_images, to_graph
+from daqu_tf.export import export_tflite, round_biases, to_graph
+from daqu_tf.export_encoding import encode
+from daqu_tf.export_proof import sample_images
 from daqu_tf.graph_builder import fold
 from daqu_tf.keras import keras
 from daqu_tf.layers import quantize_input, resize
+from daqu_tf.manifest import layer_table
 from daqu_tf.space import SearchSpace
 from daqu_tf.spaces_stage import Stage
 from daqu_tf.spaces_subnet import Subnet
@@ -338,7 +341,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     data = encode(to_graph(network, STORAGE), STORAGE)
     monkeypatch.setattr(pathlib.Path, "write_bytes", write_bytes)
     with pytest.raises(DaquError, match="No space left on device"):
-        export.write(data, tmp_path / "model.tflite")
+        export_encoding.write(data, tmp_path / "model.tflite")
     assert not [*tmp_path.iterdir()]
 
 

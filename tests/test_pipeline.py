@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from test_latency import table_of
 
-from daqu_tf import constraints, output, pipeline, preparation, spaces, targets
+from daqu_tf import constraints, output, pipeline, pipeline_budget, pipeline_front, preparation, spaces, targets
 from daqu_tf.config import RunConfig
 from daqu_tf.devices import connect
 from daqu_tf.errors import DaquError
-from daqu_tf.finalist import FinalistProcesses
+from daqu_tf.pipeline_finalists import FinalistProcesses
 
 COMMAND = [sys.executable, "-m", "daqu_tf.tools.run", "--dataset=digits", "--space=digits", "--budget_minutes=3", "--finalists=4"]
 
@@ -125,9 +125,9 @@ def test_images_too_small_for_the_space(tmp_path):
 
 
 def test_time_is_shared_out_by_size():
-    seconds = pipeline.share_out({"a": 100, "b": 800}, 70.0, 5.0)
+    seconds = pipeline_budget.share_out({"a": 100, "b": 800}, 70.0, 5.0)
     assert seconds == pytest.approx({"a": 20.0, "b": 40.0})
-    assert pipeline.share_out({"a": 100}, 3.0, 5.0) == {"a": 0.0}
+    assert pipeline_budget.share_out({"a": 100}, 3.0, 5.0) == {"a": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -191,10 +191,12 @@ def test_what_misses_a_constraint_in_the_end_is_not_on_the_front():
         {"accuracy": {"fine_tuned": {"search": accuracy}}, "latency": {"median_us": us}, "file_bytes": 9.0, "deflated_bytes": 9.0}
         for accuracy, us in ((0.9, 21.0), (0.8, 19.0), (0.7, 20.0))
     ]
-    found = pipeline.front_of(target, space, members, constraints.parse(["latency_us<=20", "peak_activation_bytes<=1"]))["members"]
+    found = pipeline_front.front_of(target, space, members, constraints.parse(["latency_us<=20", "peak_activation_bytes<=1"]))[
+        "members"
+    ]
     assert [member["on_front"] for member in found] == [False, True, False]
     assert [member["missed_constraints"] for member in found] == [["latency_us<=20"], [], []]
-    nothing = pipeline.front_of(target, space, members, constraints.parse(["accuracy>=0.95"]))["members"]
+    nothing = pipeline_front.front_of(target, space, members, constraints.parse(["accuracy>=0.95"]))["members"]
     assert not any(member["on_front"] for member in nothing)
 
 

@@ -6,7 +6,9 @@ import pytest
 from daqu_tf import costs, spaces, targets
 from daqu_tf.constraints import parse
 from daqu_tf.errors import DaquError
-from daqu_tf.search import Candidates, first_design, make_tuner, spread
+from daqu_tf.search import first_design, make_tuner
+from daqu_tf.search_candidates import Candidates
+from daqu_tf.search_finalists import spread
 
 SPACE, TARGET = spaces.get("digits"), targets.get("litert_cpu")
 

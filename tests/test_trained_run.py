@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from daqu_tf import atomic, data, export, output, preparation, tflite_file, tflite_metadata
+from daqu_tf import atomic, data, export, preparation, tflite_file, tflite_metadata
+from daqu_tf.atomic import read_arrays, write_arrays
 from daqu_tf.config import RunConfig
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
@@ -34,7 +35,7 @@ def untrained(config, finalist):
     )
     supernet = Supernet(space)
     supernet.initialise_steps(dataset.x_train[:64], space.weight_bits)
-    output.write_arrays(config.folder / "supernet.npz", supernet.arrays())
+    write_arrays(config.folder / "supernet.npz", supernet.arrays())
     finalists = {"m00": {"values": finalist(space).to_json(), "inherited": 0.1}}
     atomic.write_json(config.folder / "finalists.json", finalists)
     return TrainedRun(config.folder)
@@ -137,7 +138,7 @@ def test_a_finalist_is_exported_as_the_run_fine_tuned_it(run, tmp_path, monkeypa
     arrays = network.arrays() | {"classifier/bias": np.arange(10, dtype=np.float32)}
     (run.folder / "finalists").mkdir()
     monkeypatch.setattr(run, "_finalists", lambda: {"m01": {"values": member(run.space).to_json()}})
-    output.write_arrays(own := run.folder / "finalists" / "m01.npz", arrays)
+    write_arrays(own := run.folder / "finalists" / "m01.npz", arrays)
     path = tmp_path / "uint8.tflite"
     manifest = run.export("m01", fine_tuned=True, path=path, storage=Storage(input_type="uint8"))
     assert manifest["commands"] == [
@@ -194,7 +195,7 @@ def test_as_many_steps_leave_the_same_weights_bit_for_bit(run, tmp_path):
     arrays, rows = [], []
     for folder, process in started:
         assert process.wait(timeout=300) == 0
-        arrays.append(output.read_arrays(folder / "fine_tuned" / "smallest.npz"))
+        arrays.append(read_arrays(folder / "fine_tuned" / "smallest.npz"))
         rows.append(json.loads((folder / "fine_tuned" / "smallest.json").read_text()))
     assert rows[0] == rows[1] and rows[0]["steps"] == 25
     assert rows[0]["search_accuracy"]["fine_tuned"] > rows[0]["search_accuracy"]["inherited"]
@@ -214,7 +215,7 @@ def test_files_of_a_run_for_an_old_runtime_are_for_it(tmp_path):
     storage = Storage("int8", "tflite_runtime")
     assert json.loads((tmp_path / "own.manifest.json").read_text())["storage"] == dataclasses.asdict(storage)
     network = StaticNetwork(old.space, old.subnets("m00")["m00"])
-    network.load_arrays(output.read_arrays(config.folder / "finalists" / "m00.npz"))
+    network.load_arrays(read_arrays(config.folder / "finalists" / "m00.npz"))
     expected = export.to_graph(network, storage)
     assert max(operator.weight_bits for operator in expected.operators if isinstance(operator, Weighted)) == 8
     for path in (config.folder / "models" / "m00.tflite", tmp_path / "own.tflite"):

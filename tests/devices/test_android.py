@@ -20,7 +20,7 @@ import pytest
 import tflite_networks
 from phones import ADB, FOLDER, device
 
-from daqu_tf import export, targets_storage, tflite_file
+from daqu_tf import export_encoding, targets_storage, tflite_file
 from daqu_tf.devices import AndroidDevice, DeviceLostError, DeviceSetupError, HostDevice, ModelError
 from daqu_tf.devices import adb as adb_client
 
@@ -39,7 +39,7 @@ def model(tmp_path):
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     path = tmp_path_factory.mktemp("real") / "real.tflite"
-    export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets_storage.Storage()), path)
+    export_encoding.write(export_encoding.encode(tflite_networks.mobile_network(size=8, width=4), targets_storage.Storage()), path)
     return path
 
 

@@ -10,7 +10,7 @@ import tflite_networks
 from faults import refused
 from phones import ADB, adb, device, wait_for
 
-from daqu_tf import export, targets_storage
+from daqu_tf import export_encoding, targets_storage
 from daqu_tf.devices import DeviceGroup, DeviceLostError, DeviceSetupError, ModelError, Patience, RaspberryPiDevice
 
 pytestmark = pytest.mark.devices
@@ -22,7 +22,9 @@ def models(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("models"), []
     for width in (4, 6, 8):
         found.append(folder / f"{width}.tflite")
-        export.write(export.encode(tflite_networks.mobile_network(size=8, width=width), targets_storage.Storage()), found[-1])
+        export_encoding.write(
+            export_encoding.encode(tflite_networks.mobile_network(size=8, width=width), targets_storage.Storage()), found[-1]
+        )
     return found
 
 

@@ -14,7 +14,7 @@ import tflite_networks
 from families import FAMILIES, smooth_images
 from interpreters import only_operator, steps_apart
 
-from daqu_tf import export, targets, targets_storage, tflite_file
+from daqu_tf import export, export_encoding, targets, targets_storage, tflite_file
 from daqu_tf.architecture import image_size
 from daqu_tf.devices import DeviceError, HostDevice
 from daqu_tf.tflite_codecs import ENCODERS
@@ -67,7 +67,7 @@ def exported(family: str, seed: int, target_name: str) -> types.SimpleNamespace:
     graph, narrow = (export.to_graph(network, storage) for storage in (target.storage, targets_storage.Storage("int8")))
     images = quantize_input(resize(images, image_size(space.input_shape, subnet["resolution"]))).numpy()
     real = [export.to_graph(network, targets_storage.Storage(container, "tflite_runtime")) for container in ("float32", "float16")]
-    real.append(export._with_output(export._with_input(graph, "float32"), "float32"))
+    real.append(export_encoding._with_output(export_encoding._with_input(graph, "float32"), "float32"))
     return types.SimpleNamespace(graph=graph, narrow=narrow, real=real, images=images)
 
 
@@ -76,7 +76,7 @@ def file_of(graph: Graph, images: np.ndarray) -> tuple[bytes, dict[str, np.ndarr
 
 
 def write(graph: Graph, path: pathlib.Path, input_type: str | None = None) -> None:
-    export.write(export.encode(graph, targets_storage.Storage(input_type=input_type)), path)
+    export_encoding.write(export_encoding.encode(graph, targets_storage.Storage(input_type=input_type)), path)
 
 
 def has_int4(graph: Graph) -> bool:
@@ -87,7 +87,7 @@ def int8_graphs() -> list[tuple[Graph, np.ndarray]]:
     """Graphs with every operator there is, and an input of each."""
     found = [exported(family, 0, target) for family in FAMILIES for target in ("tflite_runtime", "accelerator")]
     pairs = [(one.graph, np.round(one.images[:1] * 255) - 128) for one in found]
-    pairs.append((export._with_input(found[0].graph, "uint8"), np.round(found[0].images[:1] * 255)))
+    pairs.append((export_encoding._with_input(found[0].graph, "uint8"), np.round(found[0].images[:1] * 255)))
     for network in (tflite_networks.residual_network(size=12, width=4), tflite_networks.classic_network(size=21, width=4)):
         pairs.append((network, np.random.default_rng(0).integers(-128, 128, network.tensors[0].shape)))
     return [(graph, values.astype(graph.tensors[0].type.lower())) for graph, values in pairs]

@@ -18,7 +18,7 @@ from crashing_models import crashing
 from faults import refused
 from test_connect import benchmark
 
-from daqu_tf import export, targets_storage
+from daqu_tf import export_encoding, targets_storage
 from daqu_tf.devices import DeviceLostError, DeviceSetupError, HostDevice, ModelError, RaspberryPiDevice, connect, raspberry_pi, ssh
 from daqu_tf.tflite_graph import Graph
 
@@ -39,7 +39,7 @@ HOSTILE = [
 
 
 def write(graph: Graph, path: pathlib.Path) -> pathlib.Path:
-    export.write(export.encode(graph, targets_storage.Storage()), path)
+    export_encoding.write(export_encoding.encode(graph, targets_storage.Storage()), path)
     return path
 
 

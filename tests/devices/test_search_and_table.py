@@ -14,7 +14,7 @@ from daqu_tf.devices import DeviceGroup, HostDevice, Patience, RaspberryPiDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.measurements import MeasurementStore
 from daqu_tf.profiling import profile
-from daqu_tf.search import SearchStoppedError
+from daqu_tf.search_candidates import SearchStoppedError
 
 pytestmark = pytest.mark.devices
 

@@ -11,7 +11,7 @@ from crashing_models import crashing
 from phones import ADB
 from test_connect import benchmark
 
-from daqu_tf import export, targets_storage
+from daqu_tf import export_encoding, targets_storage
 
 pytestmark = pytest.mark.devices
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.devices
 @pytest.fixture
 def model(tmp_path):
     path = tmp_path / "model.tflite"
-    export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets_storage.Storage()), path)
+    export_encoding.write(export_encoding.encode(tflite_networks.mobile_network(size=8, width=4), targets_storage.Storage()), path)
     return path
 
 
