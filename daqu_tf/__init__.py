@@ -11,17 +11,11 @@ subnet as a plain tf_keras model, and `stock_models`, switchable bits for any tf
 `verification` compares files with their manifests.
 """
 
-import importlib
-import os
-
+from daqu_tf.environment import check_keras
 from daqu_tf.errors import DaquError
+from daqu_tf.lazy import attach
 
 __version__ = "0.1.0"
-
-# TFMOT works with tf_keras (Keras 2) only, and decides by this variable when it is first imported.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-# Off by default on some x86 processors, where it makes a training step 1.4 to 1.8 times faster.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _LAZY = {
     "RunConfig": "config",
@@ -40,21 +34,6 @@ _LAZY = {
     "export_tflite": "export",
     "round_biases": "export",
 }
-__all__ = ["DaquError", "__version__", *_LAZY]
+__all__ = ["DaquError", "__version__", "check_keras", *_LAZY]
 
-
-def check_keras() -> None:
-    """Not at import, so that the tools can say it in a sentence.
-
-    Raises:
-        DaquError: The user's environment asks for Keras 3.
-    """
-    if (chosen := os.environ["TF_USE_LEGACY_KERAS"]) not in ("1", "true", "True"):
-        raise DaquError(f"TF_USE_LEGACY_KERAS must be 1 for TFMOT, but received {chosen!r}: unset it, or set it to 1.")
-
-
-def __getattr__(name: str):
-    """Public names are imported on first use: TensorFlow takes seconds, `--help` must not."""
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"daqu_tf.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = attach(__name__, _LAZY)

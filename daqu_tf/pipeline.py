@@ -10,12 +10,12 @@ import os
 import pathlib
 import time
 
-import daqu_tf
 from daqu_tf import atomic, data, output, targets
 from daqu_tf.atomic import read_arrays, read_json, write_arrays
 from daqu_tf.config import RunConfig
 from daqu_tf.devices import Device, ModelError
 from daqu_tf.distribution import check_strategy, leads
+from daqu_tf.environment import check_keras
 from daqu_tf.errors import DaquError
 from daqu_tf.latency import LatencyTable
 from daqu_tf.pipeline_budget import (
@@ -66,7 +66,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     Raises:
         DaquError: Something that the user can mend; whatever stood in the folder is still whole.
     """
-    daqu_tf.check_keras()
+    check_keras()
     if "KERASTUNER_ORACLE_IP" in os.environ and last_stage != "supernet":
         from daqu_tf import search_workers
         from daqu_tf.oracle_roles import is_worker
