@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from daqu_tf.tflite_graph import Graph, QuantizedTensor
-from daqu_tf.tflite_operators import Add, AddConstant, GlobalAveragePool, MaxPool, Multiply, Operator, Pad, Quantize, Reshape
-from daqu_tf.tflite_weighted import Conv2D, DepthwiseConv2D, FullyConnected
+from daqu_tf.tflite.graph import Graph, QuantizedTensor
+from daqu_tf.tflite.operators import Add, AddConstant, GlobalAveragePool, MaxPool, Multiply, Operator, Pad, Quantize, Reshape
+from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
 
 
 def run(graph: Graph, values: np.ndarray) -> dict[str, np.ndarray]:

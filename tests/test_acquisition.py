@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from daqu_tf import acquisition, pareto
-from daqu_tf.pareto import first_front
+from daqu_tf import pareto
+from daqu_tf.pareto import acquisition
+from daqu_tf.pareto.fronts import first_front
 
 
 @given(arrays(float, st.tuples(st.integers(1, 12), st.just(3)), elements=st.sampled_from([0.0, 1.0, 2.0, 3.0])))

@@ -3,9 +3,15 @@ import pytest
 import tensorflow as tf
 
 from daqu_tf.keras import QuantizeWrapper, keras
-from daqu_tf.layers import ElasticConv2D
-from daqu_tf.quantizers import SwitchableQuantizeConfig, SwitchableQuantizer, best_steps, fake_quantize, quantize_activation
-from daqu_tf.spaces_bits import activation_range, weight_range
+from daqu_tf.spaces.bits import activation_range, weight_range
+from daqu_tf.supernet.layers import ElasticConv2D
+from daqu_tf.supernet.quantizers import (
+    SwitchableQuantizeConfig,
+    SwitchableQuantizer,
+    best_steps,
+    fake_quantize,
+    quantize_activation,
+)
 
 ALPHABET = (2, 3, 4, 6, 8)
 RANGES = {  # Bits to weight, ReLU activation and signed activation codes.

@@ -9,35 +9,29 @@ import pathlib
 
 from absl import flags
 
-from daqu_tf import targets, targets_storage
+from daqu_tf import targets
 from daqu_tf.tools import command
 
 _RUN = flags.DEFINE_string("run", None, "Output folder of daqu-run or daqu-train.")
 _SUBNET = flags.DEFINE_string("subnet", "largest", "largest, smallest, a finalist's name, or a JSON file.")
 _FINE_TUNED = flags.DEFINE_bool("fine_tuned", False, "With the weights that `daqu-train --subnet` left, else the finalist's own.")
-_CONTAINER = flags.DEFINE_enum(
-    "container", None, targets_storage.CONTAINERS, "Of the weights; by default what the run's target has."
-)
-_RUNTIME = flags.DEFINE_enum(
-    "runtime", None, targets_storage.RUNTIMES, "The oldest that has to run the file; by default the target's."
-)
+_CONTAINER = flags.DEFINE_enum("container", None, targets.CONTAINERS, "Of the weights; by default what the run's target has.")
+_RUNTIME = flags.DEFINE_enum("runtime", None, targets.RUNTIMES, "The oldest that has to run the file; by default the target's.")
 _INPUT_TYPE = flags.DEFINE_enum(
-    "input_type", None, targets_storage.TYPES, "uint8: pixels as they are; int8: pixel - 128; float32: pixel / 255."
+    "input_type", None, targets.TYPES, "uint8: pixels as they are; int8: pixel - 128; float32: pixel / 255."
 )
-_OUTPUT_TYPE = flags.DEFINE_enum(
-    "output_type", None, targets_storage.TYPES, "Of the logits; by default int8, or float32 in a float file."
-)
+_OUTPUT_TYPE = flags.DEFINE_enum("output_type", None, targets.TYPES, "Of the logits; by default int8, or float32 in a float file.")
 _OUTPUT = flags.DEFINE_string("output", None, "The .tflite file to write.")
 
 
 def _export(argv: list[str]) -> None:
     del argv
-    from daqu_tf.trained_run import TrainedRun
+    from daqu_tf.pipeline.trained_run import TrainedRun
 
     run, path = TrainedRun(pathlib.Path(_RUN.value)), pathlib.Path(_OUTPUT.value)
     usual = targets.get(run.config.target).storage
     container, runtime = _CONTAINER.value or usual.container, _RUNTIME.value or usual.runtime
-    storage = targets_storage.Storage(container, runtime, _INPUT_TYPE.value, _OUTPUT_TYPE.value)
+    storage = targets.Storage(container, runtime, _INPUT_TYPE.value, _OUTPUT_TYPE.value)
     manifest = run.export(_SUBNET.value, _FINE_TUNED.value, path, storage)
     accuracy = manifest["accuracy"]["file"]["test"]
     print(f"Wrote {path} ({manifest['file_bytes']:,} bytes, {accuracy:.1%} on test) and {path.with_suffix('.manifest.json').name}")

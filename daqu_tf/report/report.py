@@ -5,7 +5,7 @@ import io
 import os
 import pathlib
 
-from daqu_tf import atomic
+from daqu_tf import files
 from daqu_tf.report import card, page, pictures
 from daqu_tf.report.run import Run, read
 
@@ -33,11 +33,11 @@ def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
     is_predicted = any(member.predicted_us is not None for member in run.members)
     latencies = {theme: pictures.latencies(run, theme) for theme in pictures.THEMES} if is_predicted else {}
     text = page.write(run, fronts, latencies, curves)
-    atomic.write_bytes(folder / "pareto.csv", _csv(run).encode())
-    atomic.write_bytes(folder / "pareto.png", fronts["light"])
+    files.write_bytes(folder / "pareto.csv", _csv(run).encode())
+    files.write_bytes(folder / "pareto.png", fronts["light"])
     if (folder / "models").is_dir():
-        atomic.write_bytes(folder / "models" / "README.md", card.write(run).encode())
-    atomic.write_bytes(folder / "report.html", text.encode())
+        files.write_bytes(folder / "models" / "README.md", card.write(run).encode())
+    files.write_bytes(folder / "report.html", text.encode())
     return folder / "report.html"
 
 
