@@ -31,7 +31,7 @@ class Patience:
     wait_seconds: float = 5.0
     notify: Callable[[str], None] = lambda sentence: None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.attempts < 0 or self.wait_seconds < 0:
             raise DeviceSetupError(
                 f"`attempts` and `wait_seconds` must be at least 0, but received {self.attempts} and {self.wait_seconds}."

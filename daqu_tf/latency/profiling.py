@@ -62,7 +62,7 @@ class Settings:
     validation: int = 24
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         least = {"repeats": 2, "min_runs": 1, "calibration": 8, "validation": 8, "seed": 0}
         for name, limit in least.items():
             if getattr(self, name) < limit:

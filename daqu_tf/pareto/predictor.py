@@ -170,7 +170,7 @@ class MetricsPredictor:
     maximised: frozenset[str] = frozenset()
     known: "Callable[[np.ndarray], dict[str, np.ndarray]]" = lambda genomes: {}
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._features = Features(self.alphabet)
         self._columns = CostColumns({})
         self._known_features: Standardised | None = None

@@ -110,7 +110,7 @@ class RunConfig:
     workers: int = 0
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, ending in FILES.items():
             if getattr(self, name).endswith(ending):  # Later stages run in other folders.
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))

@@ -34,7 +34,7 @@ class QuantizedTensor:
     zero_point: int
     type: str = "INT8"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         with np.errstate(over="ignore"):
             object.__setattr__(self, "scale", float(np.float32(self.scale)))
         object.__setattr__(self, "shape", tuple(map(int, self.shape)))
@@ -63,7 +63,7 @@ class FloatTensor:
     shape: Shape
     type = "FLOAT32"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(map(int, self.shape)))
 
     def check(self) -> None:

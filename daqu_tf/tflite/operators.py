@@ -59,7 +59,7 @@ class AddConstant(BaseOperator):
 
     max_steps = 64  # as of `Add`
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "constant", math.copysign(127 * self.constant_scale, self.constant))
 
     @property
@@ -164,7 +164,7 @@ class Minimum(BaseOperator):
     output: str
     limit: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "limit", float(np.float32(self.limit)))
 
     def check(self) -> None:

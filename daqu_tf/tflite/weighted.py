@@ -26,7 +26,7 @@ class Weighted(BaseOperator):
     stride = 1
     padding = "SAME"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         with np.errstate(over="ignore"):
             object.__setattr__(self, "weight_scales", np.asarray(self.weight_scales, np.float32))
             if self.in_float:

@@ -48,7 +48,7 @@ class FineTuning:
     float_share: float = 0.0
     distillation: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (self.seconds > 0 or self.steps > 0):
             raise DaquError(f"`seconds` or `steps` must be above 0, but received {self.seconds} and {self.steps}.")
 

@@ -41,7 +41,7 @@ class WarmUp:
     distillation: float = DISTILLATION
     patience: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_phase(self)
         if self.patience is not None and self.patience < 1:
             raise DaquError(f"`patience` must be at least 1 scoring, or null to never end early, but received {self.patience}.")
@@ -70,7 +70,7 @@ class PrecisionTransfer:
     sampler: str = DEFAULT_SAMPLER
     distillation: float = DISTILLATION
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_phase(self)
         if not self.order or any(low >= high for high, low in zip(self.order, self.order[1:])):
             raise DaquError(f"`order` must be widths from high to low, at least one, but received {list(self.order)}.")
@@ -106,7 +106,7 @@ class Schedule:
     augmentation: str = "auto"
     guard: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_kinds(self, {WarmUp | None: "a WarmUp or null", PrecisionTransfer | None: "a PrecisionTransfer or null"})
         if self.unit not in UNITS:
             raise DaquError(f"`unit` must be one of {', '.join(UNITS)}, but received {self.unit!r}.")
