@@ -7,8 +7,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, Protocol, TypeVar
 
-import numpy as np
-
 from daqu_tf.spaces.bits import FIXED_BITS
 from daqu_tf.spaces.layer import Layer, N
 from daqu_tf.spaces.stage import BLOCKS, Stage

@@ -21,7 +21,7 @@ def cut(space: SearchSpace, subnet: Subnet, arrays: Arrays) -> dict[str, np.ndar
         subnet: Whose part it is.
         arrays: `Supernet.arrays()`.
     """
-    part = {}
+    part: dict[str, np.ndarray] = {}
     for layer in space.layers(subnet):
         part |= _cut_layer(layer, arrays)
     return part
