@@ -133,7 +133,7 @@ class DeviceGroup(Device):
 
     def _on_any(self, call: Callable[[Device], _Found]) -> _Found:
         """Calls with the devices in turn until one answers; then, with patience, again when one has come back."""
-        lost: DeviceLostError | None = None
+        lost: DeviceLostError  # There is at least one attempt with at least one device.
         for _ in range(self.patience.attempts + 1):
             for device in self.devices:
                 try:

@@ -21,7 +21,7 @@ def _checked(points: np.ndarray, dimensions: int) -> np.ndarray:
 
 
 def _dominates(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a <= b).all(-1) & (a < b).any(-1)
+    return np.asarray((a <= b).all(-1) & (a < b).any(-1))
 
 
 def dominates(a: np.ndarray, b: np.ndarray) -> bool:
