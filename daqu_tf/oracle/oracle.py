@@ -12,7 +12,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.oracle.hyperparameters import alphabet_of
 from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS, JournaledOracle, SearchFailedError
 from daqu_tf.oracle.objectives import objective_point
-from daqu_tf.pareto.choices import Conditions
+from daqu_tf.pareto.choices import Alphabet, Conditions
 from daqu_tf.pareto.constraints import Constraint, parse, total_violation
 from daqu_tf.pareto.goal import Goal
 from daqu_tf.pareto.predictor import Costs
@@ -150,7 +150,7 @@ class ParetoOracle(JournaledOracle):
         self._conditions = dict(conditions or {})
         goal = Goal(tuple((one.name, one.direction) for one in objective), self.constraints)
         rest = (goal, initial_design, initial_random, canonicalise, sample, costs, seed)
-        self._make_search = lambda alphabet: SurrogateSearch(alphabet, *rest)
+        self._make_search: Callable[[Alphabet], SurrogateSearch] = lambda alphabet: SurrogateSearch(alphabet, *rest)
         self._initial_random = initial_random
         if hyperparameters is not None:
             self.prepare()

@@ -94,7 +94,9 @@ class FineTuner:
         Scorer(network, self._images).recalibrate()
         return network, progress.steps
 
-    def _float_phase(self, subnet: Subnet, arrays: dict[str, np.ndarray], on_progress) -> tuple[dict[str, np.ndarray], "_Progress"]:
+    def _float_phase(
+        self, subnet: Subnet, arrays: dict[str, np.ndarray], on_progress: Callable[[float], None]
+    ) -> tuple[dict[str, np.ndarray], "_Progress"]:
         """Weights after it, with the quantizers' steps as they were, and how far that is."""
         architecture = in_float(subnet)
         if architecture not in self._in_float:
@@ -117,7 +119,7 @@ class FineTuner:
             if progress.done >= until:
                 return
 
-    def _teacher(self) -> Callable:
+    def _teacher(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """From images and labels to what is taught."""
         share, largest = self._how.distillation, extract(self._space, self._space.largest(), self._arrays)
         Scorer(largest, self._images).recalibrate()
@@ -130,7 +132,8 @@ class _Progress:
 
     def __init__(self, how: FineTuning):
         self._how = how
-        self.steps, self._seconds, self._ended = 0, 0.0, None
+        self.steps, self._seconds = 0, 0.0
+        self._ended: float | None = None
 
     @property
     def done(self) -> float:

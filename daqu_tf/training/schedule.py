@@ -84,6 +84,9 @@ class PrecisionTransfer:
         return self.order[count - 1 :: -1]
 
 
+Phase = WarmUp | PrecisionTransfer
+
+
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """How the supernet is trained: either phase may be missing, not both.
@@ -120,9 +123,14 @@ class Schedule:
         check_seed(self.seed)
 
     @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Those there are, in order: at least one."""
+        return tuple(phase for phase in (self.warm_up, self.precision_transfer) if phase)
+
+    @property
     def length(self) -> float:
         """Of both phases, in the schedule's unit."""
-        return sum(phase.length for phase in (self.warm_up, self.precision_transfer) if phase)
+        return sum(phase.length for phase in self.phases)
 
     @property
     def warm_up_share(self) -> float:
@@ -200,19 +208,18 @@ def make_schedule(
     share = 0.0 if warm_up == "none" else WARM_UP_SHARE
     sampler = "sandwich" if warm_up == "none" else warm_up
     order = space.widths[::-1] if precision_transfer != "none" else space.widths[-1:]
-    opening = {} if precision_transfer == "progressive" else {"opening": 0.0}
-    common = {"learning_rate": learning_rate, "sampler": sampler}
+    opening = PrecisionTransfer.opening if precision_transfer == "progressive" else 0.0
     return Schedule(
         unit,
-        WarmUp(share * length, **common) if share else None,
-        PrecisionTransfer((1 - share) * length, order, **opening, **common),
+        WarmUp(share * length, learning_rate, sampler) if share else None,
+        PrecisionTransfer((1 - share) * length, order, opening, learning_rate, sampler=sampler),
         batch_size,
         seed,
         **settings,
     )
 
 
-def _check_phase(phase: WarmUp | PrecisionTransfer) -> None:
+def _check_phase(phase: "Phase") -> None:
     check_kinds(phase)
     if not math.isfinite(phase.length) or phase.length <= 0:
         raise DaquError(f"`length` must be above 0, but received {phase.length:g}: leave the phase out to skip it.")
