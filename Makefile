@@ -46,9 +46,10 @@ test-all: test test-slow test-devices
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) $(OLD_VENV) $(ARM_ROOT) $(ARM_ROOT).unfinished $(ADB_ROOT) $(ADB_ROOT).unfinished build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLD_VENV) $(ARM_ROOT) $(ARM_ROOT).unfinished $(ADB_ROOT) $(ADB_ROOT).unfinished build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # The stamp goes first and comes last: whatever kills an installation, the next call starts from an empty `.venv`.
 $(STAMP): setup.py constraints.txt
