@@ -67,12 +67,13 @@ class Scorer:
             y: Labels (count,).
         """
         setting = self._weights_version(), _digest(x), _digest(y)
-        for subnet in subnets:
-            if (*setting, subnet) not in self._scores:
+        asked = [(*setting, subnet) for subnet in subnets]
+        for key, subnet in zip(asked, subnets):
+            if key not in self._scores:
                 self._network.activate(subnet)
                 self.recalibrate()
-                self._scores[(*setting, subnet)] = self.accuracy(x, y)
-        return [self._scores[(*setting, subnet)] for subnet in subnets]
+                self._scores[key] = self.accuracy(x, y)
+        return [self._scores[key] for key in asked]
 
     def _weights_version(self) -> str:
         """Changes with any weight or step; statistics are those of whatever subnet was recalibrated last."""
