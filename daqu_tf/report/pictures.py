@@ -159,7 +159,7 @@ def _finish_cost_axis(axes: Axes, name: str) -> None:
 def _limit_accuracy(axes: Axes, run: Run) -> None:
     """Leaves the worst trials below the picture, so that a few broken subnets do not flatten the front."""
     members = [value for each in run.members for value in (each.search, each.search_inherited) if value is not None]
-    trials = [trial["accuracy"] for trial in run.trials if trial.get("accuracy") is not None]
+    trials = [value for trial in run.trials if (value := trial.get("accuracy")) is not None]
     if not members:
         return
     low = min([*members, *([float(np.percentile(trials, 20))] if trials else [])])

@@ -155,7 +155,7 @@ class RunConfig:
     @property
     def given(self) -> frozenset[str]:
         """Names of the settings that were given when the object was made; the others have their defaults."""
-        return self._given
+        return vars(self)["_given"]
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
