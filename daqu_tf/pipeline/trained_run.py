@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from daqu_tf.supernet.supernet import StaticNetwork
     from daqu_tf.training.fine_tuning import FineTuning
 
+OnProgress = Callable[[str, float], None]  # Of a subnet's name, and the share that is done.
 FRONT = "front"
 FINE_TUNING_MINUTES = 2.0
 
@@ -86,7 +87,7 @@ class TrainedRun:
     def fine_tune(
         self,
         name: str,
-        on_progress: Callable[[str, float], None] = lambda name, done: None,
+        on_progress: OnProgress = lambda name, done: None,
         *,
         minutes: float | None = None,
         steps: int | None = None,
@@ -133,9 +134,7 @@ class TrainedRun:
     def _path(self, stem: str) -> pathlib.Path:
         return self._files.fine_tuned / f"{stem}.json"
 
-    def _fine_tune(
-        self, asked: dict[str, dict], how: "FineTuning", on_progress: Callable[[str, float], None]
-    ) -> Iterator[dict[str, Any]]:
+    def _fine_tune(self, asked: dict[str, dict], how: "FineTuning", on_progress: OnProgress) -> Iterator[dict[str, Any]]:
         from daqu_tf.training.fine_tuning import FineTuner
 
         self._begin()

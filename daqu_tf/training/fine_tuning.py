@@ -19,6 +19,7 @@ from daqu_tf.supernet.weights import cut
 from daqu_tf.training.batches import Augmentation, Batches
 from daqu_tf.training.optimizer import Optimizer, cosine
 
+OnProgress = Callable[[float], None]  # Of the share that is done.
 LEAST_FLOAT_SECONDS = 15.0  # A shorter float phase is not worth its trace.
 
 
@@ -72,7 +73,7 @@ class FineTuner:
         self._teach = self._teacher() if how.distillation else lambda images, labels: labels
         self._in_float: dict[Subnet, tuple[dict[str, np.ndarray], _Progress]] = {}
 
-    def tune(self, subnet: Subnet, on_progress: Callable[[float], None] = lambda done: None) -> tuple[StaticNetwork, int]:
+    def tune(self, subnet: Subnet, on_progress: OnProgress = lambda done: None) -> tuple[StaticNetwork, int]:
         """Trains one subnet.
 
         Args:
@@ -95,7 +96,7 @@ class FineTuner:
         return network, progress.steps
 
     def _float_phase(
-        self, subnet: Subnet, arrays: dict[str, np.ndarray], on_progress: Callable[[float], None]
+        self, subnet: Subnet, arrays: dict[str, np.ndarray], on_progress: OnProgress
     ) -> tuple[dict[str, np.ndarray], "_Progress"]:
         """Weights after it, with the quantizers' steps as they were, and how far that is."""
         architecture = in_float(subnet)
@@ -107,7 +108,7 @@ class FineTuner:
         arrays, progress = self._in_float[architecture]
         return arrays, copy.copy(progress)
 
-    def _train(self, network: StaticNetwork, progress: "_Progress", until: float, on_progress: Callable[[float], None]) -> None:
+    def _train(self, network: StaticNetwork, progress: "_Progress", until: float, on_progress: OnProgress) -> None:
         """Steps until a share of the fine-tuning is over, at least one."""
         optimizer = Optimizer(network, self._how.learning_rate)
         progress.begin()
