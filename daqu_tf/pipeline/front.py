@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from daqu_tf.pareto.constraints import Constraint, total_violation
+from daqu_tf.pareto.fronts import non_dominated_mask
+from daqu_tf.pareto.goal import sign
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.targets.target import Target
 
@@ -14,8 +16,6 @@ def front_of(target: Target, space: SearchSpace, members: list[dict], constraint
 
     The search knew inherited accuracies and single or predicted latencies: what misses a constraint by final figures is not on it.
     """
-    from daqu_tf.pareto.fronts import non_dominated_mask
-
     for member in members:
         figures = final_figures(member)
         known = [one for one in constraints if one.metric in figures]  # Others depend on the subnet alone.
@@ -33,7 +33,7 @@ def front_of(target: Target, space: SearchSpace, members: list[dict], constraint
 def objective_values(target: Target, member: dict) -> list[float]:
     """The target's objectives of a finished member, all to be minimised."""
     figures = final_figures(member)
-    return [figures[name] * (-1 if direction == "max" else 1) for name, direction in target.objectives]
+    return [figures[name] * sign(direction) for name, direction in target.objectives]
 
 
 def final_figures(member: dict) -> dict:
