@@ -21,12 +21,11 @@ INSTALL = [
     "scikit-learn>=1.5",
     "scipy>=1.11",
     "matplotlib>=3.8",
-    "pymoo>=0.6.1,<0.7",
     "tensorboard>=2.21,<2.22",
 ]
 EXTRAS = {
     "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "mypy>=2"],
-    "benchmarks": ["optuna>=4"],
+    "benchmarks": ["optuna>=4", "pymoo>=0.6.1,<0.7"],
     # The last release was built for NumPy 1 and for Python up to 3.11.
     "tflite_runtime": ["tflite-runtime==2.14.0; python_version<'3.12'", "numpy<2; python_version<'3.12'"],
 }
