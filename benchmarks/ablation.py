@@ -28,12 +28,14 @@ import numpy as np
 import records
 from absl import app, flags
 
-from daqu_tf import atomic, data, output, spaces
-from daqu_tf.config import FINE_TUNING_RATE
-from daqu_tf.panel import architectures
-from daqu_tf.samplers import mixed_bits, uniform_bits
-from daqu_tf.schedule import Schedule, make_schedule
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf import data, spaces
+from daqu_tf.files import read_arrays, write_arrays, write_bytes, write_json
+from daqu_tf.runs.config import FINE_TUNING_RATE
+from daqu_tf.spaces.precisions import mixed_bits, uniform_bits
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.training.panel import architectures
+from daqu_tf.training.schedule import Schedule, make_schedule
 
 PANEL, PANEL_SEED = 16, 99
 ARMS = {  # --warmup and --precision_transfer as of daqu-train, and what else is changed in the phases.
@@ -161,21 +163,21 @@ def load() -> tuple[data.Dataset, SearchSpace]:
 
 def train(part: Part) -> None:
     """Trains and scores one arm; writes `supernet.npz` and `scores.json`."""
-    from daqu_tf.evaluation import Scorer
     from daqu_tf.keras import keras
-    from daqu_tf.supernet import Supernet
-    from daqu_tf.training import SupernetTraining
+    from daqu_tf.supernet.scoring import Scorer
+    from daqu_tf.supernet.supernet import Supernet
+    from daqu_tf.training.training import SupernetTraining
 
     dataset, space = load()
     keras.utils.set_random_seed(part.seed)
     supernet = Supernet(space)
     scorer = Scorer(supernet, dataset.x_train)
     schedule = schedule_of(part.arm, space, part.seed)
-    atomic.write_json(part.folder / "schedule.json", schedule.to_json())
+    write_json(part.folder / "schedule.json", schedule.to_json())
     training = SupernetTraining(supernet, dataset, scorer, schedule, part.folder)
     training.restore()
     state = training.run(lambda phase, done, figures: None)
-    output.write_arrays(part.folder / "supernet.npz", supernet.arrays())
+    write_arrays(part.folder / "supernet.npz", supernet.arrays())
     scores = accuracies(space, lambda subnets: scorer.evaluate(subnets, dataset.x_search, dataset.y_search))
     scores |= {
         "steps": state.step,
@@ -186,7 +188,7 @@ def train(part: Part) -> None:
         "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "schedule": schedule.to_json(),
     }
-    atomic.write_json(part.path, scores)
+    write_json(part.path, scores)
 
 
 def accuracies(space: SearchSpace, score: Callable[[list[Subnet]], list[float]]) -> dict[str, dict[str, list[float]]]:
@@ -227,7 +229,7 @@ def at_precision(space: SearchSpace, subnet: Subnet, kind: str, rng: np.random.G
 
 def fine_tuning(seed: int):
     """A `FineTuning` of as many steps as all here have."""
-    from daqu_tf.fine_tuning import FineTuning
+    from daqu_tf.training.fine_tuning import FineTuning
 
     rate = FINE_TUNING_RATE * _LEARNING_RATE.value
     return FineTuning(steps=_STEPS.value, batch_size=_BATCH_SIZE.value, learning_rate=rate, seed=seed)
@@ -235,12 +237,12 @@ def fine_tuning(seed: int):
 
 def rank(part: Part) -> None:
     """Accuracy of every ranked subnet as inherited and after an equal fine-tuning."""
-    from daqu_tf.evaluation import Scorer
-    from daqu_tf.fine_tuning import FineTuner
-    from daqu_tf.supernet import extract
+    from daqu_tf.supernet.scoring import Scorer
+    from daqu_tf.supernet.supernet import extract
+    from daqu_tf.training.fine_tuning import FineTuner
 
     dataset, space = load()
-    arrays = output.read_arrays(part.folder / "supernet.npz")
+    arrays = read_arrays(part.folder / "supernet.npz")
     how = fine_tuning(part.seed)
     tuner = FineTuner(space, arrays, dataset, how)
     for band, kind, subnet in ranked(space)[len(read_lines(part.path)) :]:
@@ -255,13 +257,13 @@ def rank(part: Part) -> None:
 
 def alone(part: Part) -> None:
     """Three architectures at every width: fine-tuned, and trained from random weights, also for three times the steps."""
-    from daqu_tf.evaluation import Scorer
-    from daqu_tf.fine_tuning import FineTuner
     from daqu_tf.keras import keras
-    from daqu_tf.supernet import StaticNetwork
+    from daqu_tf.supernet.scoring import Scorer
+    from daqu_tf.supernet.supernet import StaticNetwork
+    from daqu_tf.training.fine_tuning import FineTuner
 
     dataset, space = load()
-    inherited = output.read_arrays(part.folder / "supernet.npz")
+    inherited = read_arrays(part.folder / "supernet.npz")
     keras.utils.set_random_seed(part.seed)
     random = StaticNetwork(space, space.largest()).arrays()
     how = fine_tuning(part.seed)
@@ -290,7 +292,7 @@ def read_lines(path: pathlib.Path) -> list[dict]:
 
 def add_line(path: pathlib.Path, row: dict) -> None:
     """One JSON line more, atomically."""
-    atomic.write_bytes(path, "".join(json.dumps(line) + "\n" for line in [*read_lines(path), row]).encode())
+    write_bytes(path, "".join(json.dumps(line) + "\n" for line in [*read_lines(path), row]).encode())
 
 
 def trainings() -> list[Part]:
@@ -352,7 +354,7 @@ def restore_published() -> None:
     for path, content in published().items():
         if not (path.parent / "scores.json").exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_bytes(path, content.encode())
+            write_bytes(path, content.encode())
 
 
 def result_name() -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import records
 from matplotlib.figure import Figure
 
-from daqu_tf.samplers import SAMPLERS
+from daqu_tf.training.samplers import SAMPLERS
 
 matplotlib.use("Agg")
 DROPS = {"6": 0.005, "4": 0.005, "3": 0.010, "2": 0.040}  # From the same architecture's own 8 bits, at most.

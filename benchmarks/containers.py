@@ -39,14 +39,15 @@ def files() -> dict[str, tuple[bytes, np.ndarray]]:
     from families import FAMILIES, smooth_images
     from family_supernets import family_supernet
 
-    from daqu_tf import export, targets, tflite_file
-    from daqu_tf.layers import quantize_input
+    from daqu_tf import export, targets, tflite
+    from daqu_tf.export.export import to_graph
+    from daqu_tf.supernet.layers import quantize_input
 
     (supernet, _), space = family_supernet("inverted_residual"), FAMILIES["inverted_residual"]
     network, images = supernet.extract(space.largest().with_bits(2, 8)), smooth_images(space, IMAGES)
     network(images, training=True, statistics_rate=1.0)
     export.round_biases(network)
-    written = {each: tflite_file.write(export.to_graph(network, targets.Storage(each))) for each in targets.CONTAINERS}
+    written = {each: tflite.write(to_graph(network, targets.Storage(each))) for each in targets.CONTAINERS}
     real = quantize_input(images).numpy().astype(np.float32)
     codes = (np.round(real * 255) - 128).astype(np.int8)
     found = {

@@ -26,10 +26,12 @@ import records
 from absl import app, flags
 
 import daqu_tf
-from daqu_tf import atomic, data, output, spaces, targets, tflite_file
-from daqu_tf.space import SearchSpace, Subnet
-from daqu_tf.tflite_graph import Graph
-from daqu_tf.tflite_kernels import Weighted
+from daqu_tf import data, files, spaces, targets, tflite
+from daqu_tf.files import read_arrays, write_arrays
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.tflite.graph import Graph
+from daqu_tf.tflite.weighted import Weighted
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # The reference is the tests'.
@@ -51,11 +53,11 @@ _QUICK = flags.DEFINE_bool("quick", False, "Four subnets of a small space on dig
 
 def train(space: SearchSpace, dataset: data.Dataset, folder: pathlib.Path) -> dict[str, np.ndarray]:
     """The weights of a supernet that was trained for some epochs, here or in an earlier call."""
-    from daqu_tf.evaluation import Scorer
     from daqu_tf.keras import keras
-    from daqu_tf.schedule import make_schedule
-    from daqu_tf.supernet import Supernet
-    from daqu_tf.training import SupernetTraining
+    from daqu_tf.supernet.scoring import Scorer
+    from daqu_tf.supernet.supernet import Supernet
+    from daqu_tf.training.schedule import make_schedule
+    from daqu_tf.training.training import SupernetTraining
 
     path = folder / "supernet.npz"
     if not path.exists():
@@ -65,15 +67,15 @@ def train(space: SearchSpace, dataset: data.Dataset, folder: pathlib.Path) -> di
         training = SupernetTraining(supernet, dataset, Scorer(supernet, dataset.x_train), schedule, folder)
         training.restore()
         training.run(lambda phase, done, figures: None)
-        output.write_arrays(path, supernet.arrays())
-    return output.read_arrays(path)
+        write_arrays(path, supernet.arrays())
+    return read_arrays(path)
 
 
 def check(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], dataset: data.Dataset, rng, on_arm: bool) -> dict:
     """All figures of one subnet."""
-    from daqu_tf.evaluation import Scorer
-    from daqu_tf.export import round_biases, to_graph
-    from daqu_tf.supernet import extract
+    from daqu_tf.export.export import round_biases, to_graph
+    from daqu_tf.supernet.scoring import Scorer
+    from daqu_tf.supernet.supernet import extract
 
     network = extract(space, subnet, arrays)
     kill_channels(network, rng)
@@ -82,8 +84,8 @@ def check(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], dat
     round_biases(network)
     began = time.perf_counter()
     graph = to_graph(network, targets.Storage())
-    file = tflite_file.write(graph)
-    written = tflite_file.read(file)
+    file = tflite.write(graph)
+    written = tflite.read(file)
     seconds = time.perf_counter() - began
     images, labels = dataset.x_test[: _IMAGES.value], dataset.y_test[: _IMAGES.value]
     codes = input_codes(written, images)
@@ -107,7 +109,7 @@ def check(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], dat
 def arm(runtime: str, graph: Graph, codes: np.ndarray, simulated: np.ndarray, labels: np.ndarray) -> dict:
     """The figures of one file on ARM kernels, on the first images."""
     from daqu_tf.devices import HostDevice
-    from daqu_tf.export import encode, write
+    from daqu_tf.export.encoding import encode, write
 
     codes, simulated, labels = codes[:ARM_IMAGES], simulated[:ARM_IMAGES], labels[:ARM_IMAGES]
     device = HostDevice(python=pathlib.Path(_ARM_ROOT.value, runtime, "python"), timeout_seconds=3600)
@@ -188,9 +190,9 @@ def operators(file: bytes) -> dict:
 
 def input_codes(graph: Graph, images: np.ndarray) -> np.ndarray:
     """Images at the file's resolution, as the integers that it reads."""
-    from daqu_tf.layers import resize
+    from daqu_tf.supernet.layers import resize
 
-    shape = next(tensor.shape for tensor in graph.tensors if tensor.name == graph.input)
+    shape = graph.tensor(graph.input).shape
     resized = np.asarray(resize(images, shape[1:3]))
     # Divided, as devices do it and the simulation: halves, of which resized pixels are many, may fall otherwise if multiplied.
     return (np.clip(np.round(resized / np.float32(1 / 255)), 0, 255) - 128).astype(np.int8)
@@ -236,7 +238,7 @@ def measure(name: str, dataset: data.Dataset, space: SearchSpace, count: int) ->
             continue
         rng = np.random.default_rng([_SEED.value, number])
         rows[number : number + 1] = [check(space, space.sample_by_gene(rng), arrays, dataset, rng, on_arm)]
-        atomic.write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        files.write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         agreement = rows[number]["xnnpack"]["top1_agreement"]
         print(f"{name}: {number + 1} of {count}, top-1 agreement {agreement:.4f}", flush=True)
     return rows[:count]

@@ -32,9 +32,13 @@ import records
 from absl import app, flags, logging
 
 import daqu_tf
-from daqu_tf import atomic, output, spaces, targets, tflite_file
+from daqu_tf import spaces, targets, tflite
 from daqu_tf.devices import HostDevice
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage, Subnet
+from daqu_tf.files import read_arrays, write_arrays, write_bytes, write_json
+from daqu_tf.spaces.bits import FLOAT_BITS
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.stage import Stage
+from daqu_tf.spaces.subnet import Subnet
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # Of the tests: images, random networks, interpreters.
@@ -79,9 +83,9 @@ def images_of(space: SearchSpace) -> np.ndarray:
 
 def weights_of(space: SearchSpace, subnet: Subnet, path: pathlib.Path) -> dict[str, np.ndarray]:
     """Random weights with steps of all widths and statistics from images, made here or in an earlier call."""
-    from daqu_tf.evaluation import Scorer
     from daqu_tf.keras import keras
-    from daqu_tf.supernet import StaticNetwork
+    from daqu_tf.supernet.scoring import Scorer
+    from daqu_tf.supernet.supernet import StaticNetwork
 
     if not path.exists():
         keras.utils.set_random_seed(_SEED.value)
@@ -89,8 +93,8 @@ def weights_of(space: SearchSpace, subnet: Subnet, path: pathlib.Path) -> dict[s
         static.load_arrays(shaken(static.arrays()))
         static.initialise_steps(images, space.weight_bits)
         Scorer(static, images).recalibrate()
-        output.write_arrays(path, static.arrays())
-    return output.read_arrays(path)
+        write_arrays(path, static.arrays())
+    return read_arrays(path)
 
 
 def shaken(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -108,8 +112,8 @@ def converted(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray],
     """What TensorFlow's converter makes of the float network: float32, or int8 throughout by its own calibration."""
     import tensorflow as tf
 
-    from daqu_tf.baked import bake
-    from daqu_tf.supernet import extract
+    from daqu_tf.supernet.baked import bake
+    from daqu_tf.supernet.supernet import extract
 
     logging.set_verbosity(logging.WARNING)  # The converter tells much.
     converter = tf.lite.TFLiteConverter.from_keras_model(bake(extract(space, subnet.with_bits(FLOAT_BITS, FLOAT_BITS), arrays)))
@@ -123,8 +127,8 @@ def converted(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray],
 
 def resized(space: SearchSpace, subnet: Subnet) -> np.ndarray:
     """The images at the subnet's resolution."""
-    from daqu_tf.architecture import image_size
-    from daqu_tf.layers import resize
+    from daqu_tf.spaces.architecture import image_size
+    from daqu_tf.supernet.layers import resize
 
     return np.asarray(resize(images_of(space), image_size(space.input_shape, subnet["resolution"])))
 
@@ -137,13 +141,13 @@ def mixed(space: SearchSpace, subnet: Subnet, rng: np.random.Generator) -> Subne
 
 def exported(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], folder: pathlib.Path) -> dict[str, bytes]:
     """The files of one network by precision; the converter's are kept for the next call."""
-    from daqu_tf.subnet_graph import to_graph
+    from daqu_tf.export.subnet_graph import to_graph
 
     files = {}
     for name, quantized in (("float32, converter", False), ("int8, converter", True)):
         path = folder / f"{name.replace(', ', '_')}.tflite"
         if not path.exists():
-            atomic.write_bytes(path, converted(space, subnet, arrays, quantized))
+            write_bytes(path, converted(space, subnet, arrays, quantized))
         files[name] = path.read_bytes()
     auto, int8 = targets.Storage("auto"), targets.Storage("int8")
     chosen = {
@@ -159,7 +163,7 @@ def exported(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], 
         "mixed bits, INT4 auto": (mixed(space, subnet, np.random.default_rng(_SEED.value)), auto),
     }
     graphs = {name: to_graph(space, choice, arrays, storage) for name, (choice, storage) in chosen.items()}
-    return files | {name: tflite_file.write(graph) for name, graph in graphs.items()}
+    return files | {name: tflite.write(graph) for name, graph in graphs.items()}
 
 
 def timed(files: dict[str, bytes], folder: pathlib.Path) -> dict[str, np.ndarray]:
@@ -172,10 +176,10 @@ def timed(files: dict[str, bytes], folder: pathlib.Path) -> dict[str, np.ndarray
     if found.get("key") != key:
         paths = [folder / f"{number}.tflite" for number in range(len(files))]
         for path, data in zip(paths, files.values()):
-            atomic.write_bytes(path, data)
+            write_bytes(path, data)
         latencies = HostDevice().measure_many(paths, turns, _SEED.value, **settings)
         found = {"key": key, "us": {name: latency.run_medians_us for name, latency in zip(files, latencies)}}
-        atomic.write_json(state, found)
+        write_json(state, found)
     return {name: np.array(samples) for name, samples in found["us"].items()}
 
 
@@ -194,15 +198,15 @@ def sizes(data: bytes) -> dict[str, int]:
 
 def packed_bytes(files: dict[str, bytes]) -> dict[str, int]:
     """Bytes of the weights of the layers that INT4 holds, there and in INT8."""
-    int4 = {op.output: op for op in tflite_file.read(files[PACKED]).operators if getattr(op, "container", "") == "INT4"}
-    int8 = [op for op in tflite_file.read(files[UNPACKED]).operators if op.output in int4]
+    int4 = {op.output: op for op in tflite.read(files[PACKED]).operators if getattr(op, "container", "") == "INT4"}
+    int8 = [op for op in tflite.read(files[UNPACKED]).operators if op.output in int4]
     return {"INT4": sum(-(-op.weights.size // 2) for op in int4.values()), "INT8": sum(op.weights.size for op in int8)}
 
 
 def export_seconds(space: SearchSpace, subnet: Subnet, arrays: dict[str, np.ndarray], path: pathlib.Path) -> list[float]:
     """Of exports with mixed bits: biases rounded, the file written, read back, run on images and compared."""
-    from daqu_tf.export import export_tflite, round_biases
-    from daqu_tf.supernet import extract
+    from daqu_tf.export.export import export_tflite, round_biases
+    from daqu_tf.supernet.supernet import extract
 
     rng, seconds = np.random.default_rng(_SEED.value), []
     for _ in range(EXPORTS):

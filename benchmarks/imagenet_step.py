@@ -15,8 +15,10 @@ import records
 from absl import app, flags
 
 import daqu_tf
-from daqu_tf import costs, spaces
-from daqu_tf.space import FLOAT_BITS, Subnet
+from daqu_tf import spaces
+from daqu_tf.spaces.bits import FLOAT_BITS
+from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.targets import costs
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 BATCH = 8
@@ -30,9 +32,9 @@ def measure(supernet, optimizer, subnet: Subnet, batch, steps: int) -> dict:
     """Seconds of a step, peak memory so far, and how far both extracted networks are from the supernet."""
     import tensorflow as tf
 
-    from daqu_tf.architecture import image_size
-    from daqu_tf.baked import bake
-    from daqu_tf.layers import quantize_input, resize
+    from daqu_tf.spaces.architecture import image_size
+    from daqu_tf.supernet.baked import bake
+    from daqu_tf.supernet.layers import quantize_input, resize
 
     supernet.activate(subnet)
     seconds = []
@@ -66,8 +68,8 @@ def main(argv: list[str]) -> None:
     import tensorflow as tf
 
     from daqu_tf.keras import keras
-    from daqu_tf.optimizer import Optimizer
-    from daqu_tf.supernet import Supernet
+    from daqu_tf.supernet.supernet import Supernet
+    from daqu_tf.training.optimizer import Optimizer
 
     keras.utils.set_random_seed(_SEED.value)
     space, rng = spaces.get("mobilenet_v3_imagenet"), np.random.default_rng(_SEED.value)

@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from scipy.stats import kendalltau, spearmanr
 
-from daqu_tf import costs, spaces, targets, tflite_file
+from daqu_tf import spaces, targets, tflite
 from daqu_tf.errors import DaquError
-from daqu_tf.space import SearchSpace
-from daqu_tf.targets import Storage
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.targets import costs
+from daqu_tf.targets.storage import Storage
 
 PROXIES = ("macs", "bitops", "parameters", "file_bytes", "predicted_us")
 TITLES = ("MACs", "BitOPs", "parameters", "file bytes", "latency table")
@@ -44,9 +45,9 @@ def bitops(space: SearchSpace, genome: list[int], storage: Storage) -> int:
 
 def file_bytes(space: SearchSpace, genome: list[int], storage: Storage) -> int:
     """Of the very file that was timed."""
-    from daqu_tf import block_graph
+    from daqu_tf.latency import block_graph
 
-    return len(tflite_file.write(block_graph.of_subnet(space, space.from_genome(genome), storage)))
+    return len(tflite.write(block_graph.of_subnet(space, space.from_genome(genome), storage)))
 
 
 def figures_of(row: dict) -> dict[str, np.ndarray]:

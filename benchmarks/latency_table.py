@@ -18,12 +18,13 @@ import numpy as np
 import records
 from absl import app, flags
 
-from daqu_tf import profiling, spaces, targets
+from daqu_tf import latency, spaces, targets
 from daqu_tf.devices import HostDevice
-from daqu_tf.latency import LatencyTable
-from daqu_tf.measurements import MeasurementStore
-from daqu_tf.space import SearchSpace
-from daqu_tf.targets import Storage
+from daqu_tf.latency import profiling
+from daqu_tf.latency.store import MeasurementStore
+from daqu_tf.latency.table import LatencyTable
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.targets.storage import Storage
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 LEAST_ERROR, CONTROLS, TAU_BELOW, LEAST_RANGE = 0.05, 1.5, 0.03, 4.0
@@ -62,7 +63,7 @@ def measure(name: str, container: str, store: MeasurementStore, folder: pathlib.
     if path.exists():
         table = LatencyTable.load(path)
     else:
-        table = profiling.profile(device, space, storage, store, settings)
+        table = latency.profile(device, space, storage, store, settings)
         table.save(path)
     genomes = held_out(space, table, _SUBNETS.value)
     turns = dataclasses.replace(settings, repeats=TURNS, most_repeats=TURNS)

@@ -18,7 +18,7 @@ import numpy as np
 import records
 from absl import app, flags
 
-from daqu_tf.oracle import ParetoOracle
+from daqu_tf.oracle.oracle import ParetoOracle
 
 HYPERPARAMETERS = 120
 SIZES, STOCK_SIZES, WINDOW = (100, 1000, 5000, 20_000), (100, 1000), 50

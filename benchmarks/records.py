@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
-from daqu_tf import atomic
+from daqu_tf import files
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
@@ -25,7 +25,7 @@ def write(name: str, seeds: list[int], results: Any, bars: list[dict[str, Any]])
     RESULTS.mkdir(exist_ok=True)
     arguments = [pathlib.Path(sys.argv[0]).name, *(_without_folders(argument) for argument in sys.argv[1:])]
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS).stdout.strip()
-    atomic.write_json(
+    files.write_json(
         RESULTS / f"{name}.json",
         {
             "command": shlex.join(["python", f"benchmarks/{arguments[0]}", *arguments[1:]]),

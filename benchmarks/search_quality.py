@@ -26,9 +26,9 @@ import search_plots
 from absl import app, flags
 from search_rivals import RIVALS, Done, Evaluations
 
-from daqu_tf import atomic, pareto
-from daqu_tf.alphabet import Alphabet
-from daqu_tf.oracle import ParetoOracle
+from daqu_tf import files, pareto
+from daqu_tf.oracle.oracle import ParetoOracle
+from daqu_tf.pareto.choices import Alphabet
 
 REFERENCE = 1.1
 EVALUATIONS = (50, 100, 200, 400)
@@ -94,7 +94,7 @@ class Problem:
         return space
 
     def design(self) -> list[dict]:
-        """As `daqu_tf.search.first_design`: the largest and the smallest architecture at every uniform weight width."""
+        """As `daqu_tf.search.search.first_design`: the largest and the smallest architecture at every uniform weight width."""
         widths = sorted({width for name, widths in self.alphabet.choices.items() if name.endswith("_bits") for width in widths})
         found = []
         for end in (-1, 0):
@@ -182,7 +182,7 @@ def searches(problem: Problem, method: str) -> list[dict]:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     found = [json.loads(line) for line in lines if line.endswith("\n")]
     if len(found) < seeds and method in _METHODS.value:
-        atomic.write_bytes(path, "".join(json.dumps(search) + "\n" for search in found).encode())
+        files.write_bytes(path, "".join(json.dumps(search) + "\n" for search in found).encode())
         with open(path, "a", buffering=1) as file:
             for seed in range(len(found), seeds):
                 found.append(run(problem, method, seed, budget))

@@ -16,9 +16,12 @@ import numpy as np
 import records
 from absl import app, flags
 
-from daqu_tf import atomic, costs, data, latency, measurements, output, profiling, spaces, targets
+from daqu_tf import data, files, latency, spaces, targets
 from daqu_tf.devices import HostDevice
-from daqu_tf.space import SearchSpace, Subnet
+from daqu_tf.files import read_arrays
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.targets import costs
 
 IMAGES, SEED = 4000, 0
 BASE = {"stem.width": (8,), "stage1.width": (8,), "stage1.depth": (1,), "stage2.width": (16,), "stage2.depth": (1,)}
@@ -92,11 +95,11 @@ def lines_of(path: pathlib.Path) -> list[float]:
 
 def score_all(path: pathlib.Path, dataset: data.Dataset, full: SearchSpace, subnets: list[Subnet]) -> None:
     """Appends the accuracy of every subnet that has none yet."""
-    from daqu_tf.evaluation import Scorer
-    from daqu_tf.supernet import Supernet
+    from daqu_tf.supernet.scoring import Scorer
+    from daqu_tf.supernet.supernet import Supernet
 
     supernet = Supernet(full)
-    supernet.load_arrays(output.read_arrays(pathlib.Path(_SUPERNET.value)))
+    supernet.load_arrays(read_arrays(pathlib.Path(_SUPERNET.value)))
     scorer = Scorer(supernet, dataset.x_train)
     done = len(lines_of(path))
     with open(path, "a", buffering=1) as file:
@@ -110,8 +113,8 @@ def score_all(path: pathlib.Path, dataset: data.Dataset, full: SearchSpace, subn
 def latency_table(path: pathlib.Path, space: SearchSpace) -> latency.LatencyTable:
     """Of this machine: as it was measured once."""
     if not path.exists():
-        store = measurements.MeasurementStore(path.with_suffix(".sqlite"))
-        profiling.profile(HostDevice(), space, targets.get("litert_cpu").storage, store).save(path)
+        store = latency.MeasurementStore(path.with_suffix(".sqlite"))
+        latency.profile(HostDevice(), space, targets.get("litert_cpu").storage, store).save(path)
     return latency.LatencyTable.load(path)
 
 
@@ -142,7 +145,7 @@ def write_table(
         "base": str(subnets[0]),
     }
     path = records.RESULTS / f"search_quality_{name}.json.gz"
-    atomic.write_bytes(path, gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0))
+    files.write_bytes(path, gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0))
     return path
 
 

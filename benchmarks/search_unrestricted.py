@@ -19,11 +19,12 @@ import records
 from absl import app, flags
 from search_rivals import RIVALS, Done, Evaluations
 
-from daqu_tf import costs, data, latency, output, pareto, spaces, targets
-from daqu_tf.alphabet import Alphabet
-from daqu_tf.oracle import ParetoOracle
-from daqu_tf.search import INITIAL_RANDOM, first_design
-from daqu_tf.space import SearchSpace
+from daqu_tf import data, files, latency, pareto, spaces, targets
+from daqu_tf.oracle.oracle import ParetoOracle
+from daqu_tf.pareto.choices import Alphabet
+from daqu_tf.search.search import INITIAL_RANDOM, first_design
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.targets import costs
 
 OBJECTIVES = ("accuracy", "latency_us", "deflated_bytes")
 METHODS = ("ParetoOracle", "pymoo NSGA-II", "pymoo NSGA-III")
@@ -41,8 +42,8 @@ class Space:
     """The space as samplers see it, and the scores of its subnets."""
 
     def __init__(self, dataset: data.Dataset):
-        from daqu_tf.evaluation import Scorer
-        from daqu_tf.supernet import Supernet
+        from daqu_tf.supernet.scoring import Scorer
+        from daqu_tf.supernet.supernet import Supernet
 
         self._dataset = dataset
         full = spaces.get("mobilenet_v2_28").for_images(dataset.image_shape, dataset.num_classes)
@@ -51,7 +52,7 @@ class Space:
         self.table = latency.LatencyTable.load(_TABLE.value)
         self.points = np.zeros((0, len(OBJECTIVES)))  # Of which rivals look at the shape alone.
         self._supernet = Supernet(full)
-        self._supernet.load_arrays(output.read_arrays(pathlib.Path(_SUPERNET.value)))
+        self._supernet.load_arrays(files.read_arrays(pathlib.Path(_SUPERNET.value)))
         self._scorer = Scorer(self._supernet, dataset.x_train)
         self._accuracies: dict = {}
 

@@ -32,7 +32,9 @@ from absl import app, flags
 
 import daqu_tf
 from daqu_tf import spaces
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Subnet
+from daqu_tf.spaces.bits import FLOAT_BITS
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.subnet import Subnet
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 BATCH = 128
@@ -60,8 +62,8 @@ class SupernetStep:
     def __init__(self, space: SearchSpace):
         import tensorflow as tf
 
-        from daqu_tf.optimizer import Optimizer
-        from daqu_tf.supernet import Supernet
+        from daqu_tf.supernet.supernet import Supernet
+        from daqu_tf.training.optimizer import Optimizer
 
         self.supernet = Supernet(space)
         self.optimizer = Optimizer(self.supernet, 1e-4)
@@ -100,9 +102,9 @@ class TfmotStep:
         """Builds and traces the subnet's model."""
         import tensorflow as tf
 
-        from daqu_tf.architecture import image_size
         from daqu_tf.keras import keras
-        from daqu_tf.layers import resize
+        from daqu_tf.spaces.architecture import image_size
+        from daqu_tf.supernet.layers import resize
 
         space = self._space
         images = resize(tf.constant(images_of(space)), image_size(space.input_shape, subnet["resolution"]))
@@ -129,9 +131,9 @@ def tfmot_model(space: SearchSpace, subnet: Subnet):
     """The subnet's architecture in stock layers, for 8-bit quantization-aware training by TFMOT."""
     import tensorflow_model_optimization as tfmot
 
-    from daqu_tf.baked import bake
     from daqu_tf.keras import keras
-    from daqu_tf.supernet import StaticNetwork
+    from daqu_tf.supernet.baked import bake
+    from daqu_tf.supernet.supernet import StaticNetwork
 
     model = bake(StaticNetwork(space, subnet.with_bits(FLOAT_BITS, FLOAT_BITS)))
     refused = (keras.layers.Multiply, keras.layers.Reshape, keras.layers.InputLayer)
@@ -188,8 +190,8 @@ def measure(space: SearchSpace, count: int, state: pathlib.Path) -> list[dict]:
 
 def scored_a_minute(space: SearchSpace) -> float:
     """Subnets recalibrated and scored on 6,000 images."""
-    from daqu_tf.evaluation import Scorer
-    from daqu_tf.supernet import Supernet
+    from daqu_tf.supernet.scoring import Scorer
+    from daqu_tf.supernet.supernet import Supernet
 
     images = images_of(space, SCORED_IMAGES)
     labels = np.zeros(SCORED_IMAGES, int)

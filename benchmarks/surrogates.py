@@ -20,7 +20,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import BayesianRidge
 from sklearn.neural_network import MLPRegressor
 
-from daqu_tf.predictor import MetricsPredictor
+from daqu_tf.pareto.predictor import MetricsPredictor
 
 TRIALS, SEEDS = (40, 100, 200), 3
 OURS = "Gaussian process, one length"

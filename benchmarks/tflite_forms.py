@@ -8,8 +8,8 @@ import numpy as np
 import tflite_networks
 from ai_edge_litert import schema_py_generated as schema
 
-from daqu_tf import tflite_file
-from daqu_tf.tflite_graph import Graph
+from daqu_tf import tflite
+from daqu_tf.tflite.graph import Graph
 
 # The lowest version of an operator that stands for a container; INT2 has none of its own but in FULLY_CONNECTED.
 _VERSIONS = {
@@ -184,9 +184,9 @@ def chain(shape: tuple[int, ...], channels: tuple[int, int], kernel: int = 1, la
         source = add(source, channels[(layer + 1) % 2], relu=True)
     graph = network.graph(source)
     if kernel > 1:
-        file = tflite_file.write(graph)
+        file = tflite.write(graph)
         return {"INT8": file, "INT4": rewritten(file, Form("", "INT4", ("conv",)))}
-    return {container: tflite_file.write(_contained(graph, container)) for container in ("INT8", "INT4")}
+    return {container: tflite.write(_contained(graph, container)) for container in ("INT8", "INT4")}
 
 
 def _contained(graph: Graph, container: str) -> Graph:

@@ -1,60 +1,83 @@
 """Joint search of network architecture and per-layer precision that ends in real `.tflite` files.
 
-One flow, one direction:
+The packages, each of which imports only those above it:
 
-    architecture -> space, spaces -> targets, costs -> samplers, schedule -> quantizers -> layers -> units -> supernet
-    -> evaluation -> training -> fine_tuning -> export -> devices -> oracle -> tuner -> report
+    spaces, tflite, devices, data, pareto    what may be chosen; the file format; what times files; images; search for any front
+    supernet, targets, oracle                one network for all subnets; what a network is for; KerasTuner's side of a search
+    stock_models, training                   switchable bits for any tf_keras model; warm-up, precision transfer, fine-tuning
+    export, runs                             networks to files; a run as settings and a folder
+    latency, report                          what subnets take on a device, from a table; what a run found, for people
+    search                                   the joint search of architecture and bits
+    pipeline                                 the whole job: `daqu_tf.run(daqu_tf.RunConfig(...))`
 
-`daqu_tf.run(RunConfig(...))` goes through all of it (`pipeline.py`); each stage can be used alone, and `trained_run.py` holds what
-else can be done with a trained supernet. A search is one process, or a `chief` and its `worker`s. Beside the flow stand `baked`, a
-subnet as a plain tf_keras model, and `stock_models`, switchable bits for any tf_keras model, which `export_tflite` takes too;
-`verification` compares files with their manifests.
+Below them all stand `errors`, `fields`, `files`, `lazy`, `environment` and `keras`, which every package may import; the command line
+tools stand on top.
 """
 
-import importlib
-import os
+from typing import TYPE_CHECKING
 
+from daqu_tf.environment import check_keras
 from daqu_tf.errors import DaquError
+from daqu_tf.lazy import attach
+
+if TYPE_CHECKING:
+    from daqu_tf.export.export import export_tflite, round_biases
+    from daqu_tf.oracle.distributed_tuner import DistributedTuner
+    from daqu_tf.oracle.oracle import ParetoOracle
+    from daqu_tf.pipeline.pipeline import run
+    from daqu_tf.pipeline.trained_run import TrainedRun
+    from daqu_tf.runs.config import RunConfig
+    from daqu_tf.search.tuner import DaquTuner
+    from daqu_tf.spaces.space import SearchSpace
+    from daqu_tf.spaces.subnet import Subnet
+    from daqu_tf.targets.storage import Storage
+    from daqu_tf.targets.target import Target
+    from daqu_tf.training.schedule import PrecisionTransfer, Schedule, WarmUp
 
 __version__ = "0.1.0"
 
-# TFMOT works with tf_keras (Keras 2) only, and decides by this variable when it is first imported.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-# Off by default on some x86 processors, where it makes a training step 1.4 to 1.8 times faster.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+__all__ = [
+    "__version__",
+    "DaquError",
+    "check_keras",
+    "RunConfig",
+    "run",
+    "TrainedRun",
+    "SearchSpace",
+    "Subnet",
+    "Target",
+    "Storage",
+    "Schedule",
+    "WarmUp",
+    "PrecisionTransfer",
+    "export_tflite",
+    "round_biases",
+    "ParetoOracle",
+    "DaquTuner",
+    "DistributedTuner",
+]
 
-_LAZY = {
-    "RunConfig": "config",
-    "run": "pipeline",
-    "TrainedRun": "trained_run",
-    "ParetoOracle": "oracle",
-    "DaquTuner": "tuner",
-    "DistributedTuner": "distributed_tuner",
-    "Schedule": "schedule",
-    "WarmUp": "schedule",
-    "PrecisionTransfer": "schedule",
-    "SearchSpace": "space",
-    "Subnet": "space",
-    "Target": "targets",
-    "Storage": "targets",
-    "export_tflite": "export",
-    "round_biases": "export",
-}
-__all__ = ["DaquError", "__version__", *_LAZY]
-
-
-def check_keras() -> None:
-    """Not at import, so that the tools can say it in a sentence.
-
-    Raises:
-        DaquError: The user's environment asks for Keras 3.
-    """
-    if (chosen := os.environ["TF_USE_LEGACY_KERAS"]) not in ("1", "true", "True"):
-        raise DaquError(f"TF_USE_LEGACY_KERAS must be 1 for TFMOT, but received {chosen!r}: unset it, or set it to 1.")
-
-
-def __getattr__(name: str):
-    """Public names are imported on first use: TensorFlow takes seconds, `--help` must not."""
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"daqu_tf.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "RunConfig": "runs.config",
+        "run": "pipeline.pipeline",
+        "TrainedRun": "pipeline.trained_run",
+        "SearchSpace": "spaces.space",
+        "Subnet": "spaces.subnet",
+        "Target": "targets.target",
+        "Storage": "targets.storage",
+        "Schedule": "training.schedule",
+        "WarmUp": "training.schedule",
+        "PrecisionTransfer": "training.schedule",
+        "export_tflite": "export.export",
+        "round_biases": "export.export",
+        "ParetoOracle": "oracle.oracle",
+        "DaquTuner": "search.tuner",
+        "DistributedTuner": "oracle.distributed_tuner",
+    },
+    (
+        "spaces", "tflite", "devices", "data", "pareto", "supernet", "targets", "oracle", "stock_models", "training", "export", "runs",
+        "latency", "report", "search", "pipeline",
+    ),
+)  # fmt: skip

@@ -1,8 +1,8 @@
 """The one place that imports tf_keras and TFMOT, so that no module meets Keras 3 by accident."""
 
-import daqu_tf
+from daqu_tf.environment import check_keras
 
-daqu_tf.check_keras()
+check_keras()
 
 import tensorflow_model_optimization as tfmot  # noqa: E402
 import tf_keras as keras  # noqa: E402

@@ -21,7 +21,7 @@ def digits(images):
     """
     import tensorflow as tf
 
-    from daqu_tf.supernet import Supernet
+    from daqu_tf.supernet.supernet import Supernet
 
     tf.keras.utils.set_random_seed(0)
     supernet = Supernet(spaces.get("digits"))

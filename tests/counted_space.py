@@ -1,6 +1,7 @@
 """A space small enough to count by hand; the named ones may change."""
 
-from daqu_tf.space import SearchSpace, Stage
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.stage import Stage
 
 COUNTED = SearchSpace(
     "counted by hand",

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from daqu_tf import tflite_file
+from daqu_tf.tflite import encoder
+from daqu_tf.tflite.file import _model
 
 
 def crashing(file: bytes, signal_name: str) -> bytes:
@@ -13,7 +14,7 @@ def crashing(file: bytes, signal_name: str) -> bytes:
         signal_name: `SIGSEGV`: weights are said to be missing, which XNNPACK reads all the same. `SIGABRT`: the sum has so small a
             scale that the rescaling to it overflows, which the runtime asserts against.
     """
-    model = tflite_file._model(file)
+    model = _model(file)
     graph = model.subgraphs[0]
     if signal_name == "SIGSEGV":
         operator = next(each for each in graph.operators if len(each.inputs) == 3)
@@ -21,6 +22,6 @@ def crashing(file: bytes, signal_name: str) -> bytes:
     else:
         operator = next(each for each in graph.operators if len(each.inputs) == 2)
         graph.tensors[operator.outputs[0]].quantization.scale = np.float32([1e-45])
-    builder = tflite_file._SharingBuilder()
+    builder = encoder._SharingBuilder()
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

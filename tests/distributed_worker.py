@@ -12,12 +12,14 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from daqu_tf import distribution, spaces
-from daqu_tf.evaluation import Scorer
+from daqu_tf import spaces
 from daqu_tf.keras import keras
-from daqu_tf.optimizer import Optimizer
-from daqu_tf.space import FLOAT_BITS
-from daqu_tf.supernet import Supernet
+from daqu_tf.spaces.bits import FLOAT_BITS
+from daqu_tf.supernet import replicas
+from daqu_tf.supernet.scoring import Scorer
+from daqu_tf.supernet.supernet import Supernet
+from daqu_tf.training import strategies
+from daqu_tf.training.optimizer import Optimizer
 
 FLOAT_STEPS, STEPS, BATCH, SEED = 4, 7, 32, 0
 # Of the learning rate, when quantized: where the last bit of a sum decides how a value is rounded, a loss changes by some 1e-4, and
@@ -50,7 +52,7 @@ def train(strategy, order):
     optimizer = Optimizer(supernet, 1e-3)
     losses, gradients = np.zeros((STEPS, 3)), []
     for step in range(STEPS):
-        images, labels = (distribution.own_part(strategy, x[::order]) for x in batch_of(space, step))
+        images, labels = (strategies.own_part(strategy, x[::order]) for x in batch_of(space, step))
         targets = tf.one_hot(labels, space.num_classes)
         for index, subnet in enumerate(subnets_of(space, step)):
             supernet.activate(subnet)
@@ -67,9 +69,9 @@ def main():
         halves = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], halves)
     began = time.monotonic()
-    strategy = distribution.make_strategy("one_device" if name == "reversed" else name)
+    strategy = strategies.make_strategy("one_device" if name == "reversed" else name)
     supernet, losses, gradients = train(strategy, -1 if name == "reversed" else 1)
-    index, _ = distribution.worker(strategy)
+    index, _ = replicas.worker(strategy)
     arrays = {key: array for key, array in supernet.arrays().items() if not key.endswith("_bits")}
     # Each worker recalibrates and scores by itself.
     images, _ = batch_of(supernet.space, 0)
@@ -79,7 +81,7 @@ def main():
     facts = {
         "losses": losses,
         "gradients": gradients,
-        "chief": distribution.from_chief(strategy, [index + 7.0]),
+        "chief": strategies.from_chief(strategy, [index + 7.0]),
         "logits": scorer.logits(images),
     }
     facts |= {"replicas": strategy.num_replicas_in_sync, "seconds": time.monotonic() - began}

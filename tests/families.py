@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from daqu_tf.space import SearchSpace, Stage
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.stage import Stage
 
 FAMILIES = {
     space.name: space

@@ -6,8 +6,8 @@ import numpy as np
 from families import FAMILIES, smooth_images
 
 from daqu_tf.keras import keras
-from daqu_tf.space import SearchSpace
-from daqu_tf.supernet import Supernet
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.supernet.supernet import Supernet
 
 
 @functools.cache

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from daqu_tf.tflite_graph import Graph, QuantizedTensor
-from daqu_tf.tflite_kernels import Conv2D, DepthwiseConv2D, FullyConnected
-from daqu_tf.tflite_operators import Add, AddConstant, GlobalAveragePool, MaxPool, Multiply, Operator, Pad, Quantize, Reshape
+from daqu_tf.tflite.graph import Graph, QuantizedTensor
+from daqu_tf.tflite.operators import Add, AddConstant, GlobalAveragePool, MaxPool, Multiply, Operator, Pad, Quantize, Reshape
+from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
 
 
 def run(graph: Graph, values: np.ndarray) -> dict[str, np.ndarray]:
@@ -18,20 +18,16 @@ def run(graph: Graph, values: np.ndarray) -> dict[str, np.ndarray]:
 def compute(graph: Graph, operator: Operator, *inputs: np.ndarray) -> np.ndarray:
     """Returns the int8 output of one operator for int8 `inputs`."""
     output = reals(graph, operator, *inputs)
-    return quantize(_tensor(graph, operator.output), np.maximum(output, 0) if _has_relu(operator) else output)
+    return quantize(graph.tensor(operator.output), np.maximum(output, 0) if _has_relu(operator) else output)
 
 
 def reals(graph: Graph, operator: Operator, *inputs: np.ndarray) -> np.ndarray:
     """Returns the real output of one operator for int8 `inputs`, before ReLU and rounding."""
-    sources = [_tensor(graph, name) for name in operator.inputs]
+    sources = [graph.tensor(name) for name in operator.inputs]
     output = _FUNCTIONS[type(operator)](operator, *map(dequantize, sources, inputs))
     if hasattr(operator, "bias"):
         output = output + operator.bias * (sources[0].scale * operator.weight_scales.astype(np.float64))
     return output
-
-
-def _tensor(graph: Graph, name: str) -> QuantizedTensor:
-    return next(tensor for tensor in graph.tensors if tensor.name == name)
 
 
 def _has_relu(operator: Operator) -> bool:

@@ -4,8 +4,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from daqu_tf import tflite_file
-from daqu_tf.tflite_graph import Graph
+from daqu_tf.tflite import encoder
+from daqu_tf.tflite.graph import Graph
 
 XNNPACK = OpResolverType.BUILTIN
 BUILTIN = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -42,7 +42,7 @@ def only_operator(data: bytes, index: int) -> bytes:
 
 def pack(model: schema.ModelT) -> bytes:
     """The file of changed tables."""
-    builder = tflite_file._SharingBuilder()
+    builder = encoder._SharingBuilder()
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 

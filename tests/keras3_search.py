@@ -12,8 +12,8 @@ import keras
 import keras_tuner
 import numpy as np
 
-from daqu_tf.distributed_tuner import DistributedTuner
-from daqu_tf.oracle import ParetoOracle
+from daqu_tf.oracle.distributed_tuner import DistributedTuner
+from daqu_tf.oracle.oracle import ParetoOracle
 
 TRIALS, EPOCHS = 7, 2
 RNG = np.random.default_rng(0)

@@ -6,18 +6,13 @@ import integer_reference
 import numpy as np
 from interpreters import BUILTIN, XNNPACK, loaded
 
-from daqu_tf import export, tflite_file
-from daqu_tf.export import round_biases
+from daqu_tf import tflite
+from daqu_tf.export.export import round_biases, to_graph
 from daqu_tf.keras import keras, tfmot
-from daqu_tf.stock_models import (
-    StockQuantizeConfig,
-    SwitchableScheme,
-    initialise_steps,
-    make_switchable,
-    set_bits,
-    switchable_tensors,
-)
-from daqu_tf.targets import Storage
+from daqu_tf.stock_models import initialise_steps, make_switchable, set_bits, switchable_tensors
+from daqu_tf.stock_models.quantizers import StockQuantizeConfig
+from daqu_tf.stock_models.scheme import SwitchableScheme
+from daqu_tf.targets.storage import Storage
 
 layers = keras.layers
 INPUT = (12, 10, 3)
@@ -88,7 +83,7 @@ def randomise(stock, images):
 
 
 def graph_of(model, container="auto"):
-    return export.to_graph(model, Storage(container))
+    return to_graph(model, Storage(container))
 
 
 def calibrated(create):
@@ -171,7 +166,7 @@ def assert_file_computes_what_the_model_does(net, path, equal=0.8, mean=1.0, apa
 
 def assert_built_in_kernels_are_within_one_step(net, path):
     """Operator by operator: they round twice, which at few bits is much in the end."""
-    interpreter, graph = loaded(path.read_bytes(), BUILTIN), tflite_file.read(path.read_bytes())
+    interpreter, graph = loaded(path.read_bytes(), BUILTIN), tflite.read(path.read_bytes())
     run(interpreter, net.images[0])
     values = {tensor.name: interpreter.get_tensor(index) for index, tensor in enumerate(graph.tensors)}
     for operator in graph.operators:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from daqu_tf.quantizers import SwitchableQuantizer
+from daqu_tf.supernet.quantizers import SwitchableQuantizer
 
 
 @contextlib.contextmanager

@@ -4,10 +4,11 @@ import pathlib
 
 from daqu_tf import data, targets
 from daqu_tf.devices import Device
-from daqu_tf.evaluation import Scorer
-from daqu_tf.latency import LatencyTable
-from daqu_tf.search import Candidates, make_tuner
-from daqu_tf.tuner import DaquTuner
+from daqu_tf.latency.table import LatencyTable
+from daqu_tf.search.candidates import Candidates
+from daqu_tf.search.search import make_tuner
+from daqu_tf.search.tuner import DaquTuner
+from daqu_tf.supernet.scoring import Scorer
 
 TARGET = targets.get("litert_cpu")
 

@@ -14,12 +14,14 @@ import traceback
 import keras_tuner
 
 from daqu_tf.errors import DaquError
-from daqu_tf.oracle import ParetoOracle
-from daqu_tf.tuner import DaquTuner
+from daqu_tf.oracle.oracle import ParetoOracle
+from daqu_tf.search.tuner import DaquTuner
 
 # Forked from a process that has imported all of it, which takes some seconds, and done nothing else.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["keras_tuner", "daqu_tf.tuner", "daqu_tf.chief", "daqu_tf.worker", "search_processes"])
+CONTEXT.set_forkserver_preload(
+    ["keras_tuner", "daqu_tf.search.tuner", "daqu_tf.oracle.chief", "daqu_tf.oracle.client", "search_processes"]
+)
 OBJECTIVES = {"accuracy": "max", "latency_us": "min"}
 
 

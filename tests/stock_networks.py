@@ -1,7 +1,7 @@
 """Networks of every family written by hand in stock tf_keras layers, for the largest subnet of `families.py` in float."""
 
 from daqu_tf.keras import keras
-from daqu_tf.layers import EPSILON
+from daqu_tf.supernet.weights import EPSILON
 
 layers = keras.layers
 

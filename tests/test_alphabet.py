@@ -2,8 +2,9 @@ import keras_tuner
 import numpy as np
 import pytest
 
-from daqu_tf.alphabet import ABSENT, LEVELS, Alphabet, alphabet_of
 from daqu_tf.errors import DaquError
+from daqu_tf.oracle.hyperparameters import alphabet_of
+from daqu_tf.pareto.choices import ABSENT, LEVELS, Alphabet
 
 
 def everything():

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from daqu_tf import atomic
+from daqu_tf import files
 
 
 @pytest.fixture(params=["new", "old"])
@@ -19,7 +19,7 @@ def path(request, tmp_path):
 
 
 def test_write_bytes(path):
-    atomic.write_bytes(path, b"\x00new")
+    files.write_bytes(path, b"\x00new")
     assert path.read_bytes() == b"\x00new"
     assert os.listdir(path.parent) == [path.name]
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
@@ -27,7 +27,7 @@ def test_write_bytes(path):
 
 def test_write_json(path):
     value = {"accuracy": 0.5, "name": "né", "bits": [2, 3]}
-    atomic.write_json(str(path), value)
+    files.write_json(str(path), value)
     assert json.loads(path.read_text()) == value
     assert path.read_text().endswith("}\n")
 
@@ -35,12 +35,12 @@ def test_write_json(path):
 def test_json_that_cannot_be_written_changes_nothing(path):
     before = path.exists() and path.read_text()
     with pytest.raises(TypeError):
-        atomic.write_json(path, {"bits": {2, 3}})
+        files.write_json(path, {"bits": {2, 3}})
     assert (path.exists() and path.read_text()) == before
 
 
 def test_the_temporary_file_is_beside_the_path_with_its_suffix(path):
-    with atomic.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         assert temporary.parent == path.parent
         assert temporary.suffix == ".json"
         assert temporary != path
@@ -50,7 +50,7 @@ def test_the_temporary_file_is_beside_the_path_with_its_suffix(path):
 
 def test_a_block_that_fails_changes_nothing(path):
     before = os.listdir(path.parent)
-    with pytest.raises(RuntimeError), atomic.replacing(path) as temporary:
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert os.listdir(path.parent) == before
@@ -58,7 +58,7 @@ def test_a_block_that_fails_changes_nothing(path):
 
 
 def test_a_process_killed_while_it_writes_changes_nothing(path):
-    code = "import os, sys; from daqu_tf import atomic\nwith atomic.replacing(sys.argv[1]) as temporary:\n"
+    code = "import os, sys; from daqu_tf import files\nwith files.replacing(sys.argv[1]) as temporary:\n"
     code += "    temporary.write_text('half'); os.kill(os.getpid(), 9)"
     before = path.exists()
     assert subprocess.run([sys.executable, "-c", code, path]).returncode == -signal.SIGKILL
@@ -68,4 +68,4 @@ def test_a_process_killed_while_it_writes_changes_nothing(path):
 
 def test_a_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError):
-        atomic.write_bytes(tmp_path / "missing" / "file", b"")
+        files.write_bytes(tmp_path / "missing" / "file", b"")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from daqu_tf.batches import Augmentation, Batches
-from daqu_tf.data import Dataset
+from daqu_tf.data.dataset import Dataset
+from daqu_tf.training.batches import Augmentation, Batches
 
 NONE = Augmentation(0, False)
 

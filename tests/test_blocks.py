@@ -5,8 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from daqu_tf import block_graph, blocks, costs, spaces, targets, tflite_file
-from daqu_tf.targets import Storage
+from daqu_tf import spaces, targets, tflite
+from daqu_tf.latency import block_graph, blocks
+from daqu_tf.targets import costs
+from daqu_tf.targets.storage import Storage
 
 TARGET = targets.get("litert_cpu")
 
@@ -80,8 +82,8 @@ def test_files_of_blocks_hold_what_the_key_says(container):
     space, storage = space_of("mobilenet_v3_cifar"), Storage(container)
     listed = blocks.every_block(space, storage)
     for key in list(listed)[:: max(len(listed) // 12, 1)]:
-        graph = tflite_file.read(tflite_file.write(block_graph.of_block(space, listed[key], storage)))
-        shape = next(tensor.shape for tensor in graph.tensors if tensor.name == graph.input)
+        graph = tflite.read(tflite.write(block_graph.of_block(space, listed[key], storage)))
+        shape = graph.tensor(graph.input).shape
         assert key.startswith("x".join(map(str, shape[1:])))
         stored = [operator.container for operator in graph.operators if hasattr(operator, "container")]
         assert [word for word in key.replace(",", "").split() if word[:3] in ("INT", "FLO")] == stored
@@ -94,8 +96,7 @@ def test_equal_blocks_of_two_spaces_are_the_same_file():
     assert 0 < len(shared) < len(here)  # All but the tails.
     for key in shared[::100]:
         files = [
-            tflite_file.write(block_graph.of_block(s, found[key], TARGET.storage))
-            for s, found in ((cifar, here), (imagenet, there))
+            tflite.write(block_graph.of_block(s, found[key], TARGET.storage)) for s, found in ((cifar, here), (imagenet, there))
         ]
         assert len({hashlib.sha256(data).hexdigest() for data in files}) == 1
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daqu_tf.checkpoints import KEPT, Checkpoints
+from daqu_tf.training.checkpoints import KEPT, Checkpoints
 
 STATE = {"step": 3, "seconds": 1.5, "transfer_from": None, "open": [4, 8], "samplers": {"gap_aware": [0.25, 1e-7]}}
 
@@ -197,7 +197,7 @@ def test_a_damaged_newest_costs_nothing_later(folder):
 DISK_FULL = """
 import json, pathlib, resource, signal, sys
 import numpy as np
-from daqu_tf.checkpoints import Checkpoints
+from daqu_tf.training.checkpoints import Checkpoints
 
 folder, warnings = pathlib.Path(sys.argv[1]), []
 checkpoints = Checkpoints(folder, warnings.append)
@@ -247,7 +247,7 @@ def test_a_kill_while_writing_leaves_the_ones_before(folder):
     code = """
 import os, pathlib, sys
 import numpy as np
-from daqu_tf.checkpoints import Checkpoints
+from daqu_tf.training.checkpoints import Checkpoints
 np.savez = lambda path, **arrays: (pathlib.Path(path).write_bytes(b"half"), os.kill(os.getpid(), 9))
 Checkpoints(pathlib.Path(sys.argv[1]), print).save(3, {"a": np.ones(3)}, {})
 """

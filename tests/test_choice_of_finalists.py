@@ -5,14 +5,14 @@ import pytest
 from search_on_digits import DigitsSearch
 from test_latency import table_of
 
-from daqu_tf import evaluation
-from daqu_tf.search import spread
+from daqu_tf.search.finalists import spread
+from daqu_tf.supernet import scoring
 
 
 @pytest.fixture
 def search(digits, tmp_path, monkeypatch):
     """A few trials, scored on 100 images after a recalibration on one batch."""
-    monkeypatch.setattr(evaluation, "RECALIBRATION_IMAGES", evaluation.RECALIBRATION_BATCH)
+    monkeypatch.setattr(scoring, "RECALIBRATION_IMAGES", scoring.RECALIBRATION_BATCH)
     search = DigitsSearch(digits.supernet, tmp_path)
     search.made = search.tuner("chosen", table_of(search.supernet.space), 14)
     search.made.search()
@@ -24,7 +24,7 @@ def exactly(search, subnet, split):
     """From scratch: all whole batches of the training images, all images of the split."""
     x, y = getattr(search.dataset, f"x_{split}"), getattr(search.dataset, f"y_{split}")
     search.supernet.activate(subnet)
-    scorer, size = search.scorer, evaluation.RECALIBRATION_BATCH
+    scorer, size = search.scorer, scoring.RECALIBRATION_BATCH
     images = search.dataset.x_train
     for number in range(len(images) // size):
         scorer._recalibrate_on(images[number * size : (number + 1) * size], np.float32(1 / (number + 1)))
@@ -66,4 +66,4 @@ def test_a_longer_recalibration_takes_more_images(digits, search):
     short, long = statistics(False), statistics(True)
     assert any(not np.array_equal(short[name], long[name]) for name in short)
     assert len(search.scorer._batches) == 1
-    assert len(search.scorer._all_batches) == len(search.dataset.x_train) // evaluation.RECALIBRATION_BATCH > 1
+    assert len(search.scorer._all_batches) == len(search.dataset.x_train) // scoring.RECALIBRATION_BATCH > 1

@@ -2,10 +2,10 @@ import dataclasses
 import pathlib
 import shlex
 
-from daqu_tf.commands import export_command, fine_tuning_command, from_here, run_command
-from daqu_tf.config import RunConfig
-from daqu_tf.fine_tuning import FineTuning
-from daqu_tf.targets import Storage
+from daqu_tf.runs.commands import export_command, fine_tuning_command, from_here, run_command
+from daqu_tf.runs.config import RunConfig
+from daqu_tf.targets.storage import Storage
+from daqu_tf.training.fine_tuning import FineTuning
 
 RUN = pathlib.Path("runs/mine")
 

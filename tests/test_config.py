@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from daqu_tf.config import RunConfig
 from daqu_tf.errors import DaquError
+from daqu_tf.runs.config import RunConfig
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,6 @@ def _python(code: str, **environment: str) -> subprocess.CompletedProcess:
     import os
 
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment)
-
-
-@pytest.mark.parametrize("module", ["space", "spaces", "targets", "costs", "pareto", "devices", "config", "tools.job_flags"])
-def test_what_must_start_quickly_imports_no_tensorflow(module):
-    done = _python(f"import sys, daqu_tf.{module}; sys.exit('tensorflow' in sys.modules)")
-    assert done.returncode == 0, done.stderr
 
 
 def test_keras_3_is_refused_where_keras_is_needed():

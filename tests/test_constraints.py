@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from daqu_tf.constraints import Constraint, parse, total_violation
 from daqu_tf.errors import DaquError
+from daqu_tf.pareto.constraints import Constraint, parse, total_violation
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from counted_space import COUNTED
 from families import FAMILIES
 from family_supernets import family_supernet
 
-from daqu_tf import costs, spaces, targets, tflite_file
-from daqu_tf.baked import bake
+from daqu_tf import spaces, targets, tflite
 from daqu_tf.errors import DaquError
-from daqu_tf.subnet_graph import to_graph
-from daqu_tf.weights import cut
+from daqu_tf.export.subnet_graph import to_graph
+from daqu_tf.supernet.baked import bake
+from daqu_tf.supernet.weights import cut
+from daqu_tf.targets import costs
 
 TARGET = targets.get("litert_cpu")
 
@@ -106,7 +107,7 @@ def graphs_of(name, target, count):
 def test_bytes_of_real_files(name, target):
     space = FAMILIES[name]
     for subnet, graph in graphs_of(name, target, 10):
-        data = tflite_file.write(graph)
+        data = tflite.write(graph)
         assert costs.file_bytes(space, subnet, target) == pytest.approx(len(data), rel=0.03)
         assert costs.deflated_bytes(space, subnet, target) == pytest.approx(len(zlib.compress(data, 9)), rel=0.1)
 

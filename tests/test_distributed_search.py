@@ -19,11 +19,11 @@ from search_processes import (
     until,
 )
 
-from daqu_tf.chief import Chief, exposure
 from daqu_tf.errors import DaquError
-from daqu_tf.oracle import ParetoOracle
-from daqu_tf.timing_turns import TimingTurns
-from daqu_tf.worker import ChiefClient
+from daqu_tf.oracle.chief import Chief, exposure
+from daqu_tf.oracle.client import ChiefClient
+from daqu_tf.oracle.oracle import ParetoOracle
+from daqu_tf.search.timing_turns import TimingTurns
 
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName)")
 

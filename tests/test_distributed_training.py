@@ -13,7 +13,7 @@ import pytest
 DRIVER = """
 import sys
 import daqu_tf
-from daqu_tf import training
+from daqu_tf.training import training
 
 folder, strategy, epochs = sys.argv[1:]
 training.CHECKPOINT_SECONDS = 0.0

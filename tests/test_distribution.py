@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from daqu_tf import distribution
 from daqu_tf.errors import DaquError
+from daqu_tf.supernet import replicas
+from daqu_tf.training import strategies
 
 TESTS = pathlib.Path(__file__).parent
 TIMEOUT_SECONDS = 240
@@ -41,7 +42,7 @@ def tf_config(workers=HOSTS, task=("worker", 0), **jobs):
 )
 def test_strategies_that_fit_their_tf_config(monkeypatch, name, config, expected):
     set_tf_config(monkeypatch, config)
-    assert distribution.check_strategy(name) == expected
+    assert strategies.check_strategy(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_strategies_that_fit_their_tf_config(monkeypatch, name, config, expected
 )
 def test_strategies_that_do_not_fit_are_refused_at_once(monkeypatch, name, config, message):
     set_tf_config(monkeypatch, config)
-    for refuse in (distribution.check_strategy, distribution.make_strategy):
+    for refuse in (strategies.check_strategy, strategies.make_strategy):
         with pytest.raises(DaquError) as caught:
             refuse(name)
         assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -97,7 +98,7 @@ def set_tf_config(monkeypatch, config):
 
 
 def test_the_check_imports_no_tensorflow():
-    program = "import sys, daqu_tf.distribution as d; d.check_strategy('auto'); assert 'tensorflow' not in sys.modules"
+    program = "import sys, daqu_tf.training.strategies as d; d.check_strategy('auto'); assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env=environment())
 
 
@@ -107,11 +108,11 @@ def test_one_device_is_the_default_strategy_and_gets_the_whole_batch(monkeypatch
     set_tf_config(monkeypatch, None)
     batch = np.arange(6)
     for name in ("auto", "one_device"):
-        strategy = distribution.make_strategy(name)
+        strategy = strategies.make_strategy(name)
         assert strategy is tf.distribute.get_strategy()
-    assert distribution.is_chief(strategy) and distribution.replicas() == 1
-    np.testing.assert_array_equal(distribution.own_part(strategy, batch), batch)
-    np.testing.assert_array_equal(distribution.from_chief(strategy, [1.5]), [1.5])
+    assert strategies.leads(strategy) and replicas.replicas() == 1
+    np.testing.assert_array_equal(strategies.own_part(strategy, batch), batch)
+    np.testing.assert_array_equal(strategies.from_chief(strategy, [1.5]), [1.5])
 
 
 def test_a_batch_must_be_shared_out_evenly():
@@ -119,7 +120,7 @@ def test_a_batch_must_be_shared_out_evenly():
         num_replicas_in_sync = 3
 
     with pytest.raises(DaquError, match="multiple of the 3 replicas, but received 32: use 33"):
-        distribution.own_part(Three(), np.zeros(32))
+        strategies.own_part(Three(), np.zeros(32))
 
 
 def environment(**more):

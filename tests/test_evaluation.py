@@ -4,7 +4,7 @@ import tensorflow as tf
 from families import FAMILIES, smooth_images
 from family_supernets import family_supernet
 
-from daqu_tf.evaluation import Scorer, top1
+from daqu_tf.supernet.scoring import Scorer, top1
 
 
 @pytest.fixture(scope="module")

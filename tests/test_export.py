@@ -12,19 +12,25 @@ from ai_edge_litert.interpreter import Interpreter
 from families import FAMILIES, smooth_images
 from recording import first_disagreement, recorded_codes
 
-from daqu_tf import export, targets, tflite_file, tflite_metadata
-from daqu_tf.architecture import image_size
+from daqu_tf import targets, tflite
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
-from daqu_tf.evaluation import Scorer
-from daqu_tf.export import encode, export_tflite, layer_table, round_biases, sample_images, to_graph
-from daqu_tf.graph_builder import fold
+from daqu_tf.export import encoding, export
+from daqu_tf.export.builder import fold
+from daqu_tf.export.encoding import encode
+from daqu_tf.export.export import export_tflite, round_biases, to_graph
+from daqu_tf.export.manifest import layer_table
+from daqu_tf.export.proof import sample_images
 from daqu_tf.keras import keras
-from daqu_tf.layers import quantize_input, resize
-from daqu_tf.space import SearchSpace, Stage, Subnet
-from daqu_tf.supernet import StaticNetwork
-from daqu_tf.tflite_kernels import DepthwiseConv2D, FullyConnected, Weighted
-from daqu_tf.tflite_operators import Dequantize, Quantize
+from daqu_tf.spaces.architecture import image_size
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.stage import Stage
+from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.supernet.layers import quantize_input, resize
+from daqu_tf.supernet.scoring import Scorer
+from daqu_tf.supernet.supernet import StaticNetwork
+from daqu_tf.tflite.operators import Dequantize, Quantize
+from daqu_tf.tflite.weighted import DepthwiseConv2D, FullyConnected, Weighted
 
 STORAGE = targets.Storage()
 SPACE = FAMILIES["inverted_residual"]  # Unrestricted: low-bit activations too.
@@ -89,7 +95,7 @@ def test_the_simulation_is_the_integer_reference_tensor_by_tensor(name):
 def test_integers_are_the_trained_ones_up_to_sign():
     network, _ = _network(9)
     graph = to_graph(network, STORAGE)
-    written = {operator.output: operator for operator in tflite_file.read(tflite_file.write(graph)).operators}
+    written = {operator.output: operator for operator in tflite.read(tflite.write(graph)).operators}
     arrays = network.arrays()
     for layer in SPACE.layers(network.subnet):
         kernel = arrays[f"{layer.name}/kernel"]
@@ -142,7 +148,7 @@ def test_no_container_keeps_a_layer_from_the_delegate(width, container):
     one_by_one = ("expand", "project", "conv1", "shortcut", "head")  # All behind an odd number of channels, or an even one.
     assert {row["container"] for row in table if row["name"].endswith(one_by_one)} == {container}
     assert {row["container"] for row in table if not row["name"].endswith(one_by_one)} == {"INT8"}
-    assert interpreters.is_wholly_delegated(interpreters.loaded(tflite_file.write(graph), interpreters.XNNPACK), graph)
+    assert interpreters.is_wholly_delegated(interpreters.loaded(tflite.write(graph), interpreters.XNNPACK), graph)
 
 
 def test_fold_makes_a_constant_of_a_dead_channel():
@@ -159,7 +165,7 @@ def test_fold_makes_a_constant_of_a_dead_channel():
 def test_the_ends_of_a_file_give_the_same_numbers_with_and_without_metadata(tmp_path):
     network, images = _network(4)
     labels = tuple(f"class {number}" for number in range(network.space.num_classes))
-    metadata = tflite_metadata.Metadata("m00", "Some classes.", labels)
+    metadata = tflite.Metadata("m00", "Some classes.", labels)
     logits = {}
     for source, sink in itertools.product(targets.TYPES, targets.TYPES):
         for known in (None, metadata):
@@ -168,7 +174,7 @@ def test_the_ends_of_a_file_give_the_same_numbers_with_and_without_metadata(tmp_
             logits[path.stem] = HostDevice().predict(path, images)
             ends = {tensor["dtype"] for tensor in ends_of(path)}
             assert ends == {np.dtype(source).type, np.dtype(sink).type}
-            assert tflite_metadata.read_labels(path.read_bytes()) == (labels if known else ())
+            assert tflite.read_labels(path.read_bytes()) == (labels if known else ())
     for name, found in logits.items():
         np.testing.assert_allclose(found, logits["int8_int8_False"], rtol=1e-6, err_msg=name)
 
@@ -180,9 +186,9 @@ def ends_of(path):
 
 def test_pixels_go_in_as_they_are(tmp_path):
     network, images = _network(4)
-    metadata = tflite_metadata.Metadata("m00", "Some classes.", tuple("abcde"))
+    metadata = tflite.Metadata("m00", "Some classes.", tuple("abcde"))
     export_tflite(network, path := tmp_path / "model.tflite", input_type="uint8", metadata=metadata)
-    (source,) = tflite_metadata.read(path.read_bytes())["subgraph_metadata"][0]["input_tensor_metadata"]
+    (source,) = tflite.read_metadata(path.read_bytes())["subgraph_metadata"][0]["input_tensor_metadata"]
     assert source["stats"] == {"max": [255.0], "min": [0.0]} and "as they are" in source["description"]
     runner = Interpreter(str(path)).get_signature_runner()
     pixels = np.round(images[:1] * 255).astype(np.uint8)
@@ -210,7 +216,7 @@ def test_a_quantized_network_in_a_float_file_has_its_weights(name, container, tm
     expected = network(images).numpy()
     assert np.std(HostDevice().predict(path, images) - expected) < 0.3 * np.std(expected)
     integers = {operator.output: operator for operator in to_graph(network, targets.Storage("int8")).operators}
-    for operator in tflite_file.read(path.read_bytes()).operators:
+    for operator in tflite.read(path.read_bytes()).operators:
         if isinstance(operator, Weighted):
             trained = integers[operator.output.removesuffix(".unclipped")]
             np.testing.assert_allclose(real_weights(operator), real_weights(trained), rtol=1e-3, atol=1e-7)
@@ -242,7 +248,7 @@ def some_in_float(subnet, rng):
 def test_int4_holds_convolutions_too(tmp_path):
     network, images = _network(1, FAMILIES["basic"], lambda subnet, rng: subnet.with_bits(4, 8))
     export_tflite(network, path := tmp_path / "model.tflite", "int4")
-    kernels = [op for op in tflite_file.read(path.read_bytes()).operators if isinstance(op, Weighted)]
+    kernels = [op for op in tflite.read(path.read_bytes()).operators if isinstance(op, Weighted)]
     assert {op.container for op in kernels if op.output not in ("stem", "classifier")} == {"INT4"}
     expected = network(images).numpy()
     assert np.std(HostDevice().predict(path, images) - expected) < 0.1 * np.std(expected)
@@ -336,7 +342,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     data = encode(to_graph(network, STORAGE), STORAGE)
     monkeypatch.setattr(pathlib.Path, "write_bytes", write_bytes)
     with pytest.raises(DaquError, match="No space left on device"):
-        export.write(data, tmp_path / "model.tflite")
+        encoding.write(data, tmp_path / "model.tflite")
     assert not [*tmp_path.iterdir()]
 
 

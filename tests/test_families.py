@@ -12,13 +12,15 @@ from families import FAMILIES
 from family_supernets import family_supernet, make_supernet
 from recording import disagreement, first_disagreement, recorded_codes
 
-from daqu_tf import spaces, units
-from daqu_tf.architecture import image_size
-from daqu_tf.baked import bake
+from daqu_tf import spaces
 from daqu_tf.keras import keras
-from daqu_tf.layers import quantize_input, resize
-from daqu_tf.space import FLOAT_BITS, Subnet
-from daqu_tf.weights import cut
+from daqu_tf.spaces.architecture import image_size
+from daqu_tf.spaces.bits import FLOAT_BITS
+from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.supernet import units
+from daqu_tf.supernet.baked import bake
+from daqu_tf.supernet.layers import quantize_input, resize
+from daqu_tf.supernet.weights import cut
 
 # The order of float sums may put a value on the other side of a tie.
 MOST_CODES_THAT_DIFFER = 1e-4
@@ -97,7 +99,7 @@ def test_float_subnets(family):
 
 
 def test_one_layer_in_float_among_quantized_ones(family):
-    layer = "stage2.block1." + family.space.stages[1].layers(1)[0]
+    layer = "stage2.block1." + family.space.stages[1].layer_names(1)[0]
     subnet = family.space.largest()
     subnet = type(subnet)(tuple((n, FLOAT_BITS if n == f"{layer}.weight_bits" else v) for n, v in subnet.choices))
     network, _ = compare(family.supernet, family.images, subnet)

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from daqu_tf import data, fine_tuning
-from daqu_tf.evaluation import Scorer
-from daqu_tf.fine_tuning import FineTuner, FineTuning
+from daqu_tf import data
+from daqu_tf.supernet.scoring import Scorer
+from daqu_tf.training import fine_tuning
+from daqu_tf.training.fine_tuning import FineTuner, FineTuning
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from daqu_tf.errors import DaquError
-from daqu_tf.journal import Journal
+from daqu_tf.oracle.journal import Journal
 
 IDENTITY = {"target": "litert_cpu", "space": {"depth": (2, 3)}}
 

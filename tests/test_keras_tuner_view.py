@@ -5,9 +5,9 @@ import pytest
 from keras_tuner.engine.trial import Trial
 from search_processes import OBJECTIVES, hyperparameters, make_oracle, measure
 
-from daqu_tf import keras_tuner_view
 from daqu_tf.errors import DaquError
-from daqu_tf.tuner import DaquTuner
+from daqu_tf.oracle import keras_tuner_files
+from daqu_tf.search.tuner import DaquTuner
 
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName)")
 
@@ -28,7 +28,7 @@ def search(tmp_path):
 
 
 def test_keras_tuner_reads_every_trial(search, tmp_path):
-    assert keras_tuner_view.write(tmp_path / "search" / "trials.jsonl", tmp_path / "view") == 11
+    assert keras_tuner_files.write(tmp_path / "search" / "trials.jsonl", tmp_path / "view") == 11
     for trial_id, mine in search.oracle.trials.items():
         read = Trial.load(tmp_path / "view" / f"trial_{trial_id}" / "trial.json")
         assert (read.trial_id, read.status, read.message) == (trial_id, mine.status, mine.message)
@@ -40,7 +40,7 @@ def test_keras_tuner_reads_every_trial(search, tmp_path):
 
 
 def test_a_stock_oracle_goes_on_from_there(search, tmp_path):
-    keras_tuner_view.write(tmp_path / "search" / "trials.jsonl", tmp_path / "view")
+    keras_tuner_files.write(tmp_path / "search" / "trials.jsonl", tmp_path / "view")
     objectives = [keras_tuner.Objective(name, direction) for name, direction in OBJECTIVES.items()]
     stock = keras_tuner.oracles.RandomSearchOracle(objective=objectives, max_trials=14, hyperparameters=hyperparameters())
     stock._set_project_dir(str(tmp_path), "view")
@@ -65,7 +65,7 @@ def test_a_stock_oracle_goes_on_from_there(search, tmp_path):
 
 def test_without_a_journal(tmp_path):
     with pytest.raises(DaquError, match="does not exist: name the folder of a search that has begun"):
-        keras_tuner_view.write(tmp_path / "trials.jsonl", tmp_path / "view")
+        keras_tuner_files.write(tmp_path / "trials.jsonl", tmp_path / "view")
     (tmp_path / "trials.jsonl").write_text(json.dumps([1]) + "\n")
     with pytest.raises(DaquError, match="no journal of a search"):
-        keras_tuner_view.write(tmp_path / "trials.jsonl", tmp_path / "view")
+        keras_tuner_files.write(tmp_path / "trials.jsonl", tmp_path / "view")

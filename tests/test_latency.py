@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daqu_tf import blocks, spaces, targets
+from daqu_tf import spaces, targets
 from daqu_tf.devices import Latency
 from daqu_tf.errors import DaquError
-from daqu_tf.latency import Correction, LatencyTable
-from daqu_tf.measurements import MeasurementStore, Turn
-from daqu_tf.targets import Storage
+from daqu_tf.latency import blocks
+from daqu_tf.latency.store import MeasurementStore, Turn
+from daqu_tf.latency.table import Correction, LatencyTable
+from daqu_tf.targets.storage import Storage
 
 TARGET = targets.get("litert_cpu")
 SPACE = TARGET.restrict(spaces.get("digits"))

@@ -4,8 +4,7 @@ import tensorflow as tf
 
 from daqu_tf.devices.runner import quantized
 from daqu_tf.keras import keras
-from daqu_tf.layers import (
-    EPSILON,
+from daqu_tf.supernet.layers import (
     ElasticBatchNormalization,
     ElasticConv2D,
     ElasticDense,
@@ -13,7 +12,8 @@ from daqu_tf.layers import (
     QuantizedTensor,
     quantize_input,
 )
-from daqu_tf.quantizers import SwitchableQuantizer, fake_quantize
+from daqu_tf.supernet.quantizers import SwitchableQuantizer, fake_quantize
+from daqu_tf.supernet.weights import EPSILON
 
 CHANNELS = 6
 RELU = pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])

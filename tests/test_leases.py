@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from daqu_tf.errors import DaquError
-from daqu_tf.leases import Leases
+from daqu_tf.oracle.leases import Leases
 
 WORKERS, SECONDS = st.sampled_from(["a", "b", "c"]), 10.0
 

@@ -4,10 +4,12 @@ import tensorflow as tf
 
 from daqu_tf.errors import DaquError
 from daqu_tf.keras import keras
-from daqu_tf.layers import ElasticConv2D, ElasticDense, ElasticDepthwiseConv2D
-from daqu_tf.optimizer import FIRST_SCALE, GROWTH_STEPS, Optimizer
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage
-from daqu_tf.supernet import HALF_TYPES, StaticNetwork, Supernet
+from daqu_tf.spaces.bits import FLOAT_BITS
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.stage import Stage
+from daqu_tf.supernet.layers import ElasticConv2D, ElasticDense, ElasticDepthwiseConv2D
+from daqu_tf.supernet.supernet import HALF_TYPES, StaticNetwork, Supernet
+from daqu_tf.training.optimizer import FIRST_SCALE, GROWTH_STEPS, Optimizer
 
 STAGE = Stage(widths=(4, 8), depths=(1,), kernels=(3, 5), expansions=(2,), stride=2, squeeze_excite=True)
 SPACE = SearchSpace("tiny", (8, 8, 1), 10, (8,), 1, (STAGE,), (16,))

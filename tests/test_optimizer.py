@@ -3,9 +3,9 @@ import tensorflow as tf
 
 from daqu_tf import data, spaces, targets
 from daqu_tf.keras import keras
-from daqu_tf.optimizer import CLIP_NORM, WEIGHT_DECAY, Optimizer
-from daqu_tf.schedule import STEP_RATE
-from daqu_tf.supernet import StaticNetwork
+from daqu_tf.supernet.supernet import StaticNetwork
+from daqu_tf.training.optimizer import CLIP_NORM, WEIGHT_DECAY, Optimizer
+from daqu_tf.training.schedule import STEP_RATE
 
 SPACE = targets.get("litert_cpu").restrict(spaces.get("digits"))
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from daqu_tf import pareto
-from daqu_tf.alphabet import ABSENT, Alphabet
 from daqu_tf.errors import DaquError
-from daqu_tf.evolution import crossover, mutate
-from daqu_tf.oracle import ParetoOracle, SearchFailedError, objective_point
+from daqu_tf.oracle.oracle import ParetoOracle, SearchFailedError, objective_point
+from daqu_tf.pareto.choices import ABSENT, Alphabet
+from daqu_tf.pareto.evolution import crossover, mutate
 
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName)")
 OBJECTIVES = [keras_tuner.Objective("accuracy", "max"), keras_tuner.Objective("latency_us", "min")]

@@ -6,7 +6,7 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from search_processes import OBJECTIVES, hyperparameters, measure
 
 from daqu_tf.errors import DaquError
-from daqu_tf.oracle import ParetoOracle, SearchFailedError
+from daqu_tf.oracle.oracle import ParetoOracle, SearchFailedError
 
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName)")
 

@@ -6,11 +6,11 @@ import keras_tuner
 import numpy as np
 import pytest
 
-from daqu_tf.alphabet import alphabet_of
 from daqu_tf.errors import DaquError
-from daqu_tf.oracle import ParetoOracle, best_trials
-from daqu_tf.predictor import CostColumns
-from daqu_tf.surrogate_search import fit_count, kernel_count
+from daqu_tf.oracle.hyperparameters import alphabet_of
+from daqu_tf.oracle.oracle import ParetoOracle, best_trials
+from daqu_tf.pareto.predictor import CostColumns
+from daqu_tf.pareto.surrogate_search import fit_count, kernel_count
 
 OBJECTIVES = [keras_tuner.Objective("val_accuracy", "max"), keras_tuner.Objective("seconds", "min")]
 
@@ -83,7 +83,7 @@ def test_a_resumed_search_goes_on_as_if_undisturbed(tmp_path):
 
 def test_reloading_fits_nothing(tmp_path, monkeypatch):
     run(make(tmp_path))
-    monkeypatch.setattr("daqu_tf.predictor.GaussianProcess.fit", lambda *arguments: pytest.fail("fitted"))
+    monkeypatch.setattr("daqu_tf.pareto.predictor.GaussianProcess.fit", lambda *arguments: pytest.fail("fitted"))
     make(tmp_path, max_trials=40).reload()
 
 
@@ -115,7 +115,7 @@ def front_volume(oracle):
 
 
 def test_known_costs_are_asked_for_and_never_learned(tmp_path, monkeypatch):
-    from daqu_tf.predictor import GaussianProcess
+    from daqu_tf.pareto.predictor import GaussianProcess
 
     learned, fit = [], GaussianProcess.fit
     monkeypatch.setattr(GaussianProcess, "fit", lambda self, rows, targets: learned.append(targets) or fit(self, rows, targets))

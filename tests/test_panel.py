@@ -5,11 +5,15 @@ import pytest
 from families import FAMILIES, smooth_images
 from family_supernets import family_supernet
 
-from daqu_tf import costs, panel, spaces, targets
-from daqu_tf.evaluation import Scorer
-from daqu_tf.panel import Panel
-from daqu_tf.samplers import in_float
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage
+from daqu_tf import spaces, targets
+from daqu_tf.spaces.bits import FLOAT_BITS
+from daqu_tf.spaces.precisions import in_float
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.stage import Stage
+from daqu_tf.supernet.scoring import Scorer
+from daqu_tf.targets import costs
+from daqu_tf.training import panel
+from daqu_tf.training.panel import Panel
 
 DIGITS = spaces.get("digits")
 LITERT = targets.get("litert_cpu").restrict(DIGITS)

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 from test_latency import table_of
 
-from daqu_tf import constraints, output, pipeline, preparation, spaces, targets
-from daqu_tf.config import RunConfig
+from daqu_tf import pipeline, spaces, targets
 from daqu_tf.devices import connect
 from daqu_tf.errors import DaquError
-from daqu_tf.finalist import FinalistProcesses
+from daqu_tf.pareto import constraints
+from daqu_tf.pipeline import budget, front, plan
+from daqu_tf.pipeline.finalists import FinalistProcesses
+from daqu_tf.runs.config import RunConfig
+from daqu_tf.runs.folder import changes, config_of
 
 COMMAND = [sys.executable, "-m", "daqu_tf.tools.run", "--dataset=digits", "--space=digits", "--budget_minutes=3", "--finalists=4"]
 
@@ -46,9 +49,9 @@ def test_a_schedule_that_has_moved_is_compared_by_its_content(tmp_path):
     before.folder.mkdir()
     settings = {"flags": before.to_json(), "dataset": {}, "schedule": {"seed": 1}}
     (before.folder / "config.json").write_text(json.dumps(settings))
-    assert output.changes(before.folder, moved, {"schedule": {"seed": 1}}) == ""
-    assert "schedule" in output.changes(before.folder, moved, {"schedule": {"seed": 2}})
-    assert "--schedule" in output.changes(before.folder, dataclasses.replace(before, schedule=""))
+    assert changes(before.folder, moved, {"schedule": {"seed": 1}}) == ""
+    assert "schedule" in changes(before.folder, moved, {"schedule": {"seed": 2}})
+    assert "--schedule" in changes(before.folder, dataclasses.replace(before, schedule=""))
 
 
 def test_the_folder_of_something_else_is_left_alone(tmp_path):
@@ -125,9 +128,9 @@ def test_images_too_small_for_the_space(tmp_path):
 
 
 def test_time_is_shared_out_by_size():
-    seconds = pipeline.share_out({"a": 100, "b": 800}, 70.0, 5.0)
+    seconds = budget.share_out({"a": 100, "b": 800}, 70.0, 5.0)
     assert seconds == pytest.approx({"a": 20.0, "b": 40.0})
-    assert pipeline.share_out({"a": 100}, 3.0, 5.0) == {"a": 0.0}
+    assert budget.share_out({"a": 100}, 3.0, 5.0) == {"a": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -163,10 +166,10 @@ def test_a_target_that_counts_no_latency_takes_no_table(tmp_path):
 
 def test_another_kind_of_device_is_another_run(tmp_path):
     config = _started(tmp_path)
-    assert "--device was host" in output.changes(config.folder, dataclasses.replace(config, device="raspberry_pi:pi@board"))
+    assert "--device was host" in changes(config.folder, dataclasses.replace(config, device="raspberry_pi:pi@board"))
     flags = config.to_json() | {"device": "raspberry_pi:pi@here"}
     (config.folder / "config.json").write_text(json.dumps({"flags": flags, "dataset": {}}))
-    assert output.changes(config.folder, dataclasses.replace(config, device="raspberry_pi:pi@there")) == ""
+    assert changes(config.folder, dataclasses.replace(config, device="raspberry_pi:pi@there")) == ""
 
 
 def test_another_device_of_that_kind_is_refused(tmp_path):
@@ -174,15 +177,15 @@ def test_another_device_of_that_kind_is_refused(tmp_path):
     here = connect("host")
     (config.folder / "device.json").write_text(json.dumps(here.identity() | {"cpu": "another"}))
     with pytest.raises(DaquError, match="holds latencies of another device or runtime .`cpu` is 'another' there"):
-        preparation.check_device(config, here, overwrite=False)
-    assert "`cpu`" in preparation.check_device(config, here, overwrite=True)
+        plan.check_device(config, here, overwrite=False)
+    assert "`cpu`" in plan.check_device(config, here, overwrite=True)
 
 
 def test_a_run_of_before_there_were_devices_goes_on(tmp_path):
     config = _started(tmp_path)
     flags = {name: value for name, value in config.to_json().items() if name not in ("device", "threads", "latency", "delegate")}
     (config.folder / "config.json").write_text(json.dumps({"flags": flags, "dataset": {}}))
-    assert output.changes(config.folder, config) == "" and output.config_of(config.folder) == config
+    assert changes(config.folder, config) == "" and config_of(config.folder) == config
 
 
 def test_what_misses_a_constraint_in_the_end_is_not_on_the_front():
@@ -191,10 +194,10 @@ def test_what_misses_a_constraint_in_the_end_is_not_on_the_front():
         {"accuracy": {"fine_tuned": {"search": accuracy}}, "latency": {"median_us": us}, "file_bytes": 9.0, "deflated_bytes": 9.0}
         for accuracy, us in ((0.9, 21.0), (0.8, 19.0), (0.7, 20.0))
     ]
-    found = pipeline.front_of(target, space, members, constraints.parse(["latency_us<=20", "peak_activation_bytes<=1"]))["members"]
+    found = front.front_of(target, space, members, constraints.parse(["latency_us<=20", "peak_activation_bytes<=1"]))["members"]
     assert [member["on_front"] for member in found] == [False, True, False]
     assert [member["missed_constraints"] for member in found] == [["latency_us<=20"], [], []]
-    nothing = pipeline.front_of(target, space, members, constraints.parse(["accuracy>=0.95"]))["members"]
+    nothing = front.front_of(target, space, members, constraints.parse(["accuracy>=0.95"]))["members"]
     assert not any(member["on_front"] for member in nothing)
 
 

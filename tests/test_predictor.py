@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from daqu_tf.alphabet import ABSENT, Alphabet
-from daqu_tf.predictor import RAMPS, Features, KnownCosts, MetricsPredictor
+from daqu_tf.pareto.choices import ABSENT, Alphabet
+from daqu_tf.pareto.predictor import RAMPS, Features, KnownCosts, MetricsPredictor
 
 ALPHABET = Alphabet(
     {"bits": (2, 4, 8), "kind": ("a", "b", "c"), "fixed": (1,), "units": tuple(range(1, 101)), "pool": (False, True)}

@@ -9,7 +9,7 @@ from test_profiling import FEW
 
 from daqu_tf import spaces, targets
 from daqu_tf.devices import HostDevice
-from daqu_tf.latency import LatencyTable
+from daqu_tf.latency.table import LatencyTable
 
 COMMAND = [sys.executable, "-m", "daqu_tf.tools.profile"]
 

@@ -6,13 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from daqu_tf import profiling, spaces, targets
-from daqu_tf.blocks import every_block
+from daqu_tf import spaces, targets
 from daqu_tf.devices import HostDevice, ModelError
 from daqu_tf.errors import DaquError
-from daqu_tf.latency import LatencyTable
-from daqu_tf.measurements import MeasurementStore
-from daqu_tf.profiling import Settings, profile
+from daqu_tf.latency import profiling
+from daqu_tf.latency.blocks import every_block
+from daqu_tf.latency.profiling import Settings, profile
+from daqu_tf.latency.store import MeasurementStore
+from daqu_tf.latency.table import LatencyTable
 
 TARGET = targets.get("litert_cpu")
 FEW = {"resolution": (8,), "stem.width": (4,), "kernel": (3,), "expansion": (1, 2), "stage1.width": (4,), "stage2.width": (8, 16)}

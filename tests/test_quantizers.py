@@ -3,15 +3,14 @@ import pytest
 import tensorflow as tf
 
 from daqu_tf.keras import QuantizeWrapper, keras
-from daqu_tf.layers import ElasticConv2D
-from daqu_tf.quantizers import (
+from daqu_tf.spaces.bits import activation_range, weight_range
+from daqu_tf.supernet.layers import ElasticConv2D
+from daqu_tf.supernet.quantizers import (
     SwitchableQuantizeConfig,
     SwitchableQuantizer,
-    activation_range,
     best_steps,
     fake_quantize,
     quantize_activation,
-    weight_range,
 )
 
 ALPHABET = (2, 3, 4, 6, 8)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tflite_networks
 
-from daqu_tf import tflite_metadata
+from daqu_tf import tflite
 from daqu_tf.errors import DaquError
 from daqu_tf.report import write_report
 
@@ -249,7 +249,7 @@ def test_the_code_of_the_card_runs(reported, tmp_path, monkeypatch):
     network = tflite_networks.RandomNetwork(0, (1, 28, 20, 3))
     graph = network.graph(network.dense(network.pool("input"), 2))
     model = renamed(graph, {graph.input: "image", graph.output: "classifier"})
-    data = tflite_metadata.write(model, tflite_metadata.Metadata("m00", "", ("cat", "T-shirt/top")))
+    data = tflite.write_with_metadata(model, tflite.Metadata("m00", "", ("cat", "T-shirt/top")))
     (tmp_path / "m00.tflite").write_bytes(data)
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall("```python\n(.*?)```", (reported / "models" / "README.md").read_text(), re.DOTALL)

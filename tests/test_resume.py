@@ -12,7 +12,7 @@ import pytest
 DRIVER = """
 import sys
 import daqu_tf
-from daqu_tf import training
+from daqu_tf.training import training
 
 training.CHECKPOINT_SECONDS = 0.3
 config = daqu_tf.RunConfig(

@@ -8,9 +8,14 @@ from families import FAMILIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daqu_tf import costs, spaces, targets
-from daqu_tf.samplers import SAMPLERS, GapAware, Sandwich, Uniform, in_float, next_width, uniform_bits, with_open_bits
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage, Subnet
+from daqu_tf import spaces, targets
+from daqu_tf.spaces.bits import FLOAT_BITS, next_width
+from daqu_tf.spaces.precisions import in_float, uniform_bits
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.stage import Stage
+from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.targets import costs
+from daqu_tf.training.samplers import SAMPLERS, GapAware, Sandwich, Uniform, with_open_bits
 
 DIGITS = spaces.get("digits")
 LITERT = targets.get("litert_cpu").restrict(DIGITS)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from daqu_tf import spaces, targets
 from daqu_tf.errors import DaquError
-from daqu_tf.samplers import SAMPLERS
-from daqu_tf.schedule import AUGMENTATIONS, TRANSFERS, UNITS, WARM_UPS, PrecisionTransfer, Schedule, WarmUp, make_schedule
+from daqu_tf.training.samplers import SAMPLERS
+from daqu_tf.training.schedule import AUGMENTATIONS, TRANSFERS, UNITS, WARM_UPS, PrecisionTransfer, Schedule, WarmUp, make_schedule
 
 DIGITS = spaces.get("digits")
 NAN, INFINITE = math.nan, math.inf
@@ -282,9 +282,3 @@ def test_make_schedule_is_of_minutes_by_default():
 def test_make_schedule_names_what_is_wrong(changes, sentence):
     with pytest.raises(DaquError, match=sentence):
         make_schedule(**{"space": DIGITS, "warm_up": "none", "precision_transfer": "none", "length": 1.0} | changes)
-
-
-@pytest.mark.parametrize("module", ["schedule", "samplers"])
-def test_the_module_imports_no_tensorflow(module):
-    code = f"import sys, daqu_tf.{module}; sys.exit('tensorflow' in sys.modules or 'tf_keras' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

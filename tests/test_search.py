@@ -3,10 +3,13 @@ import types
 import numpy as np
 import pytest
 
-from daqu_tf import costs, spaces, targets
-from daqu_tf.constraints import parse
+from daqu_tf import spaces, targets
 from daqu_tf.errors import DaquError
-from daqu_tf.search import Candidates, first_design, make_tuner, spread
+from daqu_tf.pareto.constraints import parse
+from daqu_tf.search.candidates import Candidates
+from daqu_tf.search.finalists import spread
+from daqu_tf.search.search import first_design, make_tuner
+from daqu_tf.targets import costs
 
 SPACE, TARGET = spaces.get("digits"), targets.get("litert_cpu")
 

@@ -7,7 +7,7 @@ from search_on_digits import TARGET, DigitsSearch
 from test_latency import table_of
 
 from daqu_tf.devices import DeviceLostError, DeviceSetupError, HostDevice, ModelError
-from daqu_tf.search import SearchStoppedError
+from daqu_tf.search.candidates import SearchStoppedError
 
 FAST = {"min_runs": 3, "min_seconds": 0.0, "max_warmup_seconds": 0.0}
 

@@ -15,8 +15,8 @@ import pytest
 from keras_tuner.engine.trial import Trial
 from search_processes import free_port, until
 
-from daqu_tf import search_workers
 from daqu_tf.errors import DaquError
+from daqu_tf.pipeline import search_workers
 
 FLAGS = ["--dataset=digits", "--space=digits", "--budget_minutes=2", "--epochs=1", "--max_trials=20", "--finalists=1"]
 FLAGS += ["--finetune_epochs=2"]
@@ -50,7 +50,7 @@ def worker_processes(folder):
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             arguments = path.read_bytes().decode().split("\0")
-            if "daqu_tf.search_workers" in arguments and str(folder) in arguments:
+            if "daqu_tf.pipeline.search_workers" in arguments and str(folder) in arguments:
                 found.append(int(path.parent.name))
     return found
 

@@ -29,20 +29,15 @@ from own_models import (
     smooth,
 )
 
-from daqu_tf import tflite_file, tflite_metadata
+from daqu_tf import tflite
 from daqu_tf.errors import DaquError
-from daqu_tf.export import export_tflite, round_biases
+from daqu_tf.export.export import export_tflite, round_biases
 from daqu_tf.keras import keras, tfmot
-from daqu_tf.stock_models import (
-    StockQuantizeConfig,
-    initialise_steps,
-    make_switchable,
-    set_bits,
-    switchable_tensors,
-)
-from daqu_tf.tflite_kernels import Conv2D, FullyConnected
-from daqu_tf.tflite_metadata import Metadata
-from daqu_tf.tflite_operators import Pad
+from daqu_tf.stock_models import initialise_steps, make_switchable, set_bits, switchable_tensors
+from daqu_tf.stock_models.quantizers import StockQuantizeConfig
+from daqu_tf.tflite.metadata import Metadata
+from daqu_tf.tflite.operators import Pad
+from daqu_tf.tflite.weighted import Conv2D, FullyConnected
 
 layers = keras.layers
 
@@ -69,7 +64,7 @@ def test_the_file_computes_what_the_model_does(net, precision, container, tmp_pa
     choose(net.model, precision)
     path = tmp_path / "model.tflite"
     export_tflite(net.model, path, container)
-    assert tflite_file.read(path.read_bytes()) == graph_of(net.model, container)
+    assert tflite.read(path.read_bytes()) == graph_of(net.model, container)
     if container != "int4":  # Its convolutions run on built-in kernels, whose flips go through the layers behind them.
         assert_file_computes_what_the_model_does(net, path)
     assert_built_in_kernels_are_within_one_step(net, path)
@@ -85,7 +80,7 @@ def test_mobilenet_v2(mobile, precision, tmp_path):
     # Of random weights one flip at the top becomes many: the first two outputs of some images are as near.
     assert_file_computes_what_the_model_does(mobile, path, equal=0.2, mean=2.0, apart=8)
     assert_built_in_kernels_are_within_one_step(mobile, path)
-    graph = tflite_file.read(path.read_bytes())
+    graph = tflite.read(path.read_bytes())
     assert not any(isinstance(operator, Pad) for operator in graph.operators)  # All its zeros are those of SAME.
 
 
@@ -272,7 +267,7 @@ def test_metadata_of_a_model_that_takes_other_numbers_than_pixels(tmp_path):
     round_biases(model)
     metadata = Metadata("mine", "Five classes.", tuple("abcde"), mean=127.5, std=127.5)
     export_tflite(model, path := tmp_path / "model.tflite", metadata=metadata, images=images)
-    (source,) = tflite_metadata.read(path.read_bytes())["subgraph_metadata"][0]["input_tensor_metadata"]
+    (source,) = tflite.read_metadata(path.read_bytes())["subgraph_metadata"][0]["input_tensor_metadata"]
     assert source["process_units"] == [{"options": ("NormalizationOptions", {"mean": [127.5], "std": [127.5]})}]
     (image,) = (tensor for tensor in graph_of(model).tensors if tensor.name == "images")
     assert f"feed round((pixel - 127.5) / 127.5 / {image.scale:.9g}) " in source["description"]

@@ -21,18 +21,13 @@ from own_models import (
     smooth,
 )
 
-from daqu_tf import tflite_file
+from daqu_tf import tflite
 from daqu_tf.errors import DaquError
-from daqu_tf.export import export_tflite, round_biases
+from daqu_tf.export.export import export_tflite, round_biases
 from daqu_tf.keras import keras
-from daqu_tf.stock_models import (
-    StockQuantizeConfig,
-    initialise_steps,
-    make_switchable,
-    set_bits,
-    switchable_tensors,
-)
-from daqu_tf.tflite_graph import FloatTensor
+from daqu_tf.stock_models import initialise_steps, make_switchable, set_bits, switchable_tensors
+from daqu_tf.stock_models.quantizers import StockQuantizeConfig
+from daqu_tf.tflite.graph import FloatTensor
 
 layers = keras.layers
 
@@ -84,7 +79,7 @@ FLOATS = ("float32", "float16", "dynamic")
 def test_a_quantized_model_in_a_float_file_is_near(net, container, tmp_path):
     choose(net.model, "w4a8")
     export_tflite(net.model, path := tmp_path / "model.tflite", container)
-    stored = {op.container for op in tflite_file.read(path.read_bytes()).operators if hasattr(op, "container")}
+    stored = {op.container for op in tflite.read(path.read_bytes()).operators if hasattr(op, "container")}
     assert stored <= {"float32": {"FLOAT32"}, "float16": {"FLOAT16"}, "dynamic": {"INT4", "INT8", "FLOAT32"}}[container]
     assert container != "dynamic" or stored & {"INT4", "INT8"}
     computed = centred(np.array([run(loaded(path.read_bytes(), XNNPACK), image) for image in net.images]))

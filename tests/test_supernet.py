@@ -5,9 +5,12 @@ import pytest
 import tensorflow as tf
 
 from daqu_tf.errors import DaquError
-from daqu_tf.space import FLOAT_BITS, SearchSpace, Stage, Subnet
-from daqu_tf.supernet import StaticNetwork, Supernet
-from daqu_tf.weights import cut
+from daqu_tf.spaces.bits import FLOAT_BITS
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.stage import Stage
+from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.supernet.supernet import StaticNetwork, Supernet
+from daqu_tf.supernet.weights import cut
 
 # One code more or less anywhere near the end would show: a logit's step is far larger.
 TOLERANCE = 1e-5

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from families import FAMILIES
 
-from daqu_tf import costs, spaces, targets
+from daqu_tf import spaces, targets
 from daqu_tf.errors import DaquError
-from daqu_tf.space import SearchSpace, Stage
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.stage import Stage
+from daqu_tf.targets import costs
 
 DIGITS = spaces.get("digits")
 LAYER = DIGITS.layers(DIGITS.largest())[0]

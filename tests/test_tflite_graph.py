@@ -6,9 +6,10 @@ import tensorflow as tf
 import tflite_networks
 
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_graph import FloatTensor, Graph, QuantizedTensor
-from daqu_tf.tflite_kernels import Conv2D, FullyConnected, same_pads
-from daqu_tf.tflite_operators import Add, AddConstant, Dequantize, MaxPool, Minimum, Multiply, Pad, Quantize, Reshape
+from daqu_tf.tflite.base import same_pads
+from daqu_tf.tflite.graph import FloatTensor, Graph, QuantizedTensor
+from daqu_tf.tflite.operators import Add, AddConstant, Dequantize, MaxPool, Minimum, Multiply, Pad, Quantize, Reshape
+from daqu_tf.tflite.weighted import Conv2D, FullyConnected
 
 
 def conv(**changes) -> Conv2D:

@@ -8,9 +8,10 @@ import pytest
 import tflite_networks
 from ai_edge_litert.interpreter import Interpreter
 
-from daqu_tf import tflite_file, tflite_metadata
+from daqu_tf import tflite
 from daqu_tf.errors import DaquError
-from daqu_tf.tflite_metadata import Metadata, read, read_labels, write
+from daqu_tf.tflite.file import read_buffers
+from daqu_tf.tflite.metadata import Metadata, describe, read_labels, read_metadata, write_with_metadata
 
 LABELS = tuple(f"class {number}" for number in range(10))
 METADATA = Metadata("m00", "Tells clothes apart.", LABELS, "1.2")
@@ -62,7 +63,7 @@ class Fields:
 
 
 def test_the_fields_have_the_numbers_of_the_public_schema():
-    buffer = tflite_file.read_metadata(write(graph(), METADATA))["TFLITE_METADATA"]
+    buffer = read_buffers(write_with_metadata(graph(), METADATA))["TFLITE_METADATA"]
     assert buffer[4:8] == b"M001"
     root = Fields(buffer, struct.unpack_from("<I", buffer)[0])
     assert [root.text(number) for number in (0, 1, 2, 4, 7)] == ["m00", "Tells clothes apart.", "1.2", "", "1.0.0"]
@@ -80,19 +81,19 @@ def test_the_fields_have_the_numbers_of_the_public_schema():
 
 def test_what_is_read_is_what_was_written():
     network = graph(channels=1)
-    data = write(network, METADATA)
-    tables = read(data)
-    assert tables == tflite_metadata.describe(network, METADATA)
+    data = write_with_metadata(network, METADATA)
+    tables = read_metadata(data)
+    assert tables == describe(network, METADATA)
     (source,) = tables["subgraph_metadata"][0]["input_tensor_metadata"]
     assert source["content"]["content_properties"] == ("ImageProperties", {"color_space": 2})
     assert read_labels(data) == LABELS
-    assert tflite_file.read(data) == network
-    plain = tflite_file.write(network)
-    assert read(plain) is None and read_labels(plain) == ()
+    assert tflite.read(data) == network
+    plain = tflite.write(network)
+    assert read_metadata(plain) is None and read_labels(plain) == ()
 
 
 def test_any_reader_of_zip_files_finds_the_labels_uncompressed():
-    data = write(graph(), METADATA)
+    data = write_with_metadata(graph(), METADATA)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         (entry,) = archive.infolist()
         assert (entry.filename, entry.compress_type) == ("labels.txt", zipfile.ZIP_STORED)
@@ -103,16 +104,16 @@ def test_any_reader_of_zip_files_finds_the_labels_uncompressed():
 
 def test_the_same_model_is_the_same_bytes_and_few():
     network = graph()
-    data = write(network, METADATA)
-    assert data == write(network, METADATA)
-    assert len(data) - len(tflite_file.write(network)) < 1200 + sum(len(label) + 1 for label in LABELS)
+    data = write_with_metadata(network, METADATA)
+    assert data == write_with_metadata(network, METADATA)
+    assert len(data) - len(tflite.write(network)) < 1200 + sum(len(label) + 1 for label in LABELS)
 
 
 def test_runtimes_compute_the_same_with_metadata():
     network = graph()
     values = np.random.default_rng(0).integers(-128, 128, (1, 6, 6, 3)).astype(np.int8)
     outputs = []
-    for data in (tflite_file.write(network), write(network, METADATA)):
+    for data in (tflite.write(network), write_with_metadata(network, METADATA)):
         run = Interpreter(model_content=data).get_signature_runner()
         outputs.append(next(iter(run(input=values).values())))
     np.testing.assert_array_equal(*outputs)
@@ -120,7 +121,7 @@ def test_runtimes_compute_the_same_with_metadata():
 
 def test_other_pixels_are_explained():
     metadata = dataclasses.replace(METADATA, input_offset=-1.0, input_scale=2.0)
-    (source,) = read(write(graph(), metadata))["subgraph_metadata"][0]["input_tensor_metadata"]
+    (source,) = read_metadata(write_with_metadata(graph(), metadata))["subgraph_metadata"][0]["input_tensor_metadata"]
     assert source["description"].endswith("In training, 0 and 255 were -1 and 1.")
 
 
@@ -135,14 +136,14 @@ def test_other_pixels_are_explained():
 )
 def test_labels_that_do_not_fit(labels, sentence):
     with pytest.raises(DaquError, match=sentence):
-        write(graph(), dataclasses.replace(METADATA, labels=labels))
+        write_with_metadata(graph(), dataclasses.replace(METADATA, labels=labels))
 
 
 def test_labels_of_any_script():
     labels = ("T-shirt/top", "Ähre", "猫", "🐶", *LABELS[4:])
-    assert read_labels(write(graph(), dataclasses.replace(METADATA, labels=labels))) == labels
+    assert read_labels(write_with_metadata(graph(), dataclasses.replace(METADATA, labels=labels))) == labels
 
 
 def test_metadata_of_another_schema():
     with pytest.raises(DaquError, match="must have the identifier M001"):
-        read(tflite_file.write(graph(), {"TFLITE_METADATA": b"\0\0\0\0M002"}))
+        read_metadata(tflite.write(graph(), {"TFLITE_METADATA": b"\0\0\0\0M002"}))

@@ -9,15 +9,18 @@ import sys
 import numpy as np
 import pytest
 
-from daqu_tf import atomic, data, export, output, preparation, tflite_file, tflite_metadata
-from daqu_tf.config import RunConfig
+from daqu_tf import data, files, tflite
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
-from daqu_tf.evaluation import top1
-from daqu_tf.supernet import StaticNetwork, Supernet
-from daqu_tf.targets import Storage
-from daqu_tf.tflite_kernels import Weighted
-from daqu_tf.trained_run import TrainedRun
+from daqu_tf.export.export import to_graph
+from daqu_tf.files import read_arrays, write_arrays
+from daqu_tf.pipeline import plan
+from daqu_tf.pipeline.trained_run import TrainedRun
+from daqu_tf.runs.config import RunConfig
+from daqu_tf.supernet.scoring import top1
+from daqu_tf.supernet.supernet import StaticNetwork, Supernet
+from daqu_tf.targets.storage import Storage
+from daqu_tf.tflite.weighted import Weighted
 
 
 def member(space):
@@ -27,16 +30,14 @@ def member(space):
 def untrained(config, finalist):
     """A folder as daqu-search leaves it, whose supernet was not trained."""
     dataset = data.load("digits", config.seed)
-    space = preparation.space_for(config, dataset)
+    space = plan.space_for(config, dataset)
     config.folder.mkdir(exist_ok=True)
-    atomic.write_json(
-        config.folder / "config.json", preparation.describe(config, dataset, space, preparation.schedule_for(config, space))
-    )
+    files.write_json(config.folder / "config.json", plan.describe(config, dataset, space, plan.schedule_for(config, space)))
     supernet = Supernet(space)
     supernet.initialise_steps(dataset.x_train[:64], space.weight_bits)
-    output.write_arrays(config.folder / "supernet.npz", supernet.arrays())
+    write_arrays(config.folder / "supernet.npz", supernet.arrays())
     finalists = {"m00": {"values": finalist(space).to_json(), "inherited": 0.1}}
-    atomic.write_json(config.folder / "finalists.json", finalists)
+    files.write_json(config.folder / "finalists.json", finalists)
     return TrainedRun(config.folder)
 
 
@@ -113,12 +114,12 @@ def test_the_tool_exports_what_takes_pixels_and_names_its_classes(run, tmp_path)
     path = tmp_path / "small.tflite"
     flags = [f"--run={run.folder}", "--subnet=smallest", f"--output={path}", "--input_type=uint8"]
     subprocess.run([sys.executable, "-m", "daqu_tf.tools.export", *flags], check=True)
-    graph, tables = tflite_file.read(path.read_bytes()), tflite_metadata.read(path.read_bytes())
+    graph, tables = tflite.read(path.read_bytes()), tflite.read_metadata(path.read_bytes())
     assert {tensor.type for tensor in graph.tensors if tensor.name == graph.input} == {"UINT8"}
     assert tables["name"] == "smallest" and "the 10 classes of digits" in tables["description"]
     (source,) = tables["subgraph_metadata"][0]["input_tensor_metadata"]
     assert source["description"].endswith("In training, 0 and 255 were 0 and 16.")
-    assert tflite_metadata.read_labels(path.read_bytes()) == tuple("0123456789")
+    assert tflite.read_labels(path.read_bytes()) == tuple("0123456789")
     train, export = json.loads(path.with_suffix(".manifest.json").read_text())["commands"]
     assert train == f"daqu-train --dataset=digits --output_dir={run.folder} --space=digits"
     assert export.split()[1:] == flags
@@ -137,7 +138,7 @@ def test_a_finalist_is_exported_as_the_run_fine_tuned_it(run, tmp_path, monkeypa
     arrays = network.arrays() | {"classifier/bias": np.arange(10, dtype=np.float32)}
     (run.folder / "finalists").mkdir()
     monkeypatch.setattr(run, "_finalists", lambda: {"m01": {"values": member(run.space).to_json()}})
-    output.write_arrays(own := run.folder / "finalists" / "m01.npz", arrays)
+    write_arrays(own := run.folder / "finalists" / "m01.npz", arrays)
     path = tmp_path / "uint8.tflite"
     manifest = run.export("m01", fine_tuned=True, path=path, storage=Storage(input_type="uint8"))
     assert manifest["commands"] == [
@@ -194,7 +195,7 @@ def test_as_many_steps_leave_the_same_weights_bit_for_bit(run, tmp_path):
     arrays, rows = [], []
     for folder, process in started:
         assert process.wait(timeout=300) == 0
-        arrays.append(output.read_arrays(folder / "fine_tuned" / "smallest.npz"))
+        arrays.append(read_arrays(folder / "fine_tuned" / "smallest.npz"))
         rows.append(json.loads((folder / "fine_tuned" / "smallest.json").read_text()))
     assert rows[0] == rows[1] and rows[0]["steps"] == 25
     assert rows[0]["search_accuracy"]["fine_tuned"] > rows[0]["search_accuracy"]["inherited"]
@@ -207,15 +208,15 @@ def test_files_of_a_run_for_an_old_runtime_are_for_it(tmp_path):
     old = untrained(config, lambda space: space.subnet(member(space).with_bits(2, 8).values))
     (config.folder / "models").mkdir()
     (config.folder / "finalists").mkdir()
-    command = [sys.executable, "-m", "daqu_tf.finalist", str(config.folder), "m00", "1", str(os.getpid())]
+    command = [sys.executable, "-m", "daqu_tf.pipeline.finalist", str(config.folder), "m00", "1", str(os.getpid())]
     subprocess.run(command, check=True, capture_output=True)
     flags = [f"--run={config.folder}", "--subnet=m00", "--fine_tuned", f"--output={tmp_path / 'own.tflite'}"]
     subprocess.run([sys.executable, "-m", "daqu_tf.tools.export", *flags], check=True)
     storage = Storage("int8", "tflite_runtime")
     assert json.loads((tmp_path / "own.manifest.json").read_text())["storage"] == dataclasses.asdict(storage)
     network = StaticNetwork(old.space, old.subnets("m00")["m00"])
-    network.load_arrays(output.read_arrays(config.folder / "finalists" / "m00.npz"))
-    expected = export.to_graph(network, storage)
+    network.load_arrays(read_arrays(config.folder / "finalists" / "m00.npz"))
+    expected = to_graph(network, storage)
     assert max(operator.weight_bits for operator in expected.operators if isinstance(operator, Weighted)) == 8
     for path in (config.folder / "models" / "m00.tflite", tmp_path / "own.tflite"):
-        assert tflite_file.read(path.read_bytes()) == expected
+        assert tflite.read(path.read_bytes()) == expected

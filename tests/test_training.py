@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
-from daqu_tf import costs, data, spaces, targets
+from daqu_tf import data, spaces, targets
 from daqu_tf.errors import DaquError
-from daqu_tf.evaluation import Scorer
 from daqu_tf.keras import keras
-from daqu_tf.samplers import GapAware
-from daqu_tf.schedule import PrecisionTransfer, Schedule, WarmUp
-from daqu_tf.supernet import Supernet
-from daqu_tf.training import SupernetTraining
+from daqu_tf.supernet.scoring import Scorer
+from daqu_tf.supernet.supernet import Supernet
+from daqu_tf.targets import costs
+from daqu_tf.training.samplers import GapAware
+from daqu_tf.training.schedule import PrecisionTransfer, Schedule, WarmUp
+from daqu_tf.training.training import SupernetTraining
 
 SPACE = targets.get("litert_cpu").restrict(spaces.get("digits")).restrict(kernel=(3,), resolution=(8,))
 SCHEDULE = Schedule("epochs", WarmUp(2.0), PrecisionTransfer(3.0, (8, 6, 4, 3, 2)), seed=1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from daqu_tf.training_log import TrainingLog
+from daqu_tf.training.log import TrainingLog
 
 NAMES = ["phase", "step", "loss", "gap", "accuracy_w4a8"]
 

@@ -8,10 +8,10 @@ import keras_tuner
 import pytest
 from families import FAMILIES
 
-from daqu_tf import costs
 from daqu_tf.errors import DaquError
-from daqu_tf.oracle import ParetoOracle, SearchFailedError
-from daqu_tf.tuner import DaquTuner
+from daqu_tf.oracle.oracle import ParetoOracle, SearchFailedError
+from daqu_tf.search.tuner import DaquTuner
+from daqu_tf.targets import costs
 
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName)")
 TRIALS = 24

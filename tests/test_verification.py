@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tflite_networks
 
-from daqu_tf import data, tflite_metadata
+from daqu_tf import data, tflite
 from daqu_tf.devices import HostDevice
+from daqu_tf.export.verification import Verifier, find
 from daqu_tf.report import card
-from daqu_tf.tflite_kernels import Weighted
-from daqu_tf.verification import Verifier, find
+from daqu_tf.tflite.weighted import Weighted
 
 MODELS = pathlib.Path(__file__).parent.parent / "tflite_models"
 LABELS = ("cat", "dog", "T-shirt/top")
@@ -51,7 +51,7 @@ def made(tmp_path_factory):
     network = tflite_networks.RandomNetwork(0, (1, 8, 8, 1), weight_bits=4)
     graph = network.graph(network.dense(network.pool(network.depthwise(network.conv("input", 4))), 3))
     path = folder / "small.tflite"
-    path.write_bytes(tflite_metadata.write(graph, tflite_metadata.Metadata("small", "", LABELS)))
+    path.write_bytes(tflite.write_with_metadata(graph, tflite.Metadata("small", "", LABELS)))
     stored = [operator for operator in graph.operators if isinstance(operator, Weighted)]
     dataset = data.load(folder / "mine.npz")
     accuracy = float(np.mean(HostDevice().predict(path, dataset.x_test).argmax(1) == dataset.y_test))

@@ -5,9 +5,9 @@ import dataclasses
 import integer_reference
 import numpy as np
 
-from daqu_tf.tflite_graph import Graph, QuantizedTensor, gate, hard_swish
-from daqu_tf.tflite_kernels import Conv2D, DepthwiseConv2D, FullyConnected
-from daqu_tf.tflite_operators import Add, AddConstant, GlobalAveragePool, MaxPool, Multiply, Operator, Pad, Reshape
+from daqu_tf.tflite.graph import Graph, QuantizedTensor, gate, hard_swish
+from daqu_tf.tflite.operators import Add, AddConstant, GlobalAveragePool, MaxPool, Multiply, Operator, Pad, Reshape
+from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
 
 
 class RandomNetwork:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from daqu_tf import atomic
+from daqu_tf import files
 from daqu_tf.errors import DaquError
 from daqu_tf.tools import command, device_flags
 
@@ -43,7 +43,7 @@ def _benchmark(argv: list[str]) -> None:
     for (text, path), parity in parities.items():
         print(f"{text}: {path} {_say(parity)}")
     if _JSON.value:
-        atomic.write_json(_JSON.value, [_row(*row, parities.get(row[:2])) for row in timed])
+        files.write_json(_JSON.value, [_row(*row, parities.get(row[:2])) for row in timed])
     faults |= {(text, path): error for text, path, error in rows if isinstance(error, DaquError)}
     if faults:
         raise DaquError(" ".join(f"{text}: {error}" if len(devices) > 1 else str(error) for (text, _), error in faults.items()))

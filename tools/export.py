@@ -26,7 +26,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "The .tflite file to write.")
 
 def _export(argv: list[str]) -> None:
     del argv
-    from daqu_tf.trained_run import TrainedRun
+    from daqu_tf.pipeline.trained_run import TrainedRun
 
     run, path = TrainedRun(pathlib.Path(_RUN.value)), pathlib.Path(_OUTPUT.value)
     usual = targets.get(run.config.target).storage

@@ -4,12 +4,14 @@ from collections.abc import Iterable
 
 from absl import flags
 
-from daqu_tf.config import LATENCIES, RunConfig
 from daqu_tf.errors import DaquError
-from daqu_tf.schedule import AUGMENTATIONS, MIXED_PRECISIONS, STRATEGIES, TRANSFERS, WARM_UPS
-from daqu_tf.spaces import SPACES
-from daqu_tf.targets import TARGETS
+from daqu_tf.runs.config import LATENCIES, RunConfig
+from daqu_tf.spaces.bits import MIXED_PRECISIONS
+from daqu_tf.spaces.named import SPACES
+from daqu_tf.targets.target import TARGETS
 from daqu_tf.tools import device_flags
+from daqu_tf.training.schedule import AUGMENTATIONS, TRANSFERS, WARM_UPS
+from daqu_tf.training.strategies import STRATEGIES
 
 MODULES = (__name__, device_flags.__name__)  # Whose flags the tools of the job have.
 

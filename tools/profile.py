@@ -14,7 +14,7 @@ from absl import flags
 
 from daqu_tf import spaces, targets
 from daqu_tf.errors import DaquError
-from daqu_tf.measurements import DEFAULT_STORE, MeasurementStore
+from daqu_tf.latency.store import DEFAULT_STORE, MeasurementStore
 from daqu_tf.tools import command, device_flags
 
 _SPACE = flags.DEFINE_string("space", None, f"Search space: {', '.join(spaces.SPACES)}, or a .json file.")
@@ -37,8 +37,8 @@ def _profile(argv: list[str]) -> None:
         raise DaquError(f"`output` must be a .json file in a folder that can be written to, but received {path}.")
     nominal = _space()
     from daqu_tf.devices import Patience, connect_with
-    from daqu_tf.profiling import Settings, profile
-    from daqu_tf.progress import Progress, bar
+    from daqu_tf.latency.profiling import Settings, profile
+    from daqu_tf.pipeline.progress import Progress, bar
 
     settings = Settings(_REPEATS.value, calibration=_SUBNETS.value, validation=_SUBNETS.value, seed=_SEED.value)
     store = MeasurementStore(pathlib.Path(_STORE.value).expanduser())

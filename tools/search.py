@@ -26,9 +26,9 @@ def _run(arguments: list[str]) -> None:
     job_flags.run_until("search", arguments)
     folder = pathlib.Path(flags.FLAGS.output_dir) / "search"
     if _EXPORT.value and (folder / "trials.jsonl").exists():  # A worker elsewhere has none.
-        from daqu_tf import keras_tuner_view
+        from daqu_tf.oracle import keras_tuner_files
 
-        count = keras_tuner_view.write(folder / "trials.jsonl", folder / "keras_tuner")
+        count = keras_tuner_files.write(folder / "trials.jsonl", folder / "keras_tuner")
         print(f"KerasTuner: {count} trials in {(folder / 'keras_tuner').resolve()}")
 
 

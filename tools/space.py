@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 from absl import flags
 
-from daqu_tf import costs, spaces, targets
-from daqu_tf.space import SearchSpace
+from daqu_tf import spaces, targets
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.targets import costs
 from daqu_tf.tools import command
 
 _SPACE = flags.DEFINE_string("space", "mobilenet_v2_28", f"Search space: {', '.join(spaces.SPACES)}, or a .json file.")

@@ -28,8 +28,8 @@ def _train(argv: list[str]) -> None:
         job_flags.run_until("supernet", argv)
         return
     job_flags.refuse("--subnet", kept=("output_dir", "overwrite"))
-    from daqu_tf.progress import Progress
-    from daqu_tf.trained_run import TrainedRun
+    from daqu_tf.pipeline.progress import Progress
+    from daqu_tf.pipeline.trained_run import TrainedRun
 
     progress = Progress()
     folder = pathlib.Path(flags.FLAGS.output_dir)

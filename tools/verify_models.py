@@ -21,15 +21,16 @@ _CHECKOUT = pathlib.Path(__file__).resolve().parent.parent / "tflite_models"
 
 
 def _verify(argv: list[str]) -> None:
-    from daqu_tf import output, verification
+    from daqu_tf import export, files
+    from daqu_tf.export import verification
 
     manifests = verification.find([pathlib.Path(name) for name in argv] or [_CHECKOUT])
     if _MARKDOWN.value:
         from daqu_tf.report import card
 
-        print(card.table_of(map(output.read_json, manifests)))
+        print(card.table_of(map(files.read_json, manifests)))
         return
-    verifier = verification.Verifier(dict(map(_pair, _PATHS.value)))
+    verifier = export.Verifier(dict(map(_pair, _PATHS.value)))
     verdicts = [verifier.verify(path) for path in manifests]
     print(verification.table(verdicts))
     for fault in (faults := [fault for verdict in verdicts for fault in verdict.faults]):

@@ -5,11 +5,11 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from daqu_tf.commands import run_command
 from daqu_tf.errors import DaquError
 from daqu_tf.report.page import headline
 from daqu_tf.report.run import Member, Run, member_of
 from daqu_tf.report.text import figure, percent, standard_error, timed_by
+from daqu_tf.runs.commands import run_command
 
 _SHOWN_LABELS = 100
 _CODE = """\

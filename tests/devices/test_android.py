@@ -20,9 +20,10 @@ import pytest
 import tflite_networks
 from phones import ADB, FOLDER, device
 
-from daqu_tf import export, targets, tflite_file
+from daqu_tf import targets, tflite
 from daqu_tf.devices import AndroidDevice, DeviceLostError, DeviceSetupError, HostDevice, ModelError
 from daqu_tf.devices import adb as adb_client
+from daqu_tf.export import encoding
 
 pytestmark = [pytest.mark.devices, pytest.mark.usefixtures("adb_server")]
 FAST = {"min_runs": 20, "min_seconds": 0.1, "max_warmup_seconds": 0.05}
@@ -39,14 +40,14 @@ def model(tmp_path):
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     path = tmp_path_factory.mktemp("real") / "real.tflite"
-    export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), path)
+    encoding.write(encoding.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), path)
     return path
 
 
 def test_its_outputs_are_those_of_the_host(plug_in, real, tmp_path):
     phone = plug_in()
     found = device(phone, fake_benchmark_model.program(tmp_path / "benchmark_model"), processes=1)
-    shape = tflite_file.read(real.read_bytes()).tensors[0].shape
+    shape = tflite.read(real.read_bytes()).tensors[0].shape
     for images in (None, np.random.default_rng(3).random((2, *shape[1:]), np.float32)):
         here, there = HostDevice().outputs(real, images), found.outputs(real, images)
         np.testing.assert_array_equal(there[0], here[0])

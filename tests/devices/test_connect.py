@@ -8,8 +8,9 @@ import pytest
 import tflite_networks
 from faults import refused
 
-from daqu_tf import export, targets
+from daqu_tf import targets
 from daqu_tf.devices import HostDevice, RaspberryPiDevice, connect
+from daqu_tf.export import encoding
 from daqu_tf.tools import benchmark as tool
 
 
@@ -35,7 +36,7 @@ def benchmark(*arguments):
 
 def test_the_tool_on_this_machine_alone_and_its_errors(tmp_path):
     model = tmp_path / "model.tflite"
-    export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), model)
+    encoding.write(encoding.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), model)
     done = benchmark(str(model))
     assert done.returncode == 0 and "device" not in done.stdout and len(done.stdout.splitlines()) == 2
     done = benchmark("--device=android:1", str(model))

@@ -13,8 +13,9 @@ import tflite_networks
 from crashing_models import crashing
 from faults import refused
 
-from daqu_tf import export, targets
+from daqu_tf import targets
 from daqu_tf.devices import Device, DeviceSetupError, HostDevice, ModelError, base, host
+from daqu_tf.export import encoding
 
 FAST = {"min_runs": 20, "min_seconds": 0.0, "max_warmup_seconds": 0.05}
 
@@ -175,7 +176,7 @@ def test_a_model_cut_short(models, tmp_path):
 @pytest.mark.parametrize("signal_name", ["SIGSEGV", "SIGABRT"])
 def test_a_model_that_crashes_the_runtime_costs_the_others_nothing(tmp_path, signal_name):
     good, bad = tmp_path / "good.tflite", tmp_path / "bad.tflite"
-    export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), good)
+    encoding.write(encoding.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), good)
     bad.write_bytes(crashing(good.read_bytes(), signal_name))
     for call in (HostDevice().measure, HostDevice().outputs):
         refused(lambda call=call: call(bad), str(bad), f"the runtime crashed with {signal_name}", kind=ModelError)

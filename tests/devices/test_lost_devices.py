@@ -10,8 +10,9 @@ import tflite_networks
 from faults import refused
 from phones import ADB, adb, device, wait_for
 
-from daqu_tf import export, targets
+from daqu_tf import targets
 from daqu_tf.devices import DeviceGroup, DeviceLostError, DeviceSetupError, ModelError, Patience, RaspberryPiDevice
+from daqu_tf.export import encoding
 
 pytestmark = pytest.mark.devices
 FAST = {"min_runs": 5, "min_seconds": 0.0, "max_warmup_seconds": 0.0}
@@ -22,7 +23,7 @@ def models(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("models"), []
     for width in (4, 6, 8):
         found.append(folder / f"{width}.tflite")
-        export.write(export.encode(tflite_networks.mobile_network(size=8, width=width), targets.Storage()), found[-1])
+        encoding.write(encoding.encode(tflite_networks.mobile_network(size=8, width=width), targets.Storage()), found[-1])
     return found
 
 

@@ -14,12 +14,14 @@ import tflite_networks
 from families import FAMILIES, smooth_images
 from interpreters import only_operator, steps_apart
 
-from daqu_tf import export, targets, tflite_file
-from daqu_tf.architecture import image_size
+from daqu_tf import export, targets, tflite
 from daqu_tf.devices import DeviceError, HostDevice
-from daqu_tf.tflite_codecs import ENCODERS
-from daqu_tf.tflite_graph import Graph
-from daqu_tf.tflite_operators import Dequantize, Minimum
+from daqu_tf.export import encoding
+from daqu_tf.export.export import to_graph
+from daqu_tf.spaces.architecture import image_size
+from daqu_tf.tflite.codecs import ENCODERS
+from daqu_tf.tflite.graph import Graph
+from daqu_tf.tflite.operators import Dequantize, Minimum
 
 pytestmark = pytest.mark.devices
 ROOT = pathlib.Path(__file__).parents[2]
@@ -56,7 +58,7 @@ def exported(family: str, seed: int, target_name: str) -> types.SimpleNamespace:
     """A random subnet of those that the target searches: the graph of its file, that of `litert_cpu_int8`, and images for both."""
     from family_supernets import family_supernet
 
-    from daqu_tf.layers import quantize_input, resize
+    from daqu_tf.supernet.layers import quantize_input, resize
 
     (supernet, _), target = family_supernet(family), targets.get(target_name)
     space = supernet.space
@@ -64,19 +66,19 @@ def exported(family: str, seed: int, target_name: str) -> types.SimpleNamespace:
     network, images = supernet.extract(subnet), smooth_images(space, 32)
     network(images, training=True, statistics_rate=1.0)
     export.round_biases(network)
-    graph, narrow = (export.to_graph(network, storage) for storage in (target.storage, targets.Storage("int8")))
+    graph, narrow = (to_graph(network, storage) for storage in (target.storage, targets.Storage("int8")))
     images = quantize_input(resize(images, image_size(space.input_shape, subnet["resolution"]))).numpy()
-    real = [export.to_graph(network, targets.Storage(container, "tflite_runtime")) for container in ("float32", "float16")]
-    real.append(export._with_output(export._with_input(graph, "float32"), "float32"))
+    real = [to_graph(network, targets.Storage(container, "tflite_runtime")) for container in ("float32", "float16")]
+    real.append(encoding._with_output(encoding._with_input(graph, "float32"), "float32"))
     return types.SimpleNamespace(graph=graph, narrow=narrow, real=real, images=images)
 
 
 def file_of(graph: Graph, images: np.ndarray) -> tuple[bytes, dict[str, np.ndarray]]:
-    return tflite_file.write(graph), {graph.input: (np.round(images * 255) - 128).astype(np.int8)}
+    return tflite.write(graph), {graph.input: (np.round(images * 255) - 128).astype(np.int8)}
 
 
 def write(graph: Graph, path: pathlib.Path, input_type: str | None = None) -> None:
-    export.write(export.encode(graph, targets.Storage(input_type=input_type)), path)
+    encoding.write(encoding.encode(graph, targets.Storage(input_type=input_type)), path)
 
 
 def has_int4(graph: Graph) -> bool:
@@ -87,7 +89,7 @@ def int8_graphs() -> list[tuple[Graph, np.ndarray]]:
     """Graphs with every operator there is, and an input of each."""
     found = [exported(family, 0, target) for family in FAMILIES for target in ("tflite_runtime", "accelerator")]
     pairs = [(one.graph, np.round(one.images[:1] * 255) - 128) for one in found]
-    pairs.append((export._with_input(found[0].graph, "uint8"), np.round(found[0].images[:1] * 255)))
+    pairs.append((encoding._with_input(found[0].graph, "uint8"), np.round(found[0].images[:1] * 255)))
     for network in (tflite_networks.residual_network(size=12, width=4), tflite_networks.classic_network(size=21, width=4)):
         pairs.append((network, np.random.default_rng(0).integers(-128, 128, network.tensors[0].shape)))
     return [(graph, values.astype(graph.tensors[0].type.lower())) for graph, values in pairs]
@@ -107,7 +109,7 @@ def test_the_runtime_is_the_one_it_is_called(runtime, tmp_path):
 def test_every_operator_is_within_one_step_of_float64(runtime, tmp_path):
     files, expected, kinds = {}, {}, set()
     for number, (graph, values) in enumerate(int8_graphs()):
-        file, results = tflite_file.write(graph), integer_reference.run(graph, values)
+        file, results = tflite.write(graph), integer_reference.run(graph, values)
         for index, operator in enumerate(graph.operators):
             name = f"{number}_{index}_{type(operator).__name__}"
             files[name] = only_operator(file, index), {source: results[source] for source in operator.inputs}
@@ -156,7 +158,7 @@ def test_files_with_real_numbers(runtime, tmp_path):
     for family in FAMILIES:
         subnet = exported(family, 0, "tflite_runtime")
         for number, graph in enumerate(subnet.real):
-            files[f"{family}_{number}"] = tflite_file.write(graph), {graph.input: subnet.images[:4].astype(np.float32)}
+            files[f"{family}_{number}"] = tflite.write(graph), {graph.input: subnet.images[:4].astype(np.float32)}
     here, there = run(sys.executable, files, tmp_path), run(python(runtime), files, tmp_path)
     for name, expected in here.items():
         # FLOAT32 differs in the order of sums; FLOAT16 may be computed as such; integers round as the runtime does.

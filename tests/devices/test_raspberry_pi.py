@@ -18,9 +18,10 @@ from crashing_models import crashing
 from faults import refused
 from test_connect import benchmark
 
-from daqu_tf import export, targets
+from daqu_tf import targets
 from daqu_tf.devices import DeviceLostError, DeviceSetupError, HostDevice, ModelError, RaspberryPiDevice, connect, raspberry_pi, ssh
-from daqu_tf.tflite_graph import Graph
+from daqu_tf.export import encoding
+from daqu_tf.tflite.graph import Graph
 
 pytestmark = pytest.mark.devices
 FAST = {"min_runs": 5, "min_seconds": 0.0, "max_warmup_seconds": 0.0}
@@ -39,7 +40,7 @@ HOSTILE = [
 
 
 def write(graph: Graph, path: pathlib.Path) -> pathlib.Path:
-    export.write(export.encode(graph, targets.Storage()), path)
+    encoding.write(encoding.encode(graph, targets.Storage()), path)
     return path
 
 
@@ -64,9 +65,9 @@ def images_of(model):
 
 
 def input_shape(model):
-    from daqu_tf import tflite_file
+    from daqu_tf import tflite
 
-    return tflite_file.read(model.read_bytes()).tensors[0].shape
+    return tflite.read(model.read_bytes()).tensors[0].shape
 
 
 def test_a_file_is_timed_on_arm(device, model):

@@ -12,9 +12,9 @@ from test_profiling import FEW, QUICK
 from daqu_tf import spaces
 from daqu_tf.devices import DeviceGroup, HostDevice, Patience, RaspberryPiDevice
 from daqu_tf.errors import DaquError
-from daqu_tf.measurements import MeasurementStore
-from daqu_tf.profiling import profile
-from daqu_tf.search import SearchStoppedError
+from daqu_tf.latency.profiling import profile
+from daqu_tf.latency.store import MeasurementStore
+from daqu_tf.search.candidates import SearchStoppedError
 
 pytestmark = pytest.mark.devices
 

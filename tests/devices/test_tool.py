@@ -11,7 +11,8 @@ from crashing_models import crashing
 from phones import ADB
 from test_connect import benchmark
 
-from daqu_tf import export, targets
+from daqu_tf import targets
+from daqu_tf.export import encoding
 
 pytestmark = pytest.mark.devices
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.devices
 @pytest.fixture
 def model(tmp_path):
     path = tmp_path / "model.tflite"
-    export.write(export.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), path)
+    encoding.write(encoding.encode(tflite_networks.mobile_network(size=8, width=4), targets.Storage()), path)
     return path
 
 

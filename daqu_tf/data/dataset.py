@@ -1,0 +1,310 @@
+"""Data sets: named ones and `.npz` files, as float images in [0, 1] in three splits, train / search / test.
+
+Training, recalibration and the predictor see `train`, selection sees `search`, and nobody sees `test` before the end.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from daqu_tf.data.class_names import names_of_classes
+from daqu_tf.errors import DaquError
+
+KERAS_NAMES = ("fashion_mnist", "mnist", "cifar10", "cifar100")
+NAMES = ("digits", *KERAS_NAMES)
+
+_TEST_FRACTION = 0.2
+_SEARCH_IMAGES_PER_CLASS = 25
+_NPZ_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A labelled image data set in its three splits.
+
+    Attributes:
+        name: The data set's name, or the file's name without its suffix.
+        x_train: Images, float32, shape (N, H, W, C), in [0, 1]; `x_search` and `x_test` likewise.
+        y_train: Labels, int32, shape (N,), in [0, num_classes); `y_search` and `y_test` likewise.
+        x_search: Images held out of train, on which subnets are compared.
+        y_search: Their labels.
+        x_test: Images for the final figures only.
+        y_test: Their labels.
+        num_classes: Number of classes.
+        input_offset: With `input_scale`, how the images were made from the given ones:
+            `clip((given - input_offset) / input_scale, 0, 1)`. An application must do the same before it calls a model.
+        input_scale: 255 for uint8; 1 for other numbers already within [0, 1]; else the range of the training images.
+        test_was_cut: Whether `test` was cut out of the training images, because the source has no test split.
+        fingerprint: sha256, in hex, of the images as given and of the labels, in the order of the splits.
+        class_names: The name of each class, by its number; the numbers themselves where no names are known.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_search: np.ndarray
+    y_search: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    num_classes: int
+    input_offset: float
+    input_scale: float
+    test_was_cut: bool
+    fingerprint: str
+    class_names: tuple[str, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        return self.x_train.shape[1:]
+
+
+def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float = 0.1) -> Dataset:
+    """Loads a data set and splits it, the same way each time for the same seed.
+
+    Args:
+        name_or_path: One of `NAMES`, or the path of a `.npz` file with x_train, y_train and perhaps x_test, y_test and class_names.
+        seed: Seed of the splits.
+        search_fraction: Part of the training images held out as `search`, at most 0.5; a small set gives 25 a class.
+
+    Raises:
+        DaquError: The source cannot be read or is not a labelled image data set that can be split.
+    """
+    if not 0 < search_fraction <= 0.5:
+        raise DaquError(f"`search_fraction` must be above 0 and at most 0.5, but received {search_fraction}.")
+    name, arrays = _read(name_or_path)
+    train = _checked(name, "train", arrays["x_train"], arrays["y_train"])
+    num_classes = _num_classes(name, train[1])
+    class_names = names_of_classes(name, num_classes, arrays.get("class_names"))
+    test_was_cut = "x_test" not in arrays
+    if test_was_cut:
+        train, test = _cut(name, *train, _TEST_FRACTION, num_classes, seed)
+    else:
+        test = _checked(name, "test", arrays["x_test"], arrays["y_test"])
+        _check_alike(name, train[0], test, num_classes)
+    offset, scale = _input_map(name, train[0], test[0])
+    train, search = _cut(name, *train, search_fraction, _SEARCH_IMAGES_PER_CLASS * num_classes, seed)
+    splits = {"train": train, "search": search, "test": test}
+    return Dataset(
+        name=name,
+        **{f"x_{key}": _to_unit(x, offset, scale) for key, (x, _) in splits.items()},
+        **{f"y_{key}": y for key, (_, y) in splits.items()},
+        num_classes=num_classes,
+        input_offset=offset,
+        input_scale=scale,
+        test_was_cut=test_was_cut,
+        fingerprint=_fingerprint(array for split in splits.values() for array in split),
+        class_names=class_names,
+    )
+
+
+def _read(name_or_path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
+    text = os.fspath(name_or_path)
+    if text == "digits":
+        return text, _read_digits()
+    if text in KERAS_NAMES:
+        return text, _read_keras(text)
+    if text.endswith(".npz") or os.path.exists(text):
+        path = pathlib.Path(text)
+        return path.stem, _read_npz(path)
+    raise DaquError(f"`{text}` is no data set known here: give one of {', '.join(NAMES)} or the path of a .npz file.")
+
+
+def _read_digits() -> dict[str, np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return {"x_train": digits.images, "y_train": digits.target}
+
+
+def _read_keras(name: str) -> dict[str, np.ndarray]:
+    import tf_keras  # Lazily: it brings TensorFlow, which nothing else here needs.
+
+    try:
+        (x_train, y_train), (x_test, y_test) = getattr(tf_keras.datasets, name).load_data()
+    except Exception as error:  # tf_keras raises a bare Exception when the download fails.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DaquError(
+            f"The data set {name} could not be downloaded ({reason}): connect this machine to the internet, "
+            "or give the path of a .npz file with x_train, y_train, x_test, y_test."
+        ) from error
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise DaquError(f"The data file {path} {kind}: give the path of a .npz file or one of {', '.join(NAMES)}.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            _check_keys(path, file.files)
+            wanted = ("x_train", "y_train", "x_test", "y_test", "class_names")
+            arrays = {key: file[key] for key in wanted if key in file.files}
+            if "class_names" not in arrays and _is_text(file, "labels"):
+                arrays["class_names"] = file["labels"]
+            return arrays
+    except DaquError:
+        raise
+    except PermissionError as error:
+        raise DaquError(f"The data file {path} may not be read: allow it with chmod or give another file.") from error
+    except (*_NPZ_ERRORS, AttributeError, TypeError) as error:  # The last two: np.load gave the lone array of a .npy.
+        raise DaquError(
+            f"The data file {path} is not a whole .npz of plain number arrays: write it anew with "
+            "numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
+        ) from error
+
+
+def _is_text(file: np.lib.npyio.NpzFile, key: str) -> bool:
+    """Whether an array is there that holds texts; what else goes by that name, even if it cannot be read, is nothing to us."""
+    try:
+        return key in file.files and file[key].dtype.kind == "U"
+    except ValueError:
+        return False
+
+
+def _check_keys(path: pathlib.Path, found: list[str]) -> None:
+    tests = {"x_test", "y_test"} & set(found)
+    if not {"x_train", "y_train"} <= set(found) or len(tests) == 1:
+        raise DaquError(
+            f"The data file {path} must hold x_train and y_train, and x_test and y_test or neither of them, "
+            f"but it holds {', '.join(sorted(found)) or 'nothing'}: rename its arrays."
+        )
+
+
+def _checked(name: str, split: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images as (N, H, W, C), of any number type, and labels as int32 (N,)."""
+    x = _checked_images(f"`x_{split}` of {name}", x)
+    return x, _checked_labels(f"`y_{split}` of {name}", y, len(x))
+
+
+def _checked_images(what: str, x: np.ndarray) -> np.ndarray:
+    if x.dtype.kind not in "buif":
+        raise DaquError(f"{what} must hold numbers, but its type is {x.dtype}: save the images as uint8 or float32.")
+    images = x[..., None] if x.ndim == 3 else x
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
+        raise DaquError(
+            f"{what} must have the shape (N, H, W), (N, H, W, 1) or (N, H, W, 3), but received {x.shape}: reshape the images."
+        )
+    if x.dtype.kind == "f" and not np.isfinite(images).all():
+        raise DaquError(f"{what} holds NaN or infinite pixels: remove those images or mend them.")
+    return images
+
+
+def _checked_labels(what: str, y: np.ndarray, images: int) -> np.ndarray:
+    labels = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if labels.shape != (images,):
+        raise DaquError(
+            f"{what} must be one class number for each of the {images} images, but its shape is {y.shape}: "
+            "save as many labels as images, and class numbers instead of one-hot rows."
+        )
+    if labels.dtype.kind not in "uif" or not np.array_equal(labels, np.floor(labels)):
+        raise DaquError(f"{what} must hold whole class numbers, but received type {y.dtype}: number the classes 0, 1, 2, ...")
+    if labels.min() < 0 or labels.max() >= 2**31:
+        raise DaquError(f"{what} has labels from {labels.min()} to {labels.max()}: number the classes 0, 1, 2, ...")
+    return labels.astype(np.int32)
+
+
+def _num_classes(name: str, labels: np.ndarray) -> int:
+    """The number of classes; every class number up to the highest must occur."""
+    found = np.unique(labels)
+    missing = np.flatnonzero(found != np.arange(len(found)))
+    if missing.size:
+        raise DaquError(
+            f"`y_train` of {name} has labels up to {found[-1]} but none of class {missing[0]}: "
+            "number the classes 0, 1, 2, ... without gaps."
+        )
+    if len(found) < 2:
+        raise DaquError(f"`y_train` of {name} has one class only: give a data set with at least 2 classes.")
+    return len(found)
+
+
+def _check_alike(name: str, x_train: np.ndarray, test: tuple[np.ndarray, np.ndarray], num_classes: int) -> None:
+    x_test, y_test = test
+    if x_train.shape[1:] != x_test.shape[1:] or x_train.dtype != x_test.dtype:
+        raise DaquError(
+            f"The images of {name} must have one shape and type, but train has {x_train.shape[1:]} {x_train.dtype} "
+            f"and test {x_test.shape[1:]} {x_test.dtype}: save both alike."
+        )
+    if y_test.max() >= num_classes:
+        raise DaquError(
+            f"`y_test` of {name} has label {y_test.max()}, but `y_train` only 0 to {num_classes - 1}: "
+            "remove those test images or add training images of their class."
+        )
+
+
+def _input_map(name: str, x_train: np.ndarray, x_test: np.ndarray) -> tuple[float, float]:
+    """Returns the offset and the scale that bring the training images into [0, 1]."""
+    if x_train.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = float(x_train.min()), float(x_train.max())
+    if low == high:
+        raise DaquError(f"All pixels of `x_train` of {name} are {low}: give images with content.")
+    offset, scale = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high - low)
+    # Clipping forgives outliers, but would turn a test split of another scale into noise without a word.
+    if x_test.max() > offset + 2 * scale or x_test.min() < offset - scale:
+        raise DaquError(
+            f"The pixels of {name} range from {low:g} to {high:g} in train but from {float(x_test.min()):g} to "
+            f"{float(x_test.max()):g} in test: scale both splits alike."
+        )
+    return offset, scale
+
+
+def _cut(
+    name: str, x: np.ndarray, y: np.ndarray, fraction: float, wanted: int, seed: int
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Cuts `fraction` of the images off, or `wanted` images if more, but then at most a third; stratified."""
+    from sklearn.model_selection import train_test_split
+
+    counts = np.bincount(y)
+    if counts.min() < 3:
+        raise DaquError(
+            f"Class {counts.argmin()} of {name} has too few images ({counts.min()} to train with) to hold any out: "
+            "give each class at least 3 images, and 5 if there is no test split, or leave the class out."
+        )
+    size = max(round(fraction * len(y)), min(wanted, len(y) // 3))
+    kept, held = train_test_split(np.arange(len(y)), test_size=size, random_state=seed, stratify=y)
+    return (x[kept], y[kept]), (x[held], y[held])
+
+
+def _to_unit(x: np.ndarray, offset: float, scale: float) -> np.ndarray:
+    images = x.astype(np.float32)
+    images -= offset
+    images /= scale
+    return np.clip(images, 0, 1, out=images)
+
+
+def _fingerprint(arrays: Iterable[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    """What `config.json` says of the data."""
+    return {
+        "name": dataset.name,
+        "train": len(dataset.x_train),
+        "search": len(dataset.x_search),
+        "test": len(dataset.x_test),
+        "test_was_cut": dataset.test_was_cut,
+        "num_classes": dataset.num_classes,
+        "fingerprint": dataset.fingerprint,
+    }

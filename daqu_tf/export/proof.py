@@ -1,0 +1,103 @@
+"""Whether a file computes what its network does: it is run, and compared, before it gets its name."""
+
+import math
+import os
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+
+from daqu_tf.devices import HostDevice
+from daqu_tf.errors import DaquError
+from daqu_tf.export import stock_graph
+from daqu_tf.export.encoding import write
+from daqu_tf.keras import keras
+from daqu_tf.spaces.architecture import image_size
+from daqu_tf.spaces.bits import FIXED_BITS
+from daqu_tf.supernet.layers import resize
+from daqu_tf.supernet.supernet import StaticNetwork
+from daqu_tf.targets.storage import Storage
+from daqu_tf.tflite.graph import ACTIVATION_LIMITS, FloatTensor, Graph
+
+PROOF_IMAGES = 16
+# Of outputs, over their own between images. Random networks came to 0.12 at most, a wrong kernel to 1 or more.
+MOST_DEVIATION = 0.5
+# Of files that compute something else: activations that are not rounded, or, in INT4 convolutions, rounded twice. Random networks
+# of 8-bit activations came to 1.07; of fewer bits to anything, so of those it is only asked that they run.
+MOST_DEVIATION_OF_OTHERS = 1.5
+
+
+def prove(data: bytes, network: StaticNetwork | keras.Model, images: np.ndarray, name: str, limit: float) -> None:
+    """Runs a file in a process of its own, and compares its outputs with the network's.
+
+    Args:
+        data: The file.
+        network: What it should compute.
+        images: As the network takes them.
+        name: Of the file, for messages.
+        limit: Of the deviation, as of `MOST_DEVIATION`.
+
+    Raises:
+        DaquError: The runtime does not run it, or it computes something else.
+    """
+    simulated = np.asarray(network(images, training=False))
+    if not np.isfinite(simulated).all():
+        raise DaquError(
+            f"{name} was not written: the network's outputs are not finite. Train it anew, or from an earlier checkpoint."
+        )
+    with tempfile.TemporaryDirectory(prefix="daqu_") as folder:
+        path = os.path.join(folder, "model.tflite")
+        write(data, path)
+        computed = HostDevice().predict(path, at_size(network, images))
+    if not isinstance(network, StaticNetwork):
+        computed = stock_graph.after_logits(network, computed)
+    between = np.sqrt(np.mean((simulated - simulated.mean(0)) ** 2))
+    deviation = np.sqrt(np.mean((computed - simulated) ** 2)) / max(between, np.finfo(np.float32).tiny)
+    if not deviation <= limit:
+        raise DaquError(
+            f"{name} was not written: its outputs are {deviation:.2g} times as far from the network's as those of two images from "
+            "each other. Call `round_biases` first, recalibrate the network, or report it."
+        )
+
+
+def most_deviation(network: StaticNetwork | keras.Model, storage: Storage) -> float:
+    """What `prove` allows."""
+    if storage.container in ("auto", "int8"):
+        return MOST_DEVIATION
+    if isinstance(network, StaticNetwork):
+        widths = [bits for name, bits in network.subnet.choices if name.endswith(".activation_bits")]
+    else:
+        widths = stock_graph.activation_bits(network)
+    return MOST_DEVIATION_OF_OTHERS if min(widths, default=FIXED_BITS) >= FIXED_BITS else math.inf
+
+
+def checked(images: np.ndarray, graph: Graph, any_size: bool) -> np.ndarray:
+    """The images as float32, if the graph can read them, or what brings them to its size."""
+    shape = graph.tensor(graph.input).shape[1:]
+    try:
+        images = np.asarray(images, np.float32)
+    except (TypeError, ValueError):
+        images = np.zeros(0)
+    fits = images.shape[1:] == shape or (any_size and images.ndim == 4 and images.shape[-1] == shape[-1])
+    if not fits or len(images) < 2:
+        raise DaquError(f"`images` must be two or more of shape {shape}, but received shape {images.shape}: leave them out.")
+    return images
+
+
+def sample_images(graph: Graph, count: int = PROOF_IMAGES) -> np.ndarray:
+    """Random images (count, height, width, channels), neighbours alike, over the whole range that a graph reads; [0, 1] if real."""
+    source = graph.tensor(graph.input)
+    shape = source.shape[1:]
+    noise = np.random.default_rng(0).random((count, *(side + 2 for side in shape[:-1]), shape[-1]), np.float32)
+    smooth = (noise[:, :-2, :-2] + noise[:, 1:-1, 1:-1] + noise[:, 2:, 2:]) / 3 if len(shape) == 3 else noise
+    if isinstance(source, FloatTensor):
+        return smooth
+    low, high = ACTIVATION_LIMITS[source.type]
+    return (np.round(low + smooth * (high - low)) - source.zero_point) * np.float32(source.scale)
+
+
+def at_size(network: StaticNetwork | keras.Model, images: np.ndarray) -> np.ndarray:
+    """The images as the file reads them: a subnet's own network brings them to its resolution."""
+    if not isinstance(network, StaticNetwork):
+        return images
+    return resize(tf.constant(images), image_size(network.space.input_shape, network.subnet["resolution"])).numpy()

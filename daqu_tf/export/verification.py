@@ -1,0 +1,246 @@
+"""Whether exported files are what their manifests say: the same bytes, layers, labels and accuracy."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from daqu_tf import data, tflite
+from daqu_tf.devices import HostDevice
+from daqu_tf.errors import DaquError
+from daqu_tf.files import read_json
+from daqu_tf.tflite.graph import Graph
+from daqu_tf.tflite.weighted import CONTAINER_LIMITS, Weighted
+
+ENDING = ".manifest.json"
+TOLERANCE = 1e-3  # Of an accuracy: other kernels round a few values otherwise. Of a small test split one image is more.
+_AGAIN = "export the model again"
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """What a manifest says of its file, as far as that can be verified.
+
+    Attributes:
+        path: Of the file.
+        sha256: Its hash, in hex.
+        file_bytes: Its size.
+        runtime: That it was exported for.
+        layers: (name, container, weight bits) of each layer with weights, in order.
+        class_names: By their numbers.
+        image_size: Height and width that it reads.
+        dataset: Name of what it was tested on.
+        fingerprint: Of that, as in `data.Dataset`.
+        seed: Of its splits.
+        accuracy: On the test split, in [0, 1].
+    """
+
+    path: pathlib.Path
+    sha256: str
+    file_bytes: int
+    runtime: str
+    layers: tuple[tuple[str, str, int], ...]
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    dataset: str
+    fingerprint: str
+    seed: int
+    accuracy: float
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> "Statement":
+        """From a manifest.
+
+        Raises:
+            DaquError: It cannot be read, or lacks something.
+        """
+        content = read_json(path, remedy=_AGAIN)
+        try:
+            return cls(
+                path=path.parent / content["file"],
+                sha256=content["sha256"],
+                file_bytes=int(content["file_bytes"]),
+                runtime=content["storage"]["runtime"],
+                layers=tuple((each["name"], each["container"], int(each["weight_bits"])) for each in content["layers"]),
+                class_names=tuple(content["class_names"]),
+                image_size=(int(content["input"]["height"]), int(content["input"]["width"])),
+                dataset=str(content["dataset"]),
+                fingerprint=content["dataset_fingerprint"],
+                seed=int(content["seed"]),
+                accuracy=float(content["accuracy"]["file"]["test"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise DaquError(f"{path} is no manifest of this version of daqu_tf ({reason}): {_AGAIN}.") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What came of verifying one file.
+
+    Attributes:
+        name: Of the model.
+        faults: A sentence for each.
+        file_bytes: The size that its manifest states; None where that cannot be read.
+        stated: The accuracy that its manifest states, in [0, 1], likewise.
+        found: The one that it has; None where that was not computed.
+    """
+
+    name: str
+    faults: tuple[str, ...]
+    file_bytes: int | None = None
+    stated: float | None = None
+    found: float | None = None
+
+    def __str__(self) -> str:
+        if self.faults:
+            return "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        if self.found is None:
+            return "sound; no data to test it on"
+        return "exact" if self.found == self.stated else f"within {100 * TOLERANCE:g} points or one image, as on other kernels"
+
+
+class Verifier:
+    """Verifies files, those of one data set on the same images.
+
+    Args:
+        sources: From the name of a data set to what `data.load` takes; `digits` is known.
+    """
+
+    def __init__(self, sources: Mapping[str, str] | None = None):
+        self._sources = {"digits": "digits"} | dict(sources or {})
+        self._load = functools.cache(data.load)
+
+    def verify(self, path: pathlib.Path) -> Verdict:
+        """The verdict on the file of one manifest; whatever is wrong with either is a fault.
+
+        Of a file that has other bytes, or that cannot be read, nothing more is said.
+        """
+        stated, found, faults = None, None, []
+        with _noted(faults):
+            stated = Statement.read(path)
+            content = _checked_content(stated)
+            graph = _checked_graph(stated, content)
+            with _noted(faults):
+                _check_layers(stated, graph)
+            with _noted(faults):
+                _check_labels(stated, content)
+            with _noted(faults):
+                images, labels = self._test_split(stated, graph)
+                logits = HostDevice().predict(stated.path, images)
+                if labels is not None:
+                    found = float(np.mean(logits.argmax(1) == labels))
+                    _check_accuracy(stated, found, len(labels))
+        size, accuracy = (stated.file_bytes, stated.accuracy) if stated else (None, None)
+        return Verdict(path.name.removesuffix(ENDING), tuple(faults), size, accuracy, found)
+
+    def _test_split(self, stated: Statement, graph: Graph) -> tuple[np.ndarray, np.ndarray | None]:
+        """Images as the file reads them, and labels; without data one blank image, and no labels.
+
+        Raises:
+            DaquError: The data cannot be loaded, or is not what the file was tested on.
+        """
+        if stated.dataset not in self._sources:
+            shape = graph.tensor(graph.input).shape
+            return np.zeros(shape, np.float32), None
+        source = self._sources[stated.dataset]
+        dataset = self._load(source, stated.seed)
+        if dataset.fingerprint != stated.fingerprint:
+            raise DaquError(f"{stated.path} was tested on another {stated.dataset} than {source}: give that.")
+        return _resized(dataset.x_test, stated.image_size), dataset.y_test
+
+
+def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """The manifests in folders, by name.
+
+    Raises:
+        DaquError: There is no such folder, or none in it.
+    """
+    found = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise DaquError(f"{folder} is no folder: name one that holds .tflite files with their manifests.")
+        if not (inside := sorted(folder.glob(f"*{ENDING}"))):
+            raise DaquError(f"{folder} holds no *{ENDING}: name a folder that daqu-export has written to.")
+        found += inside
+    return found
+
+
+def table(verdicts: Sequence[Verdict]) -> str:
+    """Lines for people, one a file."""
+    width = max(len(verdict.name) for verdict in verdicts)
+    lines = [f"{'model':<{width}} {'bytes':>9} {'stated':>8} {'found':>8}  verdict"]
+    for each in verdicts:
+        size = "-" if each.file_bytes is None else f"{each.file_bytes:,}"
+        stated, found = ("-" if value is None else f"{value:.2%}" for value in (each.stated, each.found))
+        lines.append(f"{each.name:<{width}} {size:>9} {stated:>8} {found:>8}  {each}")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _noted(faults: list[str]) -> Iterator[None]:
+    """Makes a fault of an error."""
+    try:
+        yield
+    except DaquError as error:
+        faults.append(str(error))
+
+
+def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Images at the size that a file reads, as networks bring them there."""
+    if images.shape[1:3] == size:
+        return images
+    from daqu_tf.supernet.layers import resize  # Lazily: it brings TensorFlow.
+
+    return resize(images, size).numpy()
+
+
+def _checked_content(stated: Statement) -> bytes:
+    """The bytes of the file, which are those that were exported."""
+    try:
+        content = stated.path.read_bytes()
+    except OSError as error:
+        raise DaquError(f"{stated.path} cannot be read ({error.strerror}): restore it, or delete its manifest.") from error
+    if len(content) != stated.file_bytes:
+        raise DaquError(f"{stated.path} has {len(content)} bytes, not {stated.file_bytes}: restore it, or {_AGAIN}.")
+    if (found := hashlib.sha256(content).hexdigest()) != stated.sha256:
+        raise DaquError(f"{stated.path} has the sha256 {found}, not {stated.sha256}: restore it, or {_AGAIN}.")
+    return content
+
+
+def _checked_graph(stated: Statement, content: bytes) -> Graph:
+    """What the file computes."""
+    try:
+        return tflite.read(content)
+    except Exception as error:  # Bytes that are no such file lead its reader anywhere.
+        raise DaquError(f"{stated.path} cannot be read as a .tflite file ({error}): {_AGAIN}.") from error
+
+
+def _check_layers(stated: Statement, graph: Graph) -> None:
+    """Containers are those stated, and no integer needs more bits than its layer has, but where they are widened."""
+    are_trained = stated.runtime != "tflite_runtime"
+    stored = [operator for operator in graph.operators if isinstance(operator, Weighted)]
+    if len(stored) != len(stated.layers):
+        raise DaquError(f"{stated.path} has {len(stored)} layers with weights, not {len(stated.layers)}: {_AGAIN}.")
+    for operator, (name, container, bits) in zip(stored, stated.layers):
+        if operator.container != container:
+            raise DaquError(f"{stated.path} stores {name} as {operator.container}, not {container}: {_AGAIN}.")
+        if are_trained and container in CONTAINER_LIMITS and operator.weight_bits > bits:
+            raise DaquError(f"{stated.path} has weights of {operator.weight_bits} bits in {name}, not {bits}: {_AGAIN}.")
+
+
+def _check_labels(stated: Statement, content: bytes) -> None:
+    """Labels are the names of the classes."""
+    if (found := tflite.read_labels(content)) != stated.class_names:
+        shown = ", ".join(found) or "none"
+        raise DaquError(f"{stated.path} has other labels ({shown}) than its manifest: {_AGAIN}.")
+
+
+def _check_accuracy(stated: Statement, found: float, images: int) -> None:
+    """The accuracy is the one stated, up to what other kernels may change."""
+    if abs(found - stated.accuracy) > max(TOLERANCE, 1.001 / images):
+        raise DaquError(f"{stated.path} gets {found:.2%} of {images} test images right, not {stated.accuracy:.2%}: {_AGAIN}.")

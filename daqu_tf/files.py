@@ -1,0 +1,80 @@
+"""Files that are either whole or absent, whatever kills the process; and readers of them that say what is wrong."""
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from daqu_tf.errors import DaquError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path`; when the block ends well the file there becomes `path`.
+
+    The data is on disk before the rename, so that after a crash `path` holds the old content or the new one, never a part.
+    """
+    path = pathlib.Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Writes `data` to `path` atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes `value` to `path` as indented JSON, atomically."""
+    write_bytes(path, encode_json(value))
+
+
+def encode_json(value: Any) -> bytes:
+    """Indented JSON."""
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def read_json(path: pathlib.Path, default=None, remedy: str = "restore it, or delete the folder that holds it"):
+    """The content of a JSON file; `default`, where given, if there is no such file.
+
+    Args:
+        path: Of the file.
+        default: None if the file must be there.
+        remedy: What the user should do about one that cannot be read.
+
+    Raises:
+        DaquError: The file is damaged.
+    """
+    if default is not None and not path.exists():
+        return default
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DaquError(f"{path} cannot be read ({error}): {remedy}.") from error
+
+
+def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays as `.npz`, atomically."""
+    with replacing(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The inverse of `write_arrays`."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)

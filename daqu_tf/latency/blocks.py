@@ -1,0 +1,153 @@
+"""The blocks that subnets are made of, as far as a device can tell them apart: what a latency table has an entry for.
+
+Shapes, kinds and containers of the layers count; bits and weights do not. The stem is a block, and so is all that follows the last
+stage. Nothing here imports TensorFlow.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from daqu_tf.spaces.bits import FIXED_BITS
+from daqu_tf.spaces.layer import Layer
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.targets.storage import Storage
+
+PACKED_BITS = 4  # What stands for every width that may be stored as INT4; for all others `FIXED_BITS` does.
+WIDTHS = (PACKED_BITS, FIXED_BITS)
+# Of a layer, what the choices decide.
+_CHOSEN = ("kernel", "input_size", "output_size", "input_channels", "output_channels", "weight_bits")
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Layers that are timed together.
+
+    Attributes:
+        input_shape: Height, width and channels of the tensor that the first layer reads.
+        layers: In order of computation, each at one choice; weight bits are among `WIDTHS`.
+        widest: Of each layer, the highest weight bits that its gene allows, among `WIDTHS`.
+        narrowest: The lowest.
+    """
+
+    input_shape: tuple[int, int, int]
+    layers: tuple[Layer, ...]
+    widest: tuple[int, ...]
+    narrowest: tuple[int, ...]
+
+    def key(self, storage: Storage) -> str:
+        """What a device can tell of it: `16x16x24 pointwise 96 INT8 relu, depthwise5/2 96 INT8 relu, pointwise 40 INT4`."""
+        texts = (_text(layer, storage.of(layer)) for layer in self.layers)
+        return f"{'x'.join(map(str, self.input_shape))} {', '.join(texts)}"
+
+    def ends(self) -> tuple["Block", "Block"]:
+        """The same at the highest and at the lowest weight bits throughout: what is measured."""
+        return self._at(self.widest), self._at(self.narrowest)
+
+    def _at(self, widths: tuple[int, ...]) -> "Block":
+        layers = (dataclasses.replace(layer, weight_bits=width) for layer, width in zip(self.layers, widths))
+        return dataclasses.replace(self, layers=tuple(layers))
+
+    def share_of_narrowest(self, storage: Storage) -> float:
+        """How far it is from the highest weight bits to the lowest, 0 to 1: the share of the MACs of layers that differ there."""
+        wide, narrow = ([storage.of(layer) for layer in end.layers] for end in self.ends())
+        differing = [layer for layer, w, n in zip(self.layers, wide, narrow) if w != n]
+        # Of a layer that differs, the container is one of the two.
+        narrowed = [layer for layer, w in zip(self.layers, wide) if storage.of(layer) != w]
+        return sum(layer.macs for layer in narrowed) / (sum(layer.macs for layer in differing) or 1)
+
+
+def _text(layer: Layer, container: str) -> str:
+    kernel = f"{layer.kernel}/{layer.stride}" if layer.kind in ("conv", "depthwise") else ""
+    marks = [layer.activation] * (layer.activation != "linear")
+    marks += [name for name in ("pools", "gates") if getattr(layer, name)]
+    marks += [f"sum {layer.residual}".removesuffix(" linear")] * bool(layer.residual)
+    return " ".join([f"{layer.kind}{kernel}", str(layer.output_channels), container, *marks])
+
+
+def blocks_of(space: SearchSpace, genomes: np.ndarray) -> Iterator[tuple[list[Block], np.ndarray]]:
+    """The blocks of many subnets.
+
+    Args:
+        space: Of the genomes.
+        genomes: Shape (count, genes).
+
+    Yields:
+        For each place where a block may stand: the distinct blocks there, and for each subnet the index (count,) of its own among
+        them, -1 where it has none.
+    """
+    layers = space.layer_table(genomes)
+    input_size = layers[0].input_size
+    for _, group in itertools.groupby(layers, _place):
+        place = tuple(group)
+        yield _distinct(space, place, input_size, len(genomes))
+        input_size = place[-1].output_size if place[-1].kind != "dense" else input_size
+
+
+def _place(layer: Layer) -> str:
+    return layer.block or ("stem" if layer.name == "stem" else "tail")
+
+
+def _distinct(space: SearchSpace, layers: tuple[Layer, ...], input_size: tuple, count: int) -> tuple[list[Block], np.ndarray]:
+    """What `blocks_of` yields of one place."""
+    columns = [layers[0].active, *input_size]
+    for layer in layers:
+        columns += _flat(dataclasses.replace(layer, weight_bits=_width(layer.weight_bits)))
+    table = np.stack([np.broadcast_to(column, count) for column in columns], axis=1)
+    rows, index = np.unique(table, axis=0, return_inverse=True)
+    active = rows[:, 0].astype(bool)
+    found = [_block(space, layers, row.tolist()) for row in rows[active, 1:]]
+    return found, np.where(active, np.cumsum(active) - 1, -1)[index.reshape(-1)]
+
+
+def _width(bits: int | np.ndarray) -> np.ndarray:
+    """The one of `WIDTHS` that stands for it."""
+    return np.where(np.asarray(bits) <= PACKED_BITS, PACKED_BITS, FIXED_BITS)
+
+
+def _flat(layer: Layer) -> list:
+    values = (getattr(layer, name) for name in _CHOSEN)
+    return [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
+
+
+def _block(space: SearchSpace, layers: tuple[Layer, ...], row: list[int]) -> Block:
+    alphabets = {gene.name: gene.values for gene in space.genes}
+    values, found, widest, narrowest = iter(row[2:]), [], [], []
+    for layer in layers:
+        chosen = {name: (next(values), next(values)) if name.endswith("size") else next(values) for name in _CHOSEN}
+        # Place, held values and bits of activations change no time; with them left out, equal blocks are equal.
+        chosen |= {"name": f"block.{layer.name.rpartition('.')[2]}" if layer.block else layer.name}
+        found.append(dataclasses.replace(layer, held=0, input_bits=FIXED_BITS, output_bits=FIXED_BITS, active=True, **chosen))
+        widths = _width(alphabets.get(f"{layer.name}.weight_bits", (FIXED_BITS,)))
+        widest.append(int(widths.max()))
+        narrowest.append(int(widths.min()))
+    return Block((row[0], row[1], found[0].input_channels), tuple(found), tuple(widest), tuple(narrowest))
+
+
+def every_block(space: SearchSpace, storage: Storage) -> dict[str, Block]:
+    """Each distinct block of a space at the highest and at the lowest weight bits throughout, by its key."""
+    found = {}
+    for index, place in enumerate(_places(space)):
+        blocks, _ = list(blocks_of(space, _genomes(space, place)))[index]
+        found |= {end.key(storage): end for block in blocks for end in block.ends()}
+    return found
+
+
+def _places(space: SearchSpace) -> list[str]:
+    return list(dict.fromkeys(map(_place, space.layer_table(np.zeros((1, len(space.genes)), int)))))
+
+
+def _genomes(space: SearchSpace, place: str) -> np.ndarray:
+    """Genomes (count, genes) with every combination of the choices that the block at a place depends on."""
+    before = {f"stage{number}": f"stage{number - 1}.width" for number in range(2, len(space.stages) + 1)}
+    before |= {"stage1": "stem.width", "stem": "stem.width", "tail": f"stage{len(space.stages)}.width"}
+    stage = place.partition(".")[0]
+    names = {"resolution", f"{stage}.width", before[stage], "head.width" if place == "tail" else ""}
+    decides = [
+        gene.name in names or (gene.name.startswith(f"{place}.") and not gene.name.endswith("_bits")) for gene in space.genes
+    ]
+    # All blocks that there are: of depth, the last value.
+    choices = [range(len(gene.values)) if free else (len(gene.values) - 1,) for gene, free in zip(space.genes, decides)]
+    return np.array(list(itertools.product(*choices)))

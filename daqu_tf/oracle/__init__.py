@@ -1,0 +1,27 @@
+"""KerasTuner's side of a search: an oracle proposes trials, keeps them, and shares them out among workers.
+
+`oracle` proposes, by the surrogate search of `daqu_tf.pareto`, over `hyperparameters` and `objectives`; `journaled_oracle` is
+what it stands on: trials in an append-only `journal`, which `leases` give to workers. `chief` serves them over gRPC, `client` is
+a worker's side, `distributed_tuner` makes any tuner either of them, by the `roles` that the environment gives.
+`keras_tuner_files` writes what KerasTuner's own tools read.
+"""
+
+from typing import TYPE_CHECKING
+
+from daqu_tf.lazy import attach
+
+if TYPE_CHECKING:
+    from daqu_tf.oracle.distributed_tuner import DistributedTuner
+    from daqu_tf.oracle.journaled_oracle import SearchFailedError
+    from daqu_tf.oracle.oracle import ParetoOracle
+
+__all__ = ["ParetoOracle", "DistributedTuner", "SearchFailedError"]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "ParetoOracle": "oracle",
+        "DistributedTuner": "distributed_tuner",
+        "SearchFailedError": "journaled_oracle",
+    },
+)

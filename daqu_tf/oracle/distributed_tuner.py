@@ -1,0 +1,88 @@
+"""A KerasTuner tuner that takes part in a search as the chief or as a worker, whichever of them is killed meanwhile."""
+
+import traceback
+import warnings
+
+import keras_tuner
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import Trial
+
+from daqu_tf.errors import DaquError
+from daqu_tf.oracle.journaled_oracle import JournaledOracle
+from daqu_tf.oracle.roles import chief_address, is_chief, role
+
+PATIENCE_SECONDS = 600.0
+
+
+class DistributedTuner(BaseTuner):
+    """Goes before a KerasTuner tuner: `class MyTuner(DistributedTuner, keras_tuner.Tuner)`. Alone, a process searches as ever.
+
+    Where KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT are set, it is the chief or a worker, as in
+    KerasTuner. Any of them may be killed at any moment and started again under the same id. Only the chief writes trials.
+
+    Args:
+        args: Of the tuner.
+        patience_seconds: How long a worker waits for a chief that does not answer, and a chief for a worker when there is none.
+        overwrite: As KerasTuner's; a worker leaves it to the chief, which deletes the search whenever it starts.
+        kwargs: Of the tuner.
+
+    Raises:
+        DaquError: The variables do not say whether this is the chief.
+    """
+
+    def __init__(self, *args, patience_seconds: float = PATIENCE_SECONDS, overwrite: bool = False, **kwargs):
+        self.patience_seconds = patience_seconds
+        self._trial: Trial | None = None
+        mine = role()
+        super().__init__(*args, overwrite=overwrite and mine != "worker", **kwargs)
+        if mine == "worker":
+            from daqu_tf.oracle.client import ChiefClient
+
+            self.oracle = ChiefClient(self.oracle._oracle, patience_seconds)
+
+    def search(self, *args, **kwargs) -> None:
+        """Searches: alone, as the chief, until the search is over, or as a worker, as long as the chief has trials.
+
+        Raises:
+            DaquError: The chief found no worker for too long, or a worker no chief; or too many trials failed.
+        """
+        if is_chief():
+            self._warn_if_exposed()
+            if isinstance(self.oracle, JournaledOracle):
+                return self._serve()
+        try:
+            super().search(*args, **kwargs)
+        except keras_tuner.errors.FatalError as error:
+            self._tell_chief(error)
+            raise
+
+    def _warn_if_exposed(self) -> None:
+        from daqu_tf.oracle.chief import exposure
+
+        if warning := exposure(chief_address()):
+            warnings.warn(warning, stacklevel=3)
+
+    def _serve(self) -> None:
+        from daqu_tf.oracle.chief import Chief
+
+        with Chief(self.oracle, chief_address()) as chief:
+            chief.wait(self.patience_seconds, self.on_tick)
+        self.on_tick()
+
+    def on_tick(self) -> None:
+        """Called on the chief ten times a second."""
+
+    def on_trial_begin(self, trial: Trial) -> None:
+        """Remembers which trial it is."""
+        self._trial = trial
+        super().on_trial_begin(trial)
+
+    def _tell_chief(self, error: Exception) -> None:
+        from daqu_tf.oracle.client import ChiefClient, ChiefLostError, SearchEndedError
+
+        if isinstance(self.oracle, ChiefClient) and self._trial and not isinstance(error, (ChiefLostError, SearchEndedError)):
+            message = str(error) if isinstance(error, DaquError) else traceback.format_exc()
+            try:
+                self.oracle.give_up(self._trial, message)
+            except (ChiefLostError, SearchEndedError):
+                return  # What is raised is what was wrong here.

@@ -1,0 +1,250 @@
+"""What can be done with the trained supernet of a run, beside the search: fine-tune subnets by name, and export them."""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from daqu_tf import data, files, targets
+from daqu_tf.data.dataset import describe_dataset
+from daqu_tf.errors import DaquError
+from daqu_tf.files import read_arrays, read_json, write_arrays
+from daqu_tf.pipeline.plan import metadata_for, space_for
+from daqu_tf.runs.commands import export_command, fine_tuning_command, from_here, run_command
+from daqu_tf.runs.folder import changes, config_of, locked
+from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.targets.storage import Storage
+from daqu_tf.training.strategies import make_deterministic
+
+FRONT = "front"
+FINE_TUNED, FINALISTS = "fine_tuned", "finalists"  # Folders of weights.
+FINE_TUNING_MINUTES = 2.0
+
+
+class TrainedRun:
+    """A folder that daqu-train or daqu-run has left.
+
+    Args:
+        folder: The run.
+
+    Raises:
+        DaquError: The folder has no trained supernet, or its data has changed.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder, self.config = folder, config_of(folder)
+        if not (folder / "supernet.npz").exists():
+            raise DaquError(f"{folder} holds no trained supernet yet: run daqu-train with its settings first.")
+        self.dataset = data.load(self.config.dataset, self.config.seed)
+        self.space = space_for(self.config, self.dataset)
+        content = {"dataset": describe_dataset(self.dataset), "search_space": self.space.to_json()}
+        if changed := changes(folder, self.config, content):
+            raise DaquError(f"The supernet in {folder} was trained on something else ({changed}): restore that.")
+
+    @functools.cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Of the supernet."""
+        return read_arrays(self.folder / "supernet.npz")
+
+    def subnets(self, name: str) -> dict[str, Subnet]:
+        """Subnets by a name for files.
+
+        Args:
+            name: `largest`, `smallest`, a finalist of the run, `front` for all of them, or a JSON file: gene names and values, or a
+                manifest.
+
+        Raises:
+            DaquError: There is no such subnet.
+        """
+        finalists = {key: self.space.subnet(value["values"]) for key, value in self._finalists().items()}
+        known = {"largest": self.space.largest(), "smallest": self.space.smallest()} | finalists
+        if name == FRONT and finalists:
+            return finalists
+        if name in known:
+            return {name: known[name]}
+        path = pathlib.Path(name)
+        if not path.is_file():
+            names = ", ".join([*([FRONT] if finalists else []), *known])
+            raise DaquError(f"`subnet` must be one of {names} or a JSON file, but received {name!r}.")
+        content = read_json(path, remedy="give a subnet in JSON")
+        values = content.get("subnet", content) if isinstance(content, dict) else None
+        if not isinstance(values, dict):
+            raise DaquError(f"{name} must hold a JSON object of gene names and values, or be a model's manifest.")
+        return {path.name.removesuffix(".json").removesuffix(".manifest"): self.space.subnet(values)}
+
+    def _finalists(self) -> dict[str, dict]:
+        return read_json(self.folder / "finalists.json", {})
+
+    def fine_tune(
+        self,
+        name: str,
+        on_progress: Callable[[str, float], None] = lambda name, done: None,
+        *,
+        minutes: float | None = None,
+        steps: int | None = None,
+        distillation: float = 0.0,
+        overwrite: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Fine-tunes subnets, one after the other; writes `fine_tuned/NAME.npz` and `NAME.json`.
+
+        One that is there already, from the same supernet and with the same settings, is not trained again. In a run that is
+        `deterministic`, as many `steps` twice leave the same weights, bit for bit.
+
+        Args:
+            name: As for `subnets`.
+            on_progress: Called with a subnet's name and the share of its training that is done.
+            minutes: For each; `FINE_TUNING_MINUTES` if neither they nor steps are given.
+            steps: For each, instead of minutes.
+            distillation: As in `FineTuning`.
+            overwrite: Whether those that are there with other settings may be replaced.
+
+        Returns:
+            As they are done, the content of the JSON files: subnet, settings, steps, and both accuracies on the search split.
+
+        Raises:
+            DaquError: There is no such subnet, a number is out of range, a result with other settings is there, or the run is
+                deterministic and TensorFlow has begun to work already.
+        """
+        from daqu_tf.training.fine_tuning import FineTuning
+
+        if not 0 <= distillation <= 1:
+            raise DaquError(f"`fine_tuning_distillation` must be in [0, 1], but received {distillation:g}.")
+        how = FineTuning(**self.config.how_to_fine_tune, **_length(minutes, steps), distillation=distillation)
+        supernet = hashlib.sha256((self.folder / "supernet.npz").read_bytes()).hexdigest()
+        asked = {
+            stem: {"name": stem, "subnet": subnet.to_json(), "how": dataclasses.asdict(how), "supernet": supernet}
+            for stem, subnet in self.subnets(name).items()
+        }
+        for stem, settings in asked.items():
+            found = read_json(self._path(stem), {})
+            if found and not overwrite and not found.items() >= settings.items():
+                raise DaquError(f"{self._path(stem)} was made with other settings: give --overwrite to replace it.")
+        return self._fine_tune(asked, how, on_progress)
+
+    def _path(self, stem: str) -> pathlib.Path:
+        return self.folder / FINE_TUNED / f"{stem}.json"
+
+    def _fine_tune(self, asked: dict[str, dict], how, on_progress: Callable[[str, float], None]) -> Iterator[dict[str, Any]]:
+        from daqu_tf.training.fine_tuning import FineTuner
+
+        self._begin()
+        with locked(self.folder):
+            (self.folder / FINE_TUNED).mkdir(exist_ok=True)
+            tuner = FineTuner(self.space, self.arrays, self.dataset, how)
+            for stem, settings in asked.items():
+                path = self._path(stem)
+                found = read_json(path, {})
+                if not (found.items() >= settings.items() and path.with_suffix(".npz").exists()):
+                    subnet = self.space.subnet(settings["subnet"])
+                    network, steps = tuner.tune(subnet, functools.partial(on_progress, stem))
+                    write_arrays(path.with_suffix(".npz"), network.arrays())
+                    accuracies = {"inherited": self._accuracy(self.inherited(subnet)), "fine_tuned": self._accuracy(network)}
+                    files.write_json(path, found := settings | {"steps": steps, "search_accuracy": accuracies})
+                yield found
+
+    def _begin(self) -> None:
+        """What must come before the first computation."""
+        if self.config.deterministic:
+            make_deterministic()
+
+    def inherited(self, subnet: Subnet):
+        """The static network of `subnet` with the supernet's weights, recalibrated."""
+        from daqu_tf.supernet.scoring import Scorer
+        from daqu_tf.supernet.supernet import extract
+
+        network = extract(self.space, subnet, self.arrays)
+        Scorer(network, self.dataset.x_train).recalibrate()
+        return network
+
+    def _accuracy(self, network) -> float:
+        from daqu_tf.supernet.scoring import Scorer
+
+        return Scorer(network, self.dataset.x_train).accuracy(self.dataset.x_search, self.dataset.y_search)
+
+    def export(
+        self,
+        name: str,
+        fine_tuned: bool,
+        path: pathlib.Path,
+        storage: Storage | None = None,
+    ) -> dict[str, Any]:
+        """Exports one subnet with its metadata, and writes a manifest beside it.
+
+        Args:
+            name: As for `subnets`, but not `front`.
+            fine_tuned: Whether with the weights that `fine_tune` left, or for a finalist without such those of its own file,
+                instead of those inherited from the supernet, recalibrated.
+            path: The `.tflite` file to write.
+            storage: How; None is that of the run's target.
+
+        Returns:
+            The content of the manifest.
+
+        Raises:
+            DaquError: There is no such subnet or choice, or it has not been fine-tuned; or the file cannot be written; or the run
+                is deterministic and TensorFlow has begun to work already.
+        """
+        from daqu_tf.export.encoding import write
+        from daqu_tf.export.export import export_tflite, round_biases
+        from daqu_tf.export.manifest import describe
+        from daqu_tf.export.proof import PROOF_IMAGES
+
+        if name == FRONT:
+            raise DaquError("`subnet` must be one subnet, but received 'front': name one of its members, as m00.")
+        self._begin()
+        storage = storage or targets.get(self.config.target).storage
+        ((stem, subnet),) = self.subnets(name).items()
+        weights = self._fine_tuned(stem, subnet) if fine_tuned else None
+        network = self._network(subnet, weights) if weights else self.inherited(subnet)
+        round_biases(network)
+        arguments = {"metadata": metadata_for(stem, self.dataset), "images": self.dataset.x_search[:PROOF_IMAGES]}
+        export_tflite(network, path, **dataclasses.asdict(storage), **arguments)
+        manifest = describe(path, stem, network, self.dataset, storage, "fine_tuned" if fine_tuned else "inherited")
+        manifest |= {"seed": self.config.seed, "commands": self._commands(name, weights, path, storage)}
+        write(files.encode_json(manifest), path.with_suffix(".manifest.json"))
+        return manifest
+
+    def _commands(self, name: str, weights: pathlib.Path | None, path: pathlib.Path, storage: Storage) -> list[str]:
+        """What makes a file from nothing, in order; arguments as for `export`, and where its weights are."""
+        searched = name in self._finalists() or (weights and weights.parent.name == FINALISTS)
+        settings = self.config.to_json() | {"output_dir": str(self.folder)}
+        lines = [run_command("run" if searched else "train", settings, from_here)]
+        if weights and weights.parent.name == FINE_TUNED:
+            lines.append(fine_tuning_command(self.folder, name, read_json(self._path(weights.stem))["how"]))
+        usual = targets.get(self.config.target).storage
+        return [*lines, export_command(self.folder, name, weights is not None, path, storage, usual)]
+
+    def _fine_tuned(self, stem: str, subnet: Subnet) -> pathlib.Path:
+        """Where the weights of `subnet` are, as it was fine-tuned by `fine_tune`, or else by the run."""
+        own, finalist = self.folder / FINALISTS / f"{stem}.npz", self._finalists().get(stem)
+        if read_json(self._path(stem), {}).get("subnet") == subnet.to_json():
+            return self._path(stem).with_suffix(".npz")
+        if finalist and self.space.subnet(finalist["values"]) == subnet and own.exists():  # A file's name may be a finalist's.
+            return own
+        raise DaquError(f"{stem} has not been fine-tuned by daqu-train: run that with --subnet={stem} first.")
+
+    def _network(self, subnet: Subnet, weights: pathlib.Path):
+        """The static network of `subnet` with the weights in a file."""
+        from daqu_tf.supernet.supernet import StaticNetwork
+
+        network = StaticNetwork(self.space, subnet)
+        network.load_arrays(read_arrays(weights))
+        return network
+
+
+def _length(minutes: float | None, steps: int | None) -> dict[str, float]:
+    """Of a fine-tuning, as `FineTuning` has it."""
+    if steps is None:
+        minutes = FINE_TUNING_MINUTES if minutes is None else minutes
+        if not 0 < minutes < float("inf"):
+            raise DaquError(f"`fine_tuning_minutes` must be above 0, but received {minutes:g}.")
+        return {"seconds": 60 * minutes}
+    if minutes is not None:
+        raise DaquError("`fine_tuning_steps` takes the place of `fine_tuning_minutes`: give one of them.")
+    if steps < 1:
+        raise DaquError(f"`fine_tuning_steps` must be at least 1, but received {steps}.")
+    return {"steps": steps}

@@ -1,0 +1,174 @@
+"""The settings of one run of the whole job; no TensorFlow, so that `--help` is quick."""
+
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from daqu_tf import spaces, targets
+from daqu_tf.devices import kind_of
+from daqu_tf.devices.benchmark_model import DELEGATES
+from daqu_tf.errors import DaquError
+from daqu_tf.pareto.constraints import Constraint, parse
+from daqu_tf.spaces.bits import MIXED_PRECISIONS
+from daqu_tf.training.schedule import AUGMENTATIONS, TRANSFERS, WARM_UPS, check_seed
+from daqu_tf.training.strategies import STRATEGIES
+
+LEAST_BUDGET_MINUTES = 1.0
+FINE_TUNING_RATE = 0.4  # Of the supernet's learning rate: at 2 bits two points better than all of it, at 8 half a point (ours).
+FILES = {
+    "dataset": ".npz",
+    "schedule": ".json",
+    "space": ".json",
+    "latency_table": ".json",
+}  # Settings that may be files, by their endings.
+LATENCIES = ("auto", "table", "measure")
+CHOICES = {
+    "latency": LATENCIES,
+    "warmup": WARM_UPS,
+    "precision_transfer": TRANSFERS,
+    "augmentation": AUGMENTATIONS,
+    "strategy": STRATEGIES,
+    "mixed_precision": MIXED_PRECISIONS,
+    "delegate": tuple(DELEGATES),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """What `daqu_tf.run` is asked to do.
+
+    Attributes:
+        dataset: `digits`, a `.npz` file, or a tf_keras data set name.
+        output_dir: Where everything goes; the same settings resume there.
+        space: The name of a search space, or a `.json` file that describes one.
+        target: The name of a target.
+        budget_minutes: Wall-clock minutes for everything: the job divides them itself.
+        finalists: How many front members are fine-tuned and exported, at most.
+        constraint: What every network must meet, as `latency_us<=2000`; any number of them.
+        max_trials: The most subnets scored in the search, whatever time is left.
+        batch_size: Images a training step.
+        learning_rate: The peak, of AdamW, in the supernet's training; fine-tuning has 0.4 of it.
+        warmup: How the architectures are first trained in full precision: `gap_aware`, `sandwich`, or `none`.
+        precision_transfer: How widths open: `progressive`, `all_at_once`, or `none`, which trains the highest alone.
+        epochs: Of the supernet; 0 gives it a share of the minutes instead.
+        finetune_epochs: Of each finalist's fine-tuning, beside the budget; 0 gives it a share of the minutes instead.
+        schedule: A `.json` file with a whole `Schedule`, which takes the place of the settings of training.
+        augmentation: Of training images: one of `AUGMENTATIONS`.
+        strategy: Where the supernet trains: one of `STRATEGIES`.
+        mixed_precision: Of float arithmetic, for GPUs: one of `MIXED_PRECISIONS`.
+        deterministic: One thread and deterministic operators for the supernet and for `TrainedRun`: with `epochs`, and fine-tuned
+            by steps, the same weights bit for bit.
+        device: What times files, and whose latency counts: as of `devices.connect`.
+        threads: Of the runtime on the device.
+        python: That of boards.
+        benchmark_model: TFLite's program of that name, for phones.
+        delegate: What computes on phones.
+        max_celsius: At which the device is too hot; None leaves that to the device.
+        cool_seconds: For how long it may cool then.
+        latency: Where the search has latencies from: `table`, a latency table, `measure`, the device itself, or `auto`, the table
+            where one is given. What is exported is measured in any case.
+        latency_table: The `.json` file of the table; without one, `table` makes it, in the minutes of the budget.
+        workers: Processes that score subnets, and then fine-tune, at once, of one thread each; 0 scores in this one, and fine-tunes
+            in one per core.
+        seed: Of everything random.
+
+    Raises:
+        DaquError: A setting is out of range (which one is said).
+    """
+
+    dataset: str
+    output_dir: str
+    space: str = "mobilenet_v2_28"
+    target: str = "litert_cpu"
+    budget_minutes: float = 60.0
+    finalists: int = 8
+    constraint: Sequence[str] = ()
+    max_trials: int = 400
+    batch_size: int = 64
+    learning_rate: float = 1e-2
+    warmup: str = "gap_aware"
+    precision_transfer: str = "progressive"
+    epochs: float = 0.0
+    finetune_epochs: float = 0.0
+    schedule: str = ""
+    augmentation: str = "auto"
+    strategy: str = "auto"
+    mixed_precision: str = "none"
+    deterministic: bool = False
+    device: str = "host"
+    threads: int = 1
+    python: str = "python3"
+    benchmark_model: str = ""
+    delegate: str = "xnnpack"
+    max_celsius: float | None = None
+    cool_seconds: float = 120.0
+    latency: str = "auto"
+    latency_table: str = ""
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, ending in FILES.items():
+            if getattr(self, name).endswith(ending):  # Later stages run in other folders.
+                object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
+        if self.benchmark_model:
+            object.__setattr__(self, "benchmark_model", os.path.abspath(self.benchmark_model))
+        if self.latency_table and self.latency == "measure":
+            raise DaquError("`latency_table` has no effect if `latency` is measure: leave one of them out.")
+        kind_of(self.device)
+        object.__setattr__(self, "constraint", list(self.constraint or ()))  # As it comes back from JSON.
+        for one in self.constraints:
+            if one.metric not in targets.METRICS:
+                raise DaquError(f"`constraint` must name one of {', '.join(targets.METRICS)}, but received {one.metric!r}.")
+        spaces.get(self.space)
+        targets.get(self.target)
+        if not math.isfinite(self.budget_minutes) or self.budget_minutes < LEAST_BUDGET_MINUTES:
+            raise DaquError(
+                f"`budget_minutes` must be at least {LEAST_BUDGET_MINUTES:g}, but received {self.budget_minutes:g}: training, "
+                "search and export need that much to do anything."
+            )
+        for name, least in (("finalists", 1), ("max_trials", 20), ("batch_size", 2), ("workers", 0), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise DaquError(f"`{name}` must be at least {least}, but received {getattr(self, name)}.")
+        check_seed(self.seed)
+        if not 0 < self.learning_rate <= 1:
+            raise DaquError(f"`learning_rate` must be in (0, 1], but received {self.learning_rate}.")
+        for name in ("epochs", "finetune_epochs"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise DaquError(f"`{name}` must be above 0, or 0 to train by minutes, but received {getattr(self, name):g}.")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {getattr(self, name)!r}.")
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What the texts of `constraint` say."""
+        return parse(self.constraint)
+
+    @property
+    def how_to_train(self) -> dict[str, Any]:
+        """Settings of the supernet's training, by name."""
+        return {name: getattr(self, name) for name in ("batch_size", "learning_rate", "seed", "augmentation")}
+
+    @property
+    def how_to_fine_tune(self) -> dict[str, Any]:
+        """The same of a fine-tuning, whose inherited weights a high learning rate would undo."""
+        return self.how_to_train | {"learning_rate": FINE_TUNING_RATE * self.learning_rate}
+
+    @property
+    def how_to_time(self) -> dict[str, Any]:
+        """The arguments of `devices.connect_with`, but for the patience."""
+        names = ("threads", "python", "benchmark_model", "delegate", "max_celsius", "cool_seconds")
+        return {"text": self.device} | {name: getattr(self, name) for name in names}
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The output folder."""
+        return pathlib.Path(self.output_dir)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as a JSON object."""
+        return dataclasses.asdict(self)

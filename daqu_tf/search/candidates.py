@@ -1,0 +1,156 @@
+"""What a trial of the search measures."""
+
+import pathlib
+import zlib
+from collections.abc import Sequence
+
+import keras_tuner
+import numpy as np
+
+from daqu_tf import targets
+from daqu_tf.data.dataset import Dataset
+from daqu_tf.devices import Device, DeviceLostError, DeviceSetupError, HostDevice
+from daqu_tf.errors import DaquError
+from daqu_tf.export.encoding import encode, write
+from daqu_tf.export.subnet_graph import to_graph
+from daqu_tf.latency.table import LatencyTable
+from daqu_tf.oracle.oracle import metrics_of
+from daqu_tf.pareto.constraints import Constraint, total_violation
+from daqu_tf.search.finalists import spread
+from daqu_tf.search.timing_turns import TimingTurns
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.supernet.scoring import Scorer
+from daqu_tf.supernet.supernet import Supernet
+from daqu_tf.supernet.weights import cut
+from daqu_tf.targets import costs
+from daqu_tf.targets.target import Target
+
+
+class SearchStoppedError(DaquError, keras_tuner.errors.FatalError):
+    """The device is lost or has to be mended: no trial fails by that, and the search goes on from there when it is called again."""
+
+
+class Candidates:
+    """Subnets with inherited weights, measured as files: recalibrated, scored on the search split, exported and timed.
+
+    Args:
+        supernet: Trained.
+        scorer: Of the supernet.
+        dataset: The search split decides.
+        target: Decides containers and objectives.
+        folder: The search's own; the file of the trial in flight lies there.
+        images: The most search images a subnet is scored on.
+        latency: What times the files, or the table that says what that would show.
+        constraints: On metrics that are reported beside the target's objectives.
+        name: Of the file, and of the worker where there are several.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        scorer: Scorer,
+        dataset: Dataset,
+        target: Target,
+        folder: pathlib.Path,
+        images: int,
+        latency: Device | LatencyTable,
+        constraints: Sequence[Constraint] = (),
+        name: str = "trial",
+    ):
+        self.supernet, self.target, self.folder = supernet, target, folder
+        self.space: SearchSpace = supernet.space
+        self._dataset, self._images = dataset, images
+        self._scorer = scorer
+        self._latency = latency
+        self.constraints = tuple(constraints)
+        self._path = folder / f"{name}.tflite"
+        is_elsewhere = isinstance(latency, LatencyTable) or latency.identity()["kind"] != HostDevice.kind
+        self.turns = TimingTurns(folder, is_elsewhere)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def evaluate(self, values: dict[str, int]) -> dict[str, float]:
+        """The target's objectives and constrained metrics of the subnet with these values; those of a file from the one to ship."""
+        subnet = self.space.subnet(values)
+        wanted = dict.fromkeys([*(name for name, _ in self.target.objectives), *(one.metric for one in self.constraints)])
+        with self.turns.computing():
+            metrics = self._computed(subnet)
+            if is_file_needed := not metrics.keys() >= wanted.keys():
+                metrics |= self._file_metrics(subnet)
+        if is_file_needed:
+            metrics["latency_us"] = self._latency_us(subnet)
+        return {name: float(metrics[name]) for name in wanted}
+
+    def _computed(self, subnet: Subnet) -> dict[str, float]:
+        self._activate(subnet)
+        accuracy = self._scorer.accuracy(self._dataset.x_search[: self._images], self._dataset.y_search[: self._images])
+        return {"accuracy": accuracy, **{name: getattr(costs, name)(self.space, subnet) for name in targets.COMPUTED}}
+
+    def known(self, many: list[dict[str, int]]) -> dict[str, np.ndarray]:
+        """What is known of subnets before they are scored: all computed costs, and a table's latencies."""
+        genomes = self.space.genomes(many)
+        found = dict(costs.of_many(self.space, genomes, self.target))
+        if isinstance(self._latency, LatencyTable):
+            found["latency_us"] = self._latency.predict_many(self.space, genomes)
+        return found
+
+    def _file_metrics(self, subnet: Subnet) -> dict[str, float]:
+        arrays = cut(self.space, subnet, self.supernet.arrays())
+        storage = self.target.storage
+        write(encode(to_graph(self.space, subnet, arrays, storage), storage), self._path)
+        content = self._path.read_bytes()
+        return {"file_bytes": len(content), "deflated_bytes": len(zlib.compress(content, 9))}
+
+    def _latency_us(self, subnet: Subnet) -> float:
+        """Raises `SearchStoppedError` if no other file would fare better on the device."""
+        if isinstance(self._latency, LatencyTable):
+            return self._latency.predict(self.space, subnet)
+        try:
+            with self.turns.timing():
+                (latency,) = self._latency.measure_many([self._path], repeats=1, retries=1)
+            return latency.median_us
+        except (DeviceLostError, DeviceSetupError) as error:
+            raise SearchStoppedError(f"The search stopped, and goes on with the same command: {error}") from error
+
+    def _activate(self, subnet: Subnet) -> None:
+        self.supernet.activate(subnet)
+        self._scorer.recalibrate()
+
+    def choose(self, trials: Sequence, count: int, max_loss: float) -> list[dict]:
+        """The finalists: the most accurate ones, spread over the target's first cost, by accuracies that are taken again for this.
+
+        The search may score on some of the images, and whoever comes first among many owes part of that to luck.
+
+        Args:
+            trials: Completed, best first; those that miss a constraint are left out, the others are scored on the whole search
+                split, after a longer recalibration.
+            count: How many, at most.
+            max_loss: See `spread`.
+
+        Raises:
+            DaquError: No trial meets the constraints.
+        """
+        good = [trial for trial in trials if total_violation(self.constraints, metrics_of(trial)) == 0]
+        if trials and not good:
+            nearest = metrics_of(trials[0])
+            found = ", ".join(f"{one.metric} of {nearest[one.metric]:g}" for one in self.constraints)
+            raise DaquError(f"`constraint` must be met by some subnet, but the nearest of {len(trials)} has {found}: loosen it.")
+        trials = good
+        metrics = [{name: trial.metrics.get_best_value(name) for name, _ in self.target.objectives} for trial in trials]
+        subnets = [self.space.subnet(trial.hyperparameters.values) for trial in trials]
+        accuracies = np.array([self._exactly(subnet, self._dataset.x_search, self._dataset.y_search) for subnet in subnets])
+        prices = np.array([list(metric.values())[1] for metric in metrics])
+        order = np.argsort(-accuracies, kind="stable")
+        chosen = order[spread(accuracies[order], prices[order], count, max_loss)]
+        return [self._finalist(trials[index].trial_id, subnets[index], metrics[index], accuracies[index]) for index in chosen]
+
+    def _exactly(self, subnet: Subnet, x: np.ndarray, y: np.ndarray) -> float:
+        self.supernet.activate(subnet)
+        self._scorer.recalibrate(thoroughly=True)
+        return self._scorer.accuracy(x, y)
+
+    def _finalist(self, trial_id: str, subnet: Subnet, metrics: dict[str, float], accuracy: float) -> dict:
+        # For the report alone: nothing is chosen by the accuracy on test.
+        on_test = self._exactly(subnet, self._dataset.x_test, self._dataset.y_test)
+        inherited, macs = {"search": float(accuracy), "test": on_test}, costs.macs(self.space, subnet)
+        return {"trial": trial_id, "values": subnet.to_json(), "macs": macs, "search": metrics, "inherited": inherited}

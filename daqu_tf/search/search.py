@@ -1,0 +1,66 @@
+"""What a trial of the search measures, and how the oracle is set up for a search space."""
+
+from collections.abc import Callable
+
+import keras_tuner
+
+from daqu_tf.oracle.oracle import ParetoOracle
+from daqu_tf.search.candidates import Candidates
+from daqu_tf.search.tuner import DaquTuner
+from daqu_tf.spaces.precisions import uniform_bits
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.subnet import Subnet
+
+INITIAL_RANDOM = 8
+
+
+def make_tuner(
+    candidates: Candidates,
+    max_trials: int,
+    seed: int,
+    on_progress: Callable,
+    deadline: Callable[[], bool],
+) -> DaquTuner:
+    """A tuner over the candidates' space and under their constraints, its journal in the candidates' folder.
+
+    Args:
+        candidates: What is measured.
+        max_trials: The most trials.
+        seed: Of the oracle.
+        on_progress: Called with tuner and trial after every trial.
+        deadline: Whether the time is up.
+    """
+    space = candidates.space
+    design = first_design(space)[:max_trials]
+    oracle = ParetoOracle(
+        [keras_tuner.Objective(name, direction) for name, direction in candidates.target.objectives],
+        max_trials=max_trials,
+        hyperparameters=space.to_hyperparameters(),
+        seed=seed,
+        initial_design=[subnet.to_json() for subnet in design],
+        initial_random=min(INITIAL_RANDOM, max_trials - len(design)),
+        sample=lambda rng: space.sample_by_gene(rng).to_json(),
+        conditions=space.conditions,
+        costs=candidates.known,
+        constraints=candidates.constraints,
+        identity={"space": space.to_json(), "target": candidates.target.name},
+    )
+    folder = candidates.folder
+    return DaquTuner(
+        oracle,
+        candidates.evaluate,
+        directory=str(folder.parent),
+        project_name=folder.name,
+        on_progress=on_progress,
+        deadline=deadline,
+        space=space,
+    )
+
+
+def first_design(space: SearchSpace) -> list[Subnet]:
+    """The largest and the smallest architecture at every uniform weight width, or the next one that a tensor has; then the largest
+    at the other resolutions."""
+    ends = (space.largest(), space.smallest())
+    uniform = [uniform_bits(space, end, width) for end in ends for width in reversed(space.weight_bits)]
+    others = [space.subnet({**ends[0].values, "resolution": height}) for height in space.genes[0].values[:-1]]
+    return list(dict.fromkeys([*uniform, *others]))

@@ -1,0 +1,159 @@
+"""The layers that a choice of architecture and bits comes to.
+
+Sizes, channels and bits are whole numbers for one subnet, and arrays for many at once: the arithmetic is the same.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from daqu_tf.spaces.bits import FIXED_BITS
+from daqu_tf.spaces.layer import Layer, Number
+from daqu_tf.spaces.stage import BLOCKS, Stage
+
+Tensor = TypeVar("Tensor")
+
+
+class Family(Protocol):
+    """What decides which layers a network can have; a `SearchSpace` has it."""
+
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    stem_stride: int
+    stages: tuple[Stage, ...]
+    head_widths: tuple[int, ...]
+    activation: str
+
+
+@dataclasses.dataclass
+class _Chain:
+    """Adds layers one behind another: `size`, `channels` and `bits` are those of the tensor that the next one reads."""
+
+    values: Mapping[str, Number]
+    layers: list[Layer]
+    size: tuple[Number, Number]
+    channels: Number
+    bits: Number = FIXED_BITS
+    signed: bool = False
+    held: Number = 0
+    active: bool | np.ndarray = True
+
+    @property
+    def count(self) -> Number:
+        """Values of the tensor that the next layer reads."""
+        return self.size[0] * self.size[1] * self.channels
+
+    def add(self, name: str, kind: str, output_channels: Number, activation: str, kernel: Number = 1, stride: int = 1, **more):
+        dense, pools = kind == "dense", more.get("pools", False)
+        size = (1, 1) if dense else self.size
+        layer = Layer(
+            name,
+            kind,
+            kernel,
+            stride,
+            input_size=size,
+            output_size=(-(-size[0] // stride), -(-size[1] // stride)),  # Rounded up, as SAME padding does.
+            input_channels=self.channels,
+            output_channels=output_channels,
+            weight_bits=self.values.get(f"{name}.weight_bits", FIXED_BITS),
+            input_bits=FIXED_BITS if pools else self.bits,
+            input_signed=self.signed,
+            output_bits=self.values.get(f"{name}.activation_bits", FIXED_BITS),
+            activation=activation,
+            held=self.held,
+            active=self.active,
+            **more,
+        )
+        self.layers.append(layer)
+        self.size = self.size if dense else layer.output_size
+        self.channels, self.bits = output_channels, layer.output_bits
+        self.signed = layer.output_signed if not dense else self.signed
+
+
+def layers(space: Family, values: Mapping[str, Number]) -> list[Layer]:
+    """All layers that a space can have, in order of computation, for the choices in `values`.
+
+    A block that is left out changes neither size nor channels of what passes it, so the layers behind it need not know.
+
+    Args:
+        space: Of the choices.
+        values: Gene name to value; a gene that does not act may be missing.
+    """
+    chain = _Chain(values, [], image_size(space.input_shape, values["resolution"]), space.input_shape[2])
+    chain.add("stem", "conv", values["stem.width"], space.activation, kernel=3, stride=space.stem_stride)
+    for number, stage in enumerate(space.stages, 1):
+        name = f"stage{number}"
+        for block in range(1, max(stage.depths) + 1):
+            chain.active = block <= min(stage.depths) or values[f"{name}.depth"] >= block
+            if chain.active is not False:  # It is a number's comparison; whole arrays have no one answer.
+                _BLOCKS[stage.block](chain, stage, f"{name}.block{block}", block, values[f"{name}.width"])
+    chain.active = True
+    if space.head_widths:
+        chain.add("head", "pointwise", values["head.width"], space.activation)
+    chain.add("classifier", "dense", space.num_classes, "linear", pools=True)
+    return chain.layers
+
+
+def walk(layers: Iterable[Layer], x: Tensor, run: Callable[[Layer, Tensor, Tensor], Tensor]) -> Tensor:
+    """Goes through layers, whatever a tensor is to the caller, and returns the last one's output.
+
+    Args:
+        layers: In order of computation.
+        x: What the first one reads.
+        run: Computes a layer from what it reads and from its other operand: the second addend, or what is gated.
+    """
+    block, block_input, gated = None, x, x
+    for layer in layers:
+        if layer.block != block:
+            block, block_input = layer.block, x
+        if layer.pools:
+            gated = x
+        other = x if layer.is_shortcut else gated if layer.gates else block_input
+        x = run(layer, block_input if layer.is_shortcut else x, other)
+    return x
+
+
+def image_size(input_shape: tuple[int, int, int], resolution: Number) -> tuple[Number, Number]:
+    """Height and width of images of `input_shape` at a resolution, which is the height; the width is rounded."""
+    height, width, _ = input_shape
+    return resolution, (2 * width * resolution + height) // (2 * height)
+
+
+def squeezed_channels(channels: Number) -> Number:
+    """Channels between the two layers of squeeze-excite: a quarter, rounded up to a multiple of eight."""
+    return -(-channels // 32) * 8
+
+
+def _inverted_residual(chain: _Chain, stage: Stage, block: str, number: int, width: Number) -> None:
+    stream = chain.count if number > 1 else 0
+    hidden = chain.channels * chain.values[f"{block}.expansion"]
+    if stage.expands:
+        chain.add(f"{block}.expand", "pointwise", hidden, stage.activation)
+        chain.held = stream
+    kernel, stride = chain.values[f"{block}.kernel"], stage.stride if number == 1 else 1
+    chain.add(f"{block}.depthwise", "depthwise", hidden, stage.activation, kernel, stride)
+    chain.held = stream
+    if stage.squeeze_excite:
+        chain.add(f"{block}.squeeze", "dense", squeezed_channels(hidden), "relu", pools=True)
+        chain.add(f"{block}.excite", "dense", hidden, "hard_sigmoid", gates=True)
+    chain.add(f"{block}.project", "pointwise", width, "linear", residual="linear" if number > 1 else None)
+    chain.held = 0
+
+
+def _basic(chain: _Chain, stage: Stage, block: str, number: int, width: Number) -> None:
+    stream, before = chain.count, dataclasses.replace(chain)
+    stride = stage.stride if number == 1 else 1
+    hidden = width * chain.values[f"{block}.expansion"]
+    chain.add(f"{block}.conv1", "conv", hidden, "relu", chain.values[f"{block}.kernel"], stride)
+    chain.held = stream
+    chain.add(f"{block}.conv2", "conv", width, "linear", 3, residual="relu" if number > 1 else None)
+    if number == 1:
+        chain.held, chain.size, chain.channels = chain.count, before.size, before.channels
+        chain.bits, chain.signed = before.bits, before.signed
+        chain.add(f"{block}.shortcut", "conv", width, "linear", 1, stride, residual="relu")
+    chain.held = 0
+
+
+_BLOCKS = dict(zip(BLOCKS, (_inverted_residual, _basic)))

@@ -1,0 +1,142 @@
+"""The named search spaces, and those of a user's own."""
+
+import json
+import os
+import pathlib
+
+from daqu_tf.errors import DaquError
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.stage import Stage
+
+
+def _mobilenet_v3_imagenet() -> SearchSpace:
+    """MobileNetV3 as Once-for-All searched it (Cai et al., ICLR 2020), but with elastic widths and no layer behind the pool."""
+    elastic = {"depths": (2, 3, 4), "kernels": (3, 5, 7), "expansions": (3, 4, 6)}
+    swish = {"activation": "hard_swish"}
+    return SearchSpace(
+        name="mobilenet_v3_imagenet",
+        input_shape=(224, 224, 3),
+        num_classes=1000,
+        stem_widths=(16,),
+        stem_stride=2,
+        stages=(
+            Stage(widths=(16,), depths=(1,), kernels=(3,), expansions=(1,), stride=1),
+            Stage(widths=(16, 24), stride=2, **elastic),
+            Stage(widths=(32, 40), stride=2, squeeze_excite=True, **elastic),
+            Stage(widths=(64, 80), stride=2, **swish, **elastic),
+            Stage(widths=(96, 112), stride=1, squeeze_excite=True, **swish, **elastic),
+            Stage(widths=(128, 160), stride=2, squeeze_excite=True, **swish, **elastic),
+        ),
+        head_widths=(640, 960),
+        resolutions=(128, 160, 192, 224),
+        activation="hard_swish",
+    )
+
+
+def _mobilenet_v3_cifar() -> SearchSpace:
+    """The same for images of 32x32; as everywhere, the stem halves them at once."""
+    elastic = {"kernels": (3, 5), "expansions": (3, 4, 6)}
+    return SearchSpace(
+        name="mobilenet_v3_cifar",
+        input_shape=(32, 32, 3),
+        num_classes=10,
+        stem_widths=(8, 16),
+        stem_stride=2,
+        stages=(
+            Stage(widths=(8, 16), depths=(1,), kernels=(3,), expansions=(1,), stride=1),
+            Stage(widths=(16, 24), depths=(1, 2), stride=2, **elastic),
+            Stage(widths=(24, 40), depths=(1, 2, 3), stride=1, squeeze_excite=True, **elastic),
+            Stage(widths=(40, 64, 80), depths=(1, 2, 3), stride=2, activation="hard_swish", squeeze_excite=True, **elastic),
+        ),
+        head_widths=(128, 240),
+        resolutions=(24, 28, 32),
+        activation="hard_swish",
+    )
+
+
+def _mobilenet_v2_28() -> SearchSpace:
+    """Holds the MobileNetV2 that people scale by hand.
+
+    The stem halves the image at once, and the first stage does not expand: most of a small network's time is spent before the
+    second stride. 5x5 kernels are few: TensorFlow trains them so slowly on a CPU that a network with only 3x3 ones takes half the
+    time a step.
+    """
+    expansions = (3, 4, 6)
+    return SearchSpace(
+        name="mobilenet_v2_28",
+        input_shape=(28, 28, 1),
+        num_classes=10,
+        stem_widths=(8, 16),
+        stem_stride=2,
+        stages=(
+            Stage(widths=(8, 16), depths=(1, 2), kernels=(3,), expansions=(1,), stride=1),
+            Stage(widths=(8, 16, 24), depths=(1, 2), kernels=(3,), expansions=expansions, stride=2),
+            Stage(widths=(16, 24, 40), depths=(1, 2, 3), kernels=(3, 5), expansions=expansions, stride=2),
+            Stage(widths=(24, 40, 64), depths=(1, 2), kernels=(3,), expansions=expansions, stride=1),
+        ),
+        head_widths=(64, 128),
+        resolutions=(20, 24, 28),
+    )
+
+
+def _resnet_cifar() -> SearchSpace:
+    """Holds the ResNet-20 of CIFAR (He et al., CVPR 2016), with a convolution in every stage's first shortcut."""
+    basic = {"block": "basic", "depths": (1, 2, 3), "expansions": (1, 2)}
+    return SearchSpace(
+        name="resnet_cifar",
+        input_shape=(32, 32, 3),
+        num_classes=10,
+        stem_widths=(8, 16),
+        stem_stride=1,
+        stages=(
+            Stage(widths=(8, 16), kernels=(3,), stride=1, **basic),
+            Stage(widths=(16, 24, 32), kernels=(1, 3), stride=2, **basic),
+            Stage(widths=(32, 48, 64), kernels=(1, 3), stride=2, **basic),
+        ),
+        head_widths=(),
+        resolutions=(24, 28, 32),
+    )
+
+
+def _digits() -> SearchSpace:
+    """For scikit-learn's handwritten digits, 8x8: trains in a minute."""
+    return SearchSpace(
+        name="digits",
+        input_shape=(8, 8, 1),
+        num_classes=10,
+        stem_widths=(4, 8, 16),
+        stem_stride=1,
+        stages=(
+            Stage(widths=(4, 8, 16), depths=(1, 2), kernels=(3,), expansions=(1,), stride=1),
+            Stage(widths=(8, 16, 32), depths=(1, 2), kernels=(3, 5), expansions=(2, 4), stride=2),
+        ),
+        head_widths=(16, 32, 64),
+        resolutions=(6, 8),
+    )
+
+
+_NAMED = (_digits(), _mobilenet_v2_28(), _mobilenet_v3_cifar(), _resnet_cifar(), _mobilenet_v3_imagenet())
+SPACES = {space.name: space for space in _NAMED}
+
+
+def get(name: str | os.PathLike) -> SearchSpace:
+    """Returns the named space, or the one that a `.json` file describes.
+
+    Raises:
+        DaquError: There is no such space, or the file does not describe one.
+    """
+    if str(name).endswith(".json"):
+        return _read(pathlib.Path(name))
+    if name not in SPACES:
+        raise DaquError(f"`space` must be one of {', '.join(SPACES)} or a .json file, but received {name!r}.")
+    return SPACES[name]
+
+
+def _read(path: pathlib.Path) -> SearchSpace:
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise DaquError(f"The space {path} cannot be read ({error.strerror}): give the path of a .json file.") from error
+    except (ValueError, RecursionError) as error:
+        raise DaquError(f"The space {path} is no JSON ({error}): `daqu-space --json` prints an example.") from error
+    return SearchSpace.from_json(content)

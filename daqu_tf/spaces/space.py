@@ -1,0 +1,320 @@
+"""The search space: what may be chosen, and one complete choice.
+
+A `SearchSpace` describes a family of networks. Its `genes` are the named choices, architecture and bits alike; a `Subnet`
+gives each gene that acts one value; its `genome` is the same as an int vector. Nothing here imports TensorFlow.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daqu_tf import fields
+from daqu_tf.errors import DaquError
+from daqu_tf.spaces import architecture
+from daqu_tf.spaces.layer import Layer
+from daqu_tf.spaces.stage import ACTIVATIONS, BLOCKS, Stage, check_fields
+from daqu_tf.spaces.subnet import Gene, Subnet
+
+if TYPE_CHECKING:
+    import keras_tuner
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSpace:
+    """A family of networks: stem, stages of blocks, pointwise head, classifier.
+
+    Attributes:
+        name: The name it is found under.
+        input_shape: Height, width and channels of the images at the highest resolution.
+        num_classes: Outputs of the classifier.
+        stem_widths: Channels after the first convolution.
+        stem_stride: Its stride.
+        stages: In order.
+        head_widths: Channels of the pointwise convolution before pooling; without any there is no head.
+        weight_bits: Alphabet of every searched weight tensor.
+        activation_bits: Alphabet of every searched activation tensor.
+        resolutions: Heights to which images are brought; without any, only that of `input_shape`.
+        activation: Of stem and head, `relu` or `hard_swish`.
+        narrowed: What `restrict` left of genes: (gene name, values).
+
+    Raises:
+        DaquError: A field has a value of another kind, a choice list is empty, a kernel is even, bits are outside 2..8, a gene
+            that there is not was narrowed, or the image is too small.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    stem_widths: tuple[int, ...]
+    stem_stride: int
+    stages: tuple[Stage, ...]
+    head_widths: tuple[int, ...]
+    weight_bits: tuple[int, ...] = (2, 3, 4, 6, 8)
+    activation_bits: tuple[int, ...] = (2, 3, 4, 6, 8)
+    resolutions: tuple[int, ...] = ()
+    activation: str = "relu"
+    narrowed: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def __post_init__(self):
+        check_fields(self)
+        _check_names(self)
+        for gene in self.genes:
+            _check_gene(gene)
+        if unknown := dict(self.narrowed).keys() - {gene.name for gene in self.genes}:
+            raise DaquError(f"`narrowed` must name genes of space {self.name!r}, but received `{min(unknown)}`.")
+        stride = self.stem_stride * math.prod(stage.stride for stage in self.stages)
+        smallest = architecture.image_size(self.input_shape, self.genes[0].values[0])
+        if min(smallest) < stride:
+            raise DaquError(
+                f"Images of {smallest[0]}x{smallest[1]} are too small for space {self.name!r}, whose strides divide each side by "
+                f"{stride}: use images of {stride} or more pixels a side, or another space."
+            )
+        if self.genes[0].values[-1] > self.input_shape[0]:
+            raise DaquError(
+                f"`resolutions` must be at most the {self.input_shape[0]} of `input_shape`, but received {self.resolutions}."
+            )
+
+    def for_images(self, input_shape: Sequence[int], num_classes: int) -> "SearchSpace":
+        """The same space for other images and classes; resolutions keep their share of the full one."""
+
+        def scaled(heights: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(sorted({(2 * h * input_shape[0] + self.input_shape[0]) // (2 * self.input_shape[0]) for h in heights}))
+
+        narrowed = tuple((name, scaled(values) if name == "resolution" else values) for name, values in self.narrowed)
+        changes = {"resolutions": scaled(self.resolutions), "narrowed": narrowed}
+        return dataclasses.replace(self, input_shape=tuple(input_shape), num_classes=num_classes, **changes)
+
+    def restrict(self, **choices: Sequence[int]) -> "SearchSpace":
+        """The space with fewer choices: `restrict(weight_bits=(4, 8), kernel=(3,), **{"stage1.width": (16,)})`.
+
+        Args:
+            **choices: By the name of a gene, or by the last part of the names of several, what they may still be.
+
+        Raises:
+            DaquError: There is no such gene, a value is not in the space, or a gene would be left without a choice.
+        """
+        alphabets, narrowed = {}, dict(self.narrowed)
+        for name, values in choices.items():
+            values = set(fields.typed(name, tuple[int, ...], values))
+            genes = [gene for gene in self.genes if name in (gene.name, gene.name.rpartition(".")[2])]
+            known = {value for gene in genes for value in gene.values}
+            if missing := values - known:
+                among = f"among {tuple(sorted(known))} of" if known else "left out: there is no such gene in"
+                raise DaquError(f"`{name}` must be {among} space {self.name!r}, but received {sorted(missing)}.")
+            if name in ("weight_bits", "activation_bits"):
+                alphabets[name] = tuple(sorted(values))
+            else:
+                narrowed |= {gene.name: tuple(sorted(values & set(gene.values))) for gene in genes}
+        return dataclasses.replace(self, narrowed=tuple(narrowed.items()), **alphabets)
+
+    @functools.cached_property
+    def genes(self) -> tuple[Gene, ...]:
+        """Every choice, in the order of the genome."""
+        genes = [Gene("resolution", self.resolutions or self.input_shape[:1]), Gene("stem.width", self.stem_widths)]
+        if self.activation == "relu":
+            genes.append(Gene("stem.activation_bits", self.activation_bits))
+        for number, stage in enumerate(self.stages, 1):
+            genes += [Gene(f"stage{number}.width", stage.widths), Gene(f"stage{number}.depth", stage.depths)]
+            for block in range(1, max(stage.depths, default=0) + 1):
+                genes += self._block_genes(number, stage, block)
+        if self.head_widths:  # Its output is only pooled: fewer bits would cost accuracy and save nothing.
+            genes += [Gene("head.width", self.head_widths), Gene("head.weight_bits", self.weight_bits)]
+        left = dict(self.narrowed)
+        return tuple(
+            dataclasses.replace(gene, values=tuple(value for value in gene.values if value in left[gene.name]))
+            if gene.name in left
+            else gene
+            for gene in genes
+        )
+
+    def _block_genes(self, number: int, stage: Stage, block: int) -> list[Gene]:
+        alphabets = {"kernel": stage.kernels, "expansion": stage.expansions}
+        alphabets |= {f"{layer}.weight_bits": self.weight_bits for layer in stage.layer_names(block)}
+        alphabets |= {f"{layer}.activation_bits": self.activation_bits for layer in stage.searched_activations(block)}
+        prefix, depth_gene = f"stage{number}.block{block}", f"stage{number}.depth"
+        return [Gene(f"{prefix}.{name}", values, depth_gene, block) for name, values in alphabets.items()]
+
+    def subnet(self, values: Mapping[str, int]) -> Subnet:
+        """A canonical subnet: genes that do not act are dropped.
+
+        Raises:
+            DaquError: A gene that acts has no value or one outside its alphabet.
+        """
+        if not isinstance(values, Mapping):
+            raise DaquError(f"`values` must be gene names with their values, but received {values!r}.")
+        for gene in self.genes:
+            if gene.acts(values) and values.get(gene.name) not in gene.values:
+                raise DaquError(f"`{gene.name}` must be one of {gene.values}, but received {values.get(gene.name)!r}.")
+        return Subnet(tuple((gene.name, int(values[gene.name])) for gene in self.genes if gene.acts(values)))
+
+    def genome(self, subnet: Subnet) -> list[int]:
+        """The index of every gene's value; 0 where the gene does not act.
+
+        Raises:
+            DaquError: The space has no such subnet.
+        """
+        values = self.subnet(subnet.values).values
+        return [gene.values.index(values[gene.name]) if gene.name in values else 0 for gene in self.genes]
+
+    def genomes(self, many: Sequence[Mapping[str, int]]) -> np.ndarray:
+        """The genomes (count, genes) of many subnets' values, which are not checked; 0 where a gene has no value."""
+        genomes = np.zeros((len(many), len(self.genes)), dtype=int)
+        for column, gene in enumerate(self.genes):
+            places = {value: index for index, value in enumerate(gene.values)}
+            genomes[:, column] = [places[values[gene.name]] if gene.name in values else 0 for values in many]
+        return genomes
+
+    @property
+    def conditions(self) -> dict[str, tuple[tuple[str, tuple[int, ...]], ...]]:
+        """By the name of a gene that does not always act: the depth gene, and the depths at which it does."""
+        depths = {gene.name: gene.values for gene in self._depths}
+        cut = [gene for gene in self.genes if gene.depth_gene]
+        return {
+            gene.name: ((gene.depth_gene, tuple(depth for depth in depths[gene.depth_gene] if depth >= gene.block)),)
+            for gene in cut
+        }
+
+    def from_genome(self, genome: Sequence[int]) -> Subnet:
+        """The inverse of `genome`.
+
+        Raises:
+            DaquError: Wrong length, or an index that is no whole number or out of range (the gene is named).
+        """
+        if not isinstance(genome, Sequence | np.ndarray) or len(genome) != len(self.genes):
+            came = len(genome) if isinstance(genome, Sequence | np.ndarray) else repr(genome)
+            raise DaquError(f"`genome` must have {len(self.genes)} entries, but received {came}.")
+        for gene, index in zip(self.genes, genome):
+            if not isinstance(index, int | np.integer) or not 0 <= index < len(gene.values):
+                raise DaquError(f"Gene `{gene.name}` must be a whole number in 0..{len(gene.values) - 1}, but received {index!r}.")
+        return self.subnet({gene.name: gene.values[index] for gene, index in zip(self.genes, genome)})
+
+    def sample(self, rng: np.random.Generator) -> Subnet:
+        """A random subnet, uniform over subnets: nearly all of them are as deep as can be."""
+        return self.from_genome(self.sample_genomes(rng, 1)[0])
+
+    def sample_genomes(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Random genomes (count, genes), uniform over subnets; genes that do not act have any value."""
+        genomes = rng.integers(0, [len(gene.values) for gene in self.genes], (count, len(self.genes)))
+        for depth in self._depths:
+            completions = self._completions(depth)
+            chances = [completion / sum(completions) for completion in completions]
+            genomes[:, self.genes.index(depth)] = rng.choice(len(chances), count, p=chances)
+        return genomes
+
+    def sample_by_gene(self, rng: np.random.Generator) -> Subnet:
+        """A random subnet, uniform over the values of each gene: shallow networks are as frequent as deep ones."""
+        return self.subnet({gene.name: int(rng.choice(gene.values)) for gene in self.genes})
+
+    def largest(self) -> Subnet:
+        """Every gene at its maximum."""
+        return self.subnet({gene.name: max(gene.values) for gene in self.genes})
+
+    def smallest(self) -> Subnet:
+        """The least architecture at the highest precision."""
+        return self.subnet({gene.name: (max if gene.name.endswith("_bits") else min)(gene.values) for gene in self.genes})
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Every width that some tensor can have, ascending."""
+        return tuple(sorted({*self.weight_bits, *self.activation_bits}))
+
+    @functools.cached_property
+    def cardinality(self) -> int:
+        """The exact number of distinct subnets."""
+        free = [len(gene.values) for gene in self.genes if gene.depth_gene is None and gene not in self._depths]
+        return math.prod(free) * math.prod(sum(self._completions(depth)) for depth in self._depths)
+
+    @functools.cached_property
+    def _depths(self) -> tuple[Gene, ...]:
+        return tuple(gene for gene in self.genes if gene.name.endswith(".depth"))
+
+    def _completions(self, depth: Gene) -> list[int]:
+        """For each value of a depth gene, how many choices the blocks leave that it keeps."""
+        cut = [gene for gene in self.genes if gene.depth_gene == depth.name]
+        return [math.prod(len(gene.values) for gene in cut if gene.block <= value) for value in depth.values]
+
+    def layers(self, subnet: Subnet) -> list[Layer]:
+        """The layers of `subnet` in order of computation; the residual stream and linear outputs have 8 bits."""
+        return architecture.layers(self, subnet.values)
+
+    def layer_table(self, genomes: np.ndarray) -> list[Layer]:
+        """The layers of many subnets at once: every field that depends on a choice is an array (count,).
+
+        Args:
+            genomes: Shape (count, genes), indices of the genes' values.
+
+        Raises:
+            DaquError: The array has another shape or type, or an index is out of range (the gene is named).
+        """
+        genomes = np.asarray(genomes)
+        if genomes.ndim != 2 or genomes.shape[1] != len(self.genes) or not np.issubdtype(genomes.dtype, np.integer):
+            wanted = f"whole numbers of shape (count, {len(self.genes)})"
+            raise DaquError(f"`genomes` must be {wanted}, but received {genomes.dtype} of shape {genomes.shape}.")
+        for gene, column in zip(self.genes, genomes.T):
+            if column.size and not 0 <= column.min() <= column.max() < len(gene.values):
+                came = f"{column.min()} to {column.max()}"
+                raise DaquError(f"Gene `{gene.name}` must be in 0..{len(gene.values) - 1}, but received {came}.")
+        values = {gene.name: np.array(gene.values)[column] for gene, column in zip(self.genes, np.transpose(genomes))}
+        return architecture.layers(self, values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The space as a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "SearchSpace":
+        """The inverse of `to_json`.
+
+        Raises:
+            DaquError: A field is missing or unknown, or has a value that no space can have (the field is named).
+        """
+        stages = content.get("stages") if isinstance(content, Mapping) else None
+        if not isinstance(stages, list | tuple):
+            raise DaquError("A space must be a JSON object with a list of `stages`: see `daqu-space --json` for an example.")
+        stages = tuple(fields.from_json(Stage, stage, "A stage of a space") for stage in stages)
+        return fields.from_json(cls, {**content, "stages": stages}, "A space")
+
+    def to_hyperparameters(self) -> "keras_tuner.HyperParameters":
+        """One `Choice` a gene, under its name, on which any of KerasTuner's oracles can run."""
+        import keras_tuner
+
+        hyperparameters = keras_tuner.HyperParameters()
+        for gene in self.genes:
+            hyperparameters.Choice(gene.name, list(gene.values))
+        return hyperparameters
+
+    def from_hyperparameters(self, hyperparameters: "keras_tuner.HyperParameters") -> Subnet:
+        """The subnet that KerasTuner's values describe.
+
+        Raises:
+            DaquError: A gene that acts has no value or one outside its alphabet.
+        """
+        return self.subnet(hyperparameters.values)
+
+
+def _check_names(space: SearchSpace) -> None:
+    for part in (space, *space.stages):
+        if part.activation not in ACTIVATIONS:
+            raise DaquError(f"`activation` must be one of {', '.join(ACTIVATIONS)}, but received {part.activation!r}.")
+    for stage in space.stages:
+        if stage.block not in BLOCKS:
+            raise DaquError(f"`block` must be one of {', '.join(BLOCKS)}, but received {stage.block!r}.")
+        if stage.block == "basic" and (stage.squeeze_excite or stage.activation != "relu"):
+            raise DaquError(
+                "`squeeze_excite` must be false and `activation` relu in a stage of basic blocks: change one or `block`."
+            )
+
+
+def _check_gene(gene: Gene) -> None:
+    if not gene.values:
+        raise DaquError(f"`{gene.name}` must have at least one choice, but received none.")
+    if gene.name.endswith(".kernel") and any(value % 2 == 0 for value in gene.values):
+        raise DaquError(f"`{gene.name}` must be odd sizes, but received {gene.values}.")
+    if gene.name.endswith("_bits") and not set(gene.values) <= set(range(2, 9)):
+        raise DaquError(f"`{gene.name}` must be among 2..8, but received {gene.values}.")
+    if tuple(sorted(set(gene.values))) != gene.values or gene.values[0] < 1:
+        raise DaquError(f"`{gene.name}` must be ascending positive integers, but received {gene.values}.")

@@ -1,0 +1,89 @@
+"""A run of blocks at one resolution, as a search space describes it."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from daqu_tf.errors import DaquError
+from daqu_tf.fields import typed
+
+BLOCKS = ("inverted_residual", "basic")
+ACTIVATIONS = ("relu", "hard_swish")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A run of blocks at one resolution; the first block has the stride.
+
+    An `inverted_residual` block (Sandler et al., CVPR 2018; with squeeze-excite and hard-swish, Howard et al., ICCV 2019)
+    expands, convolves each channel and projects; where the only expansion is 1, nothing is expanded. A `basic` block (He et al.,
+    CVPR 2016) is two full convolutions, of which the first has the elastic kernel and the expanded channels; a stage's first
+    block has a pointwise convolution in its shortcut.
+
+    Attributes:
+        widths: Output channels.
+        depths: Numbers of blocks.
+        kernels: Odd sizes of the depthwise or first kernels.
+        expansions: Hidden channels over input channels; in a basic block, over output channels.
+        stride: Of the first block.
+        block: One of `BLOCKS`.
+        activation: One of `ACTIVATIONS`; basic blocks have ReLUs.
+        squeeze_excite: Whether channels are weighed after the depthwise convolution.
+
+    Raises:
+        DaquError: A field has a value of another kind (the field is named).
+    """
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    kernels: tuple[int, ...]
+    expansions: tuple[int, ...]
+    stride: int
+    block: str = "inverted_residual"
+    activation: str = "relu"
+    squeeze_excite: bool = False
+
+    def __post_init__(self):
+        check_fields(self)
+
+    @property
+    def expands(self) -> bool:
+        """Whether inverted residual blocks have an expanding layer."""
+        return self.expansions != (1,)
+
+    def layer_names(self, number: int) -> tuple[str, ...]:
+        """The layers with weights of a block, in order of computation; blocks count from 1."""
+        if self.block == "basic":
+            return ("conv1", "conv2", "shortcut") if number == 1 else ("conv1", "conv2")
+        weighing = ("squeeze", "excite") if self.squeeze_excite else ()
+        return (*["expand"] * self.expands, "depthwise", *weighing, "project")
+
+    def searched_activations(self, number: int) -> tuple[str, ...]:
+        """The layers behind which the width of the activation tensor is searched: what a layer with weights reads from a ReLU.
+
+        With squeeze-excite that is the product, behind `excite`, not the depthwise convolution's own output.
+        """
+        relu = self.activation == "relu"
+        searched = {"expand": relu, "depthwise": relu and not self.squeeze_excite, "excite": relu, "squeeze": True, "conv1": True}
+        return tuple(layer for layer in self.layer_names(number) if searched.get(layer, False))
+
+
+_KINDS = {
+    tuple[int, int, int]: "height, width and channels in whole numbers",
+    tuple[Stage, ...]: "a list of stages",
+    tuple[tuple[str, tuple[int, ...]], ...]: "a list of pairs of a gene's name and a list of whole numbers",
+}
+
+
+def check_fields(choices: Any) -> None:
+    """Makes tuples of the lists in a dataclass, and Python's numbers of NumPy's.
+
+    Raises:
+        DaquError: A field has a value of another kind (the field is named).
+    """
+    for field in dataclasses.fields(choices):
+        value = typed(field.name, field.type, getattr(choices, field.name), _KINDS)
+        if field.type in (int, tuple[int, int, int]) and np.min(value) < 1:
+            raise DaquError(f"`{field.name}` must be at least 1, but received {value}.")
+        object.__setattr__(choices, field.name, value)

@@ -1,0 +1,82 @@
+"""One named choice, and one complete choice: a gene and a subnet."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+from daqu_tf.spaces.bits import FIXED_BITS, FLOAT_BITS
+
+
+@dataclasses.dataclass(frozen=True)
+class Gene:
+    """One named choice.
+
+    Attributes:
+        name: Readable, for example `stage2.block1.expand.weight_bits`.
+        values: What may be chosen, ascending.
+        depth_gene: The gene that cuts this one's block off, or None where the gene always acts.
+        block: The block's number, from 1; the gene acts where the depth is at least that.
+    """
+
+    name: str
+    values: tuple[int, ...]
+    depth_gene: str | None = None
+    block: int = 0
+
+    def acts(self, values: Mapping[str, int]) -> bool:
+        """Whether the gene changes the network described by `values`."""
+        return self.depth_gene is None or values[self.depth_gene] >= self.block
+
+
+@dataclasses.dataclass(frozen=True)
+class Subnet:
+    """One complete choice: the value of every gene that acts, so that equal networks are equal and hash alike.
+
+    Attributes:
+        choices: (gene name, value) in the space's order.
+    """
+
+    choices: tuple[tuple[str, int], ...]
+
+    @functools.cached_property
+    def values(self) -> dict[str, int]:
+        """Gene name to value."""
+        return dict(self.choices)
+
+    def __getitem__(self, name: str) -> int:
+        return self.values[name]
+
+    @property
+    def fixed_bits(self) -> int:
+        """The width of the tensors that are not searched: 8, or 32 if all others are in float."""
+        bits = {value for name, value in self.choices if name.endswith("_bits")}
+        return FLOAT_BITS if bits == {FLOAT_BITS} else FIXED_BITS
+
+    def with_bits(self, weight_bits: int, activation_bits: int) -> "Subnet":
+        """The same architecture at one precision throughout, which need not be one of the space's (32 is float)."""
+        bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+        return Subnet(tuple((name, bits.get(name.rpartition(".")[2], value)) for name, value in self.choices))
+
+    def to_json(self) -> dict[str, int]:
+        """The values as a JSON object."""
+        return dict(self.choices)
+
+    def __repr__(self) -> str:
+        return f"Subnet({self})"
+
+    def __str__(self) -> str:
+        """One line, for people: `r28 stem c16 s1 c8 d1 [k3e4 w4.8.3 a8.8] ...`; bits in the order of a block's layers."""
+        parts = [f"r{self['resolution']}", f"stem c{self['stem.width']}"]
+        for stage in range(1, 1 + sum(name.endswith(".depth") for name in self.values)):
+            width, depth = self[f"stage{stage}.width"], self[f"stage{stage}.depth"]
+            blocks = " ".join(self._block_text(f"stage{stage}.block{block}") for block in range(1, depth + 1))
+            parts.append(f"s{stage} c{width} d{depth} [{blocks}]")
+        head = [f"head c{self['head.width']} w{self['head.weight_bits']}"] if "head.width" in self.values else []
+        return " ".join(parts + head)
+
+    def _block_text(self, block: str) -> str:
+        def bits(kind: str) -> str:
+            return ".".join(str(value) for name, value in self.choices if name.startswith(f"{block}.") and name.endswith(kind))
+
+        text = f"k{self[f'{block}.kernel']}e{self[f'{block}.expansion']} w{bits('.weight_bits')}"
+        return f"{text} a{activations}" if (activations := bits(".activation_bits")) else text

@@ -1,0 +1,24 @@
+"""Switchable bits for any functional tf_keras model, through TFMOT's own annotate and apply.
+
+    model = make_switchable(keras.applications.MobileNetV2(...))
+    initialise_steps(model, images)
+    set_bits(model, weight_bits=4, activation_bits=8)
+
+`models` makes models switchable and switches them, `placement` says where quantizers belong, `quantizers` are what TFMOT puts
+there, `scheme` keeps TFMOT's own away. Importing this package registers its Keras classes, so that `keras.models.load_model`
+finds them.
+"""
+
+from daqu_tf.stock_models.models import initialise_steps, make_switchable, set_bits, switchable_tensors
+from daqu_tf.stock_models.quantizers import StockQuantizeConfig, StockQuantizer
+from daqu_tf.stock_models.scheme import SwitchableScheme
+
+__all__ = [
+    "make_switchable",
+    "initialise_steps",
+    "set_bits",
+    "switchable_tensors",
+    "SwitchableScheme",
+    "StockQuantizeConfig",
+    "StockQuantizer",
+]

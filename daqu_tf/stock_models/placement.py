@@ -1,0 +1,83 @@
+"""Where quantizers belong in a functional model: where the integer kernels of a `.tflite` round."""
+
+from daqu_tf.keras import keras
+from daqu_tf.spaces.bits import FIXED_BITS
+from daqu_tf.stock_models.quantizers import FIXED_SCALE, KERNELS, StockQuantizeConfig, last_function, layers
+
+SELECTING = {  # Their outputs are values of their inputs, so there is nothing to round.
+    layers.InputLayer, layers.MaxPooling2D, layers.GlobalMaxPooling2D, layers.Flatten, layers.Reshape, layers.Permute,
+    layers.ZeroPadding2D, layers.Cropping2D, layers.UpSampling2D, layers.Dropout, layers.SpatialDropout2D,
+}  # fmt: skip
+COMBINING = {
+    layers.Add, layers.Average, layers.Multiply, layers.Maximum, layers.Minimum, layers.Concatenate,
+    layers.AveragePooling2D, layers.GlobalAveragePooling2D,
+}  # fmt: skip
+FUNCTIONS = {
+    layers.BatchNormalization, layers.Rescaling, layers.Subtract, layers.Activation, layers.ReLU, layers.LeakyReLU,
+    layers.PReLU, layers.ELU, layers.Softmax,
+}  # fmt: skip
+RELU = {"relu", "relu6"}
+NONNEGATIVE = RELU | {"softmax", "sigmoid", "hard_sigmoid"}
+
+
+class Placement:
+    """Who feeds whom in a functional model, and where quantizers belong for that."""
+
+    def __init__(self, model: keras.Model):
+        nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes]
+        self.producers = {node.layer.name: [] for node in nodes}
+        self.consumers = {node.layer.name: [] for node in nodes}
+        for node in nodes:
+            for parent in node.parent_nodes:
+                self.producers[node.layer.name].append(parent.layer)
+                self.consumers[parent.layer.name].append(node.layer)
+        for layer in model._output_layers:
+            self.consumers[layer.name].append(None)  # The world.
+
+    def config(self, layer, weight_bits, activation_bits) -> StockQuantizeConfig | None:
+        """What to quantize of `layer`; None if nothing."""
+        weights = activations = ()
+        if type(layer) in KERNELS:
+            weights = (FIXED_BITS,) if self._is_first(layer) or self._is_last(layer) else weight_bits
+        if self._is_rounded(layer):
+            activations = activation_bits if self._is_searched(layer) else (FIXED_BITS,)
+        signed = not self._is_nonnegative(layer) or last_function(layer) in FIXED_SCALE
+        return StockQuantizeConfig(weights, activations, signed) if weights or activations else None
+
+    def _is_first(self, layer) -> bool:
+        """Whether an input reaches `layer` through no other kernel."""
+        return any(
+            isinstance(producer, layers.InputLayer) or (type(producer) not in KERNELS and self._is_first(producer))
+            for producer in self.producers[layer.name]
+        )
+
+    def _is_last(self, layer) -> bool:
+        """Whether `layer` reaches an output through no other kernel."""
+        return any(
+            consumer is None or (type(consumer) not in KERNELS and self._is_last(consumer))
+            for consumer in self.consumers[layer.name]
+        )
+
+    def _is_searched(self, layer) -> bool:
+        """Whether a ReLU is the last function, and not one of a residual sum, which stays at 8 bits."""
+        return last_function(layer) in RELU and not any(type(producer) is layers.Add for producer in self.producers[layer.name])
+
+    def _is_rounded(self, layer) -> bool:
+        """Whether an integer kernel rounds the output of `layer`."""
+        if type(layer) in SELECTING or (type(layer) not in KERNELS and last_function(layer) in FIXED_SCALE):
+            return False
+        return not self._is_fused(layer)
+
+    def _is_fused(self, layer) -> bool:
+        """Whether the only consumer is computed in one with `layer`: batch normalization of a kernel, or a ReLU."""
+        if len(self.consumers[layer.name]) != 1 or last_function(layer) != "linear":
+            return False
+        (consumer,) = self.consumers[layer.name]
+        folded = type(layer) in KERNELS and type(consumer) is layers.BatchNormalization
+        return folded or (type(consumer) in (layers.ReLU, layers.Activation) and last_function(consumer) in RELU)
+
+    def _is_nonnegative(self, layer) -> bool:
+        if last_function(layer) in NONNEGATIVE:
+            return True
+        producers = self.producers[layer.name]
+        return type(layer) in SELECTING | COMBINING and bool(producers) and all(map(self._is_nonnegative, producers))

@@ -1,0 +1,49 @@
+"""TFMOT's scheme for switchable models: quantized inputs, and nothing that was not annotated."""
+
+from daqu_tf.keras import keras, tfmot
+from daqu_tf.spaces.bits import FIXED_BITS
+from daqu_tf.stock_models.quantizers import StockQuantizer
+
+transforms = tfmot.quantization.keras.default_8bit.default_8bit_transforms
+QuantizeLayer = transforms.InputLayerQuantize().custom_objects()["QuantizeLayer"]  # TFMOT gives it no public name.
+PREFIX = "quant_"  # As TFMOT's.
+
+
+class _QuantizeInput(transforms.InputLayerQuantize):
+    """TFMOT's transform that puts a QuantizeLayer behind each input, with our quantizer in it."""
+
+    def replacement(self, match_layer):
+        node = super().replacement(match_layer)
+        quantizer = StockQuantizer((FIXED_BITS,), signed=True)
+        node.layer["config"]["quantizer"] = keras.utils.legacy.serialize_keras_object(quantizer)
+        node.layer["name"] = node.layer["config"]["name"] = PREFIX + match_layer.layer["config"]["name"]
+        return node
+
+
+class _QuantizeInputs(tfmot.quantization.keras.QuantizeLayoutTransform):
+    def apply(self, model, layer_quantize_map):
+        transformer = tfmot.quantization.keras.graph_transformations.model_transformer.ModelTransformer
+        return transformer(model, [_QuantizeInput()], layer_metadata=layer_quantize_map).transform()
+
+
+class _NoDefaults(tfmot.quantization.keras.QuantizeRegistry):
+    def supports(self, layer):
+        return False
+
+    def get_quantize_config(self, layer):
+        return None
+
+
+class SwitchableScheme(tfmot.quantization.keras.QuantizeScheme):
+    """The `scheme` for `quantize_apply`: inputs of the model get a switchable 8-bit quantizer, layers only what was annotated.
+
+    TFMOT's default scheme adds quantizers of its own, always 8 bits, to inputs and to layers that feed annotated ones.
+    """
+
+    def get_layout_transformer(self):
+        """Quantizes the inputs."""
+        return _QuantizeInputs()
+
+    def get_quantize_registry(self):
+        """No layer has a default."""
+        return _NoDefaults()

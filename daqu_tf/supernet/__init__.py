@@ -1,0 +1,28 @@
+"""One network that holds all subnets of a space, and how subnets are scored.
+
+`supernet` is that network, and the static network of one subnet; it is made of `units` of elastic `layers` with switchable
+`quantizers`. `scoring` recalibrates and scores a subnet, `weights` cuts its part out of the shared weights, `baked` makes a plain
+tf_keras model of it. `replicas` is what several devices share in training.
+"""
+
+from typing import TYPE_CHECKING
+
+from daqu_tf.lazy import attach
+
+if TYPE_CHECKING:
+    from daqu_tf.supernet.baked import bake
+    from daqu_tf.supernet.scoring import Scorer
+    from daqu_tf.supernet.supernet import StaticNetwork, Supernet, extract
+
+__all__ = ["Supernet", "StaticNetwork", "extract", "Scorer", "bake"]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Supernet": "supernet",
+        "StaticNetwork": "supernet",
+        "extract": "supernet",
+        "Scorer": "scoring",
+        "bake": "baked",
+    },
+)

@@ -1,0 +1,360 @@
+"""Learned-step fake quantization whose bit-width is switched at run time.
+
+Pure functions first, then the thin TFMOT classes. A tensor has one learned step per bit-width (LSQ, Esser et al., ICLR
+2020), stored as its logarithm so that a step stays positive and moves in proportion (ours). 32 bits means float.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from daqu_tf.keras import QuantizeConfig, Quantizer, keras
+from daqu_tf.spaces.bits import FIXED_BITS, FLOAT_BITS, activation_range, weight_range
+from daqu_tf.supernet.replicas import replicas, sum_over_replicas
+
+Bits = int | tf.Tensor  # A Python int in a static network, a scalar tensor in the supernet.
+
+
+@tf.custom_gradient
+def fake_quantize(x: tf.Tensor, log_step: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor):
+    """Rounds `x` to multiples of exp(log_step) with codes in [lower, upper]; an infinite range leaves `x` as it is.
+
+    Gradients are LSQ's (Esser et al., ICLR 2020, equations 3 and 5), without its gradient scale, which cancels out
+    under Adam.
+
+    Args:
+        x: Any shape.
+        log_step: Broadcasts against `x`.
+        lower: Scalar, the lowest code.
+        upper: Scalar, the highest code.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+    step = tf.exp(log_step)
+    scaled = x / step
+    clipped = tf.raw_ops.ClipByValue(t=scaled, clip_value_min=lower, clip_value_max=upper)
+    is_float = tf.math.is_inf(upper)
+    y = tf.cond(is_float, lambda: tf.identity(x), lambda: tf.round(clipped) * step)
+
+    def gradient(upstream):
+        d_x = tf.where(tf.equal(clipped, scaled), upstream, 0.0)
+        # Of the step: upstream * (y - x) / step where nothing is clipped, upstream * y / step elsewhere.
+        d_log_step = _sum_to(upstream * y - d_x * x, log_step)
+        return d_x, tf.where(is_float, 0.0, d_log_step), None, None
+
+    return y, gradient
+
+
+def _sum_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Sums `x` over the axes in which `like` was broadcast."""
+    axes, _ = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(like), s1=tf.shape(x))
+    return tf.reshape(tf.reduce_sum(x, axes), tf.shape(like))
+
+
+def quantize_activation(x: tf.Tensor, log_step: tf.Tensor, bits: Bits, signed: bool, relu: bool = False) -> tf.Tensor:
+    """A ReLU, if any, then `fake_quantize` with one step for the whole tensor, or nothing more at 32 bits.
+
+    The same numbers as those functions give, in far fewer passes over memory, of which a training step mostly consists (ours):
+    the ReLU is the quantizer's own clipping, TensorFlow has a fused kernel for rounding and clipping and one for their gradient,
+    and LSQ's gradient of log(step), a sum of upstream * (y - x) where nothing is clipped and upstream * y elsewhere, is a sum of
+    upstream * y - d_x * x.
+
+    Args:
+        x: Any shape.
+        log_step: Scalar.
+        bits: 2 to 8, or 32.
+        signed: As for `activation_range`.
+        relu: Whether a ReLU comes first, at 32 bits too.
+    """
+
+    @tf.custom_gradient
+    def quantize(x, log_step):
+        y, d_x_of = _rounded(x, tf.exp(log_step), bits, signed, relu)
+
+        def gradient(upstream):
+            d_x = d_x_of(upstream)
+            return d_x, unless_float(bits, lambda: tf.reduce_sum(upstream * y - d_x * x), lambda: tf.constant(0.0))
+
+        return y, gradient
+
+    return quantize(x, log_step)
+
+
+def normalize_activation(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, log_step: tf.Tensor, epsilon: float, bits: Bits, signed: bool, relu: bool
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Batch normalization by the batch's own statistics, then `quantize_activation`, with two passes over memory less.
+
+    With y = gamma * normalized x + beta, the sum of d_y * y is that of gamma * d_gamma + beta * d_beta, which are small (ours).
+
+    Args:
+        x: NHWC.
+        gamma: Shape (channels,).
+        beta: Shape (channels,).
+        log_step: Scalar.
+        epsilon: Of the normalization.
+        bits: As for `quantize_activation`, like `signed` and `relu`.
+
+    Returns:
+        The activation, and the batch's mean and unbiased variance, shape (channels,).
+    """
+
+    @tf.custom_gradient
+    def normalize(x, gamma, beta, log_step):
+        options = {"epsilon": epsilon, "is_training": True}
+        statistics = {"mean": tf.zeros([0]), "variance": tf.zeros([0])}
+        normalized = tf.raw_ops.FusedBatchNormV3(x=x, scale=gamma, offset=beta, **statistics, **options)
+        y, d_normalized_of = _rounded(normalized.y, tf.exp(log_step), bits, signed, relu)
+
+        def gradient(upstream, *_):
+            reserved = {f"reserve_space_{number}": getattr(normalized, f"reserve_space_{number}") for number in (1, 2, 3)}
+            d_normalized = d_normalized_of(upstream)
+            d_x, d_gamma, d_beta, *_ = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=d_normalized, x=x, scale=gamma, **reserved, **options
+            )
+            lower = tf.reduce_sum(gamma * d_gamma + beta * d_beta)
+            return d_x, d_gamma, d_beta, unless_float(bits, lambda: tf.reduce_sum(upstream * y) - lower, lambda: tf.constant(0.0))
+
+        return (y, normalized.batch_mean, normalized.batch_variance), gradient
+
+    return normalize(x, gamma, beta, log_step)
+
+
+def normalize_over_replicas(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float, largest: int, name: str) -> tf.Tensor:
+    """Batch normalization by the statistics of all replicas' batches, which are of one size, forward and backward.
+
+    Args:
+        x: NHWC.
+        gamma: Shape (channels,).
+        beta: Shape (channels,).
+        epsilon: Of the normalization.
+        largest: The most channels that there may be.
+        name: Of the layer.
+    """
+    count = tf.shape(gamma)[0]
+    own = tf.stack([tf.reduce_mean(x, [0, 1, 2]), tf.reduce_mean(tf.square(x), [0, 1, 2])])
+    # Padded, for what is exchanged must have one shape for all subnets: (2, largest).
+    padded = tf.ensure_shape(tf.pad(own, [[0, 0], [0, largest - count]]), [2, largest])
+    mean, mean_square = tf.unstack(sum_over_replicas(padded, name)[:, :count] / replicas())
+    variance = tf.maximum(mean_square - tf.square(mean), 0.0)
+    scale = gamma * tf.math.rsqrt(variance + epsilon)
+    return x * scale + (beta - mean * scale)
+
+
+def clip_to_gate(x: tf.Tensor, bits: Bits) -> tf.Tensor:
+    """relu6(x + 3), unless `bits` is 32 on the 255 steps of an int8, whose saturation is the clipping: no operator in the file.
+
+    A sixth of it is the hard sigmoid (Howard et al., ICCV 2019).
+
+    Args:
+        x: Any shape.
+        bits: 32 for float; any other width means the 8 bits that a gate always has.
+    """
+
+    @tf.custom_gradient
+    def clip(x):
+        shifted = x + 3.0
+        limits = {"input_min": tf.constant(0.0), "input_max": tf.constant(6.0)}
+
+        def fused():
+            options = {"num_bits": FIXED_BITS, "signed_input": False, "range_given": True}
+            return tf.raw_ops.QuantizeAndDequantizeV3(input=shifted, **limits, **options)
+
+        def gradient(upstream):
+            return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=shifted, **limits)[0]
+
+        return unless_float(bits, fused, lambda: tf.nn.relu6(shifted)), gradient
+
+    return clip(x)
+
+
+def _rounded(x: tf.Tensor, step: tf.Tensor, bits: Bits, signed: bool, relu: bool) -> tuple[tf.Tensor, Callable]:
+    """A quantized activation, and the function from its gradient to that of `x`."""
+    low, high = _limits(bits, signed, relu, step)
+
+    def fused():
+        options = {"num_bits": bits, "signed_input": signed, "range_given": True}
+        return tf.raw_ops.QuantizeAndDequantizeV3(input=x, input_min=low, input_max=high, **options)
+
+    def d_x_of(upstream):
+        return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=x, input_min=low, input_max=high)[0]
+
+    return unless_float(bits, fused, lambda: tf.nn.relu(x) if relu else tf.identity(x)), d_x_of
+
+
+def _limits(bits: Bits, signed: bool, relu: bool, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Between which values an activation is not clipped. A float ReLU passes no gradient at 0 itself."""
+    lowest, highest = _code_limits(bits, signed)
+    step = tf.where(tf.math.is_finite(step), step, 1.0)  # The kernel refuses others.
+    tiny = tf.constant(np.finfo(np.float32).tiny if relu else -np.inf)
+    if isinstance(bits, int):
+        return (tiny, tf.constant(np.inf)) if bits == FLOAT_BITS else (lowest * step, highest * step)
+    is_float = tf.equal(bits, FLOAT_BITS)
+    return tf.where(is_float, tiny, lowest * step), tf.where(is_float, np.inf, highest * step)
+
+
+def _code_limits(bits: Bits, signed: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """`activation_range` as floats, of a tensor too; at 32 bits some range."""
+    table = np.zeros((2, FLOAT_BITS + 1), np.float32)
+    table[:, 2:9] = np.transpose([activation_range(width, signed) for width in range(2, 9)])
+    return tf.gather(table[0], bits), tf.gather(table[1], bits)
+
+
+def unless_float(bits: Bits, quantized: Callable[[], tf.Tensor], otherwise: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """`quantized()`, or `otherwise()` where `bits` is 32; only one of them is computed."""
+    if isinstance(bits, int):
+        return otherwise() if bits == FLOAT_BITS else quantized()
+    return tf.cond(bits == FLOAT_BITS, otherwise, quantized)
+
+
+def best_steps(values: np.ndarray, lower: int, upper: int) -> np.ndarray:
+    """The step with the least squared error for each column of `values`, of 40 that clip more and more.
+
+    Args:
+        values: Shape (count, columns).
+        lower: The lowest code.
+        upper: The highest code.
+
+    Returns:
+        Shape (columns,), positive.
+    """
+    full = np.maximum(np.abs(values).max(axis=0), 1e-8) / max(upper, -lower)
+    best, least = full, np.full(full.shape, np.inf)
+    for ratio in np.linspace(1.0, 0.1, 40):
+        step = full * ratio
+        error = np.square(np.clip(np.round(values / step), lower, upper) * step - values).sum(axis=0)
+        best, least = np.where(error < least, step, best), np.minimum(error, least)
+    return best
+
+
+class SwitchableQuantizer(Quantizer):
+    """A TFMOT quantizer with one learned step per bit-width, and per channel where there is a channel axis.
+
+    Args:
+        alphabet: The bit-widths that have steps.
+        bits: Returns the active width: one of `alphabet`, or 32 for float. By default the highest width, always.
+        signed: Whether an activation may be negative.
+        channel_axis: The axis of output channels of a weight; None for activations (one step a tensor).
+    """
+
+    def __init__(
+        self,
+        alphabet: Sequence[int],
+        bits: Callable[[], Bits] | None = None,
+        signed: bool = False,
+        channel_axis: int | None = None,
+    ):
+        self.alphabet = tuple(alphabet)
+        self.bits = bits or (lambda: self.alphabet[-1])
+        self.signed = signed
+        self.channel_axis = channel_axis
+
+    def code_range(self, bits: int) -> tuple[int, int]:
+        """The lowest and highest code at `bits`."""
+        return activation_range(bits, self.signed) if self.channel_axis is None else weight_range(bits)
+
+    def build(self, tensor_shape, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
+        """Adds the steps, shape (widths,) or (widths, channels), to `layer`."""
+        channels = [] if self.channel_axis is None else [tensor_shape[self.channel_axis]]
+        shape = [len(self.alphabet), *channels]
+        return {"log_step": layer.add_weight(name=f"{name}_log_step", shape=shape, initializer="zeros", trainable=True)}
+
+    def log_step(self, weights: dict[str, tf.Variable], bits: Bits) -> tf.Tensor:
+        """The logarithm of the step at `bits`, shape () or (channels,); at 32 that of some width."""
+        if isinstance(bits, int):
+            return weights["log_step"][self.alphabet.index(bits) if bits in self.alphabet else 0]
+        rows = np.zeros(FLOAT_BITS + 1, np.int32)
+        rows[list(self.alphabet)] = range(len(self.alphabet))
+        return tf.gather(weights["log_step"], tf.gather(rows, bits))
+
+    def step(self, weights: dict[str, tf.Variable]) -> tf.Tensor | float:
+        """The active width's step; 1 at 32 bits."""
+        bits = self.bits()
+        if isinstance(bits, int):
+            return 1.0 if bits == FLOAT_BITS else tf.exp(self.log_step(weights, bits))
+        return tf.where(bits == FLOAT_BITS, 1.0, tf.exp(self.log_step(weights, bits)))
+
+    def codes(self, x: tf.Tensor, relu: bool) -> tf.Tensor:
+        """A ReLU, if any, and the codes of an activation that was divided by its step; in float, the activation."""
+        return quantize_activation(x, tf.constant(0.0), self.bits(), self.signed, relu)
+
+    def normalize(self, x, gamma, beta, weights: dict[str, tf.Variable], epsilon: float, relu: bool):
+        """`normalize_activation` at the active width."""
+        bits = self.bits()
+        return normalize_activation(x, gamma, beta, self.log_step(weights, bits), epsilon, bits, self.signed, relu)
+
+    def activate(self, x: tf.Tensor, weights: dict[str, tf.Variable], relu: bool) -> tf.Tensor:
+        """A ReLU, if any, and the quantizer of an activation, in one."""
+        bits = self.bits()
+        return quantize_activation(x, self.log_step(weights, bits), bits, self.signed, relu)
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        """Fake-quantizes `inputs` at the active width; at 32 bits returns them unchanged."""
+        if self.channel_axis is None:
+            return self.activate(inputs, weights, relu=False)
+        bits = self.bits()
+        if isinstance(bits, int) and bits == FLOAT_BITS:
+            return tf.identity(inputs)
+        trailing = inputs.shape.rank - 1 - self.channel_axis
+        log_step = tf.reshape(self.log_step(weights, bits), [-1, *[1] * trailing])
+        limit = tf.where(tf.equal(bits, FLOAT_BITS), np.inf, _code_limits(bits, signed=True)[1])
+        # A variable of several devices would not be taken for an argument.
+        return fake_quantize(tf.convert_to_tensor(inputs), log_step, -limit, limit)
+
+    def initialise(self, weights: dict[str, tf.Variable], values: np.ndarray, widths: Sequence[int]) -> None:
+        """Sets the steps of `widths` to those with the least squared error on `values`, shaped as the tensor."""
+        axis = self.channel_axis
+        columns = values.reshape(-1, 1) if axis is None else np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+        steps = weights["log_step"].numpy()
+        for row, width in enumerate(self.alphabet):
+            if width in widths:
+                steps[row] = np.log(best_steps(columns, *self.code_range(width))).reshape(steps[row].shape)
+        weights["log_step"].assign(steps)
+
+    def get_config(self) -> dict[str, Any]:
+        """The serializable arguments; `bits` is given again by whoever owns the choice."""
+        return {"alphabet": list(self.alphabet), "signed": self.signed, "channel_axis": self.channel_axis}
+
+
+class SwitchableQuantizeConfig(QuantizeConfig):
+    """The TFMOT configuration of one elastic layer: its kernel is quantized.
+
+    Activations are not TFMOT's affair here: batch normalization, ReLU and quantizer are one fused layer of ours.
+
+    Args:
+        kernel: Quantizer of the attribute `kernel`.
+    """
+
+    def __init__(self, kernel: SwitchableQuantizer):
+        self.kernel = kernel
+
+    def get_weights_and_quantizers(self, layer):
+        """The kernel and its quantizer."""
+        return [(layer.kernel, self.kernel)]
+
+    def get_activations_and_quantizers(self, layer):
+        """None."""
+        return []
+
+    def set_quantize_weights(self, layer, quantize_weights):
+        """Puts the fake-quantized kernel into the layer for one call."""
+        layer.kernel = quantize_weights[0]
+
+    def set_quantize_activations(self, layer, quantize_activations):
+        """Nothing to set."""
+
+    def get_output_quantizers(self, layer):
+        """None."""
+        return []
+
+    def get_config(self):
+        """The quantizer's arguments."""
+        return {"kernel": self.kernel.get_config()}
+
+    @classmethod
+    def from_config(cls, config):
+        """The inverse of `get_config`."""
+        return cls(SwitchableQuantizer(**config["kernel"]))

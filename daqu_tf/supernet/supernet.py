@@ -1,0 +1,243 @@
+"""The supernet, which holds the weights of all subnets, and the static network of one subnet.
+
+Both are the same `Network`; they differ in where a choice comes from. In a `Supernet` it is read from one packed int
+vector, the active subnet, so that one traced function serves every subnet; in a `StaticNetwork` it is a Python int.
+"""
+
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from daqu_tf.errors import DaquError
+from daqu_tf.keras import QuantizeWrapper, keras
+from daqu_tf.spaces import architecture
+from daqu_tf.spaces.bits import FIXED_BITS, FLOAT_BITS, MIXED_PRECISIONS
+from daqu_tf.spaces.layer import Layer
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.supernet.layers import ElasticBatchNormalization, QuantizedTensor, quantize_input, resize
+from daqu_tf.supernet.quantizers import Bits, SwitchableQuantizer
+from daqu_tf.supernet.units import Block, Unit
+from daqu_tf.supernet.weights import cut
+
+HALF_TYPES = MIXED_PRECISIONS[1:]
+STEP_IMAGES = 128  # From which activation steps are set.
+FIXED = "fixed_bits"  # The width of the tensors that are not searched: 8, or 32 in a float network.
+
+
+class Network(keras.Model):
+    """The layers of a search space, one behind another.
+
+    Args:
+        space: What may be chosen.
+        largest: Gene name to the largest value that it can take in this network.
+        name: Of the Keras model.
+        mixed_precision: `float16` or `bfloat16` is the type in which convolutions and matrix products compute; None is float32, as
+            everything else is in any case. The weights are the same: a network of another type can load them.
+
+    Raises:
+        DaquError: There is no such `mixed_precision`.
+    """
+
+    def __init__(self, space: SearchSpace, largest: Mapping[str, int], name: str, mixed_precision: str | None = None):
+        super().__init__(name=name)
+        if mixed_precision not in (None, *HALF_TYPES):
+            raise DaquError(f"`mixed_precision` must be one of {', '.join(HALF_TYPES)}, or None, but received {mixed_precision!r}.")
+        self.space, self.mixed_precision = space, mixed_precision
+        self._searched = {gene.name for gene in space.genes}
+        self.blocks = []
+        for layer in architecture.layers(space, largest):
+            unit = Unit(layer, self._quantizer, f"{layer.name}.unit", mixed_precision)
+            if layer.block and self.blocks and self.blocks[-1].name == layer.block:
+                self.blocks[-1].units.append(unit)
+            else:
+                self.blocks.append(Block([unit], name=layer.block or f"{layer.name}.block"))
+
+    def choice(self, name: str) -> Bits:
+        """The active value of a gene, or of `FIXED`: a Python int or a scalar int32 tensor."""
+        raise NotImplementedError
+
+    @property
+    def choices(self) -> Mapping[str, Bits]:
+        """The active values of all genes that act."""
+        raise NotImplementedError
+
+    def _quantizer(self, gene: str | None, **arguments) -> SwitchableQuantizer:
+        """A quantizer whose width is searched, if there is such a gene, or fixed."""
+        if gene not in self._searched:
+            return SwitchableQuantizer((FIXED_BITS,), functools.partial(self.choice, FIXED), **arguments)
+        alphabet = self.space.weight_bits if gene.endswith("weight_bits") else self.space.activation_bits
+        return SwitchableQuantizer(alphabet, functools.partial(self.choice, gene), **arguments)
+
+    def call(self, images, training: bool = False, statistics_rate=None, observe: tuple[int, ...] = ()):
+        """Images (batch, height, width, channels) in [0, 1] to logits (batch, classes); arguments as in the layers."""
+        arguments = {"training": training, "statistics_rate": statistics_rate, "observe": observe}
+        choices = self.choices
+        layers = {layer.name: layer for layer in architecture.layers(self.space, choices)}
+        x = quantize_input(resize(images, architecture.image_size(self.space.input_shape, choices["resolution"])))
+        for block in self.blocks:
+            x = _run(block, x, layers, arguments)
+        return x
+
+    def create(self) -> "Network":
+        """Creates the variables and returns the network."""
+        self(tf.zeros((1, *self.space.input_shape)))
+        return self
+
+    @functools.cached_property
+    def variables_by_name(self) -> dict[str, tf.Variable]:
+        """Variables under names that do not depend on the order of creation, as `stage1.block1.expand/kernel`."""
+        named = {}
+        for layer in self._flatten_layers(include_self=False):
+            if isinstance(layer, QuantizeWrapper):
+                named |= {f"{layer.name}/{_leaf(v)}": v for v in (*layer.weights, *layer.layer.weights)}
+            elif isinstance(layer, ElasticBatchNormalization | QuantizedTensor):
+                named |= {f"{layer.name}/{_leaf(v)}": v for v in layer.weights}
+        return {name: variable for name, variable in named.items() if not name.endswith("/optimizer_step")}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """A copy of all weights, statistics and steps, and the widths that the rows of steps are for."""
+        return {name: variable.numpy() for name, variable in self.variables_by_name.items()} | self._alphabets
+
+    @property
+    def _alphabets(self) -> dict[str, np.ndarray]:
+        return {name: np.array(getattr(self.space, name)) for name in ("weight_bits", "activation_bits")}
+
+    def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """The inverse of `arrays`.
+
+        Raises:
+            DaquError: The arrays are those of another space (what differs is said).
+        """
+
+        def require(condition: bool, name: str, expected: str, came: object) -> None:
+            if not condition:
+                another = f"The weights are those of another space than {self.space.name!r}"
+                raise DaquError(f"{another}: `{name}` must {expected}, but received {came}.")
+
+        for name, widths in self._alphabets.items():
+            came = arrays.get(name, widths)
+            require(np.array_equal(came, widths), name, f"be {widths.tolist()}", np.asarray(came).tolist())
+        for name, variable in self.variables_by_name.items():
+            shape = arrays[name].shape if name in arrays else None
+            expected = f"have shape {tuple(variable.shape)}"
+            require(shape == tuple(variable.shape), name, expected, "nothing" if shape is None else shape)
+        for name in arrays.keys() - self.variables_by_name.keys() - self._alphabets.keys():
+            require(False, name, "not be there", f"shape {arrays[name].shape}")
+        for name, variable in self.variables_by_name.items():
+            variable.assign(arrays[name])
+
+    def weight_quantizers(self) -> list[tuple[SwitchableQuantizer, dict, tf.Variable]]:
+        """Quantizer, its variables and the kernel of every quantized layer."""
+        wrappers = [layer for layer in self._flatten_layers(include_self=False) if isinstance(layer, QuantizeWrapper)]
+        return [(quantizer, steps, kernel) for layer in wrappers for kernel, quantizer, steps in layer._weight_vars]
+
+    def initialise_weight_steps(self, widths: tuple[int, ...]) -> None:
+        """Sets the weight steps of `widths` from the present weights; the steps of other widths stay as they were learned."""
+        for quantizer, steps, kernel in self.weight_quantizers():
+            quantizer.initialise(steps, kernel.numpy(), widths)
+
+    def initialise_steps(self, images: np.ndarray, widths: tuple[int, ...]) -> None:
+        """Sets the weight steps of `widths` and of the fixed tensors, and all activation steps from one batch.
+
+        Args:
+            images: Go through the active subnet.
+            widths: Of weights.
+        """
+        self.initialise_weight_steps((*widths, FIXED_BITS))
+        self(images, training=True, observe=(*self.space.activation_bits, FIXED_BITS))
+
+
+def _run(block: Block, x: tf.Tensor, layers: Mapping[str, Layer], arguments: Mapping) -> tf.Tensor:
+    """The block's output, or, where the depth cuts it off, its input; only what is active is computed."""
+    active = layers[block.units[0].layer.name].active
+    if active is True:
+        return block(x, layers, arguments)
+    return tf.ensure_shape(tf.cond(active, lambda: block(x, layers, arguments), lambda: tf.identity(x)), x.shape)
+
+
+class Supernet(Network):
+    """The network that holds the shared weights of all subnets; it computes the active one.
+
+    Args:
+        space: What may be chosen.
+        mixed_precision: As for `Network`.
+
+    Attributes:
+        active: The active subnet as one int32 vector: the fixed bits, then the value of every gene.
+    """
+
+    def __init__(self, space: SearchSpace, mixed_precision: str | None = None):
+        self._genes = {gene.name: gene for gene in space.genes}
+        self._index = {name: index for index, name in enumerate((FIXED, *self._genes))}
+        super().__init__(space, space.largest().values, "supernet", mixed_precision)
+        self.active = tf.Variable(self._pack(space.largest()), dtype=tf.int32, trainable=False, name="active")
+        self.create()
+
+    def choice(self, name):
+        """Reads the active vector."""
+        return self.active[self._index[name]]
+
+    @property
+    def choices(self):
+        """Every gene of the active vector, also those that do not act."""
+        return dict(zip(self._index, tf.unstack(self.active)))
+
+    def activate(self, subnet: Subnet) -> None:
+        """Makes `subnet` the one that is computed from now on."""
+        self.active.assign(self._pack(subnet))
+
+    def _pack(self, subnet: Subnet) -> list[int]:
+        values = subnet.values
+        lowest = {name: gene.values[0] for name, gene in self._genes.items()}
+        known = {name: lowest.get(name) if value == FLOAT_BITS else value for name, value in values.items()}
+        if self.space.subnet(known).values.keys() != values.keys():
+            raise DaquError(f"`subnet` must be of space {self.space.name!r}, but has other genes: make it with `space.subnet`.")
+        return [subnet.fixed_bits, *(values.get(name, gene.values[0]) for name, gene in self._genes.items())]
+
+    def extract(self, subnet: Subnet) -> "StaticNetwork":
+        """A trainable network of `subnet` alone, with its part of the weights, statistics and steps."""
+        return extract(self.space, subnet, self.arrays())
+
+
+class StaticNetwork(Network):
+    """The network of one subnet: every size and width is a Python int, so that nothing is left to choose.
+
+    Args:
+        space: The space of the subnet.
+        subnet: The choice.
+        mixed_precision: As for `Network`.
+    """
+
+    def __init__(self, space: SearchSpace, subnet: Subnet, mixed_precision: str | None = None):
+        self.subnet = subnet
+        super().__init__(space, subnet.values, "subnet", mixed_precision)
+        self.create()
+
+    def choice(self, name):
+        """The subnet's value."""
+        return self.subnet.fixed_bits if name == FIXED else self.subnet[name]
+
+    @property
+    def choices(self):
+        """The subnet's values."""
+        return self.subnet.values
+
+
+def extract(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray]) -> StaticNetwork:
+    """A trainable network of `subnet` alone, from the arrays of its supernet.
+
+    Args:
+        space: Of the supernet.
+        subnet: What is extracted.
+        arrays: `Supernet.arrays()`.
+    """
+    network = StaticNetwork(space, subnet)
+    network.load_arrays(cut(space, subnet, arrays))
+    return network
+
+
+def _leaf(variable: tf.Variable) -> str:
+    return variable.name.split(":")[0].rpartition("/")[2]

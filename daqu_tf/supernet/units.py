@@ -1,0 +1,125 @@
+"""A layer of the architecture with all that belongs to it, and the blocks that such units form."""
+
+import tensorflow as tf
+
+from daqu_tf.keras import QuantizeWrapper, keras
+from daqu_tf.spaces.architecture import walk
+from daqu_tf.spaces.layer import Layer
+from daqu_tf.supernet.layers import (
+    ElasticBatchNormalization,
+    ElasticConv2D,
+    ElasticDense,
+    ElasticDepthwiseConv2D,
+    QuantizedProduct,
+    QuantizedTensor,
+    Size,
+)
+from daqu_tf.supernet.quantizers import SwitchableQuantizeConfig, SwitchableQuantizer
+
+
+class Unit(keras.layers.Layer):
+    """Average, layer with weights, normalization, activation, product, sum, each with its quantizer, as far as the layer has them.
+
+    Args:
+        layer: What is built, at its largest.
+        quantizer: Makes a quantizer from the name of its width's gene, and `signed` or `channel_axis`.
+        name: Of the unit.
+        half: The type of convolutions and matrix products, as for `layers.product_in`.
+    """
+
+    def __init__(self, layer: Layer, quantizer, name: str, half: str | None = None):
+        super().__init__(name=name)
+        self.layer = layer
+        self.pooled = self.normalize = self.output_tensor = self.swish = self.product = self.total = None
+        axis = {"depthwise": 2, "dense": 1}.get(layer.kind, 3)
+        config = SwitchableQuantizeConfig(quantizer(f"{layer.name}.weight_bits", channel_axis=axis))
+        self.weighted = QuantizeWrapper(_weighted(layer, half), config, name=layer.name)
+        for tensor, signed in layer.tensors.items():
+            gene = f"{layer.name}.activation_bits" if tensor == layer.left_tensor else None
+            self._add_tensor(tensor, quantizer(gene, signed=signed))
+
+    def _add_tensor(self, name: str, quantizer: SwitchableQuantizer) -> None:
+        kind, relu = name.rpartition(".")[2], not quantizer.signed
+        if kind == "normalize":
+            self.normalize = ElasticBatchNormalization(relu, quantizer, name=name)
+            return
+        attribute = {"output": "output_tensor", "hard_swish": "swish", "sum": "total"}.get(kind, kind)
+        tensor = QuantizedProduct if kind in ("hard_swish", "product") else QuantizedTensor
+        setattr(self, attribute, tensor(quantizer, relu, name=name))
+
+    def call(self, x, layer: Layer, arguments: dict, other=None, step=None, as_codes: bool = False):
+        """NHWC, or (batch, channels) of a dense layer, in and out.
+
+        Args:
+            x: What is read.
+            layer: With the active sizes: Python ints in a static network, scalar tensors in the supernet.
+            arguments: Those of `ElasticBatchNormalization`.
+            other: The second addend of a sum, or what is gated.
+            step: Of `x`, if that is codes.
+            as_codes: Whether to return codes, and their step as a second value.
+        """
+        observe = arguments["observe"]
+        if self.pooled is not None:
+            x = self.pooled(tf.reduce_mean(x, [1, 2]), observe=observe)
+        x = self.weighted(x, **_sizes(layer), **({} if step is None else {"step": step}))
+        if self.normalize is not None:
+            x = self.normalize(x, **arguments, as_codes=as_codes and self.swish is None)
+        if self.output_tensor is not None:
+            x = self.output_tensor(x, observe=observe)
+        if self.swish is not None:
+            x = self.swish(x, self.swish.gate(x), observe=observe, as_codes=as_codes)
+        if self.product is not None:
+            gate = self.product.gate(x)[:, tf.newaxis, tf.newaxis, :]
+            x = self.product(other, gate, observe=observe, as_codes=as_codes)
+        if self.total is not None:
+            x = self.total(x + other, observe=observe)
+        return x
+
+
+def _weighted(layer: Layer, half: str | None) -> keras.layers.Layer:
+    if layer.kind == "dense":
+        return ElasticDense(layer.output_channels, half)
+    if layer.kind == "depthwise":
+        return ElasticDepthwiseConv2D(layer.kernel, layer.stride, half)
+    return ElasticConv2D(layer.output_channels, layer.kernel, layer.stride, half)
+
+
+def _sizes(layer: Layer) -> dict[str, Size]:
+    """The active sizes, by the names they have in the layer's call."""
+    if layer.kind == "dense":
+        return {"units": layer.output_channels}
+    outputs = {} if layer.kind == "depthwise" else {"filters": layer.output_channels}
+    return outputs | {"kernel_size": layer.kernel}
+
+
+class Block(keras.layers.Layer):
+    """Units one behind another, with a residual where the architecture has one.
+
+    Args:
+        units: In order of computation.
+        name: Of the block.
+    """
+
+    def __init__(self, units: list[Unit], name: str):
+        super().__init__(name=name)
+        self.units = units
+
+    def call(self, x, layers: dict[str, Layer], arguments: dict):
+        """NHWC in, NHWC out; `layers` by name, with the active sizes."""
+        units = {unit.layer.name: (unit, after) for unit, after in zip(self.units, [*self.units[1:], None])}
+        step = None
+
+        def run(layer: Layer, x, other):
+            nonlocal step
+            unit, after = units[layer.name]
+            as_codes = after is not None and _reads_only(after.layer)
+            output = unit(x, layers[layer.name], arguments, other, step, as_codes)
+            x, step = output if as_codes else (output, None)
+            return x
+
+        return walk((unit.layer for unit in self.units), x, run)
+
+
+def _reads_only(layer: Layer) -> bool:
+    """Whether all that the layer does with what the one before it leaves is to multiply it by its own kernel."""
+    return not (layer.kind == "dense" or layer.is_shortcut)

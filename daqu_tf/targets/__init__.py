@@ -1,0 +1,10 @@
+"""What a network is for, and what it costs there. No TensorFlow.
+
+`target` names runtimes with the objectives and the bits that count on them, `storage` says how a file stores a network for them,
+and `costs` is what a subnet costs, from its layers alone.
+"""
+
+from daqu_tf.targets.storage import CONTAINERS, RUNTIMES, TYPES, Storage
+from daqu_tf.targets.target import COMPUTED, METRICS, TARGETS, Target, for_device, get
+
+__all__ = ["get", "for_device", "TARGETS", "Target", "METRICS", "COMPUTED", "Storage", "CONTAINERS", "RUNTIMES", "TYPES"]

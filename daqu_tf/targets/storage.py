@@ -1,0 +1,83 @@
+"""How a file stores weights and activations, and which types it reads and writes."""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from daqu_tf.errors import DaquError
+from daqu_tf.spaces.bits import FLOAT_BITS
+
+CONTAINERS = ("auto", "int8", "int4", "float32", "float16", "dynamic")
+RUNTIMES = ("litert", "tflite_runtime")
+TYPES = ("int8", "uint8", "float32")
+
+
+class Stored(Protocol):
+    """What decides how a layer's weights are stored: a `Layer` has it, and a `Kernel`."""
+
+    kind: str
+    weight_bits: int
+    input_channels: int
+    is_pointwise: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """How a file stores weights and activations, and the types that it reads and writes.
+
+    Attributes:
+        container: One of `CONTAINERS`. `auto`: kernels of at most 4 bits as INT4 where the runtime has them at int8's speed;
+            `int8`: none; `int4`: all, which makes convolutions slow. In the other three all activations are real, and weights, as
+            trained, FLOAT32 or FLOAT16, or, `dynamic`, integers, where the runtime rounds what they meet to 8 bits as it goes.
+        runtime: One of `RUNTIMES`, the oldest that has to run the file: `litert` is ai-edge-litert 1.4 and later,
+            `tflite_runtime` is tflite-runtime 2.14, which has no INT4 or real FULLY_CONNECTED with a scale for each channel; for
+            its kernels, INT8 weights of few bits are multiplied by powers of two (`tflite_widening.py`).
+        input_type: One of `TYPES`: `uint8` takes pixels as they are, `int8` those less 128, `float32` what the network was trained
+            on. None is what the network itself reads: int8, or float32 where its input is real.
+        output_type: One of `TYPES`: of the logits. None is what the network itself writes.
+
+    Raises:
+        DaquError: There is no such choice, or the runtime does not run the container.
+    """
+
+    container: str = "auto"
+    runtime: str = "litert"
+    input_type: str | None = None
+    output_type: str | None = None
+
+    def __post_init__(self):
+        types = (None, *TYPES)
+        for name, known in (
+            ("container", CONTAINERS),
+            ("runtime", RUNTIMES),
+            ("input_type", types),
+            ("output_type", types),
+        ):
+            if getattr(self, name) not in known:
+                raise DaquError(f"`{name}` must be one of {', '.join(map(str, known))}, but received {getattr(self, name)!r}.")
+        if self.runtime == "tflite_runtime" and self.container in ("int4", "dynamic"):
+            known = ", ".join(name for name in CONTAINERS if name not in ("int4", "dynamic"))
+            raise DaquError(f"`container` must be one of {known} for tflite_runtime, but received {self.container!r}.")
+
+    @property
+    def in_float(self) -> bool:
+        """Whether all activations are real."""
+        return self.container in ("float32", "float16", "dynamic")
+
+    def of(self, layer: Stored) -> str:
+        """The type of the weights of a layer."""
+        if layer.weight_bits == FLOAT_BITS or (self.in_float and (self.container != "dynamic" or layer.kind == "depthwise")):
+            return "FLOAT16" if self.container == "float16" else "FLOAT32"
+        return "INT4" if self.packs(layer) else "INT8"
+
+    def packs(self, layer: Stored) -> bool | np.ndarray:
+        """Whether the weights, where they are integers, are stored as INT4; of many layers at once, an array."""
+        # Measured in `benchmarks/export_speed.py`, as multiples of INT8's time (LiteRT 2.3, AVX-512). XNNPACK takes a
+        # FULLY_CONNECTED with INT4 weights and an even number of input channels: 0.99 to 1.03 for a whole network; a layer
+        # of few weights and many pixels up to 1.1, one of many weights and one pixel 0.6. What it does not take runs on
+        # built-in kernels: an odd number of channels 3 to 8, a CONV_2D or DEPTHWISE_CONV_2D in INT4 2 to 4 for a whole
+        # network. INT2, which 2-bit weights fit, it takes too, but at 1.3 to 1.5, for files 10 to 20% smaller than with
+        # INT4, and 3 to 5% deflated.
+        at_speed = (layer.input_channels % 2 == 0) & layer.is_pointwise & (self.container != "int8" and self.runtime == "litert")
+        return (layer.weight_bits <= 4) & (at_speed | (self.container == "int4"))

@@ -1,0 +1,102 @@
+"""Turns the tables of one `.tflite` file back into a graph."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from daqu_tf.errors import DaquError
+from daqu_tf.tflite.graph import ACTIVATION_LIMITS, FloatTensor, Graph, QuantizedTensor, Tensor
+from daqu_tf.tflite.operators import Operator
+from daqu_tf.tflite.schema import schema, unpack_int4
+
+_STORED = {"INT8": np.int8, "INT32": "<i4", "FLOAT32": "<f4", "FLOAT16": "<f2"}
+
+
+def _names_by_number(enumeration: type) -> dict[int, str]:
+    return {number: name for name, number in vars(enumeration).items() if name[0] != "_"}
+
+
+class Decoder:
+    """Turns the tables of one file back into a graph."""
+
+    def __init__(self, model: Any):
+        self._model = model
+        self._subgraph = model.subgraphs[0]
+        self._code_names = _names_by_number(schema().BuiltinOperator)
+        self._type_names = _names_by_number(schema().TensorType)
+        # Where real weights come from that are stored as FLOAT16.
+        unpacking = [node for node in self._subgraph.operators if self._unpacks(node)]
+        self._packed = {node.outputs[0]: node.inputs[0] for node in unpacking}
+
+    def nodes(self) -> Iterator[Any]:
+        """The tables of all operators but those that only make FLOAT32 of stored FLOAT16."""
+        return (node for node in self._subgraph.operators if not self._unpacks(node))
+
+    def graph(self, operators: tuple[Operator, ...]) -> Graph:
+        """The graph of these operators, which are the file's own: with its tensors, input and output."""
+        indices = (index for index in range(len(self._subgraph.tensors)) if not self.is_constant(index))
+        tensors = tuple(self._activation(self._subgraph.tensors[index]) for index in indices)
+        return Graph(tensors, operators, self.name(self._subgraph.inputs[0]), self.name(self._subgraph.outputs[0]))
+
+    def name(self, index: int) -> str:
+        """Name of the activation tensor with this index."""
+        return self._subgraph.tensors[index].name.decode()
+
+    def names(self, node: Any) -> list[str]:
+        """Names of the inputs, then of the output, of an operator that reads activation tensors only."""
+        return [self.name(index) for index in (*node.inputs, *node.outputs)]
+
+    def ends(self, node: Any) -> dict[str, str]:
+        """The `input` and `output` of an operator that reads one activation tensor."""
+        return {"input": self.name(node.inputs[0]), "output": self.name(node.outputs[0])}
+
+    def is_constant(self, index: int) -> bool:
+        """Whether the tensor with this index is stored rather than computed."""
+        return index in self._packed or self._model.buffers[self._subgraph.tensors[index].buffer].data is not None
+
+    def _unpacks(self, node: Any) -> bool:
+        """Whether a node only makes FLOAT32 of stored FLOAT16."""
+        is_stored = self._model.buffers[self._subgraph.tensors[node.inputs[0]].buffer].data is not None
+        return self.code(node) == "DEQUANTIZE" and is_stored
+
+    def container(self, index: int) -> str:
+        """Name of the type in which the tensor with this index is stored."""
+        return self._type_names[self._subgraph.tensors[self._packed.get(index, index)].type]
+
+    def values(self, index: int) -> np.ndarray:
+        """The numbers of a constant tensor, in its shape."""
+        tensor = self._subgraph.tensors[self._packed.get(index, index)]
+        data = self._model.buffers[tensor.buffer].data
+        if (kind := self.container(index)) == "INT4":
+            return unpack_int4(data, int(np.prod(tensor.shape))).reshape(tensor.shape)
+        return np.frombuffer(data.tobytes(), _STORED[kind]).reshape(tensor.shape)
+
+    def scales(self, index: int) -> np.ndarray:
+        """The scales of the tensor with this index; none of real numbers."""
+        quantization = self._subgraph.tensors[index].quantization
+        return np.zeros(0, np.float32) if quantization is None or quantization.scale is None else quantization.scale
+
+    def kernel(self, node: Any) -> dict[str, Any]:
+        """The constants of an operator with weights, and how these are stored."""
+        _, weights, bias = node.inputs
+        constants = {"weights": self.values(weights), "weight_scales": self.scales(weights), "bias": self.values(bias)}
+        return constants | {"container": self.container(weights)}
+
+    def number(self, index: int) -> float:
+        """The only element of a constant, as a real number."""
+        value, scales = self.values(index).item(), self.scales(index)
+        return value * scales.item() if scales.size else value
+
+    def _activation(self, tensor: Any) -> Tensor:
+        kind = self._type_names[tensor.type]
+        if kind == "FLOAT32":
+            return FloatTensor(tensor.name.decode(), tuple(tensor.shape.tolist()))
+        if kind not in ACTIVATION_LIMITS:
+            raise DaquError(f"tensor {tensor.name!r}: its type must be INT8, UINT8 or FLOAT32, but is {kind}")
+        scale, zero_point = tensor.quantization.scale.item(), tensor.quantization.zeroPoint.item()
+        return QuantizedTensor(tensor.name.decode(), tuple(tensor.shape.tolist()), scale, zero_point, kind)
+
+    def code(self, node: Any) -> str:
+        """Name of what an operator computes, as ADD."""
+        return self._code_names[self._model.operatorCodes[node.opcodeIndex].builtinCode]

@@ -1,0 +1,148 @@
+"""Gathers the tables of one `.tflite` file."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+from daqu_tf.tflite.graph import FloatTensor, Graph, Tensor
+from daqu_tf.tflite.operators import Operator
+from daqu_tf.tflite.schema import IDENTIFIER, int32, pack_int4, schema
+from daqu_tf.tflite.weighted import FLOAT_CONTAINERS, Weighted
+
+SIGNATURE = "serving_default"
+_SCHEMA_VERSION = 3
+_BUFFER_ALIGNMENT = 16  # what the schema promises to kernels that read weights in place
+
+
+class _SharingBuilder(flatbuffers.Builder):
+    """Refers to a vector or string that was written before instead of writing it again."""
+
+    def __init__(self):
+        super().__init__(1 << 20)
+        self._written = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        """Returns the offset of the vector `x`; byte vectors, which are the buffers, are aligned."""
+        key = x.dtype.str, x.tobytes()
+        if key not in self._written:
+            if x.dtype == np.uint8:
+                self.Prep(_BUFFER_ALIGNMENT, x.size)
+            self._written[key] = super().CreateNumpyVector(x)
+        return self._written[key]
+
+    def CreateString(self, s: str, *args: Any) -> int:
+        """Returns the offset of the string `s`."""
+        if s not in self._written:
+            self._written[s] = super().CreateString(s, *args)
+        return self._written[s]
+
+
+class Encoder:
+    """Gathers the tables of one file; the methods that add something return its index."""
+
+    def __init__(self, graph: Graph):
+        self.schema = schema()
+        self.tensors_by_name = {tensor.name: tensor for tensor in graph.tensors}
+        self._graph = graph
+        self._buffers = [self.schema.BufferT()]  # buffer 0 is by convention empty
+        self._tensors = [self._activation(tensor) for tensor in graph.tensors]
+        self._indices = {tensor.name: index for index, tensor in enumerate(graph.tensors)}
+        self._codes = {}
+        self._nodes = []
+
+    def file(self, metadata: Mapping[str, bytes]) -> bytes:
+        """The bytes of the file that holds what was added, with named buffers beside the graph."""
+        builder = _SharingBuilder()
+        builder.Finish(self._model(metadata).Pack(builder), IDENTIFIER)
+        return bytes(builder.Output())
+
+    def _model(self, metadata: Mapping[str, bytes]) -> Any:
+        """The root table."""
+        names = self._graph.input, self._graph.output
+        ends = [self._indices[name] for name in names]
+        subgraph = self.schema.SubGraphT(self._tensors, *map(int32, ends), self._nodes)
+        maps = ([self.schema.TensorMapT(name, end)] for name, end in zip(names, ends))
+        signature = self.schema.SignatureDefT(*maps, SIGNATURE)
+        codes = [self._operator_code(*code) for code in self._codes]
+        named = [self.schema.MetadataT(name, self._buffer(data)) for name, data in metadata.items()] or None
+        return self.schema.ModelT(_SCHEMA_VERSION, codes, [subgraph], None, self._buffers, None, named, [signature])
+
+    def node(self, code: str, version: int, operator: Operator, options: Any, constants: tuple[int, ...] = ()) -> None:
+        """Adds one operator that reads its activations and then `constants`."""
+        inputs = (*(self._indices[name] for name in operator.inputs), *constants)
+        self._add_node(code, version, inputs, self._indices[operator.output], options)
+
+    def _add_node(self, code: str, version: int, inputs: tuple[int, ...], output: int, options: Any) -> None:
+        node = self.schema.OperatorT(
+            opcodeIndex=self._codes.setdefault((code, version), len(self._codes)),
+            inputs=int32(*inputs),
+            outputs=int32(output),
+            builtinOptionsType=getattr(self.schema.BuiltinOptions, type(options).__name__.removesuffix("T")),
+            builtinOptions=options,
+        )
+        self._nodes.append(node)
+
+    def kernel(self, operator: Weighted) -> tuple[int, int]:
+        """Adds weights and bias; XNNPACK insists on a scale and a zero point per output channel for integers of both."""
+        return self._weights(operator), self._bias(operator)
+
+    def _weights(self, operator: Weighted) -> int:
+        weights, scales, container = operator.weights, operator.weight_scales, operator.container
+        if container in FLOAT_CONTAINERS:
+            index = self.constant(container, weights.shape, weights.astype(FLOAT_CONTAINERS[container]))
+            return index if container == "FLOAT32" else self._unpacked(index, weights.shape)
+        quantization = self._quantization(scales, np.zeros(len(scales), np.int64), operator.channels_axis)
+        data = pack_int4(weights) if container == "INT4" else weights.astype(np.int8)
+        return self.constant(container, weights.shape, data, quantization)
+
+    def _unpacked(self, index: int, shape: tuple[int, ...]) -> int:
+        """Adds the operator that makes FLOAT32 of a constant, which runtimes do once; no kernel reads FLOAT16 itself."""
+        self._tensors.append(self.schema.TensorT(int32(*shape), self.schema.TensorType.FLOAT32, 0))
+        output = len(self._tensors) - 1
+        self._add_node("DEQUANTIZE", 3, (index,), output, self.schema.DequantizeOptionsT())
+        return output
+
+    def _bias(self, operator: Weighted) -> int:
+        if operator.in_float:
+            return self.constant("FLOAT32", operator.bias.shape, operator.bias)
+        bias_scales = operator.bias_scales(self.tensors_by_name[operator.input].scale)
+        quantization = self._quantization(bias_scales, np.zeros(len(bias_scales), np.int64))
+        return self.constant("INT32", operator.bias.shape, operator.bias.astype("<i4"), quantization)
+
+    def number(self, value: int, scale: float, kind: str) -> int:
+        """Adds one number, `value` * `scale`, that every element of another tensor of that type meets."""
+        if kind == "FLOAT32":
+            return self.constant(kind, (1,), np.array([value * scale], np.float32))
+        quantization = self._quantization(np.array([scale], np.float32), np.zeros(1, np.int64))
+        return self.constant("INT8", (1,), np.array([value], np.int8), quantization)
+
+    def in_float(self, operator: Operator) -> bool:
+        """Whether the operator writes real numbers."""
+        return self.tensors_by_name[operator.output].type == "FLOAT32"
+
+    def constant(self, type_name: str, shape: tuple[int, ...], data: np.ndarray, quantization: Any = None) -> int:
+        """Adds a nameless tensor that holds `data`."""
+        kind, buffer = getattr(self.schema.TensorType, type_name), self._buffer(data.tobytes())
+        self._tensors.append(self.schema.TensorT(int32(*shape), kind, buffer, quantization=quantization))
+        return len(self._tensors) - 1
+
+    def _buffer(self, data: bytes) -> int:
+        self._buffers.append(self.schema.BufferT(np.frombuffer(data, np.uint8)))
+        return len(self._buffers) - 1
+
+    def _activation(self, tensor: Tensor) -> Any:
+        if isinstance(tensor, FloatTensor):
+            return self.schema.TensorT(int32(*tensor.shape), self.schema.TensorType.FLOAT32, 0, tensor.name)
+        quantization = self._quantization(np.array([tensor.scale], np.float32), np.array([tensor.zero_point], np.int64))
+        kind = getattr(self.schema.TensorType, tensor.type)
+        return self.schema.TensorT(int32(*tensor.shape), kind, 0, tensor.name, quantization)
+
+    def _quantization(self, scales: np.ndarray, zero_points: np.ndarray, axis: int = 0) -> Any:
+        return self.schema.QuantizationParametersT(scale=scales, zeroPoint=zero_points, quantizedDimension=axis)
+
+    def _operator_code(self, code: str, version: int) -> Any:
+        # Every operator here predates the 32-bit code field, so old readers find it in the 8-bit one.
+        number = getattr(self.schema.BuiltinOperator, code)
+        return self.schema.OperatorCodeT(number, None, version, number)

@@ -1,0 +1,264 @@
+"""The operators of a .tflite file: each carries the numbers that it computes with, and knows what can be stored.
+
+To add one, write its dataclass here and its two codec functions in `daqu_tf.tflite.codecs`.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from daqu_tf.tflite.base import BaseOperator, Shape, check_window, require_input, strided
+from daqu_tf.tflite.checks import check_numbers, check_scales, require
+from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
+
+
+class _Pairwise(BaseOperator):
+    """An operator on two tensors."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the activation tensors it reads."""
+        return (self.a, self.b)
+
+    def reading(self, *names: str) -> "_Pairwise":
+        """The same operator of other tensors."""
+        return dataclasses.replace(self, a=names[0], b=names[1])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Add(_Pairwise):
+    """The sum of two tensors of one shape."""
+
+    a: str
+    b: str
+    output: str
+    relu: bool = False
+
+    max_steps = 64  # else the 16-bit sums of the built-in kernel overflow
+
+    def output_shape(self, a: Shape, b: Shape) -> Shape:
+        """Shape of the output for inputs of these shapes."""
+        require_input(a == b, self, a, b)
+        return a
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AddConstant(BaseOperator):
+    """The sum of a tensor and one real number.
+
+    Args:
+        constant: Not 0; rounded to 127 steps of a float32 scale, as a file of integers stores it.
+        relu: Whether outputs below 0.0 become 0.0.
+    """
+
+    input: str
+    output: str
+    constant: float
+    relu: bool = False
+
+    max_steps = 64  # as of `Add`
+
+    def __post_init__(self):
+        object.__setattr__(self, "constant", math.copysign(127 * self.constant_scale, self.constant))
+
+    @property
+    def constant_scale(self) -> float:
+        """Real size of one integer step of the constant."""
+        with np.errstate(over="ignore"):
+            return float(np.float32(abs(self.constant) / 127))
+
+    def check(self) -> None:
+        """Raises `DaquError` if its constant cannot be stored."""
+        check_scales(np.float32(self.constant_scale), self.output, "absolute constant / 127")
+
+    def step(self, input_scale: float) -> float:
+        """Largest real change of the output when one integer that goes into it changes by 1."""
+        return max(input_scale, self.constant_scale)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        return shape
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Multiply(_Pairwise):
+    """The product of `a` with `b`, which is of the same shape or holds one factor per channel: (1, channels)."""
+
+    a: str
+    b: str
+    output: str
+
+    max_steps = 1  # the built-in kernel is wrong from 2 on, and old ones from 1
+
+    def step(self, a_scale: float, b_scale: float) -> float:
+        """Largest real change of the output when the product of two integers changes by 1."""
+        return a_scale * b_scale
+
+    def output_shape(self, a: Shape, b: Shape) -> Shape:
+        """Shape of the output for inputs of these shapes."""
+        require_input(b in (a, (1, a[-1])), self, a, b)
+        return a
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GlobalAveragePool(BaseOperator):
+    """The mean over height and width: (1, height, width, channels) to (1, channels).
+
+    Args:
+        keepdims: Whether the output is (1, 1, 1, channels) instead.
+    """
+
+    input: str
+    output: str
+    keepdims: bool = False
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        require_input(len(shape) == 4, self, shape)
+        return (1, 1, 1, shape[3]) if self.keepdims else (1, shape[3])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Quantize(BaseOperator):
+    """Real numbers as integers of the output's type, scale and zero point: exact between uint8 and int8 of one scale."""
+
+    input: str
+    output: str
+
+    def check_types(self, output: str, *inputs: str) -> None:
+        """Raises `DaquError` if it does not compute with these types of its tensors."""
+        require(output != "FLOAT32", self.output, "Quantize needs INT8 or UINT8 there, but it is FLOAT32")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        return shape
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dequantize(BaseOperator):
+    """Integers as the real numbers that they stand for."""
+
+    input: str
+    output: str
+
+    def check_types(self, output: str, *inputs: str) -> None:
+        """Raises `DaquError` if it does not compute with these types of its tensors."""
+        good = output == "FLOAT32" and inputs != ("FLOAT32",)
+        require(good, self.output, f"Dequantize makes FLOAT32 of INT8 or UINT8, but reads {inputs[0]} and writes {output}")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        return shape
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Minimum(BaseOperator):
+    """The lesser of each real number and a limit, at which int8 saturates by itself.
+
+    Args:
+        limit: Rounded to float32.
+    """
+
+    input: str
+    output: str
+    limit: float
+
+    def __post_init__(self):
+        object.__setattr__(self, "limit", float(np.float32(self.limit)))
+
+    def check(self) -> None:
+        """Raises `DaquError` if its constant cannot be stored."""
+        check_numbers(np.float32(self.limit), self.output, "limit")
+
+    def check_types(self, output: str, *inputs: str) -> None:
+        """Raises `DaquError` if it does not compute with these types of its tensors."""
+        good = {output, *inputs} == {"FLOAT32"}
+        require(good, self.output, f"Minimum needs FLOAT32 throughout, but reads {inputs[0]} and writes {output}")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        return shape
+
+
+class Moving(BaseOperator):
+    """An operator that takes integers as they are, so its output has the scale and the zero point of its input."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaxPool(Moving):
+    """The largest of each window of a (1, height, width, channels) tensor.
+
+    Args:
+        size: Height and width of a window.
+        stride: At least 1, the same along height and width.
+        padding: "SAME" or "VALID".
+    """
+
+    input: str
+    output: str
+    size: tuple[int, int]
+    stride: int
+    padding: str = "VALID"
+
+    def check(self) -> None:
+        """Raises `DaquError` if its constants cannot be stored."""
+        check_window(self)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        require_input(len(shape) == 4, self, shape)
+        return (1, *strided(self, shape, self.size), shape[3])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pad(Moving):
+    """Rows and columns of 0.0 around a (1, height, width, channels) tensor.
+
+    Args:
+        pads: How many: ((above, below), (left, right)).
+    """
+
+    input: str
+    output: str
+    pads: tuple[tuple[int, int], tuple[int, int]]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        require_input(len(shape) == 4 and min(map(min, self.pads)) >= 0, self, shape)
+        return (1, shape[1] + sum(self.pads[0]), shape[2] + sum(self.pads[1]), shape[3])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reshape(Moving):
+    """The same integers in another shape, in their order.
+
+    Args:
+        shape: Of the output.
+    """
+
+    input: str
+    output: str
+    shape: Shape
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        require_input(math.prod(shape) == math.prod(self.shape), self, shape)
+        return self.shape
+
+
+Operator = (
+    Conv2D
+    | DepthwiseConv2D
+    | FullyConnected
+    | Add
+    | AddConstant
+    | Multiply
+    | GlobalAveragePool
+    | Quantize
+    | Dequantize
+    | Minimum
+    | MaxPool
+    | Pad
+    | Reshape
+)

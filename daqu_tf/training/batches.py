@@ -1,0 +1,87 @@
+"""The input pipeline: cached images, augmented and prefetched; what a step gets depends on (seed, step) alone."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from daqu_tf.data.dataset import Dataset
+from daqu_tf.training.schedule import check_batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images.
+
+    Attributes:
+        shift: Each image is moved by up to as many pixels both ways, with edges repeated.
+        mirror: Whether half of them are mirrored.
+    """
+
+    shift: int
+    mirror: bool
+
+    @classmethod
+    def of(cls, dataset: Dataset, name: str) -> "Augmentation":
+        """The augmentation called `name`; `auto` is the one that fits the data set.
+
+        CIFAR's is the usual one, four of 32 pixels and mirrored; other images are moved by a fourteenth of their height. Digits
+        and letters do not keep their class in a mirror, so an unknown data set is not mirrored.
+
+        Args:
+            dataset: Its name and the height of its images decide.
+            name: One of `schedule.AUGMENTATIONS`.
+        """
+        cifar, fashion = (dataset.name.startswith(stem) for stem in ("cifar", "fashion_mnist"))
+        mirror = (cifar or fashion) if name == "auto" else name == "shift_mirror"
+        return cls(0 if name == "none" else max(1, dataset.image_shape[0] // (8 if cifar else 14)), mirror)
+
+    def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Images (count, height, width, channels) in and out; `seed` of shape (2,) decides everything."""
+        count, (height, width) = tf.shape(images)[0], images.shape[1:3]
+        seeds = tf.unstack(tf.random.split(seed, 3))
+        if self.shift:
+            rows, columns = (
+                tf.clip_by_value(
+                    tf.range(side) + tf.random.stateless_uniform([count, 1], s, -self.shift, self.shift + 1, tf.int32), 0, side - 1
+                )
+                for side, s in zip((height, width), seeds)
+            )
+            images = tf.gather(tf.gather(images, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+        if self.mirror:
+            mirrored = tf.random.stateless_uniform([count, 1, 1, 1], seeds[2]) < 0.5
+            images = tf.where(mirrored, images[:, :, ::-1], images)
+        return images
+
+
+class Batches:
+    """Training batches by step.
+
+    Args:
+        dataset: The train split is used, each image at most once an epoch: another part each time does not fill a batch.
+        batch_size: Images a batch.
+        seed: Of order and augmentation.
+        augmentation: What is done to the images.
+
+    Raises:
+        DaquError: There are fewer images than a batch has.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, augmentation: Augmentation):
+        check_batch_size(batch_size, len(dataset.x_train))
+        self._size, self._seed, self._count = batch_size, seed, len(dataset.x_train)
+        self._augmentation = augmentation
+        self._x, self._y = tf.constant(dataset.x_train), tf.one_hot(dataset.y_train, dataset.num_classes)
+        self.per_epoch = self._count // batch_size
+
+    def starting_at(self, step: int) -> tf.data.Dataset:
+        """Images (batch, height, width, channels) in [0, 1] and labels (batch, classes), one-hot, from this step on."""
+        steps = tf.data.Dataset.range(step, tf.int64.max)
+        return steps.map(self._batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+    def _batch(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        epoch, position = step // self.per_epoch, step % self.per_epoch
+        order = tf.stack([tf.constant(self._seed, tf.int64), epoch])
+        places = position * self._size + tf.range(self._size, dtype=tf.int64)
+        chosen = tf.random.experimental.index_shuffle(places, order, self._count - 1)
+        images = self._augmentation(tf.gather(self._x, chosen), tf.stack([tf.constant(self._seed, tf.int64), step]))
+        return images, tf.gather(self._y, chosen)

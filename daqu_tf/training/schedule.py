@@ -1,0 +1,240 @@
+"""How a supernet is trained: the warm-up and the precision transfer, each a frozen description. No TensorFlow."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from daqu_tf.errors import DaquError
+from daqu_tf.fields import check_kinds, from_json
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.training.samplers import SAMPLERS
+
+UNITS = ("minutes", "epochs")
+MOST_SEED = 2**32 - 1  # NumPy's.
+WARM_UPS = ("none", "sandwich", "gap_aware")
+TRANSFERS = ("none", "all_at_once", "progressive")
+AUGMENTATIONS = ("auto", "none", "shift", "shift_mirror")
+WARM_UP_SHARE = 0.2  # Of the training: a longer one leaves too little for the lowest widths.
+DEFAULT_SAMPLER = "gap_aware"
+DISTILLATION = 0.5  # Better by half a point to a point at every precision than none, in ten minutes on Fashion-MNIST.
+STEP_RATE = 5e-3  # Peak learning rate of the quantizers' log steps, under an Adam of their own.
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmUp:
+    """The first phase: full precision, architectures only.
+
+    Attributes:
+        length: In the schedule's unit.
+        learning_rate: Peak of the weights'; the cosine of the whole training goes on through both phases.
+        sampler: One of `samplers.SAMPLERS`: which architectures a step trains.
+        distillation: Share, in [0, 1], that the opinion of a step's largest network has in what the others are taught; the rest is
+            the label.
+        patience: The phase ends when the panel's accuracy gap has not shrunk for as many scorings; None: when its length is over.
+            The precision transfer gets what is left of it.
+    """
+
+    length: float
+    learning_rate: float = 1e-2
+    sampler: str = DEFAULT_SAMPLER
+    distillation: float = DISTILLATION
+    patience: int | None = None
+
+    def __post_init__(self):
+        _check_phase(self)
+        if self.patience is not None and self.patience < 1:
+            raise DaquError(f"`patience` must be at least 1 scoring, or null to never end early, but received {self.patience}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class PrecisionTransfer:
+    """The second phase: widths open from high to low, and each new one starts from its neighbour.
+
+    Attributes:
+        length: In the schedule's unit.
+        order: Widths in the order in which they open, descending; a tensor that does not have one has the next above it. One that
+            is not named is never trained: its steps are set from the weights in the end.
+        opening: Share of the phase, in [0, 1), after which all of `order` is open; 0 opens all at once.
+        learning_rate: As for `WarmUp`, like `sampler` and `distillation`.
+        step_rate: Peak learning rate of the quantizers' log steps, under an Adam of their own.
+        sampler: One of `samplers.SAMPLERS`.
+        distillation: As for `WarmUp`; the teacher is at the highest open precision.
+    """
+
+    length: float
+    order: tuple[int, ...]
+    opening: float = 0.1
+    learning_rate: float = 1e-2
+    step_rate: float = STEP_RATE
+    sampler: str = DEFAULT_SAMPLER
+    distillation: float = DISTILLATION
+
+    def __post_init__(self):
+        _check_phase(self)
+        if not self.order or any(low >= high for high, low in zip(self.order, self.order[1:])):
+            raise DaquError(f"`order` must be widths from high to low, at least one, but received {list(self.order)}.")
+        if not 0 <= self.opening < 1:
+            raise DaquError(f"`opening` must be in [0, 1), but received {self.opening}.")
+        _check_rate("step_rate", self.step_rate)
+
+    def open_widths(self, done: float) -> tuple[int, ...]:
+        """The widths that are open after a share `done` of the phase, ascending."""
+        count = len(self.order) if done >= self.opening else 1 + int(done / self.opening * (len(self.order) - 1))
+        return self.order[count - 1 :: -1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How the supernet is trained: either phase may be missing, not both.
+
+    Attributes:
+        unit: Of the phases' lengths: `epochs`, which with deterministic operators repeat bit for bit, or `minutes` of training.
+        warm_up: The first phase.
+        precision_transfer: The second phase.
+        batch_size: Images a step, over all replicas.
+        seed: Of everything random.
+        augmentation: One of `AUGMENTATIONS`.
+        guard: After how many steps in a row whose gradients are not finite the training is given up; each is skipped.
+    """
+
+    unit: str
+    warm_up: WarmUp | None
+    precision_transfer: PrecisionTransfer | None
+    batch_size: int = 64
+    seed: int = 0
+    augmentation: str = "auto"
+    guard: int = 10
+
+    def __post_init__(self):
+        check_kinds(self, {WarmUp | None: "a WarmUp or null", PrecisionTransfer | None: "a PrecisionTransfer or null"})
+        if self.unit not in UNITS:
+            raise DaquError(f"`unit` must be one of {', '.join(UNITS)}, but received {self.unit!r}.")
+        if self.warm_up is None and self.precision_transfer is None:
+            raise DaquError("`schedule` must have a warm-up or a precision transfer: with neither there is nothing to train.")
+        if self.augmentation not in AUGMENTATIONS:
+            raise DaquError(f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}, but received {self.augmentation!r}.")
+        for name, least in (("batch_size", 2), ("guard", 1)):
+            if getattr(self, name) < least:
+                raise DaquError(f"`{name}` must be at least {least}, but received {getattr(self, name)}.")
+        check_seed(self.seed)
+
+    @property
+    def length(self) -> float:
+        """Of both phases, in the schedule's unit."""
+        return sum(phase.length for phase in (self.warm_up, self.precision_transfer) if phase)
+
+    @property
+    def warm_up_share(self) -> float:
+        """Of the training, unless it ends early."""
+        return self.warm_up.length / self.length if self.warm_up else 0.0
+
+    def check(self, space: SearchSpace, images: int) -> None:
+        """Raises `DaquError` where the schedule does not fit.
+
+        Args:
+            space: Whose widths are opened, the highest first.
+            images: To train on.
+        """
+        check_batch_size(self.batch_size, images)
+        if not self.precision_transfer:
+            return
+        order = self.precision_transfer.order
+        if missing := set(order) - set(space.widths):
+            raise DaquError(
+                f"`order` must be among the widths {list(space.widths)} of space {space.name!r}, but received {sorted(missing)}: "
+                "leave them out."
+            )
+        if order[0] != space.widths[-1]:
+            raise DaquError(f"`order` must begin with {space.widths[-1]}, the highest of the space, but received {order[0]}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The schedule as a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Schedule":
+        """The inverse of `to_json`; also from the `config.json` of a run.
+
+        Raises:
+            DaquError: A field is missing, unknown or out of range (it is named).
+        """
+        phases = {"warm_up": WarmUp, "precision_transfer": PrecisionTransfer}
+        if isinstance(content, Mapping) and isinstance(content.get("schedule"), Mapping):
+            content = content["schedule"]  # A run's `config.json`.
+        given = {name: content[name] for name in phases if isinstance(content, Mapping) and content.get(name) is not None}
+        made = {name: from_json(phases[name], value, f"A {phases[name].__name__}") for name, value in given.items()}
+        return from_json(cls, {**content, **made} if made else content, "A Schedule")
+
+
+def make_schedule(
+    space: SearchSpace,
+    warm_up: str,
+    precision_transfer: str,
+    length: float,
+    unit: str = "minutes",
+    learning_rate: float = 1e-2,
+    batch_size: int = 64,
+    seed: int = 0,
+    **settings: Any,
+) -> Schedule:
+    """The schedule that the flags of the tools mean.
+
+    Args:
+        space: Whose widths open.
+        warm_up: One of `WARM_UPS`. Without it, all of `length` is precision transfer.
+        precision_transfer: One of `TRANSFERS`; `none` trains the highest width alone, for as long.
+        length: Of both phases, in `unit`.
+        unit: One of `UNITS`.
+        learning_rate: Peak of both phases.
+        batch_size: Images a step.
+        seed: Of everything random.
+        **settings: Of `Schedule`.
+
+    Raises:
+        DaquError: A name is unknown or a number out of range.
+    """
+    for name, value, known in (("warmup", warm_up, WARM_UPS), ("precision_transfer", precision_transfer, TRANSFERS)):
+        if value not in known:
+            raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {value!r}.")
+    share = 0.0 if warm_up == "none" else WARM_UP_SHARE
+    sampler = "sandwich" if warm_up == "none" else warm_up
+    order = space.widths[::-1] if precision_transfer != "none" else space.widths[-1:]
+    opening = {} if precision_transfer == "progressive" else {"opening": 0.0}
+    common = {"learning_rate": learning_rate, "sampler": sampler}
+    return Schedule(
+        unit,
+        WarmUp(share * length, **common) if share else None,
+        PrecisionTransfer((1 - share) * length, order, **opening, **common),
+        batch_size,
+        seed,
+        **settings,
+    )
+
+
+def _check_phase(phase: WarmUp | PrecisionTransfer) -> None:
+    check_kinds(phase)
+    if not math.isfinite(phase.length) or phase.length <= 0:
+        raise DaquError(f"`length` must be above 0, but received {phase.length:g}: leave the phase out to skip it.")
+    _check_rate("learning_rate", phase.learning_rate)
+    if phase.sampler not in SAMPLERS:
+        raise DaquError(f"`sampler` must be one of {', '.join(SAMPLERS)}, but received {phase.sampler!r}.")
+    if not 0 <= phase.distillation <= 1:
+        raise DaquError(f"`distillation` must be in [0, 1], but received {phase.distillation}.")
+
+
+def _check_rate(name: str, rate: float) -> None:
+    if not 0 < rate <= 1:
+        raise DaquError(f"`{name}` must be in (0, 1], but received {rate}.")
+
+
+def check_batch_size(batch_size: int, images: int) -> None:
+    """Raises `DaquError` if there are fewer training images than a batch has."""
+    if batch_size > images:
+        raise DaquError(f"`batch_size` must be at most the {images} training images, but received {batch_size}.")
+
+
+def check_seed(seed: int) -> None:
+    """Raises `DaquError` if there is no such seed."""
+    if not 0 <= seed <= MOST_SEED:
+        raise DaquError(f"`seed` must be from 0 to {MOST_SEED}, but received {seed}.")
