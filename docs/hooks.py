@@ -33,4 +33,5 @@ def on_page_markdown(markdown: str, page: Page, **_) -> str:
     """Turns the links of a page."""
     if page.file.src_uri == FIRST:
         return markdown.replace("](docs/", "](")
-    return markdown if page.file.generated_by else markdown.replace("](../", "](")
+    is_ours = not page.file.generated_by and "/" not in page.file.src_uri
+    return markdown.replace("](../", "](") if is_ours else markdown

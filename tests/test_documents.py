@@ -1,6 +1,7 @@
 """What the documents show is true: commands are those of the tools, links lead somewhere, examples run as they stand."""
 
 import functools
+import importlib
 import itertools
 import json
 import math
@@ -19,6 +20,7 @@ from daqu_tf.targets import costs
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SPACES = ROOT / "docs" / "spaces.md"
+PACKAGES = sorted(path.parent.name for path in (ROOT / "daqu_tf").glob("*/__init__.py") if path.parent.name != "tools")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LANGUAGES = {"sh", "python", "json", "text"}
 OTHER_PROGRAMS = {"export", "pip", "ssh", "ssh-copy-id", "tensorboard", "unzip"}  # Whose arguments we do not know.
@@ -141,6 +143,19 @@ def test_every_page_is_in_the_table_of_the_readme(page):
     assert f"| [{title}](docs/{page.name}) |" in PAGES[0].read_text()
 
 
+def test_every_package_has_a_page_of_the_reference():
+    pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "api").glob("*.md") if page.stem != "index"}
+    assert sorted(pages) == PACKAGES
+    assert all(f"\n::: daqu_tf.{package}\n" in text for package, text in pages.items())
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_architecture_names_what_a_package_hands_on(package):
+    (row,) = re.findall(rf"^\| \d \| `{package}` \| (.+) \|$", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    _, public = (ROOT / "daqu_tf" / package / "__init__.py").read_text().split("__all__ = ")
+    assert [name for name in re.findall(r"`(\w+)`", row.split(" | ")[1]) if f'"{name}"' not in public] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=label)
 def test_prose_names_no_python_files(page):
     assert re.findall(r"[\w/]+\.py\b", prose(page)) == []
@@ -185,8 +200,20 @@ def test_python_in_the_documents_runs(page, block, tmp_path):
     subprocess.run([sys.executable, "-c", block], check=True, cwd=tmp_path)
 
 
-@pytest.mark.slow
-def test_the_site_is_built_without_a_warning(tmp_path):
-    line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]  # Fails at the first warning.
     built = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
     assert built.returncode == 0, built.stderr
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_reference_has_all_that_a_package_hands_on(package, site):
+    public = importlib.import_module(f"daqu_tf.{package}")
+    page = (site / "api" / package / "index.html").read_text()
+    assert [
+        name for name in public.__all__ if callable(getattr(public, name)) and f'id="daqu_tf.{package}.{name}"' not in page
+    ] == []
