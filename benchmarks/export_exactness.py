@@ -4,7 +4,7 @@
 
 Widths of weights and activations are drawn over the whole alphabet, mixed. Of each file, as LiteRT reads it:
 - the stored integers, scales and zero points against the trained ones;
-- every operator, given its own integer inputs of a real image, against float64 arithmetic (`tests/integer_reference.py`), with
+- every operator, given its own integer inputs of a real image, against float64 arithmetic (`integer_reference`, of the tests), with
   XNNPACK and with the built-in kernels;
 - top-1 on test images against the fake-quantized network, with both;
 - operators that are not integer, and partitions of the delegate;
@@ -34,7 +34,7 @@ from daqu_tf.tflite.graph import Graph
 from daqu_tf.tflite.weighted import Weighted
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # The reference is the tests'.
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests" / "helpers"))  # The reference is the tests'.
 FAMILIES = {"mobilenet_v2_28": "fashion_mnist", "mobilenet_v3_cifar": "cifar10", "resnet_cifar": "cifar10"}
 # Gammas so small that a channel is a constant occur in longer trainings; here they are set, in a part of every layer.
 DEAD_CHANNELS = 0.05

@@ -41,7 +41,9 @@ from daqu_tf.spaces.stage import Stage
 from daqu_tf.spaces.subnet import Subnet
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # Of the tests: images, random networks, interpreters.
+sys.path.append(
+    str(pathlib.Path(__file__).parent.parent / "tests" / "helpers")
+)  # Of the tests: images, random networks, interpreters.
 LATENCY_LIMIT, BYTES_LIMIT, SECONDS_LIMIT = 1.05, 0.51, 3.0
 IMAGES, EXPORTS = 64, 20
 BASE, PACKED, UNPACKED = "w8a8", "w4a8, INT4 auto", "w4a8 in INT8"

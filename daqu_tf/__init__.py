@@ -2,7 +2,7 @@
 
 The packages, each of which imports only those above it:
 
-    spaces, tflite, devices, data, pareto    what may be chosen; the file format; what times files; images; search for any front
+    spaces, tflite, devices, data, pareto    what may be chosen; the file format; what times files; images; fronts of anything
     supernet, targets, oracle                one network for all subnets; what a network is for; KerasTuner's side of a search
     stock_models, training                   switchable bits for any tf_keras model; warm-up, precision transfer, fine-tuning
     export, runs                             networks to files; a run as settings and a folder
@@ -10,8 +10,8 @@ The packages, each of which imports only those above it:
     search                                   the joint search of architecture and bits
     pipeline                                 the whole job: `daqu_tf.run(daqu_tf.RunConfig(...))`
 
-Below them all stand `errors`, `fields`, `files`, `lazy`, `environment` and `keras`, which every package may import; the command line
-tools stand on top.
+Below them all stand `errors`, `fields`, `files`, `lazy`, `environment` and `keras`, which every package may import; the command
+line tools stand on top.
 """
 
 from typing import TYPE_CHECKING
@@ -77,7 +77,7 @@ __getattr__, __dir__ = attach(
         "DistributedTuner": "oracle.distributed_tuner",
     },
     (
-        "spaces", "tflite", "devices", "data", "pareto", "supernet", "targets", "oracle", "stock_models", "training", "export", "runs",
-        "latency", "report", "search", "pipeline",
+        "spaces", "tflite", "devices", "data", "pareto", "supernet", "targets", "oracle", "stock_models", "training", "export",
+        "runs", "latency", "report", "search", "pipeline",
     ),
 )  # fmt: skip

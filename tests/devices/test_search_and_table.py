@@ -6,8 +6,8 @@ import board as boards
 import fake_benchmark_model
 import pytest
 from phones import device
+from quick_profiles import FEW, QUICK
 from search_on_digits import TARGET, DigitsSearch
-from test_profiling import FEW, QUICK
 
 from daqu_tf import spaces
 from daqu_tf.devices import DeviceGroup, HostDevice, Patience, RaspberryPiDevice

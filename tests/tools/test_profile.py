@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from test_profiling import FEW
+from quick_profiles import FEW
 
 from daqu_tf import spaces, targets
 from daqu_tf.devices import HostDevice

@@ -1,4 +1,4 @@
-"""A search of small Keras 3 models by KerasTuner's own tuner, in a process of its own: `python tests/keras3_search.py FOLDER`.
+"""A search of small Keras 3 models by KerasTuner's own tuner, in a process of its own: `python keras3_search.py FOLDER`.
 
 The other tests are about Keras 2. The same script is chief and worker where KerasTuner's environment variables say so.
 """

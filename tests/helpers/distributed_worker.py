@@ -1,6 +1,6 @@
 """Trains `digits` for a few steps under a strategy, in a process of its own, and writes what came out.
 
-  python tests/distributed_worker.py <one_device | reversed | mirrored | multi_worker> <output.npz>
+  python tests/helpers/distributed_worker.py <one_device | reversed | mirrored | multi_worker> <output.npz>
 
 With mirrored there are two logical CPUs, with multi_worker one for each process that TF_CONFIG names. `reversed` is one device with
 the images of each batch in reverse, which is the same but for the rounding of sums: it shows how far apart that alone leads.

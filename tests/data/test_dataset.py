@@ -1,6 +1,4 @@
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from latency_tables import table_of
 from search_on_digits import DigitsSearch
-from test_latency import table_of
 
 from daqu_tf.search.finalists import spread
 from daqu_tf.supernet import scoring

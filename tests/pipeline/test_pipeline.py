@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from test_latency import table_of
+from latency_tables import table_of
 
 from daqu_tf import pipeline, spaces, targets
 from daqu_tf.devices import connect

@@ -3,8 +3,8 @@
 import collections
 
 import pytest
+from latency_tables import table_of
 from search_on_digits import TARGET, DigitsSearch
-from test_latency import table_of
 
 from daqu_tf.devices import DeviceLostError, DeviceSetupError, HostDevice, ModelError
 from daqu_tf.search.candidates import SearchStoppedError

@@ -2,8 +2,6 @@ import dataclasses
 import itertools
 import json
 import math
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given, settings

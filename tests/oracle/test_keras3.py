@@ -2,19 +2,17 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
+from places import HELPERS, ROOT
 from search_processes import free_port
-
-HERE = pathlib.Path(__file__).parent
 
 
 def start(folder, kind, trials, **variables):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), **variables}
-    command = [sys.executable, str(HERE / "keras3_search.py"), str(folder), kind, str(trials)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), str(ROOT)]), **variables}
+    command = [sys.executable, str(HELPERS / "keras3_search.py"), str(folder), kind, str(trials)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -1,5 +1,4 @@
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -7,6 +6,7 @@ import sys
 import keras_tuner
 import pytest
 from families import FAMILIES
+from places import HELPERS, ROOT
 
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle.oracle import ParetoOracle, SearchFailedError
@@ -54,9 +54,8 @@ def killed_search(directory):
 
 
 def test_kill_and_resume(tmp_path, capsys):
-    here = pathlib.Path(__file__).parent
     code = f"import test_tuner; test_tuner.killed_search({str(tmp_path / 'killed')!r})"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), str(HELPERS), str(ROOT)])}
     process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=300)
     assert process.returncode == -signal.SIGKILL, process.stderr
 

@@ -1,18 +1,17 @@
 import json
 import os
-import pathlib
 import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from places import HELPERS, ROOT
 
 from daqu_tf.errors import DaquError
 from daqu_tf.supernet import replicas
 from daqu_tf.training import strategies
 
-TESTS = pathlib.Path(__file__).parent
 TIMEOUT_SECONDS = 240
 FLOAT_STEPS = 4  # Of `distributed_worker.py`, the first ones.
 HOSTS = ["host1:2222", "host2:2222"]
@@ -125,11 +124,11 @@ def test_a_batch_must_be_shared_out_evenly():
 
 def environment(**more):
     names = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
-    return names | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(TESTS.parent)} | more
+    return names | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(ROOT)} | more
 
 
 def start(name, path, **more):
-    command = [sys.executable, str(TESTS / "distributed_worker.py"), name, str(path)]
+    command = [sys.executable, str(HELPERS / "distributed_worker.py"), name, str(path)]
     return subprocess.Popen(command, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

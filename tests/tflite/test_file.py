@@ -1,6 +1,4 @@
 import dataclasses
-import subprocess
-import sys
 
 import integer_reference
 import numpy as np

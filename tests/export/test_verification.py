@@ -1,6 +1,5 @@
 import hashlib
 import json
-import pathlib
 import re
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tflite_networks
+from places import ROOT
 
 from daqu_tf import data, tflite
 from daqu_tf.devices import HostDevice
@@ -16,7 +16,7 @@ from daqu_tf.export.verification import Verifier, find
 from daqu_tf.report import card
 from daqu_tf.tflite.weighted import Weighted
 
-MODELS = pathlib.Path(__file__).parent.parent / "tflite_models"
+MODELS = ROOT / "tflite_models"
 LABELS = ("cat", "dog", "T-shirt/top")
 TEST_IMAGES = 400
 

@@ -5,19 +5,18 @@ import json
 
 import numpy as np
 import pytest
+from quick_profiles import FEW, QUICK
 
 from daqu_tf import spaces, targets
 from daqu_tf.devices import HostDevice, ModelError
 from daqu_tf.errors import DaquError
 from daqu_tf.latency import profiling
 from daqu_tf.latency.blocks import every_block
-from daqu_tf.latency.profiling import Settings, profile
+from daqu_tf.latency.profiling import profile
 from daqu_tf.latency.store import MeasurementStore
 from daqu_tf.latency.table import LatencyTable
 
 TARGET = targets.get("litert_cpu")
-FEW = {"resolution": (8,), "stem.width": (4,), "kernel": (3,), "expansion": (1, 2), "stage1.width": (4,), "stage2.width": (8, 16)}
-QUICK = Settings(min_runs=3, min_seconds=0.001, max_warmup_seconds=0.001, calibration=8, validation=8, most_repeats=2)
 
 
 @pytest.fixture(scope="module")
