@@ -49,7 +49,7 @@ json.dump({"flags": names, "faults": faults}, sys.stdout)
 
 
 def label(page):
-    return str(page.relative_to(ROOT)) if isinstance(page, pathlib.Path) else None
+    return str(page.relative_to(ROOT)) if isinstance(page, pathlib.Path) else "block"
 
 
 def fenced(language):
