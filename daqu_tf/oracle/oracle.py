@@ -48,7 +48,7 @@ def best_trials(
     completed = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
     # KerasTuner's own oracles complete a trial whatever it reports.
     completed = [trial for trial in completed if np.isfinite(objective_point(trial, objectives)).all()]
-    missed = [total_violation(constraints, metrics_of(trial)) if constraints else 0.0 for trial in completed]
+    missed = [float(total_violation(constraints, metrics_of(trial))) if constraints else 0.0 for trial in completed]
     left = [trial for trial, violation in zip(completed, missed) if violation == 0]
     points = np.array([objective_point(trial, objectives) for trial in left]).reshape(len(left), len(objectives))
     order: list[Trial] = []
