@@ -25,7 +25,7 @@ INSTALL = [
     "tensorboard>=2.21,<2.22",
 ]
 EXTRAS = {
-    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12"],
+    "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.12"],
     "benchmarks": ["optuna>=4"],
     # The last release was built for NumPy 1 and for Python up to 3.11.
     "tflite_runtime": ["tflite-runtime==2.14.0; python_version<'3.12'", "numpy<2; python_version<'3.12'"],
