@@ -17,11 +17,12 @@ from daqu_tf.errors import DaquError
 from daqu_tf.oracle.oracle import ParetoOracle
 from daqu_tf.search.tuner import DaquTuner
 
-# Forked from a process that has imported all of it, which takes some seconds, and done nothing else.
+# Forked from a process that has imported all of it, which takes some seconds, and done nothing else. There is one for a process of
+# tests, so it has what `forked_tools` need as well.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["keras_tuner", "daqu_tf.search.tuner", "daqu_tf.oracle.chief", "daqu_tf.oracle.client", "search_processes"]
-)
+SEARCHES = ["keras_tuner", "daqu_tf.search.tuner", "daqu_tf.oracle.chief", "daqu_tf.oracle.client", "search_processes"]
+TOOLS = ["daqu_tf.pipeline.pipeline", "daqu_tf.pipeline.trained_run", "daqu_tf.latency.profiling", "daqu_tf.devices", "forked_tools"]
+CONTEXT.set_forkserver_preload([*SEARCHES, *TOOLS])
 OBJECTIVES = {"accuracy": "max", "latency_us": "min"}
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import forked_tools
 import pytest
 from quick_profiles import FEW
 
@@ -52,6 +53,6 @@ def test_a_table_comes_with_its_error_and_the_second_call_times_nothing(few, tmp
 )
 def test_what_cannot_be_is_one_sentence(flags, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = call(f"--store={tmp_path / 's.sqlite'}", *flags)
+    done = forked_tools.call("profile", f"--store={tmp_path / 's.sqlite'}", *flags)
     assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1 or "latency table" in done.stderr
