@@ -12,11 +12,11 @@ import numpy as np
 from daqu_tf import data, tflite
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
+from daqu_tf.export.manifest import ENDING
 from daqu_tf.files import read_json
 from daqu_tf.tflite.graph import Graph
 from daqu_tf.tflite.weighted import CONTAINER_LIMITS, Weighted
 
-ENDING = ".manifest.json"
 TOLERANCE = 1e-3  # Of an accuracy: other kernels round a few values otherwise. Of a small test split one image is more.
 _AGAIN = "export the model again"
 

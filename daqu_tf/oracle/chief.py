@@ -13,7 +13,8 @@ from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 
 from daqu_tf.errors import DaquError
-from daqu_tf.oracle.journaled_oracle import JournaledOracle, SearchFailedError, last_line
+from daqu_tf.oracle.failures import SearchFailedError, last_line
+from daqu_tf.oracle.journaled_oracle import JournaledOracle
 
 # Beside what KerasTuner's messages say, in the metadata of a call: who calls, what went wrong, which they leave out, the
 # metrics as they are, which they round to 24 bits, and the values as they are, to which they add defaults.

@@ -9,8 +9,9 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf import pareto
 from daqu_tf.errors import DaquError
+from daqu_tf.oracle.failures import SearchFailedError
 from daqu_tf.oracle.hyperparameters import alphabet_of
-from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS, JournaledOracle, SearchFailedError
+from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS, JournaledOracle
 from daqu_tf.oracle.objectives import objective_point
 from daqu_tf.pareto.choices import Conditions
 from daqu_tf.pareto.constraints import Constraint, parse, total_violation

@@ -9,7 +9,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle.distributed_tuner import PATIENCE_SECONDS, DistributedTuner
-from daqu_tf.oracle.journaled_oracle import last_line
+from daqu_tf.oracle.failures import last_line
 from daqu_tf.oracle.oracle import best_trials, objective_point
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet

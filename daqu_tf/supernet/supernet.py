@@ -191,8 +191,8 @@ class Supernet(Network):
 
     def _pack(self, subnet: Subnet) -> list[int]:
         values = subnet.values
-        lowest = {name: gene.values[0] for name, gene in self._genes.items()}
-        known = {name: lowest.get(name) if value == FLOAT_BITS else value for name, value in values.items()}
+        in_float = [name for name, bits in subnet.bits.items() if bits == FLOAT_BITS and name in self._genes]
+        known = values | {name: self._genes[name].values[0] for name in in_float}
         if self.space.subnet(known).values.keys() != values.keys():
             raise DaquError(f"`subnet` must be of space {self.space.name!r}, but has other genes: make it with `space.subnet`.")
         return [subnet.fixed_bits, *(values.get(name, gene.values[0]) for name, gene in self._genes.items())]

@@ -204,6 +204,6 @@ COSTS = (*_COSTS, *_TARGET_COSTS)
 
 def check_integer(subnet: Subnet) -> None:
     """Raises `DaquError` if a layer of the subnet is float: there is no integer file of it."""
-    for name, value in subnet.choices:
-        if value == FLOAT_BITS and name.endswith("_bits"):
+    for name, value in subnet.bits.items():
+        if value == FLOAT_BITS:
             raise DaquError(f"`{name}` must be 2 to 8 bits in a file of integers, but received {value}: choose a width.")
