@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 
-from search_processes import CONTEXT
+from search_processes import forked
 
 SECONDS = 120.0  # After which a call counts as hung.
 
@@ -21,8 +21,7 @@ def call(tool: str, *flags: str, environment: Mapping[str, str] | None = None) -
     with tempfile.TemporaryDirectory() as folder:
         outputs = [pathlib.Path(folder, name) for name in ("stdout", "stderr")]
         variables = dict(os.environ if environment is None else environment)
-        process = CONTEXT.Process(target=_main, args=(f"daqu_tf.tools.{tool}", flags, outputs, variables))
-        process.start()
+        process = forked(_main, f"daqu_tf.tools.{tool}", flags, outputs, variables)
         process.join(SECONDS)
         if process.is_alive():
             process.kill()

@@ -53,6 +53,8 @@ def test_a_table_comes_with_its_error_and_the_second_call_times_nothing(few, tmp
 )
 def test_what_cannot_be_is_one_sentence(flags, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = forked_tools.call("profile", f"--store={tmp_path / 's.sqlite'}", *flags)
+    flags = [f"--store={tmp_path / 's.sqlite'}", *flags]
+    is_last = sentence == "cannot be used"  # One as a user calls it: TensorFlow's messages at its import do not show.
+    done = call(*flags) if is_last else forked_tools.call("profile", *flags)
     assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1 or "latency table" in done.stderr
