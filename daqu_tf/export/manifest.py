@@ -74,7 +74,7 @@ class Manifest:
     fine_tuning: Mapping[str, Any] | None = None
     commands: tuple[str, ...] | None = None
     latency: Mapping[str, Any] | None = None
-    predicted_latency: Mapping[str, float] | None = None
+    predicted_latency: Mapping[str, float | None] | None = None
     missed_constraints: tuple[str, ...] | None = None
     on_front: bool | None = None
 
@@ -99,8 +99,8 @@ class Manifest:
         """The inverse of `to_json`. What an earlier version did not write is not known; what a later one may add is left out."""
         names = [field.name for field in dataclasses.fields(cls)]
         lists = ("class_names", "layers", "genome", "commands", "missed_constraints")
-        found = {name: content[name] for name in names if content.get(name) is not None}
-        return cls(**{name: tuple(value) if name in lists else value for name, value in found.items()})
+        found: dict[str, Any] = {name: content[name] for name in names if content.get(name) is not None}
+        return cls(**found | {name: tuple(found[name]) for name in lists if name in found})
 
     @classmethod
     def read(cls, path: pathlib.Path) -> "Manifest":

@@ -120,7 +120,8 @@ class Verifier:
 
         Of a file that has other bytes, or that cannot be read, nothing more is said.
         """
-        stated, found, faults = None, None, []
+        stated, found = None, None
+        faults: list[str] = []
         with _noted(faults):
             stated = Statement.read(path)
             content = _checked_content(stated)

@@ -146,7 +146,7 @@ class LatencyTable:
             raise DaquError(f"The latency table is of another device or runtime ({changed}): {_MAKE_ONE} for this one.")
 
     @property
-    def errors(self) -> Mapping[str, float]:
+    def errors(self) -> Mapping[str, Any]:
         """Of `profiling.compared`, for subnets that it was not fitted to; empty where nobody looked."""
         return self.evidence.get("validation") or {}
 

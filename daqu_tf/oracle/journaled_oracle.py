@@ -41,7 +41,7 @@ class JournaledOracle(keras_tuner.Oracle):
         kwargs: Of `keras_tuner.Oracle`.
     """
 
-    def __init__(self, objective: list[keras_tuner.Objective], lease_seconds: float = LEASE_SECONDS, **kwargs):
+    def __init__(self, objective: list[keras_tuner.Objective], lease_seconds: float = LEASE_SECONDS, **kwargs: Any):
         self._lock = threading.RLock()  # Of all that the next lines hold, for moments at a time; populate_space runs without it.
         self._leases = Leases(lease_seconds)
         self._journal: Journal | None = None
@@ -54,7 +54,7 @@ class JournaledOracle(keras_tuner.Oracle):
         self.lease_seconds = lease_seconds
         self.while_proposing: Callable[[], AbstractContextManager] = nullcontext  # Goes around `populate_space`.
         super().__init__(objective=objective, **kwargs)
-        self.objective = Objectives(self.objective.objectives)
+        self.objective: Objectives = Objectives(self.objective.objectives)
         self.verbose = 0  # At 1, KerasTuner prints every hyperparameter and sorts all trials, twice a trial.
 
     # For subclasses.
@@ -230,7 +230,7 @@ class JournaledOracle(keras_tuner.Oracle):
     def _begin(self, trial: Trial, tuner_id: str, with_values: bool = False) -> None:
         """Gives a trial to a worker. Written first: whatever happens now, this id has these values."""
         values = trial.hyperparameters.values if with_values else None
-        self._journal.append(TrialRecord(trial.trial_id, RUNNING, tuner_id, values).to_json(), durable=False)
+        self._write(TrialRecord(trial.trial_id, RUNNING, tuner_id, values), durable=False)
         self._leases.take(trial.trial_id, tuner_id)
         self._started[trial.trial_id] = time.monotonic()
 
@@ -341,7 +341,11 @@ class JournaledOracle(keras_tuner.Oracle):
     def _record(self, trial: Trial) -> None:
         metrics = {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
         seconds = time.monotonic() - self._started[trial.trial_id]
-        self._journal.append(ended(trial.trial_id, trial.status, metrics, trial.message, seconds).to_json())
+        self._write(ended(trial.trial_id, trial.status, metrics, trial.message, seconds))
+
+    def _write(self, record: TrialRecord, durable: bool = True) -> None:
+        assert self._journal, "`reload` comes first"
+        self._journal.append(record.to_json(), durable=durable)
 
     def reload(self) -> None:
         """Reads the trials of an earlier search in this project, once; memory is never behind the file after that.
@@ -381,7 +385,7 @@ class JournaledOracle(keras_tuner.Oracle):
         trial = self.trials[trial_id]
         trial.status, trial.message = record.status, record.message
         if record.is_running:
-            self._leases.take(trial_id, record.tuner_id)
+            self._leases.take(trial_id, record.tuner_id or "")
             self._started[trial_id] = time.monotonic()  # As if its worker had begun now; that it begins anew is not known yet.
             return
         self._leases.end(trial_id)

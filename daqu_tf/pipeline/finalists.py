@@ -119,7 +119,7 @@ def time_models(job: Job) -> None:
     job.progress.end(f"{len(members)} files timed on {job.device.name}, {sum(bool(one.on_front) for one in members)} on the front")
 
 
-def _predicted(job: Job, member: Manifest) -> dict[str, float] | None:
+def _predicted(job: Job, member: Manifest) -> dict[str, float | None] | None:
     """What the table says of a finalist, in microseconds, and the relative error that 9 of 10 subnets keep within."""
     if job.table is None:
         return None

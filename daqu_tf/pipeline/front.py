@@ -8,6 +8,7 @@ import numpy as np
 from daqu_tf.export.manifest import Manifest
 from daqu_tf.pareto.constraints import Constraint, total_violation
 from daqu_tf.pareto.fronts import non_dominated_mask
+from daqu_tf.pareto.goal import sign
 from daqu_tf.targets import Target
 
 
@@ -41,4 +42,4 @@ def _missed(member: Manifest, constraints: Sequence[Constraint]) -> tuple[str, .
 def _point(target: Target, member: Manifest) -> list[float]:
     """The target's objectives, all to be minimised."""
     figures = member.figures
-    return [figures[name] * (-1 if direction == "max" else 1) for name, direction in target.objectives]
+    return [figures[name] * sign(direction) for name, direction in target.objectives]

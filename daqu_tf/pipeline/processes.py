@@ -6,8 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+from typing import TypeVar
 
 import daqu_tf
+
+_Same = TypeVar("_Same", bound="Processes")
 
 
 class Processes:
@@ -20,7 +23,7 @@ class Processes:
     def __init__(self) -> None:
         self.running: dict[str, subprocess.Popen] = {}
 
-    def __enter__(self) -> "Processes":
+    def __enter__(self: _Same) -> _Same:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.targets.storage import Storage
 from daqu_tf.training.strategies import make_deterministic
 
+if TYPE_CHECKING:
+    from daqu_tf.supernet.supernet import StaticNetwork
+    from daqu_tf.training.fine_tuning import FineTuning
+
+OnProgress = Callable[[str, float], None]  # Of a subnet's name, and the share that is done.
 FRONT = "front"
 FINE_TUNING_MINUTES = 2.0
 
@@ -82,7 +87,7 @@ class TrainedRun:
     def fine_tune(
         self,
         name: str,
-        on_progress: Callable[[str, float], None] = lambda name, done: None,
+        on_progress: OnProgress = lambda name, done: None,
         *,
         minutes: float | None = None,
         steps: int | None = None,
@@ -113,7 +118,8 @@ class TrainedRun:
 
         if not 0 <= distillation <= 1:
             raise DaquError(f"`fine_tuning_distillation` must be in [0, 1], but received {distillation:g}.")
-        how = FineTuning(**self.config.how_to_fine_tune, **_length(minutes, steps), distillation=distillation)
+        seconds, updates = _length(minutes, steps)
+        how = FineTuning(seconds, updates, **self.config.how_to_fine_tune, distillation=distillation)
         supernet = hashlib.sha256(self._files.supernet.read_bytes()).hexdigest()
         asked = {
             stem: {"name": stem, "subnet": subnet.to_json(), "how": dataclasses.asdict(how), "supernet": supernet}
@@ -128,7 +134,7 @@ class TrainedRun:
     def _path(self, stem: str) -> pathlib.Path:
         return self._files.fine_tuned / f"{stem}.json"
 
-    def _fine_tune(self, asked: dict[str, dict], how, on_progress: Callable[[str, float], None]) -> Iterator[dict[str, Any]]:
+    def _fine_tune(self, asked: dict[str, dict], how: "FineTuning", on_progress: OnProgress) -> Iterator[dict[str, Any]]:
         from daqu_tf.training.fine_tuning import FineTuner
 
         self._begin()
@@ -151,7 +157,7 @@ class TrainedRun:
         if self.config.deterministic:
             make_deterministic()
 
-    def inherited(self, subnet: Subnet):
+    def inherited(self, subnet: Subnet) -> "StaticNetwork":
         """The static network of `subnet` with the supernet's weights, recalibrated."""
         from daqu_tf.supernet.scoring import Scorer
         from daqu_tf.supernet.supernet import extract
@@ -160,7 +166,7 @@ class TrainedRun:
         Scorer(network, self.dataset.x_train).recalibrate()
         return network
 
-    def _accuracy(self, network) -> float:
+    def _accuracy(self, network: "StaticNetwork") -> float:
         from daqu_tf.supernet.scoring import Scorer
 
         return Scorer(network, self.dataset.x_train).accuracy(self.dataset.x_search, self.dataset.y_search)
@@ -201,8 +207,8 @@ class TrainedRun:
         weights = self._fine_tuned(stem, subnet) if fine_tuned else None
         network = self._network(subnet, weights) if weights else self.inherited(subnet)
         round_biases(network)
-        arguments = {"metadata": self.plan.metadata(stem), "images": self.dataset.x_search[:PROOF_IMAGES]}
-        export_tflite(network, path, **dataclasses.asdict(storage), **arguments)
+        metadata, images = self.plan.metadata(stem), self.dataset.x_search[:PROOF_IMAGES]
+        export_tflite(network, path, **dataclasses.asdict(storage), metadata=metadata, images=images)
         state, commands = "fine_tuned" if fine_tuned else "inherited", self._commands(name, weights, path, storage)
         manifest = describe(path, stem, network, self.dataset, storage, state, seed=self.config.seed, commands=commands)
         write(files.encode_json(manifest.to_json()), path.with_suffix(ENDING))
@@ -227,7 +233,7 @@ class TrainedRun:
             return own
         raise DaquError(f"{stem} has not been fine-tuned by daqu-train: run that with --subnet={stem} first.")
 
-    def _network(self, subnet: Subnet, weights: pathlib.Path):
+    def _network(self, subnet: Subnet, weights: pathlib.Path) -> "StaticNetwork":
         """The static network of `subnet` with the weights in a file."""
         from daqu_tf.supernet.supernet import StaticNetwork
 
@@ -236,15 +242,15 @@ class TrainedRun:
         return network
 
 
-def _length(minutes: float | None, steps: int | None) -> dict[str, float]:
-    """Of a fine-tuning, as `FineTuning` has it."""
+def _length(minutes: float | None, steps: int | None) -> tuple[float, int]:
+    """Seconds and steps of a fine-tuning, as `FineTuning` has them."""
     if steps is None:
         minutes = FINE_TUNING_MINUTES if minutes is None else minutes
         if not 0 < minutes < float("inf"):
             raise DaquError(f"`fine_tuning_minutes` must be above 0, but received {minutes:g}.")
-        return {"seconds": 60 * minutes}
+        return 60 * minutes, 0
     if minutes is not None:
         raise DaquError("`fine_tuning_steps` takes the place of `fine_tuning_minutes`: give one of them.")
     if steps < 1:
         raise DaquError(f"`fine_tuning_steps` must be at least 1, but received {steps}.")
-    return {"steps": steps}
+    return 0.0, steps

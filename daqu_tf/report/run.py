@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from daqu_tf.errors import DaquError
@@ -120,7 +120,7 @@ class Run:
     config: dict[str, Any]
     costs: tuple[str, ...]
     members: tuple[Member, ...]
-    trials: tuple[dict[str, float], ...]
+    trials: tuple[dict[str, float | None], ...]
     failed_trials: int
     training: tuple[dict[str, Any], ...]
     timeline: tuple[tuple[str, float], ...]
@@ -214,7 +214,7 @@ def member_of(content: Mapping[str, Any], objectives: tuple[str, ...] = ()) -> M
         runtime=_runtime(latency),
         device=latency["device"] if isinstance(latency.get("device"), dict) else {},
         layers=tuple(_layer(layer) for layer in manifest.layers),
-        input={key: number(value) for key, value in manifest.input.items() if number(value) is not None},
+        input={key: found for key, value in manifest.input.items() if (found := number(value)) is not None},
         class_names=tuple(map(str, manifest.class_names)),
     )
 
@@ -235,13 +235,13 @@ def _layer(layer: Mapping[str, Any]) -> Layer:
     )
 
 
-def _spread(samples: list[float]) -> float | None:
+def _spread(samples: Sequence[float]) -> float | None:
     """Half the interquartile range."""
     ordered = sorted(samples)
     return (ordered[len(ordered) * 3 // 4] - ordered[len(ordered) // 4]) / 2 if ordered else None
 
 
-def _trials(folder: pathlib.Path) -> tuple[tuple[dict[str, float], ...], int]:
+def _trials(folder: pathlib.Path) -> tuple[tuple[dict[str, float | None], ...], int]:
     """The metrics of completed trials, and the number of failed ones."""
     found = [record for path in sorted(folder.rglob("trials.jsonl")) for record in last_records(path)]
     done = tuple(record.metrics for record in found if record.status == COMPLETED and record.metrics is not None)

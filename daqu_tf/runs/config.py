@@ -119,7 +119,7 @@ class RunConfig:
         object.__setattr__(config, "_given", frozenset([*names[: len(args)], *kwargs]))
         return config
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, ending in FILES.items():
             if getattr(self, name).endswith(ending):  # Later stages run in other folders.
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
@@ -155,7 +155,7 @@ class RunConfig:
     @property
     def given(self) -> frozenset[str]:
         """Names of the settings that were given when the object was made; the others have their defaults."""
-        return self._given
+        return vars(self)["_given"]
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:

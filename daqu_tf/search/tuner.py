@@ -133,8 +133,9 @@ class DaquTuner(DistributedTuner):
         """On the chief: tells of the trials that workers have ended, and lets none begin after the deadline."""
         ended = self.oracle.end_order[self._told :]
         self._told += len(ended)
-        for trial_id in ended if self._on_progress else ():
-            self._on_progress(self, self.oracle.trials[trial_id])
+        if self._on_progress is not None:
+            for trial_id in ended:
+                self._on_progress(self, self.oracle.trials[trial_id])
         if self._deadline is not None and self._deadline():
             self.oracle.close()
 

@@ -3,6 +3,8 @@ import errno
 import functools
 import itertools
 import pathlib
+import subprocess
+import sys
 
 import integer_reference
 import interpreters
@@ -13,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 from families import FAMILIES, smooth_images
 from recording import first_disagreement, recorded_codes
 
-from daqu_tf import targets, tflite
+from daqu_tf import files, targets, tflite
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.export import encoding, export
@@ -88,6 +90,32 @@ def test_the_file_computes_what_the_simulation_does(name, seed, tmp_path):
     # Equal but where a sum of floats fell on the other side of a tie; at 2 bits such a flip goes through the layers behind it.
     assert np.mean(steps < 0.5) > 0.8 and np.mean(steps) < 0.5
     assert np.mean(codes.argmax(1) == simulated.argmax(1)) > 0.98
+
+
+WITHOUT_TENSORFLOW = """
+import json, sys
+from daqu_tf.export.encoding import encode, write
+from daqu_tf.export.subnet_graph import to_graph
+from daqu_tf.files import read_arrays
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.targets.storage import Storage
+given, arrays, path = sys.argv[1:]
+space, subnet = json.load(open(given))
+space, storage = SearchSpace.from_json(space), Storage()
+write(encode(to_graph(space, space.subnet(subnet), read_arrays(arrays), storage), storage), path)
+print(*sorted({"tensorflow", "tf_keras", "keras"} & sys.modules.keys()))
+"""
+
+
+def test_a_process_without_tensorflow_writes_the_same_file(tmp_path):
+    network, _ = _network(0)
+    export_tflite(network, tmp_path / "wanted.tflite")
+    files.write_json(tmp_path / "given.json", [network.space.to_json(), network.subnet.to_json()])
+    files.write_arrays(tmp_path / "arrays.npz", network.arrays())
+    paths = [tmp_path / name for name in ("given.json", "arrays.npz", "found.tflite")]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TENSORFLOW, *paths], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+    assert (tmp_path / "found.tflite").read_bytes() == (tmp_path / "wanted.tflite").read_bytes()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

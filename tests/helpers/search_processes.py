@@ -26,7 +26,6 @@ SEARCHES = ["keras_tuner", "daqu_tf.search.tuner", "daqu_tf.oracle.chief", "daqu
 TOOLS = [
     "daqu_tf.pipeline.pipeline",
     "daqu_tf.pipeline.trained_run",
-    "daqu_tf.latency.profiling",
     "daqu_tf.devices",
     "forked_tools",
 ]
