@@ -10,7 +10,7 @@ import os
 import pathlib
 import time
 
-from daqu_tf import data, files, targets
+from daqu_tf import data, files, machine, targets
 from daqu_tf.devices import Device, ModelError
 from daqu_tf.environment import check_keras
 from daqu_tf.errors import DaquError
@@ -67,6 +67,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     Raises:
         DaquError: Something that the user can mend; whatever stood in the folder is still whole.
     """
+    machine.check_training()
     check_keras()
     if "KERASTUNER_ORACLE_IP" in os.environ and last_stage != "supernet":
         from daqu_tf.oracle.roles import is_worker
@@ -284,7 +285,7 @@ class _Job:
     @property
     def workers(self) -> int:
         """Processes that work at once."""
-        return self.config.workers or len(os.sched_getaffinity(0))
+        return self.config.workers or machine.cores()
 
     @property
     def overhead(self) -> float:

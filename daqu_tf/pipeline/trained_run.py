@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from daqu_tf import data, files, targets
+from daqu_tf import data, files, machine, targets
 from daqu_tf.data.dataset import describe_dataset
 from daqu_tf.errors import DaquError
 from daqu_tf.files import read_arrays, read_json, write_arrays
@@ -106,11 +106,12 @@ class TrainedRun:
             As they are done, the content of the JSON files: subnet, settings, steps, and both accuracies on the search split.
 
         Raises:
-            DaquError: There is no such subnet, a number is out of range, a result with other settings is there, or the run is
-                deterministic and TensorFlow has begun to work already.
+            DaquError: There is no such subnet, a number is out of range, a result with other settings is there, the run is
+                deterministic and TensorFlow has begun to work already, or this is Windows.
         """
         from daqu_tf.training.fine_tuning import FineTuning
 
+        machine.check_training()
         if not 0 <= distillation <= 1:
             raise DaquError(f"`fine_tuning_distillation` must be in [0, 1], but received {distillation:g}.")
         how = FineTuning(**self.config.how_to_fine_tune, **_length(minutes, steps), distillation=distillation)

@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import pathlib
 import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from daqu_tf import machine
 from daqu_tf.devices import kind_of
 from daqu_tf.errors import DaquError
 from daqu_tf.runs.config import FILES, RunConfig
@@ -47,7 +47,7 @@ def locked(folder: pathlib.Path):
         raise DaquError(f"{folder} cannot be written to ({error.strerror}): choose another --output_dir.") from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            machine.lock(lock, wait=False)
         except OSError as error:
             raise DaquError(f"Another process is working in {folder}: wait for it, or choose another --output_dir.") from error
         yield
