@@ -49,7 +49,7 @@ def encode_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def read_json(path: pathlib.Path, default=None, remedy: str = "restore it, or delete the folder that holds it"):
+def read_json(path: pathlib.Path, default: Any = None, remedy: str = "restore it, or delete the folder that holds it") -> Any:
     """The content of a JSON file; `default`, where given, if there is no such file.
 
     Args:
@@ -70,8 +70,9 @@ def read_json(path: pathlib.Path, default=None, remedy: str = "restore it, or de
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes arrays as `.npz`, atomically."""
+    named: dict[str, Any] = arrays  # Which might otherwise be taken for an option of `savez`.
     with replacing(path) as temporary:
-        np.savez(temporary, **arrays)
+        np.savez(temporary, **named)
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:

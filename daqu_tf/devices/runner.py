@@ -14,6 +14,8 @@ a shell.
 itself, wherever it hangs, is told "alarm_seconds".
 """
 
+from __future__ import annotations  # For Python 3.8.
+
 import errno
 import gc
 import glob
@@ -24,6 +26,13 @@ import platform
 import signal
 import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    import numpy as np
 
 _WARMUP_BLOCK_NS = 15_000_000
 _WARMUP_BLOCK_RUNS = 10
@@ -50,7 +59,7 @@ class SetupError(Exception):
     """What is wrong for every model."""
 
 
-def pin(cpus, threads: int) -> None:
+def pin(cpus: list[int] | None, threads: int) -> None:
     """Keeps this process on some cpus, where the system can do that."""
     if not hasattr(os, "sched_setaffinity"):
         return
@@ -61,13 +70,13 @@ def pin(cpus, threads: int) -> None:
     os.sched_setaffinity(0, allowed[-threads:] if cpus is None else cpus or allowed)
 
 
-def measure(request: dict) -> dict:
+def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Times each model's calls on random input, one model after the other."""
     gc.disable()
     return {"answers": [measure_one(model, request) for model in request["models"]]}
 
 
-def measure_one(model: str, request: dict) -> dict:
+def measure_one(model: str, request: dict[str, Any]) -> dict[str, Any]:
     """Times one model's calls."""
     interpreter, answer = open_model(model, request["threads"])
     fill_inputs(interpreter)
@@ -78,7 +87,7 @@ def measure_one(model: str, request: dict) -> dict:
     return {**answer, "warmup_runs": warmup_runs, "samples_us": [ns / 1000 for ns in samples], "conditions": found}
 
 
-def predict(request: dict) -> dict:
+def predict(request: dict[str, Any]) -> dict[str, Any]:
     """Runs the model on every image, one at a time as on a device, and saves its raw outputs, shape (N, classes)."""
     import numpy as np
 
@@ -95,7 +104,7 @@ def predict(request: dict) -> dict:
     return {**answer, "scale": scale, "zero_point": zero_point}
 
 
-def encode(request: dict) -> dict:
+def encode(request: dict[str, Any]) -> dict[str, Any]:
     """Saves what `predict` would feed the model, shape (N, H, W, C), and says of what form its outputs are."""
     import numpy as np
 
@@ -107,7 +116,7 @@ def encode(request: dict) -> dict:
     return {**answer, **outputs, "scale": scale, "zero_point": zero_point}
 
 
-def images_for(source: dict, request: dict):
+def images_for(source: dict[str, Any], request: dict[str, Any]) -> np.ndarray:
     """The images of a request, shape (N, H, W, C)."""
     import numpy as np
 
@@ -121,13 +130,13 @@ def images_for(source: dict, request: dict):
     return images
 
 
-def describe(request: dict) -> dict:
+def describe(request: dict[str, Any]) -> dict[str, Any]:
     """Says what runtime and machine this is."""
     _, runtime, version = import_runtime()
     return {"runtime": runtime, "runtime_version": version, "device": fingerprint()}
 
 
-def open_model(model: str, threads: int) -> tuple:
+def open_model(model: str, threads: int) -> tuple[Any, dict[str, Any]]:
     """Returns a ready interpreter, and what there is to say about it and this machine."""
     module, runtime, version = import_runtime()
     with open(model, "rb") as file:
@@ -144,7 +153,7 @@ def open_model(model: str, threads: int) -> tuple:
     }
 
 
-def import_runtime() -> tuple:
+def import_runtime() -> tuple[Any, str, str]:
     """Returns the interpreter module, the name and the version of the runtime this Python has."""
     try:
         import ai_edge_litert
@@ -162,12 +171,12 @@ def import_runtime() -> tuple:
         raise ImportError(f"this Python has no runtime for .tflite files; pip install ai-edge-litert; {reason}") from None
 
 
-def is_delegated(interpreter) -> bool:
+def is_delegated(interpreter: Any) -> bool:
     """Whether XNNPACK, the one delegate these runtimes apply by themselves, took part of the graph."""
     return any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())
 
 
-def fingerprint() -> dict:
+def fingerprint() -> dict[str, Any]:
     """Describes this machine."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     known = getattr(os, "sysconf_names", {})  # Windows has none.
@@ -177,7 +186,7 @@ def fingerprint() -> dict:
     return {**described, "memory_bytes": memory, "os": system, "kernel": platform.release(), "pinned_to": cpus}
 
 
-def conditions() -> dict:
+def conditions() -> dict[str, Any]:
     """What the speed of this machine depends on at the moment, None where it does not tell."""
     cpu = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     scaling = f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_"
@@ -192,7 +201,7 @@ def conditions() -> dict:
     }
 
 
-def throttled():
+def throttled() -> bool | None:
     """Whether the firmware of a Raspberry Pi says that it lacks volts, or that heat slows it down; None on other machines.
 
     The frequency that Linux shows there is the one it asked for. The lowest four bits are about now, others about earlier.
@@ -204,7 +213,7 @@ def throttled():
         return None
 
 
-def peak_memory_bytes():
+def peak_memory_bytes() -> int | None:
     """The most memory that this process has held, None where the system does not tell."""
     try:
         import resource
@@ -214,7 +223,7 @@ def peak_memory_bytes():
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def read(path: str):
+def read(path: str) -> str | None:
     """The text of a file of the system, or None."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -223,7 +232,7 @@ def read(path: str):
         return None
 
 
-def is_number(text) -> bool:
+def is_number(text: str | None) -> TypeGuard[str]:
     """Whether a text that was read, or None, is an integer."""
     return text is not None and text.lstrip("-").isdigit()
 
@@ -239,7 +248,7 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def fill_inputs(interpreter) -> None:
+def fill_inputs(interpreter: Any) -> None:
     """Gives every input random values in [0, 1), as images have."""
     import numpy as np
 
@@ -249,7 +258,7 @@ def fill_inputs(interpreter) -> None:
         interpreter.set_tensor(source["index"], quantized(values, source))
 
 
-def quantized(values, tensor: dict):
+def quantized(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
     """Brings float values to the tensor's type, by its scale and zero point, rounding half to even and saturating."""
     import numpy as np
 
@@ -261,7 +270,7 @@ def quantized(values, tensor: dict):
     return np.clip(np.rint(values / np.float32(scale)) + zero_point, limits.min, limits.max).astype(dtype)
 
 
-def warm_up(call, max_ns: int) -> tuple:
+def warm_up(call: Callable[[], object], max_ns: int) -> tuple[int, bool]:
     """Calls until the medians of two blocks in a row agree; returns the number of calls, and whether they did in time."""
     runs, before, end = 0, 0, time.perf_counter_ns() + max_ns
     while True:
@@ -274,9 +283,10 @@ def warm_up(call, max_ns: int) -> tuple:
         before = median
 
 
-def sample(call, min_runs: int, min_ns: int) -> list:
+def sample(call: Callable[[], object], min_runs: int, min_ns: int) -> list[int]:
     """Times calls, in nanoseconds each, until there are enough of them and they took long enough."""
-    times, clock = [], time.perf_counter_ns
+    times: list[int] = []
+    clock = time.perf_counter_ns
     end = clock() + min_ns
     while len(times) < min_runs or clock() < end:
         start = clock()

@@ -1,8 +1,8 @@
 """Networks to `.tflite` files, exactly.
 
 `export` writes a network, and rounds its biases to what a file holds. `subnet_graph` and `stock_graph` make a graph of a subnet
-or of a model of your own, both by `builder`; `encoding` makes bytes of it, `proof` runs them and compares. `manifest` describes a
-file, and `verification` compares files with what is said of them.
+or of a model of your own, both by `builder`; `encoding` makes bytes of it, `proof` runs them and compares. `description` finds
+out how well a file does, `manifest` is the record of that, and `verification` compares files with it.
 """
 
 from typing import TYPE_CHECKING

@@ -6,12 +6,13 @@ stage. Nothing here imports TensorFlow.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from daqu_tf.spaces.bits import FIXED_BITS
-from daqu_tf.spaces.layer import Layer
+from daqu_tf.spaces.layer import Layer, Number
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.targets.storage import Storage
 
@@ -33,7 +34,7 @@ class Block:
     """
 
     input_shape: tuple[int, int, int]
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer[int], ...]
     widest: tuple[int, ...]
     narrowest: tuple[int, ...]
 
@@ -59,7 +60,7 @@ class Block:
         return sum(layer.macs for layer in narrowed) / (sum(layer.macs for layer in differing) or 1)
 
 
-def _text(layer: Layer, container: str) -> str:
+def _text(layer: Layer[int], container: str) -> str:
     kernel = f"{layer.kernel}/{layer.stride}" if layer.kind in ("conv", "depthwise") else ""
     marks = [layer.activation] * (layer.activation != "linear")
     marks += [name for name in ("pools", "gates") if getattr(layer, name)]
@@ -90,7 +91,9 @@ def _place(layer: Layer) -> str:
     return layer.block or ("stem" if layer.name == "stem" else "tail")
 
 
-def _distinct(space: SearchSpace, layers: tuple[Layer, ...], input_size: tuple, count: int) -> tuple[list[Block], np.ndarray]:
+def _distinct(
+    space: SearchSpace, layers: tuple[Layer[Number], ...], input_size: tuple[Number, Number], count: int
+) -> tuple[list[Block], np.ndarray]:
     """What `blocks_of` yields of one place."""
     columns = [layers[0].active, *input_size]
     for layer in layers:
@@ -102,12 +105,12 @@ def _distinct(space: SearchSpace, layers: tuple[Layer, ...], input_size: tuple, 
     return found, np.where(active, np.cumsum(active) - 1, -1)[index.reshape(-1)]
 
 
-def _width(bits: int | np.ndarray) -> np.ndarray:
+def _width(bits: Number | Sequence[int]) -> np.ndarray:
     """The one of `WIDTHS` that stands for it."""
     return np.where(np.asarray(bits) <= PACKED_BITS, PACKED_BITS, FIXED_BITS)
 
 
-def _flat(layer: Layer) -> list:
+def _flat(layer: Layer[Number]) -> list[Number]:
     values = (getattr(layer, name) for name in _CHOSEN)
     return [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
 
@@ -116,9 +119,9 @@ def _block(space: SearchSpace, layers: tuple[Layer, ...], row: list[int]) -> Blo
     alphabets = {gene.name: gene.values for gene in space.genes}
     values, found, widest, narrowest = iter(row[2:]), [], [], []
     for layer in layers:
-        chosen = {name: (next(values), next(values)) if name.endswith("size") else next(values) for name in _CHOSEN}
+        chosen: dict[str, Any] = {name: (next(values), next(values)) if name.endswith("size") else next(values) for name in _CHOSEN}
         # Place, held values and bits of activations change no time; with them left out, equal blocks are equal.
-        chosen |= {"name": f"block.{layer.name.rpartition('.')[2]}" if layer.block else layer.name}
+        chosen["name"] = f"block.{layer.name.rpartition('.')[2]}" if layer.block else layer.name
         found.append(dataclasses.replace(layer, held=0, input_bits=FIXED_BITS, output_bits=FIXED_BITS, active=True, **chosen))
         widths = _width(alphabets.get(f"{layer.name}.weight_bits", (FIXED_BITS,)))
         widest.append(int(widths.max()))
@@ -128,7 +131,7 @@ def _block(space: SearchSpace, layers: tuple[Layer, ...], row: list[int]) -> Blo
 
 def every_block(space: SearchSpace, storage: Storage) -> dict[str, Block]:
     """Each distinct block of a space at the highest and at the lowest weight bits throughout, by its key."""
-    found = {}
+    found: dict[str, Block] = {}
     for index, place in enumerate(_places(space)):
         blocks, _ = list(blocks_of(space, _genomes(space, place)))[index]
         found |= {end.key(storage): end for block in blocks for end in block.ends()}

@@ -19,6 +19,7 @@ import numpy as np
 
 from daqu_tf import fields, files
 from daqu_tf.errors import DaquError
+from daqu_tf.fields import difference
 from daqu_tf.latency.blocks import Block, blocks_of, every_block
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
@@ -145,7 +146,7 @@ class LatencyTable:
             raise DaquError(f"The latency table is of another device or runtime ({changed}): {_MAKE_ONE} for this one.")
 
     @property
-    def errors(self) -> Mapping[str, float]:
+    def errors(self) -> Mapping[str, Any]:
         """Of `profiling.compared`, for subnets that it was not fitted to; empty where nobody looked."""
         return self.evidence.get("validation") or {}
 
@@ -222,9 +223,3 @@ def _is_number(value: Any) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     except OverflowError:
         return False
-
-
-def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """The first thing in which two devices differ; empty where they are of a kind."""
-    different = [name for name in [*there, *here] if there.get(name) != here.get(name)]
-    return f"`{different[0]}` is {there.get(different[0])!r} there and {here.get(different[0])!r} here" if different else ""

@@ -1,9 +1,9 @@
 """KerasTuner's side of a search: an oracle proposes trials, keeps them, and shares them out among workers.
 
 `oracle` proposes, by the surrogate search of `daqu_tf.pareto`, over `hyperparameters` and `objectives`; `journaled_oracle` is
-what it stands on: trials in an append-only `journal`, which `leases` give to workers. `chief` serves them over gRPC, `client` is
-a worker's side, `distributed_tuner` makes any tuner either of them, by the `roles` that the environment gives.
-`keras_tuner_files` writes what KerasTuner's own tools read.
+what it stands on: `records` of trials in an append-only `journal`, which `leases` give to workers; `failures` end a search early.
+`chief` serves them over gRPC, `client` is a worker's side, `distributed_tuner` makes any tuner either of them, by the `roles`
+that the environment gives. `keras_tuner_files` writes what KerasTuner's own tools read.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from daqu_tf.lazy import attach
 
 if TYPE_CHECKING:
     from daqu_tf.oracle.distributed_tuner import DistributedTuner
-    from daqu_tf.oracle.journaled_oracle import SearchFailedError
+    from daqu_tf.oracle.failures import SearchFailedError
     from daqu_tf.oracle.oracle import ParetoOracle
 
 __all__ = ["ParetoOracle", "DistributedTuner", "SearchFailedError"]
@@ -22,6 +22,6 @@ __getattr__, __dir__ = attach(
     {
         "ParetoOracle": "oracle",
         "DistributedTuner": "distributed_tuner",
-        "SearchFailedError": "journaled_oracle",
+        "SearchFailedError": "failures",
     },
 )

@@ -60,7 +60,7 @@ def _parse(text: str) -> Constraint:
         limit = float(found[3]) if found else math.nan
     except ValueError:
         limit = math.nan
-    if not math.isfinite(limit):
+    if found is None or not math.isfinite(limit):
         raise DaquError(f"`constraints` must have the form METRIC<=NUMBER or METRIC>=NUMBER, but received {text!r}.")
     return Constraint(found[1], found[2], limit)
 

@@ -33,7 +33,7 @@ def mutate(genome: np.ndarray, alphabet: Alphabet, rng: np.random.Generator) -> 
     free = sizes > 1
     neighbour = np.clip(genome + rng.choice((-1, 1), shape), 0, sizes - 1)
     moved = np.where(rng.random(shape) < 0.5, neighbour, fresh)
-    hit = free & (rng.random(shape) < 1 / max(1, free.sum()))
+    hit = free & (rng.random(shape) < 1 / max(1, int(free.sum())))
     return np.where(genome == ABSENT, fresh, np.where(hit, moved, genome))
 
 

@@ -50,7 +50,7 @@ def _covered(columns: np.ndarray) -> np.ndarray:
     for objective in columns:  # All at once, in a third dimension, is five times slower.
         covers &= objective[:_BLOCK, None] <= objective
     covers[:, :_BLOCK] = np.triu(covers[:, :_BLOCK], 1)
-    return covers.any(axis=0)
+    return np.asarray(covers.any(axis=0))
 
 
 def non_dominated_mask(points: np.ndarray) -> np.ndarray:

@@ -20,7 +20,11 @@ def uniform_bits(space: SearchSpace, subnet: Subnet, width: int) -> Subnet:
 
 
 def mixed_bits(
-    space: SearchSpace, subnet: Subnet, widths: Sequence[int], rng: np.random.Generator, chances: Sequence[float] | None = None
+    space: SearchSpace,
+    subnet: Subnet,
+    widths: Sequence[int],
+    rng: np.random.Generator,
+    chances: Sequence[float] | np.ndarray | None = None,
 ) -> Subnet:
     """The architecture with one of `widths` for each tensor, or the next that it has (after BatchQuant).
 

@@ -46,11 +46,15 @@ class Subnet:
     def __getitem__(self, name: str) -> int:
         return self.values[name]
 
+    @functools.cached_property
+    def bits(self) -> dict[str, int]:
+        """The bits of each tensor whose bits are a choice, by the gene's name: no other gene's value is a number of bits."""
+        return {name: value for name, value in self.choices if name.endswith("_bits")}
+
     @property
     def fixed_bits(self) -> int:
-        """The width of the tensors that are not searched: 8, or 32 if all others are in float."""
-        bits = {value for name, value in self.choices if name.endswith("_bits")}
-        return FLOAT_BITS if bits == {FLOAT_BITS} else FIXED_BITS
+        """The bits of the tensors whose bits are no choice: 8, or 32 if all others are in float."""
+        return FLOAT_BITS if set(self.bits.values()) == {FLOAT_BITS} else FIXED_BITS
 
     def with_bits(self, weight_bits: int, activation_bits: int) -> "Subnet":
         """The same architecture at one precision throughout, which need not be one of the space's (32 is float)."""

@@ -6,6 +6,7 @@ kernel.
 """
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -14,7 +15,8 @@ from daqu_tf.supernet.quantizers import SwitchableQuantizer, clip_to_gate, norma
 from daqu_tf.supernet.replicas import replicas
 from daqu_tf.supernet.weights import EPSILON
 
-Size = int | tf.Tensor
+Size: TypeAlias = int | tf.Tensor
+Codes: TypeAlias = tuple[tf.Tensor, tf.Tensor]  # And the step, by which they have to be multiplied.
 
 
 def channels(x: tf.Tensor) -> Size:
@@ -59,17 +61,19 @@ class ElasticConv2D(keras.layers.Layer):
         half: As for `product_in`.
     """
 
-    def __init__(self, filters: int, kernel_size: int = 1, stride: int = 1, half: str | None = None, **kwargs):
+    def __init__(self, filters: int, kernel_size: int = 1, stride: int = 1, half: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.filters, self.kernel_size, self.stride, self.half = filters, kernel_size, stride, half
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         """Creates the kernel, shape (size, size, input channels, filters)."""
         shape = [self.kernel_size, self.kernel_size, input_shape[-1], self.filters]
         self.kernel = self.add_weight("kernel", shape=shape, initializer="he_normal")
         super().build(input_shape)
 
-    def call(self, x, filters: Size | None = None, kernel_size: Size | None = None, step=1.0):
+    def call(
+        self, x: tf.Tensor, filters: Size | None = None, kernel_size: Size | None = None, step: tf.Tensor | float = 1.0
+    ) -> tf.Tensor:
         """NHWC in, NHWC with `filters` channels out; codes of a tensor are given with their step."""
         kernel = centre(self.kernel, kernel_size)[:, :, : channels(x), : self.filters if filters is None else filters] * step
         if self.kernel_size > 1:
@@ -92,11 +96,11 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         half: As for `product_in`.
     """
 
-    def __init__(self, kernel_size: int, stride: int = 1, half: str | None = None, **kwargs):
+    def __init__(self, kernel_size: int, stride: int = 1, half: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.kernel_size, self.stride, self.half = kernel_size, stride, half
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         """Creates the kernel, shape (size, size, channels, 1)."""
         shape = [self.kernel_size, self.kernel_size, input_shape[-1], 1]
         # Fan in of a depthwise kernel is its area; Keras's initializers would count the channels too.
@@ -104,7 +108,7 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         self.kernel = self.add_weight("kernel", shape=shape, initializer=initializer)
         super().build(input_shape)
 
-    def call(self, x, kernel_size: Size | None = None, step=1.0):
+    def call(self, x: tf.Tensor, kernel_size: Size | None = None, step: tf.Tensor | float = 1.0) -> tf.Tensor:
         """NHWC in, NHWC with the same channels out; codes of a tensor are given with their step."""
         kernel = centre(self.kernel, kernel_size)[:, :, : channels(x)] * step
         strides = [1, self.stride, self.stride, 1]
@@ -119,17 +123,17 @@ class ElasticDense(keras.layers.Layer):
         half: As for `product_in`.
     """
 
-    def __init__(self, units: int, half: str | None = None, **kwargs):
+    def __init__(self, units: int, half: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.units, self.half = units, half
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         """Creates the kernel, shape (inputs, units), and the bias."""
         self.kernel = self.add_weight("kernel", shape=[input_shape[-1], self.units], initializer="glorot_uniform")
         self.bias = self.add_weight("bias", shape=[self.units], initializer="zeros")
         super().build(input_shape)
 
-    def call(self, x, units: Size | None = None):
+    def call(self, x: tf.Tensor, units: Size | None = None) -> tf.Tensor:
         """(batch, inputs) in, (batch, units) out."""
         units = self.units if units is None else units
         return product_in(self.half, tf.matmul, x, self.kernel[: channels(x), :units]) + self.bias[:units]
@@ -146,11 +150,11 @@ class ElasticBatchNormalization(keras.layers.Layer):
         quantizer: Of the output.
     """
 
-    def __init__(self, relu: bool, quantizer: SwitchableQuantizer, **kwargs):
+    def __init__(self, relu: bool, quantizer: SwitchableQuantizer, **kwargs: Any):
         super().__init__(**kwargs)
         self.relu, self.quantizer = relu, quantizer
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         """Creates scale, offset, statistics and steps."""
         size = [input_shape[-1]]
         self.gamma = self.add_weight("gamma", shape=size, initializer="ones")
@@ -160,7 +164,14 @@ class ElasticBatchNormalization(keras.layers.Layer):
         self.steps = self.quantizer.build(input_shape, "activation", self)
         super().build(input_shape)
 
-    def call(self, x, training: bool = False, statistics_rate=None, observe: tuple[int, ...] = (), as_codes: bool = False):
+    def call(
+        self,
+        x: tf.Tensor,
+        training: bool = False,
+        statistics_rate: float | None = None,
+        observe: tuple[int, ...] = (),
+        as_codes: bool = False,
+    ) -> tf.Tensor | Codes:
         """NHWC in, NHWC out.
 
         Args:
@@ -189,7 +200,9 @@ class ElasticBatchNormalization(keras.layers.Layer):
         self._move(mean, variance, statistics_rate)
         return y
 
-    def _normalize(self, x, gamma, beta, training: bool, statistics_rate):
+    def _normalize(
+        self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, training: bool, statistics_rate: float | None
+    ) -> tf.Tensor:
         if not training:
             return self._by_stored(x, gamma, beta)
         if replicas() > 1:
@@ -198,12 +211,12 @@ class ElasticBatchNormalization(keras.layers.Layer):
         self._move(mean, variance, statistics_rate)
         return y
 
-    def _by_stored(self, x, gamma, beta):
+    def _by_stored(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
         count = channels(x)
         scale = gamma * tf.math.rsqrt(self.moving_variance[:count] + EPSILON)
         return x * scale + (beta - self.moving_mean[:count] * scale)
 
-    def _move(self, mean, variance, rate) -> None:
+    def _move(self, mean: tf.Tensor, variance: tf.Tensor, rate: float | None) -> None:
         if rate is not None:
             for stored, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 count = tf.shape(batch)[0]
@@ -220,16 +233,16 @@ class QuantizedTensor(keras.layers.Layer):
         relu: Whether a ReLU comes first.
     """
 
-    def __init__(self, quantizer: SwitchableQuantizer, relu: bool = False, **kwargs):
+    def __init__(self, quantizer: SwitchableQuantizer, relu: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.quantizer, self.relu = quantizer, relu
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         """Creates the steps."""
         self.steps = self.quantizer.build(input_shape, "activation", self)
         super().build(input_shape)
 
-    def call(self, x, observe: tuple[int, ...] = ()):
+    def call(self, x: tf.Tensor, observe: tuple[int, ...] = ()) -> tf.Tensor:
         """Any shape in, the same out."""
         if observe:
             self.quantizer.initialise(self.steps, (tf.nn.relu(x) if self.relu else x).numpy(), observe)
@@ -239,7 +252,10 @@ class QuantizedTensor(keras.layers.Layer):
 class QuantizedProduct(QuantizedTensor):
     """The quantized product of a tensor and a gate: a hard-swish, or channels weighed by squeeze-excite."""
 
-    def call(self, x, gate, observe: tuple[int, ...] = (), as_codes: bool = False):
+    # Keras calls each layer with what its own `call` takes.
+    def call(  # type: ignore[override]
+        self, x: tf.Tensor, gate: tf.Tensor, observe: tuple[int, ...] = (), as_codes: bool = False
+    ) -> tf.Tensor | Codes:
         """`x` times `gate` / 6, with all that `gate` says in [0, 6]; `as_codes` as in `ElasticBatchNormalization`."""
         if observe:
             self.quantizer.initialise(self.steps, (x * (gate * (1.0 / 6.0))).numpy(), observe)
@@ -248,7 +264,7 @@ class QuantizedProduct(QuantizedTensor):
             return self.quantizer.codes(x * (gate * (1.0 / (6.0 * step))), self.relu), step
         return self.quantizer.activate(x * (gate * (1.0 / 6.0)), self.steps, self.relu)
 
-    def gate(self, x):
+    def gate(self, x: tf.Tensor) -> tf.Tensor:
         """`clip_to_gate`, in float where the product is."""
         return clip_to_gate(x, self.quantizer.bits())
 

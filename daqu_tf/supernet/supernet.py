@@ -6,6 +6,7 @@ vector, the active subnet, so that one traced function serves every subnet; in a
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -47,7 +48,7 @@ class Network(keras.Model):
             raise DaquError(f"`mixed_precision` must be one of {', '.join(HALF_TYPES)}, or None, but received {mixed_precision!r}.")
         self.space, self.mixed_precision = space, mixed_precision
         self._searched = {gene.name for gene in space.genes}
-        self.blocks = []
+        self.blocks: list[Block] = []
         for layer in architecture.layers(space, largest):
             unit = Unit(layer, self._quantizer, f"{layer.name}.unit", mixed_precision)
             if layer.block and self.blocks and self.blocks[-1].name == layer.block:
@@ -64,14 +65,20 @@ class Network(keras.Model):
         """The active values of all genes that act."""
         raise NotImplementedError
 
-    def _quantizer(self, gene: str | None, **arguments) -> SwitchableQuantizer:
+    def _quantizer(self, gene: str | None, **arguments: Any) -> SwitchableQuantizer:
         """A quantizer whose width is searched, if there is such a gene, or fixed."""
         if gene not in self._searched:
             return SwitchableQuantizer((FIXED_BITS,), functools.partial(self.choice, FIXED), **arguments)
         alphabet = self.space.weight_bits if gene.endswith("weight_bits") else self.space.activation_bits
         return SwitchableQuantizer(alphabet, functools.partial(self.choice, gene), **arguments)
 
-    def call(self, images, training: bool = False, statistics_rate=None, observe: tuple[int, ...] = ()):
+    def call(
+        self,
+        images: tf.Tensor,
+        training: bool = False,
+        statistics_rate: float | None = None,
+        observe: tuple[int, ...] = (),
+    ) -> tf.Tensor:
         """Images (batch, height, width, channels) in [0, 1] to logits (batch, classes); arguments as in the layers."""
         arguments = {"training": training, "statistics_rate": statistics_rate, "observe": observe}
         choices = self.choices
@@ -89,7 +96,7 @@ class Network(keras.Model):
     @functools.cached_property
     def variables_by_name(self) -> dict[str, tf.Variable]:
         """Variables under names that do not depend on the order of creation, as `stage1.block1.expand/kernel`."""
-        named = {}
+        named: dict[str, tf.Variable] = {}
         for layer in self._flatten_layers(include_self=False):
             if isinstance(layer, QuantizeWrapper):
                 named |= {f"{layer.name}/{_leaf(v)}": v for v in (*layer.weights, *layer.layer.weights)}
@@ -150,7 +157,7 @@ class Network(keras.Model):
         self(images, training=True, observe=(*self.space.activation_bits, FIXED_BITS))
 
 
-def _run(block: Block, x: tf.Tensor, layers: Mapping[str, Layer], arguments: Mapping) -> tf.Tensor:
+def _run(block: Block, x: tf.Tensor, layers: Mapping[str, Layer], arguments: Mapping[str, Any]) -> tf.Tensor:
     """The block's output, or, where the depth cuts it off, its input; only what is active is computed."""
     active = layers[block.units[0].layer.name].active
     if active is True:
@@ -176,12 +183,12 @@ class Supernet(Network):
         self.active = tf.Variable(self._pack(space.largest()), dtype=tf.int32, trainable=False, name="active")
         self.create()
 
-    def choice(self, name):
+    def choice(self, name: str) -> Bits:
         """Reads the active vector."""
         return self.active[self._index[name]]
 
     @property
-    def choices(self):
+    def choices(self) -> Mapping[str, Bits]:
         """Every gene of the active vector, also those that do not act."""
         return dict(zip(self._index, tf.unstack(self.active)))
 
@@ -191,8 +198,8 @@ class Supernet(Network):
 
     def _pack(self, subnet: Subnet) -> list[int]:
         values = subnet.values
-        lowest = {name: gene.values[0] for name, gene in self._genes.items()}
-        known = {name: lowest.get(name) if value == FLOAT_BITS else value for name, value in values.items()}
+        in_float = [name for name, bits in subnet.bits.items() if bits == FLOAT_BITS and name in self._genes]
+        known = values | {name: self._genes[name].values[0] for name in in_float}
         if self.space.subnet(known).values.keys() != values.keys():
             raise DaquError(f"`subnet` must be of space {self.space.name!r}, but has other genes: make it with `space.subnet`.")
         return [subnet.fixed_bits, *(values.get(name, gene.values[0]) for name, gene in self._genes.items())]
@@ -216,12 +223,12 @@ class StaticNetwork(Network):
         super().__init__(space, subnet.values, "subnet", mixed_precision)
         self.create()
 
-    def choice(self, name):
+    def choice(self, name: str) -> Bits:
         """The subnet's value."""
         return self.subnet.fixed_bits if name == FIXED else self.subnet[name]
 
     @property
-    def choices(self):
+    def choices(self) -> Mapping[str, Bits]:
         """The subnet's values."""
         return self.subnet.values
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -10,30 +11,30 @@ from daqu_tf.tflite.checks import require
 Shape = tuple[int, ...]
 
 PADDINGS = ("SAME", "VALID")
+SameOperator = TypeVar("SameOperator", bound="BaseOperator")
 
 
 class BaseOperator:
     """An operator is named by its output; two are equal if all their fields are, element by element."""
 
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
     output: str
     # A file in which one `step` is this many output scales or more does not run, or runs wrongly, on some kernels.
-    max_steps = math.inf
+    max_steps: ClassVar[float] = math.inf
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
         return all(np.array_equal(value, vars(other)[name]) for name, value in vars(self).items())
 
-    __hash__ = None
-
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the activation tensors it reads."""
-        return (self.input,)
+        raise NotImplementedError
 
-    def reading(self, *names: str) -> "BaseOperator":
+    def reading(self: SameOperator, *names: str) -> SameOperator:
         """The same operator of other tensors."""
-        return dataclasses.replace(self, input=names[0])
+        raise NotImplementedError
 
     def check(self) -> None:
         """Raises `DaquError` if its constants cannot be stored."""
@@ -55,20 +56,42 @@ class BaseOperator:
         require(steps < self.max_steps, self.output, f"{message}; raise its scale")
 
 
+class UnaryOperator(BaseOperator):
+    """An operator on one tensor."""
+
+    input: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the activation tensors it reads."""
+        return (self.input,)
+
+    def reading(self: SameOperator, *names: str) -> SameOperator:
+        """The same operator of other tensors."""
+        return dataclasses.replace(self, input=names[0])
+
+
+class WindowedOperator(UnaryOperator):
+    """An operator that passes a window over its tensor."""
+
+    stride: int
+    padding: str
+
+
 def same_pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Zeros before and after the values of one axis under SAME padding."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
-def strided(operator: BaseOperator, shape: Shape, window: tuple[int, ...]) -> tuple[int, ...]:
+def strided(operator: WindowedOperator, shape: Shape, window: tuple[int, ...]) -> tuple[int, ...]:
     """Height and width after a window has passed over `shape`."""
     same, stride = operator.padding == "SAME", operator.stride
     require_input(same or (shape[1] >= window[0] and shape[2] >= window[1]), operator, shape)
     return tuple(-(-(size if same else size - kernel + 1) // stride) for size, kernel in zip(shape[1:3], window))
 
 
-def check_window(operator: BaseOperator) -> None:
+def check_window(operator: WindowedOperator) -> None:
     """Raises `DaquError` unless stride and padding are ones that there are."""
     require(operator.stride >= 1, operator.output, f"stride must be at least 1, but received {operator.stride}")
     good = operator.padding in PADDINGS

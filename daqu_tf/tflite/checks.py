@@ -12,13 +12,13 @@ def check_integers(values: np.ndarray, limit: int, name: str, what: str) -> None
     require(-limit <= low and high <= limit, name, f"{what} must be in [{-limit}, {limit}], but received [{low}, {high}]")
 
 
-def check_numbers(values: np.ndarray, name: str, what: str) -> None:
+def check_numbers(values: np.ndarray | np.floating, name: str, what: str) -> None:
     """Raises `DaquError` unless all values are finite."""
     good = np.issubdtype(values.dtype, np.floating) and np.all(np.isfinite(values))
     require(bool(good), name, f"{what} must be finite real numbers, but received {values.dtype}, {values.min()} to {values.max()}")
 
 
-def check_scales(scales: np.ndarray, name: str, what: str) -> None:
+def check_scales(scales: np.ndarray | np.floating, name: str, what: str) -> None:
     """Raises `DaquError` unless all scales are such that kernels take them."""
     # XNNPACK leaves operators with subnormal scales to slower kernels.
     good = np.all((scales >= np.finfo(np.float32).tiny) & np.isfinite(scales))

@@ -116,7 +116,7 @@ def read_metadata(data: bytes) -> dict[str, Any] | None:
     if buffer is None:
         return None
     if buffer[4:8] != _IDENTIFIER:
-        raise DaquError(f"the metadata must have the identifier {_IDENTIFIER.decode()}, but received {buffer[4:8]}")
+        raise DaquError(f"the metadata must have the identifier {_IDENTIFIER.decode()}, but received {buffer[4:8]!r}")
     return _read_table("ModelMetadata", Table(buffer, int.from_bytes(buffer[:4], "little")))
 
 

@@ -8,7 +8,16 @@ import math
 
 import numpy as np
 
-from daqu_tf.tflite.base import BaseOperator, Shape, check_window, require_input, strided
+from daqu_tf.tflite.base import (
+    BaseOperator,
+    SameOperator,
+    Shape,
+    UnaryOperator,
+    WindowedOperator,
+    check_window,
+    require_input,
+    strided,
+)
 from daqu_tf.tflite.checks import check_numbers, check_scales, require
 from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
 
@@ -16,12 +25,15 @@ from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
 class _Pairwise(BaseOperator):
     """An operator on two tensors."""
 
+    a: str
+    b: str
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the activation tensors it reads."""
         return (self.a, self.b)
 
-    def reading(self, *names: str) -> "_Pairwise":
+    def reading(self: SameOperator, *names: str) -> SameOperator:
         """The same operator of other tensors."""
         return dataclasses.replace(self, a=names[0], b=names[1])
 
@@ -44,7 +56,7 @@ class Add(_Pairwise):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AddConstant(BaseOperator):
+class AddConstant(UnaryOperator):
     """The sum of a tensor and one real number.
 
     Args:
@@ -59,7 +71,7 @@ class AddConstant(BaseOperator):
 
     max_steps = 64  # as of `Add`
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "constant", math.copysign(127 * self.constant_scale, self.constant))
 
     @property
@@ -72,9 +84,9 @@ class AddConstant(BaseOperator):
         """Raises `DaquError` if its constant cannot be stored."""
         check_scales(np.float32(self.constant_scale), self.output, "absolute constant / 127")
 
-    def step(self, input_scale: float) -> float:
+    def step(self, *input_scales: float) -> float:
         """Largest real change of the output when one integer that goes into it changes by 1."""
-        return max(input_scale, self.constant_scale)
+        return max(*input_scales, self.constant_scale)
 
     def output_shape(self, shape: Shape) -> Shape:
         """Shape of the output for an input of this shape."""
@@ -91,9 +103,9 @@ class Multiply(_Pairwise):
 
     max_steps = 1  # the built-in kernel is wrong from 2 on, and old ones from 1
 
-    def step(self, a_scale: float, b_scale: float) -> float:
+    def step(self, *input_scales: float) -> float:
         """Largest real change of the output when the product of two integers changes by 1."""
-        return a_scale * b_scale
+        return math.prod(input_scales)
 
     def output_shape(self, a: Shape, b: Shape) -> Shape:
         """Shape of the output for inputs of these shapes."""
@@ -102,7 +114,7 @@ class Multiply(_Pairwise):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class GlobalAveragePool(BaseOperator):
+class GlobalAveragePool(UnaryOperator):
     """The mean over height and width: (1, height, width, channels) to (1, channels).
 
     Args:
@@ -120,7 +132,7 @@ class GlobalAveragePool(BaseOperator):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Quantize(BaseOperator):
+class Quantize(UnaryOperator):
     """Real numbers as integers of the output's type, scale and zero point: exact between uint8 and int8 of one scale."""
 
     input: str
@@ -136,7 +148,7 @@ class Quantize(BaseOperator):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Dequantize(BaseOperator):
+class Dequantize(UnaryOperator):
     """Integers as the real numbers that they stand for."""
 
     input: str
@@ -153,7 +165,7 @@ class Dequantize(BaseOperator):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Minimum(BaseOperator):
+class Minimum(UnaryOperator):
     """The lesser of each real number and a limit, at which int8 saturates by itself.
 
     Args:
@@ -164,7 +176,7 @@ class Minimum(BaseOperator):
     output: str
     limit: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "limit", float(np.float32(self.limit)))
 
     def check(self) -> None:
@@ -181,12 +193,12 @@ class Minimum(BaseOperator):
         return shape
 
 
-class Moving(BaseOperator):
+class Moving(UnaryOperator):
     """An operator that takes integers as they are, so its output has the scale and the zero point of its input."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class MaxPool(Moving):
+class MaxPool(Moving, WindowedOperator):
     """The largest of each window of a (1, height, width, channels) tensor.
 
     Args:

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from daqu_tf.tflite.base import BaseOperator, Shape, check_window, require_input, strided
+from daqu_tf.tflite.base import Shape, WindowedOperator, check_window, require_input, strided
 from daqu_tf.tflite.checks import check_integers, check_numbers, check_scales, require
 
 # The file format keeps weights symmetric: -128 and -8 are not used.
@@ -12,12 +12,16 @@ CONTAINER_LIMITS = {"INT8": 127, "INT4": 7}
 FLOAT_CONTAINERS = {"FLOAT32": np.float32, "FLOAT16": np.float16}
 
 
-class Weighted(BaseOperator):
+class Weighted(WindowedOperator):
     """An operator with a kernel; `channels_axis` is the axis of `weights` that counts output channels.
 
     Between INT8 tensors, weights and bias are integers. Between FLOAT32 tensors the bias is real, and so are the weights in a
     FLOAT container, which have no scales; integers there are weights of which runtimes make real ones.
     """
+
+    weights: np.ndarray
+    weight_scales: np.ndarray
+    bias: np.ndarray
 
     max_steps = 256  # else XNNPACK does not load the file
     channels_axis = 0
@@ -26,7 +30,7 @@ class Weighted(BaseOperator):
     stride = 1
     padding = "SAME"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         with np.errstate(over="ignore"):
             object.__setattr__(self, "weight_scales", np.asarray(self.weight_scales, np.float32))
             if self.in_float:
@@ -44,9 +48,9 @@ class Weighted(BaseOperator):
         """Bits of the narrowest symmetric width that holds every weight, at least 2."""
         return max(2, int(np.abs(self.weights.astype(np.int64)).max(initial=0)).bit_length() + 1)
 
-    def step(self, input_scale: float) -> float:
+    def step(self, *input_scales: float) -> float:
         """Largest real change of the output when one integer product changes by 1."""
-        return input_scale * float(self.weight_scales.max())
+        return max(input_scales) * float(self.weight_scales.max())
 
     def check(self) -> None:
         """Raises `DaquError` if its constants cannot be stored."""
@@ -83,10 +87,10 @@ class Weighted(BaseOperator):
         """Returns the (out channels,) float32 real sizes of one step of the bias."""
         return np.float32(input_scale) * self.weight_scales
 
-    def check_scales(self, output_scale: float, input_scale: float) -> None:
+    def check_scales(self, output_scale: float, *input_scales: float) -> None:
         """Raises `DaquError` if kernels could not compute with these scales of its tensors."""
-        super().check_scales(output_scale, input_scale)
-        check_scales(self.bias_scales(input_scale), self.output, "weight_scales times the input's scale")
+        super().check_scales(output_scale, *input_scales)
+        check_scales(self.bias_scales(*input_scales), self.output, "weight_scales times the input's scale")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
