@@ -1,15 +1,11 @@
 """What some operating systems lack: the cpus that a process may use, locks of files, and with them whether one can train here."""
 
+import importlib.util
 import os
 import sys
-from typing import IO
+from typing import IO, Any
 
 from daqu_tf.errors import DaquError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such module.
-    fcntl = None
 
 
 def cpus() -> list[int]:
@@ -28,14 +24,14 @@ def check_training() -> None:
     Raises:
         DaquError: This is Windows, where processes that work together cannot lock files as they need to.
     """
-    if sys.platform == "win32" or fcntl is None:
+    if sys.platform == "win32" or importlib.util.find_spec("fcntl") is None:
         raise DaquError(
             f"Training and searching need Linux or macOS, but this is {sys.platform}: on Windows, install daqu_tf in WSL2 "
             "(`wsl --install`) and run the same command there."
         )
 
 
-def lock(file: IO, shared: bool = False, wait: bool = True) -> None:
+def lock(file: IO[Any], shared: bool = False, wait: bool = True) -> None:
     """Locks an open file until it is closed, or until this process is gone, however it went.
 
     Args:
@@ -48,4 +44,6 @@ def lock(file: IO, shared: bool = False, wait: bool = True) -> None:
         OSError: The file cannot be locked; it is a `BlockingIOError` where another process holds it and `wait` is false.
     """
     check_training()
+    import fcntl  # Which Windows lacks.
+
     fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))

@@ -61,10 +61,10 @@ def test_a_lock_keeps_others_out_until_the_file_is_closed(tmp_path):
     assert _is_free(path, shared=False)
 
 
-@pytest.mark.parametrize("module, name, value", [(sys, "platform", "win32"), (machine, "fcntl", None)])
-def test_training_is_refused_before_any_work_where_files_cannot_be_locked(module, name, value, monkeypatch, tmp_path):
+@pytest.mark.parametrize("table, name, value", [(vars(sys), "platform", "win32"), (sys.modules, "fcntl", None)])
+def test_training_is_refused_before_any_work_where_files_cannot_be_locked(table, name, value, monkeypatch, tmp_path):
     run = pipeline.run  # And all that it imports, while this is still the system that it is.
-    monkeypatch.setattr(module, name, value)
+    monkeypatch.setitem(table, name, value)
     sentence = f"need Linux or macOS, but this is {sys.platform}: on Windows, install daqu_tf in WSL2"
     with pytest.raises(DaquError, match=sentence):
         run(RunConfig("digits", str(tmp_path / "run"), space="digits"))
