@@ -25,7 +25,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     temporary = pathlib.Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows brings to disk only what may be written to.
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
@@ -63,7 +63,7 @@ def read_json(path: pathlib.Path, default: Any = None, remedy: str = "restore it
     if default is not None and not path.exists():
         return default
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DaquError(f"{path} cannot be read ({error}): {remedy}.") from error
 

@@ -179,7 +179,8 @@ def is_delegated(interpreter: Any) -> bool:
 def fingerprint() -> dict[str, Any]:
     """Describes this machine."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    known = getattr(os, "sysconf_names", {})  # Windows has none.
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in known else None
     system = f"{platform.system()} {platform.machine()}"
     described = {"board": read("/proc/device-tree/model"), "cpu": cpu_model(), "cores": os.cpu_count()}
     return {**described, "memory_bytes": memory, "os": system, "kernel": platform.release(), "pinned_to": cpus}
@@ -237,14 +238,14 @@ def is_number(text: str | None) -> TypeGuard[str]:
 
 
 def cpu_model() -> str:
-    """The processor's name, or its instruction set where the system does not tell."""
+    """The processor's name, or what kind it is where the system does not tell."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             fields = [line.partition(":") for line in file]
     except OSError:
         fields = []
     names = [value.strip() for key, _, value in fields if key.strip() in ("model name", "Model")]
-    return names[0] if names else platform.machine()
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def fill_inputs(interpreter: Any) -> None:

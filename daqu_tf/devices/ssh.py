@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import weakref
 
@@ -118,19 +119,19 @@ class SshConnection:
 
 
 def _options(folder: str) -> dict[str, str]:
-    control = os.path.join(folder, "s").replace("%", "%%")
-    return {
+    common = {
         "BatchMode": "yes",
         "ConnectTimeout": str(_CONNECT_SECONDS),
         "ServerAliveInterval": "5",
         "ServerAliveCountMax": "3",
-        "ControlMaster": "auto",
-        "ControlPersist": str(_IDLE_SECONDS),
-        "ControlPath": f'"{control}"',
         "RemoteCommand": "none",
         "ClearAllForwardings": "yes",
         "LogLevel": "ERROR",
     }
+    if sys.platform == "win32":  # Whose OpenSSH cannot share a connection: every command makes its own.
+        return common
+    control = os.path.join(folder, "s").replace("%", "%%")
+    return common | {"ControlMaster": "auto", "ControlPersist": str(_IDLE_SECONDS), "ControlPath": f'"{control}"'}
 
 
 def _close(command: list[str], folder: str) -> None:

@@ -134,7 +134,7 @@ def get(name: str | os.PathLike) -> SearchSpace:
 
 def _read(path: pathlib.Path) -> SearchSpace:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise DaquError(f"The space {path} cannot be read ({error.strerror}): give the path of a .json file.") from error
     except (ValueError, RecursionError) as error:
