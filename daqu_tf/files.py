@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from daqu_tf.errors import DaquError
+from daqu_tf.errors import DISK, DaquError, WriteError
 
 
 @contextlib.contextmanager
@@ -18,19 +18,34 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; when the block ends well the file there becomes `path`.
 
     The data is on disk before the rename, so that after a crash `path` holds the old content or the new one, never a part.
+
+    Raises:
+        WriteError: There is no room for the file, or its disk cannot be written to; in the block, too.
     """
     path = pathlib.Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = pathlib.Path(name)
+    with _naming(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = pathlib.Path(name)
+        try:
+            yield temporary
+            with open(temporary, "r+b") as file:  # Windows brings to disk only what may be written to.
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+    """Where the disk is at fault, names the file that a user knows, not the temporary one."""
     try:
-        yield temporary
-        with open(temporary, "r+b") as file:  # Windows brings to disk only what may be written to.
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in DISK and not isinstance(error, WriteError):
+            raise WriteError.of(path, error) from error
+        raise
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:

@@ -3,9 +3,13 @@
 import importlib.util
 import os
 import sys
+import weakref
 from typing import IO, Any
 
 from daqu_tf.errors import DaquError
+
+
+_locked: "weakref.WeakSet[IO[Any]]" = weakref.WeakSet()
 
 
 def cpus() -> list[int]:
@@ -34,6 +38,8 @@ def check_training() -> None:
 def lock(file: IO[Any], shared: bool = False, wait: bool = True) -> None:
     """Locks an open file until it is closed, or until this process is gone, however it went.
 
+    Processes that were forked from this one do not keep it locked: there the file is closed.
+
     Args:
         file: Which other processes lock as well; its content does not matter.
         shared: Whether others may hold a shared lock meanwhile.
@@ -47,3 +53,15 @@ def lock(file: IO[Any], shared: bool = False, wait: bool = True) -> None:
     import fcntl  # Which Windows lacks.
 
     fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    _locked.add(file)
+
+
+def _close_in_child() -> None:
+    """A lock is its open file's, which a fork shares: a child that outlives its parent would hold it for ever."""
+    for file in list(_locked):
+        file.close()
+    _locked.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

@@ -23,6 +23,9 @@ class TrialRecord:
         metrics: What it measured, when it ends; None stands for what is no finite number.
         message: Why it failed, or None.
         seconds: How long it ran.
+        process: Which process of that worker it is given to, where the worker says that.
+        given_back: Whether this worker has given it back after the record before: its process ended in good order, by an error that is
+            not the trial's or at the user's wish.
     """
 
     trial_id: str
@@ -32,6 +35,8 @@ class TrialRecord:
     metrics: dict[str, float | None] | None = None
     message: str | None = None
     seconds: float | None = None
+    process: str | None = None
+    given_back: bool | None = None
 
     @property
     def is_running(self) -> bool:
@@ -46,7 +51,7 @@ class TrialRecord:
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
         kept = (
-            ("trial_id", "status", "tuner_id", "values")
+            ("trial_id", "status", "tuner_id", "values", "process", "given_back")
             if self.is_running
             else ("trial_id", "status", "metrics", "message", "seconds")
         )

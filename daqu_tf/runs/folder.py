@@ -95,7 +95,7 @@ class RunFolder:
         """Makes the folder where it is missing, and keeps other processes out of it.
 
         Raises:
-            DaquError: The folder cannot be written to, or another process works in it.
+            DaquError: The folder cannot be written to or locked, or another process works in it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -105,9 +105,13 @@ class RunFolder:
         with lock:
             try:
                 machine.lock(lock, wait=False)
-            except OSError as error:
+            except BlockingIOError as error:
                 message = f"Another process is working in {self.path}: wait for it, or choose another --output_dir."
                 raise DaquError(message) from error
+            except OSError as error:
+                raise DaquError(
+                    f"{self.path} cannot be locked ({error.strerror}): choose an --output_dir on a file system that has locks."
+                ) from error
             yield
 
     def settings(self) -> dict[str, Any] | None:
