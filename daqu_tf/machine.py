@@ -8,7 +8,6 @@ from typing import IO, Any
 
 from daqu_tf.errors import DaquError
 
-
 _locked: "weakref.WeakSet[IO[Any]]" = weakref.WeakSet()
 
 

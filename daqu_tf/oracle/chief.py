@@ -17,10 +17,11 @@ from daqu_tf.errors import DaquError
 from daqu_tf.oracle.failures import SearchFailedError, last_line
 from daqu_tf.oracle.journaled_oracle import JournaledOracle
 
-# Beside what KerasTuner's messages say, in the metadata of a call: who calls, what went wrong, which they leave out, the
-# metrics as they are, which they round to 24 bits, and the values as they are, to which they add defaults.
-TUNER_ID, IS_FATAL = "daqu-tuner-id", "daqu-is-fatal"
-MESSAGE, METRICS, VALUES = "daqu-message-bin", "daqu-metrics-bin", "daqu-values-bin"
+# Beside what KerasTuner's messages say, in the metadata of a call: who calls, and which process of that id, what went wrong, which
+# they leave out, the metrics as they are, which they round to 24 bits, the values as they are, to which they add defaults, and
+# why a report is refused.
+TUNER_ID, PROCESS, IS_FATAL = "daqu-tuner-id", "daqu-process", "daqu-is-fatal"
+MESSAGE, METRICS, VALUES, REFUSED = "daqu-message-bin", "daqu-metrics-bin", "daqu-values-bin", "daqu-refused-bin"
 METADATA_BYTES = 2**20
 MESSAGE_BYTES, SENTENCE_LENGTH = METADATA_BYTES // 8, 1500  # The end of a stack trace says most.
 ENDED = grpc.StatusCode.FAILED_PRECONDITION  # The search is over because of an error.
@@ -76,6 +77,8 @@ class Servicer(OracleServicer):
         return self._answer(self._create_trial, request, context)
 
     def _create_trial(self, request: Message, context: grpc.ServicerContext) -> Message:
+        if process := dict(context.invocation_metadata()).get(PROCESS):
+            self.oracle.meet(request.tuner_id, process)
         response = super().CreateTrial(request, context)
         if response.trial.trial_id in self.oracle.trials:
             values = self.oracle.trials[response.trial.trial_id].hyperparameters.values
@@ -104,7 +107,8 @@ class Servicer(OracleServicer):
         if IS_FATAL in metadata:  # The trial has not ended: when what is wrong has been mended, it runs again.
             who, what = metadata.get(TUNER_ID, "A worker"), last_line(trial.message)
             raise SearchFailedError(f"{who} ended the search: {what}") from WorkerTraceback(trial.message)
-        self.oracle.end_trial(trial)
+        if refusal := self.oracle.end_trial(trial):
+            context.set_trailing_metadata(((REFUSED, refusal.encode()[:SENTENCE_LENGTH]),))
         return protos.get_service().EndTrialResponse()
 
     def _check_known(self, trial_id: str, context: grpc.ServicerContext) -> None:

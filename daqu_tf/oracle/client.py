@@ -4,6 +4,8 @@ import json
 import os
 import threading
 import time
+import uuid
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,11 +24,14 @@ from daqu_tf.oracle.chief import (
     MESSAGE,
     MESSAGE_BYTES,
     METRICS,
+    PROCESS,
+    REFUSED,
     TUNER_ID,
     UNKNOWN_TRIAL,
     VALUES,
     Message,
 )
+from daqu_tf.oracle.hyperparameters import keep_proposed
 from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS
 
 CALL_SECONDS = 3600.0  # As KerasTuner's: a chief that is alive may think for long.
@@ -68,7 +73,7 @@ class PatientStub:
         channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = protos.get_service_grpc().OracleStub(channel)
         self._address, self._patience = address, patience_seconds
-        self._metadata = ((TUNER_ID, tuner_id),)
+        self._metadata = ((TUNER_ID, tuner_id), (PROCESS, uuid.uuid4().hex))
         self._end: SearchEndedError | None = None
 
     def __getattr__(self, name: str) -> Callable[..., Message]:
@@ -85,8 +90,11 @@ class PatientStub:
         return trial
 
     def end_trial(self, request: Message, extra: Metadata) -> None:
-        """Ends a trial with more to say than KerasTuner's message holds."""
-        self._call(self._stub.EndTrial, request, extra)
+        """Ends a trial with more to say than KerasTuner's message holds; a report that the chief refuses is warned of."""
+        _, call = self._call(self._stub.EndTrial.with_call, request, extra)
+        metadata = dict(call.trailing_metadata() or ())
+        if REFUSED in metadata:
+            warnings.warn(metadata[REFUSED].decode(errors="replace"), stacklevel=4)
 
     def beat(self, trial_id: str, seconds: float) -> None:
         """Asks for the trial, a sign of life; whether anyone hears it is not waited for."""
@@ -143,12 +151,14 @@ class ChiefClient(OracleClient):
         self._beat_seconds = getattr(oracle, "lease_seconds", LEASE_SECONDS) / BEATS_A_LEASE
         self._beating: threading.Event | None = None
         self._reported: dict[str, MetricsTracker] = {}
+        self._proposed: dict[str, dict[str, Any]] = {}
 
     def create_trial(self, tuner_id: str) -> Trial:
         """The next trial; from now on the chief gets signs of life."""
         trial = self.stub.create_trial(tuner_id)
         self._rest()
         if trial.status == "RUNNING":
+            self._proposed[trial.trial_id] = dict(trial.hyperparameters.values)
             self._beating = threading.Event()
             threading.Thread(target=self._beat, args=(trial.trial_id, self._beating), daemon=True).start()
         return trial
@@ -171,6 +181,7 @@ class ChiefClient(OracleClient):
     def end_trial(self, trial: Trial) -> None:
         """Ends a trial, with all its metrics and its message."""
         trial.metrics = self._reported.pop(trial.trial_id, trial.metrics)
+        keep_proposed(trial, self._proposed.pop(trial.trial_id, {}))
         self._send(trial, ())
         self._rest()
 

@@ -1,5 +1,6 @@
 """A KerasTuner tuner that takes part in a search as the chief or as a worker, whichever of them is killed meanwhile."""
 
+import pathlib
 import traceback
 import warnings
 from typing import Any
@@ -9,6 +10,7 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 
 from daqu_tf.errors import DaquError
+from daqu_tf.oracle.journal import check_free
 from daqu_tf.oracle.journaled_oracle import JournaledOracle
 from daqu_tf.oracle.roles import chief_address, is_chief, role
 
@@ -28,7 +30,7 @@ class DistributedTuner(BaseTuner):
         kwargs: Of the tuner.
 
     Raises:
-        DaquError: The variables do not say whether this is the chief.
+        DaquError: The variables do not say whether this is the chief, or another process searches in what is to be overwritten.
     """
 
     oracle: keras_tuner.Oracle  # Of a worker, what stands for it.
@@ -37,6 +39,9 @@ class DistributedTuner(BaseTuner):
         self.patience_seconds = patience_seconds
         self._trial: Trial | None = None
         mine = role()
+        if overwrite and mine != "worker":
+            folder = pathlib.Path(kwargs.get("directory") or ".", kwargs.get("project_name") or "untitled_project")
+            check_free(folder / "trials.jsonl")
         super().__init__(*args, overwrite=overwrite and mine != "worker", **kwargs)
         if mine == "worker":
             from daqu_tf.oracle.client import ChiefClient
@@ -49,15 +54,18 @@ class DistributedTuner(BaseTuner):
         Raises:
             DaquError: The chief found no worker for too long, or a worker no chief; or too many trials failed.
         """
-        if is_chief():
-            self._warn_if_exposed()
-            if isinstance(self.oracle, JournaledOracle):
-                return self._serve()
         try:
+            if is_chief():
+                self._warn_if_exposed()
+                if isinstance(self.oracle, JournaledOracle):
+                    return self._serve()
             super().search(*args, **kwargs)
         except keras_tuner.errors.FatalError as error:
             self._tell_chief(error)
             raise
+        finally:
+            if isinstance(self.oracle, JournaledOracle):
+                self.oracle.retire()
 
     def _warn_if_exposed(self) -> None:
         from daqu_tf.oracle.chief import exposure

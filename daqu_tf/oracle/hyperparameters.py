@@ -1,5 +1,6 @@
 """KerasTuner's hyperparameters as the choices of a search."""
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from daqu_tf.pareto.choices import LEVELS, Alphabet, Conditions
 
 if TYPE_CHECKING:
     import keras_tuner
+    from keras_tuner.engine.trial import Trial
 
 
 def alphabet_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapping[str, Conditions] | None = None) -> Alphabet:
@@ -38,6 +40,40 @@ def alphabet_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapp
             if name not in choices or parent not in order[: order.index(name)]:
                 raise DaquError(f"`conditions` must name parents that are registered first, but received `{parent}` of `{name}`.")
     return Alphabet(choices, gates)
+
+
+def overwritten(trial: "Trial", proposed: Mapping[str, Any]) -> str:
+    """Which value of a trial is not the one that was proposed, for people; empty where all are. Others may have been added.
+
+    Args:
+        trial: As it has run.
+        proposed: Its values as they were proposed.
+    """
+    sent = trial.hyperparameters.values  # With what a worker has added, whose default is not searched.
+    for name, value in proposed.items():
+        if name not in sent:
+            return f"`{name}`, proposed as {value!r}, is missing"
+        if not np.array_equal(sent[name], value):
+            return f"`{name}` is {sent[name]!r}, but {value!r} was proposed"
+    return ""
+
+
+def keep_proposed(trial: "Trial", proposed: Mapping[str, Any]) -> None:
+    """Gives a trial the values back that were proposed, with a warning where `run_trial` has changed one.
+
+    What was measured counts for them: with the values that it was proposed, `run_trial` came to that.
+
+    Args:
+        trial: As it has run.
+        proposed: Its values as they were proposed.
+    """
+    if differing := overwritten(trial, proposed):
+        warnings.warn(
+            f"Trial {trial.trial_id} was changed while it ran: {differing}. Its metrics are kept for the values that were "
+            "proposed: do not write to `trial.hyperparameters.values`, but to a copy.",
+            stacklevel=3,
+        )
+        trial.hyperparameters.values.update(proposed)
 
 
 def _values(parameter: Any) -> tuple[Any, ...]:

@@ -3,8 +3,8 @@
 The first line says what the file is of; every other line is one record. A line without its line feed was cut off by a
 kill: it is ignored, and overwritten by the next record.
 
-Whoever writes holds the file's lock, which vanishes with the process. Where there are no locks (Windows, some network file systems),
-a second writer is not refused, but noticed: the first one's next record raises an error.
+Whoever writes holds the file's lock, which vanishes with the process. Where there are no locks (Windows, some network file
+systems), a second writer is not refused, but noticed: the first one's next record raises an error.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ def hold(path: pathlib.Path) -> _Hold:
         DaquError: Another process writes to it, or this one may not.
     """
     try:
-        file = open(path, "r+b", buffering=0)
+        file = open(path, "r+b", buffering=0)  # noqa: SIM115 - Closed by whoever holds it.
     except OSError as error:
         raise WriteError.of(path, error) from error
     status = os.fstat(file.fileno())
@@ -92,6 +92,19 @@ def hold(path: pathlib.Path) -> _Hold:
         made = _Hold(None)
     _holds[key] = made
     return made
+
+
+def check_free(path: pathlib.Path) -> None:
+    """Refuses to go on where another process writes to a journal; all is well where there is none.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        DaquError: Another process writes to it.
+    """
+    if path.is_file():
+        hold(path)
 
 
 class Journal:

@@ -9,6 +9,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf import pareto
 from daqu_tf.errors import DaquError
+from daqu_tf.oracle.attempts import MOST
 from daqu_tf.oracle.failures import SearchFailedError
 from daqu_tf.oracle.hyperparameters import alphabet_of
 from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS, JournaledOracle
@@ -102,6 +103,8 @@ class ParetoOracle(JournaledOracle):
         max_retries_per_trial: How often a trial that crashed or returned NaN is run again.
         max_consecutive_failed_trials: How many failed trials in a row end the search.
         lease_seconds: How long a worker may be silent before its trial is given to another.
+        max_deaths_per_trial: How often a trial may begin and come to no end, because its process was killed, crashed, fell silent
+            or made a report that was refused. Then it has failed, and is not run again.
         allow_new_entries: Whether a model may ask for hyperparameters that are not among `hyperparameters`; by default where there
             are none.
         tune_new_entries: Whether those are searched, which has to begin before the first trial, or keep their defaults; likewise.
@@ -127,6 +130,7 @@ class ParetoOracle(JournaledOracle):
         max_retries_per_trial: int = 0,
         max_consecutive_failed_trials: int = 3,
         lease_seconds: float = LEASE_SECONDS,
+        max_deaths_per_trial: int = MOST,
         allow_new_entries: bool | None = None,
         tune_new_entries: bool | None = None,
     ):
@@ -143,6 +147,7 @@ class ParetoOracle(JournaledOracle):
             max_retries_per_trial=max_retries_per_trial,
             max_consecutive_failed_trials=max_consecutive_failed_trials,
             lease_seconds=lease_seconds,
+            max_deaths_per_trial=max_deaths_per_trial,
         )
         if not isinstance(seed, int) or seed < 0:
             raise DaquError(f"`seed` must be an integer of at least 0, but received {seed!r}.")

@@ -24,8 +24,8 @@ class TrialRecord:
         message: Why it failed, or None.
         seconds: How long it ran.
         process: Which process of that worker it is given to, where the worker says that.
-        given_back: Whether this worker has given it back after the record before: its process ended in good order, by an error that is
-            not the trial's or at the user's wish.
+        given_back: Whether this worker has given it back after the record before: its process ended in good order, by an error that
+            is not the trial's or at the user's wish.
     """
 
     trial_id: str
