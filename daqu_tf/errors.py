@@ -14,7 +14,7 @@ class DaquError(ValueError):
 
 
 class WriteError(OSError, DaquError):
-    """A file that cannot be written, for a reason that its system gives. It is made as an `OSError` is, of number, text and path."""
+    """A file that cannot be written, for a reason that its system gives; made as an `OSError` is, of number, text and path."""
 
     def __str__(self) -> str:
         remedy = {

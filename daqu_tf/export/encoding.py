@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 from daqu_tf import files, tflite
-from daqu_tf.errors import DaquError
+from daqu_tf.errors import DaquError, WriteError
 from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import ACTIVATION_LIMITS, FloatTensor, Graph, Tensor
 from daqu_tf.tflite.metadata import Metadata
@@ -37,6 +37,8 @@ def write(data: bytes, path: str | os.PathLike) -> None:
     """
     try:
         files.write_bytes(path, data)
+    except WriteError:
+        raise
     except OSError as error:
         raise DaquError(f"{path} cannot be written ({error.strerror}): choose another output path.") from error
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from daqu_tf import fields, files
-from daqu_tf.errors import DaquError
+from daqu_tf.errors import DaquError, WriteError
 from daqu_tf.fields import difference
 from daqu_tf.latency.blocks import Block, blocks_of, every_block
 from daqu_tf.spaces.space import SearchSpace
@@ -199,6 +199,8 @@ class LatencyTable:
         """
         try:
             files.write_json(path, self.to_json())
+        except WriteError:
+            raise
         except OSError as error:
             raise DaquError(f"The latency table {path} cannot be written ({error.strerror}): choose another path.") from error
 

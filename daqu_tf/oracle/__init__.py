@@ -1,8 +1,8 @@
 """KerasTuner's side of a search: an oracle proposes trials, keeps them, and shares them out among workers.
 
 `oracle` proposes, by the surrogate search of `daqu_tf.pareto`, over `hyperparameters` and `objectives`; `journaled_oracle` is
-what it stands on: `stored_trials`, as `records` in an append-only `journal`, which `leases` give to workers; `attempts` that come to
-nothing fail a trial, and `failures` end a search early.
+what it stands on: `stored_trials`, as `records` in an append-only `journal`, which `leases` give to workers; `attempts` that
+come to nothing fail a trial, and `failures` end a search early.
 `chief` serves them over gRPC, `client` is a worker's side, `distributed_tuner` makes any tuner either of them, by the `roles`
 that the environment gives. `keras_tuner_files` writes what KerasTuner's own tools read.
 """

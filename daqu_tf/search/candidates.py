@@ -10,7 +10,7 @@ import numpy as np
 from daqu_tf import targets
 from daqu_tf.data.dataset import Dataset
 from daqu_tf.devices import Device, DeviceLostError, DeviceSetupError, HostDevice
-from daqu_tf.errors import DaquError
+from daqu_tf.errors import DaquError, WriteError
 from daqu_tf.export.encoding import encode, write
 from daqu_tf.export.subnet_graph import to_graph
 from daqu_tf.latency.table import LatencyTable
@@ -26,7 +26,7 @@ from daqu_tf.targets.target import Target
 
 
 class SearchStoppedError(DaquError, keras_tuner.errors.FatalError):
-    """The device is lost or has to be mended: no trial fails by that, and the search goes on from there when it is called again."""
+    """The device is lost or the disk is full: no trial fails by that, and the search goes on from there when it is called again."""
 
 
 class Candidates:
@@ -95,7 +95,11 @@ class Candidates:
     def _file_metrics(self, subnet: Subnet) -> dict[str, float]:
         arrays = cut(self.space, subnet, self.supernet.arrays())
         storage = self.target.storage
-        write(encode(to_graph(self.space, subnet, arrays, storage), storage), self._path)
+        data = encode(to_graph(self.space, subnet, arrays, storage), storage)
+        try:
+            write(data, self._path)
+        except WriteError as error:
+            raise SearchStoppedError(f"The search stopped, and goes on with the same command: {error}") from error
         content = self._path.read_bytes()
         return {"file_bytes": len(content), "deflated_bytes": len(zlib.compress(content, 9))}
 
