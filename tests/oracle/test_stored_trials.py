@@ -127,9 +127,7 @@ def test_trials_that_end_their_processes_are_failures_in_a_row(tmp_path):
     for _ in range(9):
         oracle.create_trial("worker0")
         assert oracle.lose("worker0", "was killed by SIGSEGV")
-    with pytest.raises(
-        SearchFailedError, match="last 3 trials failed, trial 0002 with: .* by worker0, which was killed by SIGSEGV"
-    ):
+    with pytest.raises(SearchFailedError, match="trial 0002 with: .* by worker0, which was killed by SIGSEGV"):
         oracle.create_trial("worker0")
     assert not oracle.lose("worker1", "was killed by SIGSEGV")
 

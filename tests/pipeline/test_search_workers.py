@@ -16,7 +16,7 @@ from keras_tuner.engine.trial import Trial
 from search_processes import free_port, until
 
 from daqu_tf.errors import DaquError
-from daqu_tf.pipeline import search_workers
+from daqu_tf.pipeline import processes, search_workers
 
 FLAGS = ["--dataset=digits", "--space=digits", "--budget_minutes=2", "--epochs=1", "--max_trials=20", "--finalists=1"]
 FLAGS += ["--finetune_epochs=2"]
@@ -144,3 +144,28 @@ def test_a_worker_that_dies_again_and_again_ends_the_search(tmp_path):
             workers.check()
             time.sleep(0.1)
     assert "holds no run of this version" in (tmp_path / "search" / "worker0.log").read_text()
+
+
+def test_a_worker_that_dies_of_its_trials_is_started_again(tmp_path, monkeypatch):
+    """Of its trials the oracle keeps count; what it dies of without one is its own fault, and said."""
+
+    def start(self, name):
+        self.running[name] = processes.Child(
+            [sys.executable, "-c", "raise OSError(28, 'No space left on device')"], self._log(name)
+        )
+
+    monkeypatch.setattr(search_workers.SearchWorkers, "_start", start)
+    (tmp_path / "search").mkdir()
+    said, began = [], time.monotonic()
+
+    def lose(name, how):
+        said.append(how)
+        return len(said) <= 6
+
+    with (
+        search_workers.SearchWorkers(tmp_path, "127.0.0.1:1", 1) as workers,
+        pytest.raises(DaquError, match=r"worker0 died 4 times, the last time it ended with status 1: OSError: .* No space left"),
+    ):
+        while time.monotonic() - began < 60:
+            workers.check(lose)
+    assert len(said) == 10 and set(said) == {"ended with status 1: OSError: [Errno 28] No space left on device"}
