@@ -65,10 +65,10 @@ def most_deviation(network: StaticNetwork | keras.Model, storage: Storage) -> fl
     if storage.container in ("auto", "int8"):
         return MOST_DEVIATION
     if isinstance(network, StaticNetwork):
-        widths = [bits for name, bits in network.subnet.choices if name.endswith(".activation_bits")]
+        all_bits = [bits for name, bits in network.subnet.choices if name.endswith(".activation_bits")]
     else:
-        widths = stock_graph.activation_bits(network)
-    return MOST_DEVIATION_OF_OTHERS if min(widths, default=FIXED_BITS) >= FIXED_BITS else math.inf
+        all_bits = stock_graph.activation_bits(network)
+    return MOST_DEVIATION_OF_OTHERS if min(all_bits, default=FIXED_BITS) >= FIXED_BITS else math.inf
 
 
 def checked(images: np.ndarray, graph: Graph, any_size: bool) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from daqu_tf.export.subnet_graph import LayerBuilder, to_graph
-from daqu_tf.latency.blocks import WIDTHS, Block
+from daqu_tf.latency.blocks import TIMED_BITS, TimedBlock
 from daqu_tf.spaces.bits import FIXED_BITS
 from daqu_tf.spaces.layer import Layer
 from daqu_tf.spaces.space import SearchSpace
@@ -20,10 +20,10 @@ from daqu_tf.tflite.graph import FloatTensor, Graph, QuantizedTensor
 _STEP = 0.05  # Of activations: any that keeps channels from being constants will do.
 
 
-def of_block(space: SearchSpace, block: Block, storage: Storage) -> Graph:
+def of_block(space: SearchSpace, block: TimedBlock, storage: Storage) -> Graph:
     """The graph of one block of a space."""
     narrowed = tuple((name, values) for name, values in space.narrowed if not name.endswith("_bits"))
-    space = dataclasses.replace(space, weight_bits=WIDTHS, activation_bits=(FIXED_BITS,), narrowed=narrowed)
+    space = dataclasses.replace(space, weight_bits=TIMED_BITS, activation_bits=(FIXED_BITS,), narrowed=narrowed)
     subnet = Subnet(tuple((f"{layer.name}.weight_bits", layer.weight_bits) for layer in block.layers))
     builder = LayerBuilder(space, subnet, _arrays(block.layers, space), storage)
     shape = (1, *block.input_shape)

@@ -16,19 +16,19 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.targets.storage import Storage
 
 PACKED_BITS = 4  # What stands for every width that may be stored as INT4; for all others `FIXED_BITS` does.
-WIDTHS = (PACKED_BITS, FIXED_BITS)
+TIMED_BITS = (PACKED_BITS, FIXED_BITS)
 # Of a layer, what the choices decide.
 _CHOSEN = ("kernel", "input_size", "output_size", "input_channels", "output_channels", "weight_bits")
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
+class TimedBlock:
     """Layers that are timed together.
 
     Attributes:
         input_shape: Height, width and channels of the tensor that the first layer reads.
-        layers: In order of computation, each at one choice; weight bits are among `WIDTHS`.
-        widest: Of each layer, the highest weight bits that its gene allows, among `WIDTHS`.
+        layers: In order of computation, each at one choice; weight bits are among `TIMED_BITS`.
+        widest: Of each layer, the highest weight bits that its gene allows, among `TIMED_BITS`.
         narrowest: The lowest.
     """
 
@@ -42,12 +42,12 @@ class Block:
         texts = (_text(layer, storage.of(layer)) for layer in self.layers)
         return f"{'x'.join(map(str, self.input_shape))} {', '.join(texts)}"
 
-    def ends(self) -> tuple["Block", "Block"]:
+    def ends(self) -> tuple["TimedBlock", "TimedBlock"]:
         """The same at the highest and at the lowest weight bits throughout: what is measured."""
         return self._at(self.widest), self._at(self.narrowest)
 
-    def _at(self, widths: tuple[int, ...]) -> "Block":
-        layers = (dataclasses.replace(layer, weight_bits=width) for layer, width in zip(self.layers, widths))
+    def _at(self, bits: tuple[int, ...]) -> "TimedBlock":
+        layers = (dataclasses.replace(layer, weight_bits=each) for layer, each in zip(self.layers, bits))
         return dataclasses.replace(self, layers=tuple(layers))
 
     def share_of_narrowest(self, storage: Storage) -> float:
@@ -67,7 +67,7 @@ def _text(layer: Layer, container: str) -> str:
     return " ".join([f"{layer.kind}{kernel}", str(layer.output_channels), container, *marks])
 
 
-def blocks_of(space: SearchSpace, genomes: np.ndarray) -> Iterator[tuple[list[Block], np.ndarray]]:
+def blocks_of(space: SearchSpace, genomes: np.ndarray) -> Iterator[tuple[list[TimedBlock], np.ndarray]]:
     """The blocks of many subnets.
 
     Args:
@@ -90,11 +90,11 @@ def _place(layer: Layer) -> str:
     return layer.block or ("stem" if layer.name == "stem" else "tail")
 
 
-def _distinct(space: SearchSpace, layers: tuple[Layer, ...], input_size: tuple, count: int) -> tuple[list[Block], np.ndarray]:
+def _distinct(space: SearchSpace, layers: tuple[Layer, ...], input_size: tuple, count: int) -> tuple[list[TimedBlock], np.ndarray]:
     """What `blocks_of` yields of one place."""
     columns = [layers[0].active, *input_size]
     for layer in layers:
-        columns += _flat(dataclasses.replace(layer, weight_bits=_width(layer.weight_bits)))
+        columns += _flat(dataclasses.replace(layer, weight_bits=_timed_bits(layer.weight_bits)))
     table = np.stack([np.broadcast_to(column, count) for column in columns], axis=1)
     rows, index = np.unique(table, axis=0, return_inverse=True)
     active = rows[:, 0].astype(bool)
@@ -102,8 +102,8 @@ def _distinct(space: SearchSpace, layers: tuple[Layer, ...], input_size: tuple, 
     return found, np.where(active, np.cumsum(active) - 1, -1)[index.reshape(-1)]
 
 
-def _width(bits: int | np.ndarray) -> np.ndarray:
-    """The one of `WIDTHS` that stands for it."""
+def _timed_bits(bits: int | np.ndarray) -> np.ndarray:
+    """The one of `TIMED_BITS` that stands for it."""
     return np.where(np.asarray(bits) <= PACKED_BITS, PACKED_BITS, FIXED_BITS)
 
 
@@ -112,7 +112,7 @@ def _flat(layer: Layer) -> list:
     return [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
 
 
-def _block(space: SearchSpace, layers: tuple[Layer, ...], row: list[int]) -> Block:
+def _block(space: SearchSpace, layers: tuple[Layer, ...], row: list[int]) -> TimedBlock:
     alphabets = {gene.name: gene.values for gene in space.genes}
     values, found, widest, narrowest = iter(row[2:]), [], [], []
     for layer in layers:
@@ -120,13 +120,13 @@ def _block(space: SearchSpace, layers: tuple[Layer, ...], row: list[int]) -> Blo
         # Place, held values and bits of activations change no time; with them left out, equal blocks are equal.
         chosen |= {"name": f"block.{layer.name.rpartition('.')[2]}" if layer.block else layer.name}
         found.append(dataclasses.replace(layer, held=0, input_bits=FIXED_BITS, output_bits=FIXED_BITS, active=True, **chosen))
-        widths = _width(alphabets.get(f"{layer.name}.weight_bits", (FIXED_BITS,)))
-        widest.append(int(widths.max()))
-        narrowest.append(int(widths.min()))
-    return Block((row[0], row[1], found[0].input_channels), tuple(found), tuple(widest), tuple(narrowest))
+        timed = _timed_bits(alphabets.get(f"{layer.name}.weight_bits", (FIXED_BITS,)))
+        widest.append(int(timed.max()))
+        narrowest.append(int(timed.min()))
+    return TimedBlock((row[0], row[1], found[0].input_channels), tuple(found), tuple(widest), tuple(narrowest))
 
 
-def every_block(space: SearchSpace, storage: Storage) -> dict[str, Block]:
+def every_block(space: SearchSpace, storage: Storage) -> dict[str, TimedBlock]:
     """Each distinct block of a space at the highest and at the lowest weight bits throughout, by its key."""
     found = {}
     for index, place in enumerate(_places(space)):

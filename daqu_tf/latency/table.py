@@ -19,7 +19,7 @@ import numpy as np
 
 from daqu_tf import fields, files
 from daqu_tf.errors import DaquError
-from daqu_tf.latency.blocks import Block, blocks_of, every_block
+from daqu_tf.latency.blocks import TimedBlock, blocks_of, every_block
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.targets.storage import Storage
@@ -76,7 +76,7 @@ class LatencyTable:
         space: Name of the space that it was made for; any other whose blocks are all in it will do.
         storage: Of the files: `container` and `runtime`.
         device: The device's `identity`, with runtime, threads and delegate.
-        blocks_us: By `Block.key`, the median latency in microseconds.
+        blocks_us: By `TimedBlock.key`, the median latency in microseconds.
         correction: For what adding misses.
         evidence: How it was measured, and its error on subnets that it was not fitted to: see `profiling.py`.
     """
@@ -110,7 +110,7 @@ class LatencyTable:
             counts += index >= 0
         return sums, counts
 
-    def _price(self, block: Block, storage: Storage) -> float:
+    def _price(self, block: TimedBlock, storage: Storage) -> float:
         """Between its highest and its lowest weight bits throughout, which were measured, by the share of the MACs."""
         wide, narrow = (self._measured(end.key(storage)) for end in block.ends())
         return wide + block.share_of_narrowest(storage) * (narrow - wide)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daqu_tf.errors import DaquError
-from daqu_tf.pareto.choices import LEVELS, Alphabet, Conditions
+from daqu_tf.pareto.choices import LEVELS, Choices, Conditions
 
 if TYPE_CHECKING:
     import keras_tuner
 
 
-def alphabet_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapping[str, Conditions] | None = None) -> Alphabet:
+def choices_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapping[str, Conditions] | None = None) -> Choices:
     """The choices among KerasTuner's hyperparameters of any kind; of a number with very many values, `LEVELS` + 1 of them.
 
     Args:
@@ -24,20 +24,20 @@ def alphabet_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapp
     """
     if hyperparameters is None or not hyperparameters.space:
         raise DaquError("`hyperparameters` must hold the whole search space, but received none: register everything in it.")
-    choices, gates = {}, dict(conditions or {})
+    options, gates = {}, dict(conditions or {})
     for parameter in hyperparameters.space:
-        if parameter.name in choices:
+        if parameter.name in options:
             raise DaquError(f"`{parameter.name}` must be registered once, but is there twice: give each branch a name of its own.")
-        choices[parameter.name] = _values(parameter)
+        options[parameter.name] = _values(parameter)
         if parameter.conditions:
             own = tuple((condition.name, tuple(condition.values)) for condition in parameter.conditions)
             gates[parameter.name] = (*gates.get(parameter.name, ()), *own)
-    order = list(choices)
+    order = list(options)
     for name, parents in gates.items():
         for parent, _ in parents:
-            if name not in choices or parent not in order[: order.index(name)]:
+            if name not in options or parent not in order[: order.index(name)]:
                 raise DaquError(f"`conditions` must name parents that are registered first, but received `{parent}` of `{name}`.")
-    return Alphabet(choices, gates)
+    return Choices(options, gates)
 
 
 def _values(parameter: Any) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf import pareto
 from daqu_tf.errors import DaquError
-from daqu_tf.oracle.hyperparameters import alphabet_of
+from daqu_tf.oracle.hyperparameters import choices_of
 from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS, JournaledOracle, SearchFailedError
 from daqu_tf.oracle.objectives import objective_point
 from daqu_tf.pareto.choices import Conditions
@@ -150,7 +150,7 @@ class ParetoOracle(JournaledOracle):
         self._conditions = dict(conditions or {})
         goal = Goal(tuple((one.name, one.direction) for one in objective), self.constraints)
         rest = (goal, initial_design, initial_random, canonicalise, sample, costs, seed)
-        self._make_search = lambda alphabet: SurrogateSearch(alphabet, *rest)
+        self._make_search = lambda choices: SurrogateSearch(choices, *rest)
         self._initial_random = initial_random
         if hyperparameters is not None:
             self.prepare()
@@ -161,8 +161,8 @@ class ParetoOracle(JournaledOracle):
         Raises:
             DaquError: The space or the first design cannot be used.
         """
-        self._alphabet = alphabet_of(self.hyperparameters, self._conditions)
-        self._search = self._make_search(self._alphabet)
+        self._choices = choices_of(self.hyperparameters, self._conditions)
+        self._search = self._make_search(self._choices)
         first, drawn = self._search.first, self._initial_random
         if self.max_trials is not None and self.max_trials < first:
             raise DaquError(
@@ -179,7 +179,7 @@ class ParetoOracle(JournaledOracle):
 
     def identity(self) -> dict[str, Any]:
         """What must not change between a search and its continuation, as JSON."""
-        return {"space": self._alphabet.choices, **super().identity(), **self._identity}
+        return {"space": self._choices.options, **super().identity(), **self._identity}
 
     def note_begun(self, values: dict[str, Any]) -> None:
         """Excludes them from what is proposed from now on."""

@@ -31,9 +31,9 @@ class Outlook:
         self._span = np.where(spans > 0, spans, np.maximum(np.ptp(points, axis=0), 1e-9))
         self.front = (front - self._low) / self._span
 
-    def __call__(self, genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Means (count, m), deviations (count, m), and the probability (count,) that the constraints are met."""
-        means, deviations = self._predictor.predict(genomes)
+        means, deviations = self._predictor.predict(codes)
         m = len(self._signs)
         points = (means[:, :m] * self._signs - self._low) / self._span
         return points, deviations[:, :m] / self._span, self._feasibility(means, deviations)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from daqu_tf.pareto.choices import ABSENT, Alphabet, Genome
+from daqu_tf.pareto.choices import ABSENT, Choices, Code
 
 Costs = Callable[[list[dict[str, Any]]], Mapping[str, np.ndarray]]
 RAMPS = 7  # Pieces of a number with many values.
@@ -20,24 +20,24 @@ _COST_SHARE = 0.3  # Of a cost's deviation: its range is then about 1, as that o
 
 
 class Features:
-    """Genomes as real vectors, in which any additive effect of a number's steps is linear.
+    """Codes as real vectors, in which any additive effect of a number's steps is linear.
 
     A number with k values becomes min(k - 1, `RAMPS`) ramps from 0 to 1, one behind the other; anything else one column a value. A
     choice that is absent lies halfway. The two ends of every choice are equally far apart.
 
     Args:
-        alphabet: Of the genomes.
+        choices: Of the codes.
     """
 
-    def __init__(self, alphabet: Alphabet):
-        self._tables = [_table(values) for values in alphabet.choices.values() if len(values) > 1]
-        self._columns = [index for index, values in enumerate(alphabet.choices.values()) if len(values) > 1]
+    def __init__(self, choices: Choices):
+        self._tables = [_table(values) for values in choices.options.values() if len(values) > 1]
+        self._columns = [index for index, values in enumerate(choices.options.values()) if len(values) > 1]
 
-    def __call__(self, genomes: np.ndarray) -> np.ndarray:
-        """Features (count, columns) of genomes (count, n); the last row of a table is `ABSENT`'s."""
+    def __call__(self, codes: np.ndarray) -> np.ndarray:
+        """Features (count, columns) of codes (count, n); the last row of a table is `ABSENT`'s."""
         assert ABSENT == -1
-        parts = [table[genomes[:, column]] for table, column in zip(self._tables, self._columns)]
-        return np.concatenate(parts, axis=1) if parts else np.zeros((len(genomes), 1))
+        parts = [table[codes[:, column]] for table, column in zip(self._tables, self._columns)]
+        return np.concatenate(parts, axis=1) if parts else np.zeros((len(codes), 1))
 
 
 def _table(values: tuple) -> np.ndarray:
@@ -124,20 +124,20 @@ class KnownCosts:
     """What is known before a subnet runs, looked up once.
 
     Args:
-        alphabet: Of the genomes.
+        choices: Of the codes.
         costs: Values of many subnets to costs (count,) by name; None if nothing is known.
     """
 
-    def __init__(self, alphabet: Alphabet, costs: Costs | None):
-        self._alphabet, self._costs = alphabet, costs
+    def __init__(self, choices: Choices, costs: Costs | None):
+        self._choices, self._costs = choices, costs
         self._names: list[str] = []
-        self._memory: dict[Genome, tuple[float, ...]] = {}
+        self._memory: dict[Code, tuple[float, ...]] = {}
 
-    def __call__(self, genomes: np.ndarray) -> dict[str, np.ndarray]:
-        """Costs (count,) by name of genomes (count, n)."""
-        if self._costs is None or not len(genomes):
+    def __call__(self, codes: np.ndarray) -> dict[str, np.ndarray]:
+        """Costs (count,) by name of codes (count, n)."""
+        if self._costs is None or not len(codes):
             return {}
-        keys = [tuple(genome) for genome in np.asarray(genomes).tolist()]
+        keys = [tuple(code) for code in np.asarray(codes).tolist()]
         if new := [key for key in dict.fromkeys(keys) if key not in self._memory]:
             self._look_up(new)
         rows = np.array([self._memory[key] for key in keys])
@@ -145,8 +145,8 @@ class KnownCosts:
             self._memory.clear()
         return dict(zip(self._names, rows.T))
 
-    def _look_up(self, keys: list[Genome]) -> None:
-        found = self._costs([self._alphabet.decode(key) for key in keys])
+    def _look_up(self, keys: list[Code]) -> None:
+        found = self._costs([self._choices.decode(key) for key in keys])
         self._names = list(found)
         self._memory |= zip(keys, np.stack([np.asarray(column, dtype=float) for column in found.values()], axis=1).tolist())
 
@@ -159,35 +159,35 @@ class MetricsPredictor:
     features.
 
     Attributes:
-        alphabet: Of the genomes.
+        choices: Of the codes.
         metrics: Names.
         maximised: Those whose logarithm is not taken: what is minimised counts by its ratio, if it is positive (ours).
-        known: Costs (count,) by name of genomes (count, n), as of `KnownCosts`.
+        known: Costs (count,) by name of codes (count, n), as of `KnownCosts`.
     """
 
-    alphabet: Alphabet
+    choices: Choices
     metrics: Sequence[str]
     maximised: frozenset[str] = frozenset()
-    known: "Callable[[np.ndarray], dict[str, np.ndarray]]" = lambda genomes: {}
+    known: "Callable[[np.ndarray], dict[str, np.ndarray]]" = lambda codes: {}
 
     def __post_init__(self):
-        self._features = Features(self.alphabet)
+        self._features = Features(self.choices)
         self._columns = CostColumns({})
         self._known_features: Standardised | None = None
         self.logarithmic: dict[str, bool] = {}
         self._models: dict[str, GaussianProcess | None] = {}
 
     def fit(
-        self, genomes: np.ndarray, values: np.ndarray, kernels: Mapping[str, np.ndarray | None] | None = None
+        self, codes: np.ndarray, values: np.ndarray, kernels: Mapping[str, np.ndarray | None] | None = None
     ) -> "MetricsPredictor":
-        """Learns values (n, metrics) of genomes (n, genes).
+        """Learns values (n, metrics) of codes (n, genes).
 
         Args:
-            genomes: What was run.
+            codes: What was run.
             values: What was measured, finite.
             kernels: As `kernels` of one that was fitted before.
         """
-        rows, known = self.all_features(genomes), self.known(genomes)
+        rows, known = self.all_features(codes), self.known(codes)
         for name, column in zip(self.metrics, values.T):
             self.logarithmic[name] = name not in self.maximised and (np.minimum(column, known.get(name, column)) > 0).all()
             rest = self.scaled(name, column) - (self.scaled(name, known[name]) if name in known else 0.0)
@@ -195,12 +195,12 @@ class MetricsPredictor:
             self._models[name] = None if exact else GaussianProcess((kernels or {}).get(name)).fit(rows, rest)
         return self
 
-    def all_features(self, genomes: np.ndarray) -> np.ndarray:
-        """Features (count, columns) of genomes (count, n) that are all there are, costs included."""
-        known = self.known(genomes)
+    def all_features(self, codes: np.ndarray) -> np.ndarray:
+        """Features (count, columns) of codes (count, n) that are all there are, costs included."""
+        known = self.known(codes)
         self._columns = CostColumns(known)
         self._known_features = Standardised(self._columns(known)) if known else None
-        return self._rows(genomes, known)
+        return self._rows(codes, known)
 
     @property
     def kernels(self) -> dict[str, np.ndarray]:
@@ -211,15 +211,15 @@ class MetricsPredictor:
         """Values of a metric in the unit of predictions."""
         return np.log(np.maximum(values, 1e-300)) if self.logarithmic[name] else np.asarray(values, dtype=float)
 
-    def _rows(self, genomes: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
-        rows = self._features(genomes)
+    def _rows(self, codes: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+        rows = self._features(codes)
         return np.hstack([rows, _COST_SHARE * self._known_features(self._columns(known))]) if known else rows
 
-    def predict(self, genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation (count, metrics) of genomes (count, genes); the deviation is 0 where a metric is exact."""
-        known = self.known(genomes)
-        rows = self._rows(genomes, known)
-        means, deviations = np.zeros((2, len(genomes), len(self.metrics)))
+    def predict(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation (count, metrics) of codes (count, genes); the deviation is 0 where a metric is exact."""
+        known = self.known(codes)
+        rows = self._rows(codes, known)
+        means, deviations = np.zeros((2, len(codes), len(self.metrics)))
         for place, name in enumerate(self.metrics):
             if name in known:
                 means[:, place] = self.scaled(name, known[name])

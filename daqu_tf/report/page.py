@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from daqu_tf.report.run import Layer, Member, Run
+from daqu_tf.report.run import Member, Run, StoredLayer
 from daqu_tf.report.text import figure, kilobytes, percent, standard_error, timed_by
 
 _CSS = """
@@ -182,7 +182,7 @@ def _member_bits(member: Member) -> str:
     )
 
 
-def _cell(layer: Layer, bits: int, packed: bool) -> str:
+def _cell(layer: StoredLayer, bits: int, packed: bool) -> str:
     names = " ".join(name for name, holds in (("int4", packed), ("deep", bits >= 7)) if holds)
     title = f"{layer.name}: {layer.weights} weights of {layer.weight_bits} bits in {layer.container}"
     shade = f"background: rgba(var(--bits), {min(bits, 8) ** 1.5 / 8**1.5 * 0.88 + 0.04:.2f})"

@@ -61,6 +61,6 @@ def first_design(space: SearchSpace) -> list[Subnet]:
     """The largest and the smallest architecture at every uniform weight width, or the next one that a tensor has; then the largest
     at the other resolutions."""
     ends = (space.largest(), space.smallest())
-    uniform = [uniform_bits(space, end, width) for end in ends for width in reversed(space.weight_bits)]
+    uniform = [uniform_bits(space, end, bits) for end in ends for bits in reversed(space.weight_bits)]
     others = [space.subnet({**ends[0].values, "resolution": height}) for height in space.genes[0].values[:-1]]
     return list(dict.fromkeys([*uniform, *others]))

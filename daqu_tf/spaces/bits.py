@@ -20,6 +20,6 @@ def activation_range(bits: int, signed: bool) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
-def next_width(alphabet: Sequence[int], width: int) -> int:
-    """The lowest of ascending widths that is at least `width`; the highest where none is."""
-    return next((bits for bits in alphabet if bits >= width), alphabet[-1])
+def next_bits(alphabet: Sequence[int], bits: int) -> int:
+    """The lowest of an ascending bit alphabet that is at least `bits`; its highest where none is."""
+    return next((each for each in alphabet if each >= bits), alphabet[-1])

@@ -218,8 +218,8 @@ class SearchSpace:
         return self.subnet({gene.name: (max if gene.name.endswith("_bits") else min)(gene.values) for gene in self.genes})
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Every width that some tensor can have, ascending."""
+    def all_bits(self) -> tuple[int, ...]:
+        """All bits that some tensor can have, ascending."""
         return tuple(sorted({*self.weight_bits, *self.activation_bits}))
 
     @functools.cached_property

@@ -47,7 +47,7 @@ def make_switchable(model: keras.Model, weight_bits: Sequence[int] = BITS, activ
     """
     for name, alphabet in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
         if not (isinstance(alphabet, Sequence) and alphabet and all(bits in range(2, 9) for bits in alphabet)):
-            raise DaquError(f"`{name}` must be a sequence of widths from 2 to 8, but received {alphabet!r}: give it as (2, 4, 8).")
+            raise DaquError(f"`{name}` must be a sequence of bits from 2 to 8, but received {alphabet!r}: give it as (2, 4, 8).")
     original = functional(model)
     _check_layers(original)
     copy = keras.models.clone_model(original)
@@ -180,13 +180,13 @@ def all_switchable(model: keras.Model) -> list[SwitchableTensor]:
 def _changes(tensors: list[SwitchableTensor], role: str, bits: int | Mapping[str, int] | None) -> list[tuple[tf.Variable, int]]:
     """The variables to set and their values, all of them checked."""
     named = {tensor.layer: tensor for tensor in tensors if tensor.role == role}
-    widths = {} if bits is None else bits if isinstance(bits, Mapping) else _for_all(named, role, bits)
-    for name, width in widths.items():
+    wanted = {} if bits is None else bits if isinstance(bits, Mapping) else _for_all(named, role, bits)
+    for name, value in wanted.items():
         if name not in named:
             raise DaquError(f"`{role}_bits` names {name!r}, which has no {role} quantizer: choose of {', '.join(named)}.")
-        if width not in (legal := [*named[name].quantizer.alphabet, FLOAT_BITS]):
-            raise DaquError(f"`{role}_bits` of {name!r} must be one of {legal}, but received {width!r}: choose one of these.")
-    return [(named[name].variables["bits"], width) for name, width in widths.items()]
+        if value not in (legal := [*named[name].quantizer.alphabet, FLOAT_BITS]):
+            raise DaquError(f"`{role}_bits` of {name!r} must be one of {legal}, but received {value!r}: choose one of these.")
+    return [(named[name].variables["bits"], value) for name, value in wanted.items()]
 
 
 def _for_all(named: dict[str, SwitchableTensor], role: str, bits: int) -> dict[str, int]:

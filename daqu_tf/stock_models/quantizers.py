@@ -27,8 +27,8 @@ class StockQuantizer(SwitchableQuantizer):
         """Adds the steps and the active width to `layer`."""
         layer.built = True  # TFMOT's QuantizeLayer does not say so, and a .keras file would build it twice.
         _know_inner_weights(layer)
-        width = keras.initializers.Constant(FLOAT_BITS)
-        bits = layer.add_weight(name=f"{name}_bits", shape=[], dtype=tf.int32, initializer=width, trainable=False)
+        in_float = keras.initializers.Constant(FLOAT_BITS)
+        bits = layer.add_weight(name=f"{name}_bits", shape=[], dtype=tf.int32, initializer=in_float, trainable=False)
         return {**super().build(tensor_shape, name, layer), "bits": bits}
 
     def __call__(self, inputs, training, weights, **kwargs):

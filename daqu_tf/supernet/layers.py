@@ -212,7 +212,7 @@ class ElasticBatchNormalization(keras.layers.Layer):
                 stored.assign(tf.concat([moved, stored[count:]], 0))
 
 
-class QuantizedTensor(keras.layers.Layer):
+class TensorQuantizer(keras.layers.Layer):
     """A quantizer, behind a ReLU or not: for sums, pooled features and outputs of dense layers.
 
     Args:
@@ -236,7 +236,7 @@ class QuantizedTensor(keras.layers.Layer):
         return self.quantizer.activate(x, self.steps, self.relu)
 
 
-class QuantizedProduct(QuantizedTensor):
+class QuantizedProduct(TensorQuantizer):
     """The quantized product of a tensor and a gate: a hard-swish, or channels weighed by squeeze-excite."""
 
     def call(self, x, gate, observe: tuple[int, ...] = (), as_codes: bool = False):

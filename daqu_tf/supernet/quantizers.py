@@ -199,7 +199,7 @@ def _limits(bits: Bits, signed: bool, relu: bool, step: tf.Tensor) -> tuple[tf.T
 def _code_limits(bits: Bits, signed: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """`activation_range` as floats, of a tensor too; at 32 bits some range."""
     table = np.zeros((2, FLOAT_BITS + 1), np.float32)
-    table[:, 2:9] = np.transpose([activation_range(width, signed) for width in range(2, 9)])
+    table[:, 2:9] = np.transpose([activation_range(each, signed) for each in range(2, 9)])
     return tf.gather(table[0], bits), tf.gather(table[1], bits)
 
 
@@ -304,14 +304,14 @@ class SwitchableQuantizer(Quantizer):
         # A variable of several devices would not be taken for an argument.
         return fake_quantize(tf.convert_to_tensor(inputs), log_step, -limit, limit)
 
-    def initialise(self, weights: dict[str, tf.Variable], values: np.ndarray, widths: Sequence[int]) -> None:
-        """Sets the steps of `widths` to those with the least squared error on `values`, shaped as the tensor."""
+    def initialise(self, weights: dict[str, tf.Variable], values: np.ndarray, chosen: Sequence[int]) -> None:
+        """Sets the steps of the bits in `chosen` to those with the least squared error on `values`, shaped as the tensor."""
         axis = self.channel_axis
         columns = values.reshape(-1, 1) if axis is None else np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
         steps = weights["log_step"].numpy()
-        for row, width in enumerate(self.alphabet):
-            if width in widths:
-                steps[row] = np.log(best_steps(columns, *self.code_range(width))).reshape(steps[row].shape)
+        for row, bits in enumerate(self.alphabet):
+            if bits in chosen:
+                steps[row] = np.log(best_steps(columns, *self.code_range(bits))).reshape(steps[row].shape)
         weights["log_step"].assign(steps)
 
     def get_config(self) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from daqu_tf.spaces.bits import FIXED_BITS, FLOAT_BITS, MIXED_PRECISIONS
 from daqu_tf.spaces.layer import Layer
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
-from daqu_tf.supernet.layers import ElasticBatchNormalization, QuantizedTensor, quantize_input, resize
+from daqu_tf.supernet.layers import ElasticBatchNormalization, TensorQuantizer, quantize_input, resize
 from daqu_tf.supernet.quantizers import Bits, SwitchableQuantizer
-from daqu_tf.supernet.units import Block, Unit
+from daqu_tf.supernet.units import Unit, UnitChain
 from daqu_tf.supernet.weights import cut
 
 HALF_TYPES = MIXED_PRECISIONS[1:]
@@ -53,7 +53,7 @@ class Network(keras.Model):
             if layer.block and self.blocks and self.blocks[-1].name == layer.block:
                 self.blocks[-1].units.append(unit)
             else:
-                self.blocks.append(Block([unit], name=layer.block or f"{layer.name}.block"))
+                self.blocks.append(UnitChain([unit], name=layer.block or f"{layer.name}.block"))
 
     def choice(self, name: str) -> Bits:
         """The active value of a gene, or of `FIXED`: a Python int or a scalar int32 tensor."""
@@ -93,7 +93,7 @@ class Network(keras.Model):
         for layer in self._flatten_layers(include_self=False):
             if isinstance(layer, QuantizeWrapper):
                 named |= {f"{layer.name}/{_leaf(v)}": v for v in (*layer.weights, *layer.layer.weights)}
-            elif isinstance(layer, ElasticBatchNormalization | QuantizedTensor):
+            elif isinstance(layer, ElasticBatchNormalization | TensorQuantizer):
                 named |= {f"{layer.name}/{_leaf(v)}": v for v in layer.weights}
         return {name: variable for name, variable in named.items() if not name.endswith("/optimizer_step")}
 
@@ -117,9 +117,9 @@ class Network(keras.Model):
                 another = f"The weights are those of another space than {self.space.name!r}"
                 raise DaquError(f"{another}: `{name}` must {expected}, but received {came}.")
 
-        for name, widths in self._alphabets.items():
-            came = arrays.get(name, widths)
-            require(np.array_equal(came, widths), name, f"be {widths.tolist()}", np.asarray(came).tolist())
+        for name, alphabet in self._alphabets.items():
+            came = arrays.get(name, alphabet)
+            require(np.array_equal(came, alphabet), name, f"be {alphabet.tolist()}", np.asarray(came).tolist())
         for name, variable in self.variables_by_name.items():
             shape = arrays[name].shape if name in arrays else None
             expected = f"have shape {tuple(variable.shape)}"
@@ -134,23 +134,23 @@ class Network(keras.Model):
         wrappers = [layer for layer in self._flatten_layers(include_self=False) if isinstance(layer, QuantizeWrapper)]
         return [(quantizer, steps, kernel) for layer in wrappers for kernel, quantizer, steps in layer._weight_vars]
 
-    def initialise_weight_steps(self, widths: tuple[int, ...]) -> None:
-        """Sets the weight steps of `widths` from the present weights; the steps of other widths stay as they were learned."""
+    def initialise_weight_steps(self, chosen: tuple[int, ...]) -> None:
+        """Sets the weight steps of the bits in `chosen` from the present weights; those of other bits stay as learned."""
         for quantizer, steps, kernel in self.weight_quantizers():
-            quantizer.initialise(steps, kernel.numpy(), widths)
+            quantizer.initialise(steps, kernel.numpy(), chosen)
 
-    def initialise_steps(self, images: np.ndarray, widths: tuple[int, ...]) -> None:
-        """Sets the weight steps of `widths` and of the fixed tensors, and all activation steps from one batch.
+    def initialise_steps(self, images: np.ndarray, weight_bits: tuple[int, ...]) -> None:
+        """Sets the weight steps of `weight_bits` and of the fixed tensors, and all activation steps from one batch.
 
         Args:
             images: Go through the active subnet.
-            widths: Of weights.
+            weight_bits: The bits whose weight steps are set.
         """
-        self.initialise_weight_steps((*widths, FIXED_BITS))
+        self.initialise_weight_steps((*weight_bits, FIXED_BITS))
         self(images, training=True, observe=(*self.space.activation_bits, FIXED_BITS))
 
 
-def _run(block: Block, x: tf.Tensor, layers: Mapping[str, Layer], arguments: Mapping) -> tf.Tensor:
+def _run(block: UnitChain, x: tf.Tensor, layers: Mapping[str, Layer], arguments: Mapping) -> tf.Tensor:
     """The block's output, or, where the depth cuts it off, its input; only what is active is computed."""
     active = layers[block.units[0].layer.name].active
     if active is True:

@@ -11,8 +11,8 @@ from daqu_tf.supernet.layers import (
     ElasticDense,
     ElasticDepthwiseConv2D,
     QuantizedProduct,
-    QuantizedTensor,
     Size,
+    TensorQuantizer,
 )
 from daqu_tf.supernet.quantizers import SwitchableQuantizeConfig, SwitchableQuantizer
 
@@ -44,7 +44,7 @@ class Unit(keras.layers.Layer):
             self.normalize = ElasticBatchNormalization(relu, quantizer, name=name)
             return
         attribute = {"output": "output_tensor", "hard_swish": "swish", "sum": "total"}.get(kind, kind)
-        tensor = QuantizedProduct if kind in ("hard_swish", "product") else QuantizedTensor
+        tensor = QuantizedProduct if kind in ("hard_swish", "product") else TensorQuantizer
         setattr(self, attribute, tensor(quantizer, relu, name=name))
 
     def call(self, x, layer: Layer, arguments: dict, other=None, step=None, as_codes: bool = False):
@@ -92,7 +92,7 @@ def _sizes(layer: Layer) -> dict[str, Size]:
     return outputs | {"kernel_size": layer.kernel}
 
 
-class Block(keras.layers.Layer):
+class UnitChain(keras.layers.Layer):
     """Units one behind another, with a residual where the architecture has one.
 
     Args:

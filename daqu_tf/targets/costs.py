@@ -206,4 +206,4 @@ def check_integer(subnet: Subnet) -> None:
     """Raises `DaquError` if a layer of the subnet is float: there is no integer file of it."""
     for name, value in subnet.choices:
         if value == FLOAT_BITS and name.endswith("_bits"):
-            raise DaquError(f"`{name}` must be 2 to 8 bits in a file of integers, but received {value}: choose a width.")
+            raise DaquError(f"`{name}` must be 2 to 8 bits in a file of integers, but received {value}: choose other bits.")

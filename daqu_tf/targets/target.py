@@ -75,8 +75,8 @@ class Target:
                 layer = layers[gene.name.rpartition(".")[0]]
                 kept[gene.name] = tuple({self._price(layer, gene.name, bits): bits for bits in gene.values}.values())
         for field in ("weight_bits", "activation_bits"):
-            if widths := set().union(*(values for name, values in kept.items() if name.endswith(field))):
-                space = space.restrict(**{field: tuple(widths)})
+            if bits := set().union(*(values for name, values in kept.items() if name.endswith(field))):
+                space = space.restrict(**{field: tuple(bits)})
         here = {gene.name: gene.values for gene in space.genes}
         return space.restrict(**{name: values for name, values in kept.items() if values != here[name]})
 

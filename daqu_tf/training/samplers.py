@@ -105,13 +105,13 @@ class GapAware(Uniform):
 SAMPLERS = {"uniform": Uniform, "sandwich": Sandwich, "gap_aware": GapAware}
 
 
-def with_open_bits(space: SearchSpace, subnet: Subnet, widths: Sequence[int], rng: np.random.Generator) -> Subnet:
+def with_open_bits(space: SearchSpace, subnet: Subnet, open_bits: Sequence[int], rng: np.random.Generator) -> Subnet:
     """The architecture at a random precision: half of the times one open width throughout, else mixed bits.
 
     A width is drawn in inverse proportion to its bits: 8, 6 and 4 bits learn nearly the same, and 2 bits take longest (ours).
     """
-    chances = 1.0 / np.array(widths)
+    chances = 1.0 / np.array(open_bits)
     chances /= chances.sum()
     if rng.random() < UNIFORM_SHARE:
-        return uniform_bits(space, subnet, int(rng.choice(widths, p=chances)))
-    return mixed_bits(space, subnet, widths, rng, chances)
+        return uniform_bits(space, subnet, int(rng.choice(open_bits, p=chances)))
+    return mixed_bits(space, subnet, open_bits, rng, chances)

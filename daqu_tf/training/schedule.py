@@ -73,12 +73,12 @@ class PrecisionTransfer:
     def __post_init__(self):
         _check_phase(self)
         if not self.order or any(low >= high for high, low in zip(self.order, self.order[1:])):
-            raise DaquError(f"`order` must be widths from high to low, at least one, but received {list(self.order)}.")
+            raise DaquError(f"`order` must be bits from high to low, at least one, but received {list(self.order)}.")
         if not 0 <= self.opening < 1:
             raise DaquError(f"`opening` must be in [0, 1), but received {self.opening}.")
         _check_rate("step_rate", self.step_rate)
 
-    def open_widths(self, done: float) -> tuple[int, ...]:
+    def open_bits(self, done: float) -> tuple[int, ...]:
         """The widths that are open after a share `done` of the phase, ascending."""
         count = len(self.order) if done >= self.opening else 1 + int(done / self.opening * (len(self.order) - 1))
         return self.order[count - 1 :: -1]
@@ -140,13 +140,13 @@ class Schedule:
         if not self.precision_transfer:
             return
         order = self.precision_transfer.order
-        if missing := set(order) - set(space.widths):
+        if missing := set(order) - set(space.all_bits):
             raise DaquError(
-                f"`order` must be among the widths {list(space.widths)} of space {space.name!r}, but received {sorted(missing)}: "
+                f"`order` must be among the bits {list(space.all_bits)} of space {space.name!r}, but received {sorted(missing)}: "
                 "leave them out."
             )
-        if order[0] != space.widths[-1]:
-            raise DaquError(f"`order` must begin with {space.widths[-1]}, the highest of the space, but received {order[0]}.")
+        if order[0] != space.all_bits[-1]:
+            raise DaquError(f"`order` must begin with {space.all_bits[-1]}, the highest of the space, but received {order[0]}.")
 
     def to_json(self) -> dict[str, Any]:
         """The schedule as a JSON object."""
@@ -199,7 +199,7 @@ def make_schedule(
             raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {value!r}.")
     share = 0.0 if warm_up == "none" else WARM_UP_SHARE
     sampler = "sandwich" if warm_up == "none" else warm_up
-    order = space.widths[::-1] if precision_transfer != "none" else space.widths[-1:]
+    order = space.all_bits[::-1] if precision_transfer != "none" else space.all_bits[-1:]
     opening = {} if precision_transfer == "progressive" else {"opening": 0.0}
     common = {"learning_rate": learning_rate, "sampler": sampler}
     return Schedule(

@@ -47,7 +47,7 @@ class TrainingState:
         seconds: Of training, without traces and scoring.
         input_seconds: Of these, what was waited for images.
         transfer_from: Share of the training after which the precision transfer began; None before.
-        open: The open widths, ascending.
+        open: The open bits, ascending.
         samplers: What the samplers have learned.
         scored_step: When the panel was scored last.
         gaps: The panel's accuracy gaps of the warm-up.
@@ -166,10 +166,10 @@ class SupernetTraining:
         return figures
 
     def _finish(self, log: TrainingLog, phase: WarmUp | PrecisionTransfer, figures: Figures) -> None:
-        """Scores the panel a last time; widths that were never trained get steps from the weights."""
+        """Scores the panel a last time; bits that were never trained get steps from the weights."""
         if self._state.scored_step != self._state.step:
             self._score(log, phase, figures)
-        self._open(self._space.widths)
+        self._open(self._space.all_bits)
         self._save()
 
     def _may_score(self, since_seconds: float, scoring_seconds: float | None) -> bool:
@@ -186,13 +186,13 @@ class SupernetTraining:
         return max(2.0, 60 * self._schedule.length / 50) if self._schedule.unit == "minutes" else float("inf")
 
     def _enter_phase(self, done: float) -> WarmUp | PrecisionTransfer:
-        """The phase of the next step; opens the widths that are due in it."""
+        """The phase of the next step; opens the bits that are due in it."""
         state, transfer = self._state, self._schedule.precision_transfer
         if state.transfer_from is None and transfer and (done >= self._schedule.warm_up_share or self._gap_is_stuck()):
             state.transfer_from = done
         if state.transfer_from is None:
             return self._schedule.warm_up
-        self._open(transfer.open_widths((done - state.transfer_from) / (1 - state.transfer_from)))
+        self._open(transfer.open_bits((done - state.transfer_from) / (1 - state.transfer_from)))
         return transfer
 
     def _gap_is_stuck(self) -> bool:
@@ -202,13 +202,13 @@ class SupernetTraining:
         stuck = len(gaps) > patience and min(gaps[-patience:]) >= min(gaps[:-patience])
         return bool(from_chief(self._strategy, float(stuck)))
 
-    def _open(self, widths: tuple[int, ...]) -> None:
-        """Opens widths: their steps start from the present weights, and from the activations of the largest subnet."""
+    def _open(self, wanted: tuple[int, ...]) -> None:
+        """Opens bits: their steps start from the present weights, and from the activations of the largest subnet."""
         state, space = self._state, self._space
-        if new := tuple(width for width in widths if width not in state.open):
+        if new := tuple(bits for bits in wanted if bits not in state.open):
             self._supernet.activate(space.largest())
             images = self._dataset.x_train[:STEP_IMAGES]
-            if not state.open:  # All, since a tensor that lacks a width has the next above it.
+            if not state.open:  # All, since a tensor that lacks some bits has the next above them.
                 self._supernet.initialise_steps(images, space.weight_bits)
             else:
                 self._supernet.initialise_weight_steps(tuple(set(space.weight_bits) & set(new)))
@@ -244,15 +244,15 @@ class SupernetTraining:
 
         Now and then the largest is a student too: one that only knows 8 bits would be the worst of all at 2 (ours: by 6 points).
         """
-        space, widths = self._space, self._state.open
+        space, open_bits = self._space, self._state.open
         if taught:
             architectures = sorted(architectures, key=lambda subnet: -costs.macs(space, subnet))
-        if not widths:
+        if not open_bits:
             return [in_float(subnet) for subnet in architectures]
         if taught and rng.random() < LARGEST_LEARNS:
             architectures[rng.integers(1, len(architectures))] = architectures[0]
-        subnets = [with_open_bits(space, subnet, widths, rng) for subnet in architectures]
-        return [uniform_bits(space, architectures[0], max(widths)), *subnets[1:]] if taught else subnets
+        subnets = [with_open_bits(space, subnet, open_bits, rng) for subnet in architectures]
+        return [uniform_bits(space, architectures[0], max(open_bits)), *subnets[1:]] if taught else subnets
 
     def _guard(self, finite: bool) -> None:
         """Counts steps that were skipped; says so once.
