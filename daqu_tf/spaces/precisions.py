@@ -1,4 +1,4 @@
-"""Subnets whose architecture stays and whose bits are drawn or set."""
+"""Subnets of a given architecture whose bits are set or drawn."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,26 +10,33 @@ from daqu_tf.spaces.subnet import Subnet
 
 
 def in_float(subnet: Subnet) -> Subnet:
-    """The architecture in full precision."""
+    """The architecture of `subnet` in float."""
     return subnet.with_bits(FLOAT_BITS, FLOAT_BITS)
 
 
 def uniform_bits(space: SearchSpace, subnet: Subnet, bits: int) -> Subnet:
-    """The architecture with `bits` for every tensor; a tensor that cannot have them gets the next that it can have."""
+    """The architecture of `subnet` with the same bits for every tensor.
+
+    Args:
+        space: The space of the subnet.
+        subnet: The subnet, whose own bits do not matter.
+        bits: The bits of every tensor; one that cannot have them gets the next higher ones that it can have, or its highest.
+    """
     return _with_bits(space, subnet, lambda: bits)
 
 
 def mixed_bits(
     space: SearchSpace, subnet: Subnet, alphabet: Sequence[int], rng: np.random.Generator, chances: Sequence[float] | None = None
 ) -> Subnet:
-    """The architecture with bits from `alphabet` for each tensor, or the next that it can have (after BatchQuant).
+    """The architecture of `subnet` with bits that are drawn for each tensor (after BatchQuant, Bai et al., NeurIPS 2021).
 
     Args:
-        space: Of the subnet.
-        subnet: Whose bits do not matter.
-        alphabet: The bits that may be drawn.
-        rng: Where the choice comes from.
-        chances: The probability of each of `alphabet`; by default all are equally likely.
+        space: The space of the subnet.
+        subnet: The subnet, whose own bits do not matter.
+        alphabet: The bits that may be drawn. A tensor that cannot have what was drawn gets the next higher bits that it can have,
+            or its highest.
+        rng: The source of all random numbers.
+        chances: The probability of each entry of `alphabet`; None makes all equally likely.
     """
     return _with_bits(space, subnet, lambda: int(rng.choice(alphabet, p=chances)))
 
