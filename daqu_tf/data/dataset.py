@@ -47,8 +47,8 @@ class Dataset:
         x_test: Images for the final figures alone, in the form of `x_train`.
         y_test: The labels of `x_test`, in the form of `y_train`.
         num_classes: The number of classes.
-        input_offset: The offset of the given images, which became `clip((given - input_offset) / input_scale, 0, 1)`. An application
-            must do the same before it calls a model.
+        input_offset: The offset of the given images, which became `clip((given - input_offset) / input_scale, 0, 1)`. An
+            application must do the same before it calls a model.
         input_scale: The scale of the given images: 255 for uint8, 1 for other numbers within [0, 1], else the range of the training
             images.
         test_was_cut: Whether `test` was cut out of the training images because the source has no test split.
@@ -82,8 +82,8 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
     Args:
         name_or_path: One of `NAMES`, or the path of a `.npz` file with x_train, y_train and perhaps x_test, y_test and class_names.
         seed: The seed of the splits.
-        search_fraction: The share of the training images held out as `search`, above 0 and at most 0.5. At least 25 images per class
-            are held out, but no more than a third for that.
+        search_fraction: The share of the training images held out as `search`, above 0 and at most 0.5. At least 25 images per
+            class are held out, unless that is more than a third.
 
     Raises:
         DaquError: The source cannot be read or is not a labelled image data set that can be split.
