@@ -22,8 +22,7 @@ def connect(text: str, patience: Patience | None = None, **options: Any) -> Devi
 
     Args:
         text: `host` for this machine, `raspberry_pi:[user@]host[:port]` for any Linux board, or `android:SERIAL` for a phone.
-            Several
-            addresses of one kind, with commas between them, share the work: `android:SERIAL,android:SERIAL`.
+            Several addresses of one kind, with commas between them, share the work: `android:SERIAL,android:SERIAL`.
         patience: How a lost device is waited for; None does not wait for a single device (see `DeviceGroup`).
         **options: Arguments of the class of that kind of device, such as `threads`.
 

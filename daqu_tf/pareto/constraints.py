@@ -1,4 +1,4 @@
-"""Hard constraints on what a trial reports, as `latency_us<=2000`.
+"""Hard constraints on the metrics that a trial reports, such as `latency_us<=2000`.
 
 Deb's rule orders trials: one that meets all constraints before all that do not, and of those the one that misses them by less
 (Deb, "An efficient constraint handling method for genetic algorithms", CMAME 186, 2000).
@@ -18,12 +18,12 @@ _FORM = re.compile(r"\s*([A-Za-z_][\w.\-/ ]*?)\s*(<=|>=)\s*(\S+)\s*")
 
 @dataclasses.dataclass(frozen=True)
 class Constraint:
-    """A metric and the most or least it may be.
+    """A metric and the highest or lowest value that it may have.
 
     Attributes:
-        metric: The name that trials report it by.
-        operator: `<=` or `>=`.
-        limit: In the metric's unit.
+        metric: The name of the metric, as trials report it.
+        operator: The relation to the limit, `<=` or `>=`.
+        limit: The limit in the unit of the metric.
     """
 
     metric: str
@@ -34,16 +34,19 @@ class Constraint:
         return f"{self.metric}{self.operator}{self.limit:g}"
 
     def violation(self, values: np.ndarray) -> np.ndarray:
-        """By how much values (count,) miss the limit, as a share of it where that is not 0; 0 where it is met."""
+        """How far values (count,) of the metric miss the limit: a share of the limit unless that is 0, and 0 where it is met."""
         excess = (values - self.limit) * (1.0 if self.operator == "<=" else -1.0)
         return np.maximum(excess, 0.0) / (abs(self.limit) or 1.0)
 
 
 def parse(constraints: Sequence[str | Constraint]) -> tuple[Constraint, ...]:
-    """Constraints from their texts.
+    """The constraints that texts describe.
+
+    Args:
+        constraints: Texts such as `latency_us<=2000`, or constraints, which are kept.
 
     Raises:
-        DaquError: One has another form, or its limit is no number.
+        DaquError: A text has another form, or its limit is no finite number.
     """
     if isinstance(constraints, str):
         raise DaquError(f"`constraints` must be a list, but received {constraints!r}: write [{constraints!r}].")
@@ -62,7 +65,12 @@ def _parse(text: str) -> Constraint:
 
 
 def total_violation(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> float:
-    """The sum over constraints for one trial, 0 where it meets all; infinite where a metric is missing or not finite."""
+    """The sum of the violations of all constraints by one trial, infinite where a metric is missing or not finite.
+
+    Args:
+        constraints: The constraints.
+        metrics: The metrics that the trial reported, by name.
+    """
     if any(not math.isfinite(metrics.get(one.metric, math.nan)) for one in constraints):
         return math.inf
     return float(sum(one.violation(np.asarray(metrics[one.metric], dtype=float)) for one in constraints))

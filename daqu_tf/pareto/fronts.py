@@ -1,14 +1,14 @@
-"""Pareto maths over numpy arrays of shape (n, m): n points, m objectives, every one minimised (callers negate).
+"""The mathematics of Pareto fronts over NumPy arrays of n points with m objectives, all of which are minimised.
 
-Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE TEVC 6(2), 2002, is the source where no
-other is named.
+Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE TEVC 6(2), 2002, is the source where no other is
+named.
 """
 
 import numpy as np
 
 from daqu_tf.errors import DaquError
 
-_BLOCK = 256  # Rows compared with all others at once: bounds memory to _BLOCK * n * m booleans.
+_BLOCK = 256  # The rows that are compared with all others at once, so that memory is bounded by _BLOCK * n * m booleans.
 
 
 def _checked(points: np.ndarray, dimensions: int) -> np.ndarray:
@@ -25,11 +25,11 @@ def _dominates(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def dominates(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether `a` is no worse than `b` in every objective and better in one.
+    """Whether point `a` is no worse than point `b` in every objective and better in one.
 
     Args:
-        a: (m,) objectives.
-        b: (m,) objectives.
+        a: The objectives (m,) of one point.
+        b: The objectives (m,) of the other point.
 
     Raises:
         DaquError: A value is NaN or infinite, or the shapes are not two equal vectors.
@@ -41,13 +41,13 @@ def dominates(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def non_dominated_mask(points: np.ndarray) -> np.ndarray:
-    """Which points no other point dominates; equal points stay together.
+    """Which points no other point dominates; equal points are treated alike.
 
     Args:
-        points: (n, m) objectives.
+        points: The objectives (n, m) of the points.
 
     Returns:
-        (n,) bool.
+        Whether each point is not dominated (n,).
 
     Raises:
         DaquError: A value is NaN or infinite, or `points` is not two-dimensional.
@@ -55,19 +55,19 @@ def non_dominated_mask(points: np.ndarray) -> np.ndarray:
     points = _checked(points, 2)
     mask = np.ones(len(points), dtype=bool)
     for start in range(0, len(points), _BLOCK):
-        block = points[start : start + _BLOCK, None]  # (block, 1, m) against (1, n, m)
+        block = points[start : start + _BLOCK, None]  # Shape (block, 1, m), against (1, n, m).
         mask[start : start + _BLOCK] = ~_dominates(points[None], block).any(1)
     return mask
 
 
 def non_dominated_ranks(points: np.ndarray) -> np.ndarray:
-    """The front each point belongs to: 0 is the Pareto front, 1 the front without it, and so on.
+    """The rank of the front that each point belongs to.
 
     Args:
-        points: (n, m) objectives.
+        points: The objectives (n, m) of the points.
 
     Returns:
-        (n,) int.
+        The rank of each point (n,): 0 on the Pareto front, 1 on the front of the others, and so on.
 
     Raises:
         DaquError: A value is NaN or infinite, or `points` is not two-dimensional.
@@ -85,15 +85,15 @@ def non_dominated_ranks(points: np.ndarray) -> np.ndarray:
 def crowding_distance(points: np.ndarray) -> np.ndarray:
     """How far apart each point's neighbours are: the sum over objectives of their distance, as a share of the range.
 
-    The ends of every objective are infinitely far. Deviations from the paper: equal points count as one, whose distance
-    the first of them gets and the others get 0, so that copies never crowd out the rest; an objective in which all
+    The ends of every objective are infinitely far apart. Two things differ from the paper: Equal points count as one, whose
+    distance the first of them gets while the others get 0, so that copies never crowd out the rest. And an objective in which all
     points agree has no ends.
 
     Args:
-        points: (n, m) objectives, usually of one front.
+        points: The objectives (n, m) of the points, usually of one front.
 
     Returns:
-        (n,) distances in [0, inf].
+        The distances (n,), in [0, inf].
 
     Raises:
         DaquError: A value is NaN or infinite, or `points` is not two-dimensional.
@@ -112,16 +112,16 @@ def crowding_distance(points: np.ndarray) -> np.ndarray:
 
 
 def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
-    """The volume that `points` dominate, up to `reference` (pymoo's implementation).
+    """The volume that points dominate, up to a reference point, by pymoo's implementation.
 
     Args:
-        points: (n, m) objectives; those that do not dominate `reference` add nothing.
-        reference: (m,) the worst value of each objective.
+        points: The objectives (n, m) of the points; those that do not dominate `reference` add nothing.
+        reference: The worst value of each objective (m,).
 
     Raises:
         DaquError: A value is NaN or infinite, or the shapes do not match.
     """
-    from pymoo.indicators.hv import HV  # Half a second to import, and only some callers need it.
+    from pymoo.indicators.hv import HV  # The import takes half a second, and only some callers need it.
 
     points, reference = _checked(points, 2), _checked(reference, 1)
     if points.shape[1] != reference.size:
@@ -131,9 +131,9 @@ def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
 
 
 def first_front(points: np.ndarray) -> np.ndarray:
-    """Indices of points (n, m) that no other dominates, one of equal ones; quick where they are few among many."""
+    """The indices of points (n, m) that no other dominates, one of equal points; it is quick where they are few among many."""
     left, front = np.argsort(points.sum(1), kind="stable"), []
-    while left.size:  # No later one dominates the first: its sum would be less.
+    while left.size:  # No later point dominates the first, since its sum would be less.
         front.append(left[0])
         left = left[~(points[left] >= points[left[0]]).all(1)]
     return np.array(front, dtype=int)
