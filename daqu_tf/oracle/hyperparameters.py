@@ -1,4 +1,4 @@
-"""KerasTuner's hyperparameters as the choices of a search."""
+"""KerasTuner's hyperparameters as the choices of a surrogate search."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 
 
 def choices_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapping[str, Conditions] | None = None) -> Choices:
-    """The choices among KerasTuner's hyperparameters of any kind; of a number with very many values, `LEVELS` + 1 of them.
+    """The choices that KerasTuner's hyperparameters of any kind give.
+
+    A number with more than `LEVELS` values, or without a step, has `LEVELS` + 1 values, evenly on its own scale.
 
     Args:
-        hyperparameters: The space.
-        conditions: Further ones than those that they are registered under.
+        hyperparameters: The hyperparameters, which hold the whole space.
+        conditions: Conditions by the name of a hyperparameter, beside those under which it is registered.
 
     Raises:
-        DaquError: There are none, two have one name, or a condition names one that does not stand before its own.
+        DaquError: There are no hyperparameters, two have one name, or a condition names one that does not stand before its own.
     """
     if hyperparameters is None or not hyperparameters.space:
         raise DaquError("`hyperparameters` must hold the whole search space, but received none: register everything in it.")
@@ -52,7 +54,7 @@ def _values(parameter: Any) -> tuple[Any, ...]:
         steps = list(parameter.values)
         if len(steps) <= LEVELS:
             return tuple(steps)
-    # KerasTuner's own scale, linear or logarithmic; just below 1, where its integers end.
+    # The values lie on KerasTuner's own scale, linear or logarithmic, and end just below 1, where its integers end.
     values = [parameter.prob_to_value(prob) for prob in np.linspace(0, 1 - 1e-9, LEVELS + 1).tolist()]
     if kind == "Float" and parameter.step is None:
         values[-1] = parameter.max_value
