@@ -33,7 +33,7 @@ def _difference(old: Any, new: Any, name: str = "") -> str:
 
 
 def header(path: str | os.PathLike) -> dict[str, Any]:
-    """The first line of a journal: `format`, `identity` and `notes`. It is empty if there is no journal; a journal may be in use."""
+    """The first line of a journal, with `format`, `identity` and `notes`; empty if there is none. The journal may be in use."""
     if not os.path.exists(path):
         return {}
     with open(path, "rb") as file:

@@ -91,7 +91,7 @@ class Leases:
             self.leave(worker)
 
     def expire(self) -> None:
-        """Lets go of workers that were silent for too long; time in which nobody listened does not count, as a machine may sleep."""
+        """Lets go of workers that were silent for too long. Time in which nobody listened does not count: a machine may sleep."""
         now = self._clock()
         gap, self._looked = now - self._looked, now
         if self.is_watched and gap > GAP_SECONDS:
