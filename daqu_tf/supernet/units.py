@@ -1,4 +1,4 @@
-"""A layer of the architecture with all that belongs to it, and the blocks that such units form."""
+"""Units, each a layer of the architecture with all that belongs to it, and chains of units, which are blocks."""
 
 import tensorflow as tf
 
@@ -18,13 +18,16 @@ from daqu_tf.supernet.quantizers import SwitchableQuantizeConfig, SwitchableQuan
 
 
 class Unit(keras.layers.Layer):
-    """Average, layer with weights, normalization, activation, product, sum, each with its quantizer, as far as the layer has them.
+    """A layer of the architecture with all that belongs to it, each part with its quantizer.
+
+    The parts, as far as the layer has them, are an average, the layer with weights, normalization and activation, a product and a
+    sum.
 
     Args:
-        layer: What is built, at its largest.
-        quantizer: Makes a quantizer from the name of its width's gene, and `signed` or `channel_axis`.
-        name: Of the unit.
-        half: The type of convolutions and matrix products, as for `layers.product_in`.
+        layer: The layer, at its largest.
+        quantizer: Makes a quantizer from the name of the gene of its bits, or None for fixed bits, and `signed` or `channel_axis`.
+        name: The name of the unit.
+        half: The type of convolutions and matrix products: `float16`, `bfloat16`, or None for float32.
     """
 
     def __init__(self, layer: Layer, quantizer, name: str, half: str | None = None):
@@ -48,15 +51,18 @@ class Unit(keras.layers.Layer):
         setattr(self, attribute, tensor(quantizer, relu, name=name))
 
     def call(self, x, layer: Layer, arguments: dict, other=None, step=None, as_codes: bool = False):
-        """NHWC, or (batch, channels) of a dense layer, in and out.
+        """Computes the layer with all its parts.
 
         Args:
-            x: What is read.
-            layer: With the active sizes: Python ints in a static network, scalar tensors in the supernet.
-            arguments: Those of `ElasticBatchNormalization`.
-            other: The second addend of a sum, or what is gated.
-            step: Of `x`, if that is codes.
+            x: The input, of shape NHWC, or (batch, channels) for a dense layer that does not pool.
+            layer: The layer with the active sizes, Python ints in a static network and scalar tensors in the supernet.
+            arguments: The arguments `training`, `statistics_rate` and `observe` of `ElasticBatchNormalization`.
+            other: The second addend of a sum, or the tensor that is gated.
+            step: The step of `x` if `x` is codes, else None.
             as_codes: Whether to return codes, and their step as a second value.
+
+        Returns:
+            The output, of shape NHWC, or (batch, channels) for a dense layer that does not gate; with `as_codes`, also the step.
         """
         observe = arguments["observe"]
         if self.pooled is not None:
@@ -85,7 +91,7 @@ def _weighted(layer: Layer, half: str | None) -> keras.layers.Layer:
 
 
 def _sizes(layer: Layer) -> dict[str, Size]:
-    """The active sizes, by the names they have in the layer's call."""
+    """The active sizes of a layer with weights, by the names of the arguments of its call."""
     if layer.kind == "dense":
         return {"units": layer.output_channels}
     outputs = {} if layer.kind == "depthwise" else {"filters": layer.output_channels}
@@ -93,11 +99,11 @@ def _sizes(layer: Layer) -> dict[str, Size]:
 
 
 class UnitChain(keras.layers.Layer):
-    """Units one behind another, with a residual where the architecture has one.
+    """A block: units one behind another, with a residual where the architecture has one.
 
     Args:
-        units: In order of computation.
-        name: Of the block.
+        units: The units in order of computation.
+        name: The name of the block.
     """
 
     def __init__(self, units: list[Unit], name: str):
@@ -105,7 +111,16 @@ class UnitChain(keras.layers.Layer):
         self.units = units
 
     def call(self, x, layers: dict[str, Layer], arguments: dict):
-        """NHWC in, NHWC out; `layers` by name, with the active sizes."""
+        """Computes the units of the block.
+
+        Args:
+            x: The input, of shape NHWC.
+            layers: The layers with the active sizes by name.
+            arguments: The arguments `training`, `statistics_rate` and `observe` of `ElasticBatchNormalization`.
+
+        Returns:
+            The output, of shape NHWC, or (batch, channels) behind a dense layer.
+        """
         units = {unit.layer.name: (unit, after) for unit, after in zip(self.units, [*self.units[1:], None])}
         step = None
 
@@ -121,5 +136,5 @@ class UnitChain(keras.layers.Layer):
 
 
 def _reads_only(layer: Layer) -> bool:
-    """Whether all that the layer does with what the one before it leaves is to multiply it by its own kernel."""
+    """Whether the layer only multiplies the output of the layer before it by its own kernel."""
     return not (layer.kind == "dense" or layer.is_shortcut)
