@@ -1,4 +1,4 @@
-"""The panel: a fixed set of subnets that is scored again and again while the supernet trains."""
+"""The panel, a fixed set of subnets that is scored again and again while the supernet trains."""
 
 from collections.abc import Sequence
 
@@ -18,12 +18,12 @@ _CANDIDATES = 400
 
 
 def architectures(space: SearchSpace, count: int = ARCHITECTURES, seed: int = 0) -> list[Subnet]:
-    """A fixed choice of architectures, ascending in MACs: the smallest, the largest, and quantiles of random ones between.
+    """A fixed choice of architectures, ascending in MACs: the smallest, quantiles of random ones, and the largest.
 
     Args:
-        space: What may be chosen.
-        count: At least 2; there are fewer where the space has no more.
-        seed: Of the choice.
+        space: The search space.
+        count: The number of architectures, at least 2; there are fewer where the space has no more.
+        seed: The seed of the random ones.
     """
     rng = np.random.default_rng([seed, 5])
     ends = [uniform_bits(space, end, space.all_bits[-1]) for end in (space.smallest(), space.largest())]
@@ -34,12 +34,15 @@ def architectures(space: SearchSpace, count: int = ARCHITECTURES, seed: int = 0)
 
 
 class Panel:
-    """Scores the panel on the search split.
+    """Scores the panel on the search split of a data set.
 
     Args:
-        scorer: Of the supernet.
-        space: Of the supernet.
-        dataset: Whose search split is used.
+        scorer: The scorer of the supernet.
+        space: The space of the supernet.
+        dataset: The data set, of which the search split is used.
+
+    Attributes:
+        precisions: The name of the precision that each entry of the space's bits gives, such as `w4a8`.
     """
 
     def __init__(self, scorer: Scorer, space: SearchSpace, dataset: Dataset):
@@ -49,15 +52,16 @@ class Panel:
         self.precisions = {bits: precision_name(space, bits) for bits in space.all_bits}
 
     def score(self, open_bits: Sequence[int]) -> dict[str, float]:
-        """Accuracies in [0, 1], by figure.
+        """Scores the panel.
 
         Args:
-            open_bits: The bits that are open; none means float.
+            open_bits: The bits that are open, ascending; if empty, the panel is scored in float.
 
         Returns:
-            `accuracy_smallest`, `_largest` and `_mean` of the architectures at the highest open precision, the accuracy gap `gap`
-            (the most less the least) and `gap_std`, and for each open width, as `accuracy_w4a8`, the mean of the smallest, the
-            middle and the largest architecture at that width throughout.
+            Figures by name, in [0, 1]. `accuracy_smallest`, `accuracy_largest` and `accuracy_mean` are those of the architectures
+            at the highest open bits, `gap` is the highest accuracy less the lowest, and `gap_std` their standard deviation. For
+            each entry of `open_bits` there is the mean accuracy of the smallest, the middle and the largest architecture at these
+            bits throughout, as `accuracy_w4a8`.
         """
         space, members = self._space, self._architectures
         top = [uniform_bits(space, subnet, max(open_bits)) if open_bits else in_float(subnet) for subnet in members]
@@ -72,11 +76,11 @@ class Panel:
 
     @property
     def names(self) -> list[str]:
-        """All figures that `score` can give."""
+        """The names of all figures that `score` can give."""
         accuracies = ("smallest", "largest", "mean", *self.precisions.values())
         return [*(f"accuracy_{name}" for name in accuracies), "gap", "gap_std"]
 
 
 def precision_name(space: SearchSpace, bits: int) -> str:
-    """`w4a8`: what the same bits throughout mean in `space`."""
+    """The precision, such as `w4a8`, that the same bits for all tensors give in a space."""
     return f"w{next_bits(space.weight_bits, bits)}a{next_bits(space.activation_bits, bits)}"
