@@ -38,13 +38,13 @@ details { margin: .6rem 0; } summary { cursor: pointer; } code { font-size: .85r
 
 
 def write(run: Run, fronts: Mapping[str, bytes], latencies: Mapping[str, bytes], curves: Mapping[str, bytes]) -> str:
-    """Returns the page.
+    """The text of the HTML page.
 
     Args:
-        run: What to tell.
-        fronts: PNG of the front for each theme, `light` and `dark`.
-        latencies: PNG of measured over predicted latency for each theme; empty where nothing was predicted.
-        curves: PNG of the training curves for each theme; empty where there are none.
+        run: The run that the page shows.
+        fronts: The picture of the front as PNG bytes for each theme, `light` and `dark`.
+        latencies: The picture of measured over predicted latency for each theme; empty if nothing was predicted.
+        curves: The picture of the training curves for each theme; empty if there are none.
     """
     data = run.config.get("dataset") or {}
     title = f"{data.get('name', 'data')} on {run.config.get('target', 'an unnamed target')}"
@@ -68,7 +68,7 @@ def write(run: Run, fronts: Mapping[str, bytes], latencies: Mapping[str, bytes],
 
 
 def headline(run: Run) -> str:
-    """The result in one sentence."""
+    """The result of a run in one sentence."""
     front = [member for member in run.front if member.test is not None]
     if not front:
         return "No model reached the front."
@@ -170,7 +170,7 @@ def _bits(run: Run) -> str:
 def _member_bits(member: Member) -> str:
     weights = "".join(_cell(layer, layer.weight_bits, layer.container == "INT4") for layer in member.layers)
     known = [layer for layer in member.layers if layer.activation_bits is not None]
-    # A row of nothing but eights says nothing.
+    # A row of nothing but eights is left out.
     varied = any(layer.activation_bits != 8 for layer in known)
     inputs = "".join(_cell(layer, layer.activation_bits, False) for layer in known) if varied else ""
     return (
