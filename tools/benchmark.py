@@ -20,8 +20,8 @@ from daqu_tf import files
 from daqu_tf.errors import DaquError
 from daqu_tf.tools import command, device_flags
 
-_DEVICES = flags.DEFINE_multi_string("device", ["host"], f"{device_flags.DEVICE_HELP} Devices that are given in several flags work
-side by side.") _REPEATS = flags.DEFINE_integer("repeats", 3, "The number of processes for each file.", lower_bound=1)
+_DEVICES = flags.DEFINE_multi_string("device", ["host"], f"{device_flags.DEVICE_HELP} Several such flags work side by side.")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "The number of processes for each file.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", None, "A .json file to which all samples are written; by default they are not.")
 
 

@@ -65,8 +65,8 @@ def _guard(run: Callable[[list[str]], None], arguments: list[str], positional: b
 def quieten() -> None:
     """Keeps TensorFlow's messages and warnings away, here and in child processes.
 
-    Its libraries write to the file descriptor of stderr before any setting is read, so the descriptor is pointed elsewhere. Python's
-    own `sys.stderr`, with our progress and every stack trace, still goes to where it went.
+    Its libraries write to the file descriptor of stderr before any setting is read, so the descriptor is pointed elsewhere.
+    Python's own `sys.stderr`, with our progress and every stack trace, still goes to where it went.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")

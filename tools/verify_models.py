@@ -2,8 +2,8 @@
 
     daqu-verify-models tflite_models --dataset_path=fashion_mnist=fashion_mnist.npz
 
-Without a folder it takes `tflite_models` of the checkout. If there are faults, it prints a sentence for each and exits with status 1.
-The accuracy is computed if the data set is at hand: `digits` always is, and --dataset_path says where others are. Nothing is
+Without a folder it takes `tflite_models` of the checkout. If there are faults, it prints a sentence for each and exits with status
+1. The accuracy is computed if the data set is at hand: `digits` always is, and --dataset_path says where others are. Nothing is
 downloaded, unless with --dataset_path=fashion_mnist=fashion_mnist.
 """
 

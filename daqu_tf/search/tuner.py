@@ -169,7 +169,7 @@ class DaquTuner(DistributedTuner):
         return getattr(self.oracle.objective, "objectives", [self.oracle.objective])
 
     def pareto_trials(self) -> list[Trial]:
-        """The trials on the Pareto front under the constraints: the best by the first objective, then by falling crowding distance."""
+        """The trials on the Pareto front under the constraints, in the order of `oracle.best_trials`."""
         return best_trials(self._trials(), self._objectives, constraints=self._constraints)
 
     def _trials(self) -> list[Trial]:
