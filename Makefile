@@ -5,6 +5,8 @@ SHELL := /bin/bash
 VENV := .venv
 STAMP := $(VENV)/.installed
 DEMO_DIR := runs/demo
+# Two processes share two cores best where each computes on one.
+PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(VENV)/bin/python -m pytest --durations=10
 
 # What tests on devices use beside `.venv`: tflite-runtime, whose last release is for Python up to 3.11, Pythons for ARM, and adb.
 OLD_VENV := .venv-tflite-runtime
@@ -23,14 +25,18 @@ NO_PYTHON := Found no Python 3.10, 3.11 or 3.12 that runs and has venv: install 
 NO_OLD_PYTHON := Found no Python 3.10 or 3.11 that runs and has venv, which tflite-runtime needs: install one (on Debian 12: \
 	apt-get install python3 python3-venv) or name it with PYTHON=/path/to/python3.11.
 
-.PHONY: demo test test-slow test-devices test-all lint clean
+.PHONY: demo docs test test-slow test-devices test-all lint clean
 
 demo: $(STAMP)  ## The whole job on scikit-learn's handwritten digits; called again it resumes.
 	$(VENV)/bin/daqu-run --dataset=digits --space=digits --budget_minutes=4.5 --finalists=10 --output_dir=$(DEMO_DIR)
 	@echo "The report: $(CURDIR)/$(DEMO_DIR)/report.html"
 
+docs: $(STAMP)  ## The documentation site, which `make test-slow` builds too. The variable keeps away a notice that tells of a successor.
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo "The site: $(CURDIR)/site/index.html"
+
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -m "not slow and not devices"
+	$(PYTEST) -n 2 --dist worksteal -m "not slow and not devices"
 
 test-slow: $(STAMP)
 	$(VENV)/bin/python -m pytest -m "slow and not devices"
@@ -46,16 +52,17 @@ test-all: test test-slow test-devices
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) $(OLD_VENV) $(ARM_ROOT) $(ARM_ROOT).unfinished $(ADB_ROOT) $(ADB_ROOT).unfinished build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLD_VENV) $(ARM_ROOT) $(ARM_ROOT).unfinished $(ADB_ROOT) $(ADB_ROOT).unfinished build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # The stamp goes first and comes last: whatever kills an installation, the next call starts from an empty `.venv`.
 $(STAMP): setup.py constraints.txt
 	@"$(PYTHON)" -c "$(SUITABLE)" 2>/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; }
 	@if [[ -e $@ ]]; then rm $@; else "$(PYTHON)" -m venv --clear $(VENV); fi
 	@echo "Installing daqu_tf and its requirements into $(VENV) (the first time: a few minutes, about 3 GB) ..."
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[docs,test]'
 	@touch $@
 
 # As above; small enough to start anew at every change.

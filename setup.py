@@ -21,12 +21,18 @@ INSTALL = [
     "scikit-learn>=1.5",
     "scipy>=1.11",
     "matplotlib>=3.8",
-    "pymoo>=0.6.1,<0.7",
     "tensorboard>=2.21,<2.22",
 ]
 EXTRAS = {
-    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12"],
-    "benchmarks": ["optuna>=4"],
+    "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.12", "mypy>=2"],
+    "benchmarks": ["optuna>=4", "pymoo>=0.6.1,<0.7"],
+    "docs": [
+        "mkdocs>=1.6,<2",
+        "mkdocs-material>=9.7,<10",
+        "mkdocstrings[python]>=1.0,<2",
+        # From 12 on it takes a newer mkdocstrings than there is for Python 3.10.
+        "pymdown-extensions<12; python_version<'3.11'",
+    ],
     # The last release was built for NumPy 1 and for Python up to 3.11.
     "tflite_runtime": ["tflite-runtime==2.14.0; python_version<'3.12'", "numpy<2; python_version<'3.12'"],
 }

@@ -10,8 +10,8 @@ The packages, each of which imports only those above it:
     search                                   the joint search of architecture and bits
     pipeline                                 the whole job: `daqu_tf.run(daqu_tf.RunConfig(...))`
 
-Below them all stand `errors`, `fields`, `files`, `lazy`, `environment` and `keras`, which every package may import; the command
-line tools stand on top.
+Below them all stand `errors`, `fields`, `files`, `lazy`, `environment`, `machine` and `keras`, which every package may import; the
+command line tools stand on top.
 """
 
 from typing import TYPE_CHECKING

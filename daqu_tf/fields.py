@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,26 @@ def _as(kind: Any, value: Any) -> Any:
     if type(value) is not kind:
         raise TypeError
     return value
+
+
+def difference(there: Mapping[str, Any], here: Mapping[str, Any], shown: Callable[[Any], str] = repr, name: str = "") -> str:
+    """The first place in which two JSON objects differ, in words; empty where they are equal.
+
+    Args:
+        there: The object that was written before.
+        here: The object that is true now.
+        shown: How a value is written in the message.
+        name: What the objects are called inside a larger one, for the message.
+    """
+    for key in [*there, *here]:
+        old, new = there.get(key), here.get(key)
+        if old == new and (key in there) == (key in here):
+            continue
+        inner = f"{name}.{key}" if name else str(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            return difference(old, new, shown, inner)
+        return f"`{inner}` is {shown(old)} there and {shown(new)} here"
+    return ""
 
 
 def check_kinds(instance: Any, kinds: Mapping[Any, str] = types.MappingProxyType({})) -> None:

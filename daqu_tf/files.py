@@ -25,7 +25,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     temporary = pathlib.Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows brings to disk only what may be written to.
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
@@ -49,7 +49,7 @@ def encode_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def read_json(path: pathlib.Path, default=None, remedy: str = "restore it, or delete the folder that holds it"):
+def read_json(path: pathlib.Path, default: Any = None, remedy: str = "restore it, or delete the folder that holds it") -> Any:
     """The content of a JSON file.
 
     Args:
@@ -63,15 +63,16 @@ def read_json(path: pathlib.Path, default=None, remedy: str = "restore it, or de
     if default is not None and not path.exists():
         return default
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DaquError(f"{path} cannot be read ({error}): {remedy}.") from error
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes arrays by name to a `.npz` file, which is whole or unchanged whatever happens."""
+    named: dict[str, Any] = arrays  # Which might otherwise be taken for an option of `savez`.
     with replacing(path) as temporary:
-        np.savez(temporary, **arrays)
+        np.savez(temporary, **named)
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:

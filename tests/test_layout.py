@@ -22,13 +22,13 @@ RANK = {
     "pipeline": 7,
     "tools": 8,
 }  # fmt: skip
-BASE = ("errors", "fields", "files", "lazy", "environment", "keras")  # Rank 0, in this order.
+BASE = ("errors", "fields", "files", "lazy", "environment", "machine", "keras")  # Rank 0, in this order.
 PACKAGES = tuple(name for name in RANK if name != "tools")
 # What a fresh process imports, and what that must not bring with it.
 LIGHT = {
     ("tensorflow", "tf_keras", "keras", "pymoo"): (
-        "errors", "fields", "files", "lazy", "environment", "spaces", "targets", "data", "tflite", "devices", "pareto", "latency",
-        "runs", "report", "training.schedule", "training.samplers", "training.strategies", "export.builder",
+        "errors", "fields", "files", "lazy", "environment", "machine", "spaces", "targets", "data", "tflite", "devices", "pareto",
+        "latency", "runs", "report", "training.schedule", "training.samplers", "training.strategies", "export.builder",
         "export.subnet_graph", "export.encoding", "export.verification", "supernet.weights", "supernet.replicas",
     ),
     ("keras_tuner",): ("pareto", "tflite", "spaces", "targets", "devices", "latency", "runs", "report"),
@@ -40,11 +40,12 @@ HEAVY_PLACES = ("supernet/", "stock_models/", "training/", "keras.py", *(f"expor
 RUNNER = {"numpy", "tflite_runtime", "ai_edge_litert"}
 # Tests of what several packages do together, which no one module stands for.
 CROSS_CUTTING = {
-    "oracle/test_oracle_contract.py", "oracle/test_oracle_search.py", "oracle/test_distributed_search.py", "oracle/test_chaos.py",
-    "oracle/test_keras3.py", "supernet/test_families.py", "training/test_distributed_training.py",
-    "training/test_mixed_precision.py", "export/test_stock_export.py", "export/test_stock_export_float.py", "search/test_search_on_devices.py",
-    "devices/test_connect.py", "devices/test_lost_devices.py", "devices/test_old_runtimes.py", "devices/test_search_and_table.py",
-    "devices/test_tool.py", "pipeline/test_old_runs.py", "pipeline/test_resume.py",
+    "oracle/test_oracle_contract.py", "oracle/test_oracle_search.py", "oracle/test_distributed_search.py",
+    "oracle/test_chaos.py", "oracle/test_keras3.py", "supernet/test_families.py", "training/test_distributed_training.py",
+    "training/test_mixed_precision.py", "export/test_stock_export.py", "export/test_stock_export_float.py",
+    "search/test_search_on_devices.py", "devices/test_connect.py", "devices/test_lost_devices.py",
+    "devices/test_old_runtimes.py", "devices/test_search_and_table.py", "devices/test_tool.py", "pipeline/test_old_runs.py",
+    "pipeline/test_resume.py",
 }  # fmt: skip
 
 

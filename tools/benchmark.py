@@ -49,13 +49,14 @@ def _benchmark(argv: list[str]) -> None:
         raise DaquError(" ".join(f"{text}: {error}" if len(devices) > 1 else str(error) for (text, _), error in faults.items()))
 
 
-def _measure(devices: dict[str, Any], paths: list[str]) -> tuple[dict[str, list], dict[tuple[str, str], DaquError]]:
+def _measure(devices: dict[str, Any], paths: list[str]) -> tuple[dict[str, list[Any]], dict[tuple[str, str], DaquError]]:
     """The latency or the error of each file on each device, and the errors of devices that could not work."""
     from daqu_tf.devices import DeviceError
 
     with futures.ThreadPoolExecutor(len(devices)) as pool:
         running = {text: pool.submit(device.measure_each, paths, repeats=_REPEATS.value) for text, device in devices.items()}
-    found, faults = {}, {}
+    found: dict[str, list[Any]] = {}
+    faults: dict[tuple[str, str], DaquError] = {}
     for text, each in running.items():
         try:
             found[text] = each.result()

@@ -44,8 +44,8 @@ def _export(argv: list[str]) -> None:
     container, runtime = _CONTAINER.value or usual.container, _RUNTIME.value or usual.runtime
     storage = targets.Storage(container, runtime, _INPUT_TYPE.value, _OUTPUT_TYPE.value)
     manifest = run.export(_SUBNET.value, _FINE_TUNED.value, path, storage)
-    accuracy = manifest["accuracy"]["file"]["test"]
-    print(f"Wrote {path} ({manifest['file_bytes']:,} bytes, {accuracy:.1%} on test) and {path.with_suffix('.manifest.json').name}")
+    accuracy = manifest.accuracy["file"]["test"]
+    print(f"Wrote {path} ({manifest.file_bytes:,} bytes, {accuracy:.1%} on test) and {path.with_suffix('.manifest.json').name}")
 
 
 def main() -> None:

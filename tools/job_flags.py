@@ -82,7 +82,8 @@ def run_until(last_stage: str, argv: list[str]) -> None:
         raise DaquError("`dataset` must be given: --dataset=digits, or the path of a .npz file.")
     if flags.FLAGS.schedule:
         refuse("--schedule", kept=set(RunConfig.__dataclass_fields__) - {"warmup", "precision_transfer", "epochs"})
-    config = RunConfig(**{name: flags.FLAGS[name].value for name in RunConfig.__dataclass_fields__})
+    # What is not given has its default in a new run, and a run that stands keeps its own.
+    config = RunConfig(**{name: flags.FLAGS[name].value for name in RunConfig.__dataclass_fields__ if flags.FLAGS[name].present})
     from daqu_tf import pipeline
 
     product = pipeline.run(config, overwrite=_OVERWRITE.value, last_stage=last_stage)

@@ -39,7 +39,7 @@ def _print_space(argv: list[str]) -> None:
     print(f"\n{nominal:.3e} subnets, {nominal} exactly")
     print(f"{differing:.3e} of them differ on {target.name}, {differing} exactly\n")
     ends = (effective.smallest(), effective.largest())
-    figures = costs.of_many(effective, [effective.genome(subnet) for subnet in ends], target)
+    figures = costs.of_many(effective, effective.genomes([subnet.values for subnet in ends]), target)
     print(f"{'at the highest bits':<22} {'smallest':>16} {'largest':>16}")
     for name, (smallest, largest) in figures.items():
         print(f"{name.replace('_', ' '):<22} {smallest:>16,.0f} {largest:>16,.0f}")

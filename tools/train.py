@@ -15,6 +15,7 @@ import time
 
 from absl import flags
 
+from daqu_tf import machine
 from daqu_tf.tools import command, job_flags
 
 _SUBNET = flags.DEFINE_string(
@@ -30,6 +31,7 @@ def _train(argv: list[str]) -> None:
         job_flags.run_until("supernet", argv)
         return
     job_flags.refuse("--subnet", kept=("output_dir", "overwrite"))
+    machine.check_training()  # Before the data of the run is loaded.
     from daqu_tf.pipeline.progress import Progress
     from daqu_tf.pipeline.trained_run import TrainedRun
 

@@ -75,6 +75,18 @@ class Dataset:
         """The height, width and channels of one image."""
         return self.x_train.shape[1:]
 
+    def describe(self) -> dict[str, Any]:
+        """The description of the data set in the files of a run, as a JSON object: name, sizes of the splits and fingerprint."""
+        return {
+            "name": self.name,
+            "train": len(self.x_train),
+            "search": len(self.x_search),
+            "test": len(self.x_test),
+            "test_was_cut": self.test_was_cut,
+            "num_classes": self.num_classes,
+            "fingerprint": self.fingerprint,
+        }
+
 
 def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float = 0.1) -> Dataset:
     """Loads a data set and splits it, the same way each time for the same seed.
@@ -297,16 +309,3 @@ def _fingerprint(arrays: Iterable[np.ndarray]) -> str:
         digest.update(f"{array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """The description of a data set that `config.json` holds, as a JSON object."""
-    return {
-        "name": dataset.name,
-        "train": len(dataset.x_train),
-        "search": len(dataset.x_search),
-        "test": len(dataset.x_test),
-        "test_was_cut": dataset.test_was_cut,
-        "num_classes": dataset.num_classes,
-        "fingerprint": dataset.fingerprint,
-    }

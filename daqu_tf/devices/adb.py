@@ -123,9 +123,16 @@ class Adb:
 
     def _call(self, *arguments: str, timeout_seconds: float | None = None) -> subprocess.CompletedProcess:
         timeout_seconds = timeout_seconds or self.timeout_seconds
-        settings = {"stdin": subprocess.DEVNULL, "capture_output": True, "encoding": "utf-8", "errors": "replace"}
+        command = [self._adb, *arguments]
         try:
-            return subprocess.run([self._adb, *arguments], timeout=timeout_seconds, **settings)
+            return subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout_seconds,
+            )
         except subprocess.TimeoutExpired as error:
             raise DeviceTimeoutError(
                 f"{self.serial or 'adb'} gave no answer within {timeout_seconds:g} s: restart it, or give a longer timeout."

@@ -93,6 +93,7 @@ class AndroidDevice(Device):
     def measure(
         self,
         model_path: str | os.PathLike,
+        *,
         min_runs: int = 50,
         min_seconds: float = 0.2,
         max_warmup_seconds: float = 1.0,
@@ -179,7 +180,9 @@ class AndroidDevice(Device):
             names = [name for group in _PROPERTIES.values() for name in group]
             rows = self._look(_LOOK.format(names=" ".join(names)))
             values = dict(value.split(" ", 1) for key, value in rows if key == "property" and " " in value)
-            found = {key: next((values[n] for n in group if values.get(n)), None) for key, group in _PROPERTIES.items()}
+            found: dict[str, Any] = {
+                key: next((values[n] for n in group if values.get(n)), None) for key, group in _PROPERTIES.items()
+            }
             found["os"] = f"Android {found['os']}" if found["os"] else "Android"
             found["cores"] = sum(key == "cpu" for key, _ in rows)
             ours = {"core_mask": self.core_mask, "delegate": self.delegate}

@@ -60,6 +60,7 @@ class Device(abc.ABC):
     def measure(
         self,
         model_path: str | os.PathLike,
+        *,
         min_runs: int = 50,
         min_seconds: float = 0.2,
         max_warmup_seconds: float = 1.0,
@@ -136,10 +137,11 @@ class Device(abc.ABC):
         Raises:
             ModelError: A model does not run; the error is that of the first one.
         """
-        found = self.measure_each(model_paths, repeats, seed, **settings)
-        for each in found:
+        found = []
+        for each in self.measure_each(model_paths, repeats, seed, **settings):
             if isinstance(each, ModelError):
                 raise each
+            found.append(each)
         return found
 
     def measure_each(

@@ -31,7 +31,7 @@ class Patience:
     wait_seconds: float = 5.0
     notify: Callable[[str], None] = lambda sentence: None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.attempts < 0 or self.wait_seconds < 0:
             raise DeviceSetupError(
                 f"`attempts` and `wait_seconds` must be at least 0, but received {self.attempts} and {self.wait_seconds}."
@@ -153,7 +153,7 @@ class DeviceGroup(Device):
 
     def _on_any(self, call: Callable[[Device], _Found]) -> _Found:
         """Calls `call` with the devices in turn until one answers, and again when a lost one has come back."""
-        lost: DeviceLostError | None = None
+        lost: DeviceLostError  # There is at least one attempt with at least one device.
         for _ in range(self.patience.attempts + 1):
             for device in self.devices:
                 try:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from daqu_tf import machine
 from daqu_tf.devices import runner
 from daqu_tf.devices.errors import DeviceSetupError, ModelError
 from daqu_tf.devices.python_device import PythonDevice, one_of, read_answer
@@ -100,8 +101,7 @@ class HostDevice(PythonDevice):
 
 def _choose_cpus(threads: int, cpu: int | None) -> list[int]:
     """The cpus that the process is pinned to; none where the system cannot pin."""
-    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    available = len(allowed) or os.cpu_count() or 1
+    allowed, available = machine.cpus(), machine.cores()
     if not 1 <= threads <= available:
         raise DeviceSetupError(f"`threads` must be 1 to {available}, the cpus of this machine, but received {threads}.")
     if cpu is None or not allowed:

@@ -13,6 +13,8 @@ If "cpus" is null, the last ones are taken. If "images" is null, one random imag
 "alarm_seconds", the process ends by itself after so many seconds, wherever it hangs.
 """
 
+from __future__ import annotations  # For Python 3.8.
+
 import errno
 import gc
 import glob
@@ -23,6 +25,13 @@ import platform
 import signal
 import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    import numpy as np
 
 _WARMUP_BLOCK_NS = 15_000_000
 _WARMUP_BLOCK_RUNS = 10
@@ -49,7 +58,7 @@ class SetupError(Exception):
     """A fault that keeps every model from running."""
 
 
-def pin(cpus, threads: int) -> None:
+def pin(cpus: list[int] | None, threads: int) -> None:
     """Keeps this process on some cpus, where the system can do that.
 
     Args:
@@ -65,13 +74,13 @@ def pin(cpus, threads: int) -> None:
     os.sched_setaffinity(0, allowed[-threads:] if cpus is None else cpus or allowed)
 
 
-def measure(request: dict) -> dict:
+def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Times the calls of each model in a request on random input, one model after the other."""
     gc.disable()
     return {"answers": [measure_one(model, request) for model in request["models"]]}
 
 
-def measure_one(model: str, request: dict) -> dict:
+def measure_one(model: str, request: dict[str, Any]) -> dict[str, Any]:
     """Times the calls of one model, and gives the answer about it."""
     interpreter, answer = open_model(model, request["threads"])
     fill_inputs(interpreter)
@@ -84,7 +93,7 @@ def measure_one(model: str, request: dict) -> dict:
     return {**answer, "warmup_runs": warmup_runs, "samples_us": [ns / 1000 for ns in samples], "conditions": found}
 
 
-def predict(request: dict) -> dict:
+def predict(request: dict[str, Any]) -> dict[str, Any]:
     """Runs a model on every image, one at a time, and saves its raw outputs (N, classes)."""
     import numpy as np
 
@@ -101,7 +110,7 @@ def predict(request: dict) -> dict:
     return {**answer, "scale": scale, "zero_point": zero_point}
 
 
-def encode(request: dict) -> dict:
+def encode(request: dict[str, Any]) -> dict[str, Any]:
     """Saves the inputs (N, H, W, C) that `predict` would give a model, and says which form its outputs have."""
     import numpy as np
 
@@ -113,7 +122,7 @@ def encode(request: dict) -> dict:
     return {**answer, **outputs, "scale": scale, "zero_point": zero_point}
 
 
-def images_for(source: dict, request: dict):
+def images_for(source: dict[str, Any], request: dict[str, Any]) -> np.ndarray:
     """The images (N, H, W, C) of a request, which must have the shape of the model's input `source`."""
     import numpy as np
 
@@ -127,13 +136,13 @@ def images_for(source: dict, request: dict):
     return images
 
 
-def describe(request: dict) -> dict:
+def describe(request: dict[str, Any]) -> dict[str, Any]:
     """The answer that says which runtime and machine this is."""
     _, runtime, version = import_runtime()
     return {"runtime": runtime, "runtime_version": version, "device": fingerprint()}
 
 
-def open_model(model: str, threads: int) -> tuple:
+def open_model(model: str, threads: int) -> tuple[Any, dict[str, Any]]:
     """An interpreter that is ready to run a model, and the part of the answer that describes it and this machine."""
     module, runtime, version = import_runtime()
     with open(model, "rb") as file:
@@ -150,7 +159,7 @@ def open_model(model: str, threads: int) -> tuple:
     }
 
 
-def import_runtime() -> tuple:
+def import_runtime() -> tuple[Any, str, str]:
     """The interpreter module, the name and the version of the runtime that this Python has."""
     try:
         import ai_edge_litert
@@ -168,21 +177,22 @@ def import_runtime() -> tuple:
         raise ImportError(f"this Python has no runtime for .tflite files; pip install ai-edge-litert; {reason}") from None
 
 
-def is_delegated(interpreter) -> bool:
+def is_delegated(interpreter: Any) -> bool:
     """Whether XNNPACK, the one delegate that these runtimes apply by themselves, computes part of the graph."""
     return any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())
 
 
-def fingerprint() -> dict:
+def fingerprint() -> dict[str, Any]:
     """The fingerprint of this machine."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    known = getattr(os, "sysconf_names", {})  # Windows has none.
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in known else None
     system = f"{platform.system()} {platform.machine()}"
     described = {"board": read("/proc/device-tree/model"), "cpu": cpu_model(), "cores": os.cpu_count()}
     return {**described, "memory_bytes": memory, "os": system, "kernel": platform.release(), "pinned_to": cpus}
 
 
-def conditions() -> dict:
+def conditions() -> dict[str, Any]:
     """The conditions that the speed of this machine depends on at the moment; None where it does not tell one."""
     cpu = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     scaling = f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_"
@@ -197,7 +207,7 @@ def conditions() -> dict:
     }
 
 
-def throttled():
+def throttled() -> bool | None:
     """Whether a Raspberry Pi's firmware says that its voltage is low or that heat slows it down; None on other machines.
 
     The frequency that Linux shows on a Raspberry Pi is only the one that it asked for. The lowest four bits of the firmware's
@@ -210,7 +220,7 @@ def throttled():
         return None
 
 
-def peak_memory_bytes():
+def peak_memory_bytes() -> int | None:
     """The most memory that this process has held, in bytes; None where the system does not tell."""
     try:
         import resource
@@ -220,7 +230,7 @@ def peak_memory_bytes():
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def read(path: str):
+def read(path: str) -> str | None:
     """The text of a file of the system; None if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -229,23 +239,23 @@ def read(path: str):
         return None
 
 
-def is_number(text) -> bool:
+def is_number(text: str | None) -> TypeGuard[str]:
     """Whether a text is an integer; False for None."""
     return text is not None and text.lstrip("-").isdigit()
 
 
 def cpu_model() -> str:
-    """The name of the processor, or its instruction set where the system does not tell the name."""
+    """The name of the processor, or its kind where the system does not tell the name."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             fields = [line.partition(":") for line in file]
     except OSError:
         fields = []
     names = [value.strip() for key, _, value in fields if key.strip() in ("model name", "Model")]
-    return names[0] if names else platform.machine()
+    return names[0] if names else platform.processor() or platform.machine()
 
 
-def fill_inputs(interpreter) -> None:
+def fill_inputs(interpreter: Any) -> None:
     """Gives every input of an interpreter random values in [0, 1), as images have."""
     import numpy as np
 
@@ -255,7 +265,7 @@ def fill_inputs(interpreter) -> None:
         interpreter.set_tensor(source["index"], quantized(values, source))
 
 
-def quantized(values, tensor: dict):
+def quantized(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
     """The float values in the type of a tensor, by its scale and zero point, rounded half to even and saturated."""
     import numpy as np
 
@@ -267,7 +277,7 @@ def quantized(values, tensor: dict):
     return np.clip(np.rint(values / np.float32(scale)) + zero_point, limits.min, limits.max).astype(dtype)
 
 
-def warm_up(call, max_ns: int) -> tuple:
+def warm_up(call: Callable[[], object], max_ns: int) -> tuple[int, bool]:
     """Calls until the medians of two blocks in a row agree; gives the number of calls, and whether they agreed in time.
 
     Args:
@@ -285,9 +295,10 @@ def warm_up(call, max_ns: int) -> tuple:
         before = median
 
 
-def sample(call, min_runs: int, min_ns: int) -> list:
+def sample(call: Callable[[], object], min_runs: int, min_ns: int) -> list[int]:
     """The times of calls in nanoseconds, at least `min_runs` of them and over at least `min_ns` nanoseconds."""
-    times, clock = [], time.perf_counter_ns
+    times: list[int] = []
+    clock = time.perf_counter_ns
     end = clock() + min_ns
     while len(times) < min_runs or clock() < end:
         start = clock()

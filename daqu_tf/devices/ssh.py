@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import weakref
 
@@ -106,10 +107,10 @@ class SshConnection:
                     f"{self.address} gave no answer within {timeout_seconds:g} s: give a longer timeout, or see what it does."
                 ) from error
             errors.seek(0)
-            done.stderr = errors.read().decode(errors="replace")
+            said = errors.read().decode(errors="replace")
         if done.returncode == 255 or done.returncode < 0:
-            raise self._fault(done.stderr)
-        return done
+            raise self._fault(said)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, said)
 
     def _fault(self, stderr: str) -> DeviceError:
         for words, kind, meaning in _FAULTS:
@@ -120,24 +121,24 @@ class SshConnection:
 
 
 def _options(folder: str) -> dict[str, str]:
-    control = os.path.join(folder, "s").replace("%", "%%")
-    return {
+    common = {
         "BatchMode": "yes",
         "ConnectTimeout": str(_CONNECT_SECONDS),
         "ServerAliveInterval": "5",
         "ServerAliveCountMax": "3",
-        "ControlMaster": "auto",
-        "ControlPersist": str(_IDLE_SECONDS),
-        "ControlPath": f'"{control}"',
         "RemoteCommand": "none",
         "ClearAllForwardings": "yes",
         "LogLevel": "ERROR",
     }
+    if sys.platform == "win32":  # Whose OpenSSH cannot share a connection: every command makes its own.
+        return common
+    control = os.path.join(folder, "s").replace("%", "%%")
+    return common | {"ControlMaster": "auto", "ControlPersist": str(_IDLE_SECONDS), "ControlPath": f'"{control}"'}
 
 
 def _close(command: list[str], folder: str) -> None:
     if os.path.exists(os.path.join(folder, "s")):
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        quiet = subprocess.DEVNULL
         with contextlib.suppress(OSError, subprocess.SubprocessError):  # Otherwise the connection ends by itself later.
-            subprocess.run([command[0], "-O", "exit", *command[1:]], timeout=10, **quiet)
+            subprocess.run([command[0], "-O", "exit", *command[1:]], timeout=10, stdin=quiet, stdout=quiet, stderr=quiet)
     shutil.rmtree(folder, ignore_errors=True)

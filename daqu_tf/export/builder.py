@@ -6,14 +6,13 @@ that it reads or writes are converted.
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 
 from daqu_tf.spaces.bits import weight_range
 from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import FloatTensor, Graph, QuantizedTensor, Tensor
-from daqu_tf.tflite.operators import AddConstant, Dequantize, Minimum, Operator, Quantize
+from daqu_tf.tflite.operators import AddConstant, Dequantize, MaxPool, Minimum, Operator, Pad, Quantize, Reshape
 from daqu_tf.tflite.weighted import CONTAINER_LIMITS, FLOAT_CONTAINERS, Conv2D, DepthwiseConv2D, FullyConnected, Weighted
 from daqu_tf.tflite.widening import widened
 
@@ -34,7 +33,8 @@ class Kernel:
         steps: The steps of the integers (output channels,); None for real numbers.
         weight_bits: The bits of the weights, 2 to 8, or 32.
         size: The height and width of the kernel.
-        window: The `stride` of a convolution, and its `padding` where that is not SAME.
+        stride: The stride of a convolution.
+        padding: The padding of a convolution, `SAME` or `VALID`.
     """
 
     kind: str
@@ -42,10 +42,13 @@ class Kernel:
     steps: np.ndarray | None
     weight_bits: int
     size: tuple[int, int] = (1, 1)
-    window: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
+    stride: int = 1
+    padding: str = "SAME"
 
     @classmethod
-    def of(cls, kind: str, kernel: np.ndarray, steps: np.ndarray | None, bits: int, **window: int | str) -> "Kernel":
+    def of(
+        cls, kind: str, kernel: np.ndarray, steps: np.ndarray | None, bits: int, stride: int = 1, padding: str = "SAME"
+    ) -> "Kernel":
         """The weights of a layer, from its kernel in Keras.
 
         Args:
@@ -53,18 +56,20 @@ class Kernel:
             kernel: The kernel in the shape that it has in Keras.
             steps: The steps of its integers (output channels,); None for a float layer.
             bits: The bits of the weights, 2 to 8, or 32.
-            **window: The `stride` of a convolution, and its `padding` where that is not SAME.
+            stride: The stride of a convolution.
+            padding: The padding of a convolution, `SAME` or `VALID`.
         """
         rows = kernel[..., 0] if kind == "depthwise" else kernel
         rows = np.moveaxis(rows, -1, 0).reshape(rows.shape[-1], -1)
         if steps is not None:
             rows = np.clip(np.round(rows / steps[:, None]), *weight_range(bits)).astype(np.int32)
-        return cls(kind, rows, steps, bits, kernel.shape[:2] if kernel.ndim == 4 else (1, 1), window)
+        size = kernel.shape[:2] if kernel.ndim == 4 else (1, 1)
+        return cls(kind, rows, steps, bits, size, stride, padding)
 
     @property
     def is_pointwise(self) -> bool:
         """Whether the layer is the same matrix product at every pixel."""
-        return self.kind == "dense" or (self.kind != "depthwise" and (*self.size, self.window["stride"]) == (1, 1, 1))
+        return self.kind == "dense" or (self.kind != "depthwise" and (*self.size, self.stride) == (1, 1, 1))
 
     @property
     def input_channels(self) -> int:
@@ -75,7 +80,9 @@ class Kernel:
         """The weights as real numbers (output channels, rest)."""
         return self.rows.astype(np.float64) if self.steps is None else self.rows * self.steps.astype(np.float64)[:, None]
 
-    def operator(self, names: tuple[str, str], container: str, rows: np.ndarray, relu: bool, **numbers: np.ndarray) -> Weighted:
+    def operator(
+        self, names: tuple[str, str], container: str, rows: np.ndarray, scales: np.ndarray, bias: np.ndarray, relu: bool
+    ) -> Conv2D | DepthwiseConv2D | FullyConnected:
         """The operator of the layer; a pointwise convolution in INT4 is a FULLY_CONNECTED.
 
         XNNPACK takes no INT4 CONV_2D, but runs the FULLY_CONNECTED as fast as INT8.
@@ -87,12 +94,13 @@ class Kernel:
             relu: Whether a ReLU follows.
             **numbers: The `weight_scales` and the `bias`.
         """
-        arguments = {"relu": relu, "container": container} | numbers
         if self.kind == "dense" or (self.is_pointwise and container == "INT4"):
-            return FullyConnected(*names, rows, **arguments)
+            return FullyConnected(*names, rows, scales, bias, container, relu)
         if self.kind == "depthwise":
-            return DepthwiseConv2D(*names, rows.T.reshape(1, *self.size, -1), **self.window, **arguments)
-        return Conv2D(*names, rows.reshape(len(rows), *self.size, -1), **self.window, **arguments)
+            rows = rows.T.reshape(1, *self.size, -1)
+            return DepthwiseConv2D(*names, rows, scales, bias, self.stride, relu, self.padding, container)
+        rows = rows.reshape(len(rows), *self.size, -1)
+        return Conv2D(*names, rows, scales, bias, self.stride, relu, self.padding, container)
 
 
 class GraphBuilder:
@@ -157,9 +165,9 @@ class GraphBuilder:
     def _add_clipped(self, operator: Operator, output: QuantizedTensor) -> Tensor:
         """Adds an operator with a real output, and clips that where int8 would saturate: below 8 bits, or as a gate."""
         relu = getattr(operator, "relu", False)
-        is_gate = isinstance(operator, Weighted | AddConstant) and not relu and output.zero_point == -128
-        if is_gate:
-            operator = dataclasses.replace(operator, relu=True)
+        is_gate = False
+        if isinstance(operator, Weighted | AddConstant) and not relu and output.zero_point == -128:
+            operator, is_gate = dataclasses.replace(operator, relu=True), True
         clipped = FloatTensor(output.name, output.shape)
         if not is_gate and not (relu and output.zero_point > -128):
             return self._append(operator, clipped)
@@ -187,16 +195,16 @@ class GraphBuilder:
         x, container = self.tensors[x.name], self.storage.of(kernel)
         names = (x.name, output.name)
         real = real or self.storage.in_float
-        if real or FloatTensor in (type(x), type(output)) or container in FLOAT_CONTAINERS:
+        if real or isinstance(x, FloatTensor) or isinstance(output, FloatTensor) or kernel.steps is None:
             if not self.storage.in_float and container in CONTAINER_LIMITS:  # Runtimes would round its input.
                 container = "FLOAT32"
             rows, scales = _real_rows(kernel, container, factor)
-            numbers = {"weight_scales": scales, "bias": np.asarray(offset, np.float32)}
-            return self.add(kernel.operator(names, container, rows, relu, **numbers), output, real), offset
+            bias = np.asarray(offset, np.float32)
+            return self.add(kernel.operator(names, container, rows, scales, bias, relu), output, real), offset
         rows, scales, bias, written = fold(kernel.rows, kernel.steps, factor, offset, x.scale, output.scale)
-        return self.add(kernel.operator(names, container, rows, relu, weight_scales=scales, bias=bias), output), written
+        return self.add(kernel.operator(names, container, rows, scales, bias, relu), output), written
 
-    def move(self, operator: Operator, source: Tensor) -> Tensor:
+    def move(self, operator: MaxPool | Pad | Reshape, source: Tensor) -> Tensor:
         """Adds an operator that moves the numbers of `source` without changing them, and gives the tensor that it writes."""
         output = dataclasses.replace(source, name=operator.output, shape=operator.output_shape(source.shape))
         return self._append(operator, output)
@@ -204,7 +212,7 @@ class GraphBuilder:
 
 def _real_rows(kernel: Kernel, container: str, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The weights (output channels, rest) of an operator between real tensors, and their scales, if they have any."""
-    if container in FLOAT_CONTAINERS:
+    if kernel.steps is None or container in FLOAT_CONTAINERS:
         return kernel.real() * factor[:, None], np.zeros(0)
     scales = np.abs(factor) * kernel.steps
     dead = scales < LEAST_SCALE

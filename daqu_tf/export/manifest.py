@@ -1,89 +1,112 @@
-"""What goes beside an exported file: the subnet, its layers as they are stored, and how well network and file do."""
+"""The manifest of a `.tflite` file: the JSON file beside it that says what it is. No TensorFlow."""
 
 import dataclasses
-import hashlib
 import pathlib
-import zlib
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from daqu_tf import files
 
-from daqu_tf.data.dataset import Dataset
-from daqu_tf.devices import HostDevice
-from daqu_tf.export.export import to_graph
-from daqu_tf.export.proof import at_size
-from daqu_tf.spaces.architecture import image_size
-from daqu_tf.spaces.bits import FLOAT_BITS
-from daqu_tf.spaces.space import SearchSpace
-from daqu_tf.spaces.subnet import Subnet
-from daqu_tf.supernet.scoring import Scorer, top1
-from daqu_tf.supernet.supernet import StaticNetwork
-from daqu_tf.targets import costs
-from daqu_tf.targets.storage import Storage
-from daqu_tf.tflite.graph import Graph
-from daqu_tf.tflite.weighted import Weighted
+ENDING = ".manifest.json"
 
 
-def describe(
-    path: pathlib.Path, name: str, network: StaticNetwork, dataset: Dataset, storage: Storage, state: str
-) -> dict[str, Any]:
-    """The manifest of a file, which is run on the test split; what only the caller knows is left to add.
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What is known of a file; what is not known is None or empty.
 
-    Args:
-        path: Of the file.
-        name: Of the model.
-        network: What the file was exported from.
-        dataset: That it was trained on.
-        storage: That it was exported with.
-        state: `inherited` or `fine_tuned`, what the network's weights are.
+    Attributes:
+        name: The model's name, such as `m00`.
+        file: The file's name.
+        sha256: The file's hash, in hex.
+        file_bytes: The file's size.
+        deflated_bytes: Its size after DEFLATE, which is what a user downloads.
+        space: The name of the search space.
+        storage: How the file stores the network: the fields of a `targets.Storage`.
+        dataset: The name of the data set.
+        dataset_fingerprint: The hash of its images and labels, as in `data.Dataset`.
+        input: How images are read: `height`, `width`, `offset` and `scale`.
+        class_names: The name of each class, by its number.
+        subnet: The value of each gene that acts, by its name.
+        subnet_text: The subnet in one line.
+        layers: The layers with weights, in order: name, kind, bits, container and number of weights of each.
+        accuracy: Accuracies in [0, 1] by state (`inherited`, `fine_tuned`, or `file`, what the file computes) and split (`search`,
+            `test`).
+        top1_agreement: The part of the test images on which file and network name the same class.
+        macs: Multiplications for one image.
+        parameters: Number of weights and biases.
+        genome: The subnet as a vector of indices; None of a subnet in full precision, which has none.
+        bitops: Sum over layers of MACs, weight bits and activation bits multiplied; None in full precision.
+        bit_packed_bytes: Bytes of the weights if each took its bits and no more; None in full precision.
+        target: The name of the target that the file was exported for.
+        seed: The seed of the run, and so of its splits.
+        fine_tuning: How the weights were fine-tuned: the fields of a `FineTuning`, and the steps that were taken.
+        commands: Command lines that make the file from nothing.
+        latency: What the device showed, as `devices.Latency.to_json()` gives it.
+        predicted_latency: What the latency table had said: `us`, and `p90_error`, the relative error that 9 of 10 subnets keep
+            within.
+        missed_constraints: The constraints that the file misses by its final figures.
+        on_front: Whether no other member of its run dominates it.
     """
-    space, subnet, scorer = network.space, network.subnet, Scorer(network, dataset.x_train)
-    height, width = image_size(space.input_shape, subnet["resolution"])
-    simulated, written = scorer.logits(dataset.x_test), HostDevice().predict(path, at_size(network, dataset.x_test))
-    accuracy = {"search": scorer.accuracy(dataset.x_search, dataset.y_search), "test": top1(simulated, dataset.y_test)}
-    content = path.read_bytes()
-    manifest = {
-        "name": name,
-        "file": path.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "file_bytes": len(content),
-        "deflated_bytes": len(zlib.compress(content, 9)),
-        "space": space.name,
-        "storage": dataclasses.asdict(storage),
-        "dataset": dataset.name,
-        "dataset_fingerprint": dataset.fingerprint,
-        "input": {"height": height, "width": width, "offset": dataset.input_offset, "scale": dataset.input_scale},
-        "class_names": dataset.class_names,
-        "subnet": subnet.to_json(),
-        "subnet_text": str(subnet),
-        "layers": layer_table(space, subnet, to_graph(network, storage)),
-        "accuracy": {state: accuracy, "file": {"test": top1(written, dataset.y_test)}},
-        "top1_agreement": float(np.mean(written.argmax(1) == simulated.argmax(1))),
-        "macs": costs.macs(space, subnet),
-        "parameters": costs.parameters(space, subnet),
-    }
-    if FLOAT_BITS in subnet.values.values():
-        return manifest
-    return manifest | {
-        "genome": space.genome(subnet),
-        "bitops": costs.bitops(space, subnet),
-        "bit_packed_bytes": costs.bit_packed_bytes(space, subnet),
-    }
 
+    name: str
+    file: str = ""
+    sha256: str = ""
+    file_bytes: int | None = None
+    deflated_bytes: int | None = None
+    space: str = ""
+    storage: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    dataset: str = ""
+    dataset_fingerprint: str = ""
+    input: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    subnet: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    subnet_text: str = ""
+    layers: tuple[Mapping[str, Any], ...] = ()
+    accuracy: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    top1_agreement: float | None = None
+    macs: int | None = None
+    parameters: int | None = None
+    genome: tuple[int, ...] | None = None
+    bitops: int | None = None
+    bit_packed_bytes: int | None = None
+    target: str | None = None
+    seed: int | None = None
+    fine_tuning: Mapping[str, Any] | None = None
+    commands: tuple[str, ...] | None = None
+    latency: Mapping[str, Any] | None = None
+    predicted_latency: Mapping[str, float | None] | None = None
+    missed_constraints: tuple[str, ...] | None = None
+    on_front: bool | None = None
 
-def layer_table(space: SearchSpace, subnet: Subnet, graph: Graph) -> list[dict[str, object]]:
-    """Bits and container of each layer as stored in a graph, for the manifest."""
-    kernels = {operator.output: operator for operator in graph.operators if isinstance(operator, Weighted)}
-    stored = {output.removesuffix(".unrounded").removesuffix(".unclipped"): kernel for output, kernel in kernels.items()}
-    fixed = subnet.fixed_bits
-    return [
-        {
-            "name": layer.name,
-            "kind": layer.kind,
-            "weight_bits": subnet.values.get(f"{layer.name}.weight_bits", fixed),
-            "container": stored[layer.name].container,
-            "input_activation_bits": FLOAT_BITS if stored[layer.name].in_float else layer.input_bits,
-            "weights": layer.weights,
-        }
-        for layer in space.layers(subnet)
-    ]
+    @property
+    def search_accuracy(self) -> float:
+        """The accuracy on the search split of the weights that ship, in [0, 1]."""
+        return self.accuracy["fine_tuned"]["search"]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The final figures by the names of metrics; the accuracy is that on the search split, by which members are compared."""
+        latency_us = self.latency["median_us"] if self.latency else None
+        known = vars(self) | {"accuracy": self.search_accuracy, "latency_us": latency_us}
+        return {name: value for name, value in known.items() if value is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as a JSON object, without what is not known."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Manifest":
+        """The inverse of `to_json`. What an earlier version did not write is not known; what a later one may add is left out."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        lists = ("class_names", "layers", "genome", "commands", "missed_constraints")
+        found: dict[str, Any] = {name: content[name] for name in names if content.get(name) is not None}
+        return cls(**found | {name: tuple(found[name]) for name in lists if name in found})
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> "Manifest":
+        """The manifest in a JSON file.
+
+        Raises:
+            DaquError: The file cannot be read.
+        """
+        return cls.from_json(files.read_json(path))

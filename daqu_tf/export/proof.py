@@ -106,7 +106,7 @@ def sample_images(graph: Graph, count: int = PROOF_IMAGES) -> np.ndarray:
     source = graph.tensor(graph.input)
     shape = source.shape[1:]
     noise = np.random.default_rng(0).random((count, *(side + 2 for side in shape[:-1]), shape[-1]), np.float32)
-    smooth = (noise[:, :-2, :-2] + noise[:, 1:-1, 1:-1] + noise[:, 2:, 2:]) / 3 if len(shape) == 3 else noise
+    smooth: np.ndarray = (noise[:, :-2, :-2] + noise[:, 1:-1, 1:-1] + noise[:, 2:, 2:]) / 3 if len(shape) == 3 else noise
     if isinstance(source, FloatTensor):
         return smooth
     low, high = ACTIVATION_LIMITS[source.type]

@@ -6,6 +6,7 @@ clips where int8 itself does. Dropout is left out, and so is a softmax or sigmoi
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -47,7 +48,8 @@ class _Unrounded:
         name: The name of the last layer that belongs to it.
         layer: The first layer that belongs to it.
         inputs: The tensors that this layer reads.
-        window: The stride and padding of a convolution.
+        stride: The stride of a convolution.
+        padding: The padding of a convolution, `SAME` or `VALID`.
         norm: The batch normalization; None if there is none.
         relu_limit: The number at which the ReLU clips, infinite for a plain one; None if there is no ReLU.
     """
@@ -55,7 +57,8 @@ class _Unrounded:
     name: str
     layer: keras.layers.Layer
     inputs: tuple[Tensor, ...]
-    window: dict[str, int | str] = dataclasses.field(default_factory=dict)
+    stride: int = 1
+    padding: str = "VALID"
     norm: keras.layers.Layer | None = None
     relu_limit: float | None = None
 
@@ -75,7 +78,7 @@ class _Builder:
         # A tensor at 32 bits is treated as if it had no quantizer.
         self.quantizers = {(tensor.layer, tensor.role): tensor for tensor in tensors if _bits(tensor) != FLOAT_BITS}
         # The attribute of the layer itself may be the rounded kernel.
-        self.kernels = {tensor.layer: tensor.kernel for tensor in tensors if tensor.role == "weight"}
+        self.kernels = {tensor.layer: tensor.kernel for tensor in tensors if tensor.kernel is not None}
         self.graph = GraphBuilder(storage)
         self.biases: list[tuple[_Unrounded, np.ndarray]] = []  # Each with the offset that the stored bias stands for.
 
@@ -110,7 +113,7 @@ class _Builder:
             return _Unrounded(layer.name, layer, (self.stored(value),))
         stride = layer.strides[0]
         source, padding = self.padding(layer, value, stride)
-        return _Unrounded(layer.name, layer, (source,), {"stride": stride, "padding": padding})
+        return _Unrounded(layer.name, layer, (source,), stride, padding)
 
     def padding(self, layer: keras.layers.Layer, value: _Value, stride: int) -> tuple[Tensor, str]:
         """The tensor that a convolution reads, and its padding; a ZeroPadding2D that adds what SAME does needs no operator."""
@@ -122,8 +125,12 @@ class _Builder:
 
     def normalization(self, layer: keras.layers.Layer, value: _Value) -> _Unrounded:
         """The value of a batch normalization, which is folded into a kernel."""
-        follows = isinstance(value, _Unrounded) and type(value.layer) in KERNELS
-        if not follows or value.norm or value.relu_limit is not None:
+        if (
+            not isinstance(value, _Unrounded)
+            or type(value.layer) not in KERNELS
+            or value.norm is not None
+            or value.relu_limit is not None
+        ):
             raise _refused(layer, "it can only be folded into a convolution or dense layer: put it directly behind one")
         if list(layer.axis) != [len(value.inputs[0].shape) - 1]:
             raise _refused(layer, f"its axis is {list(layer.axis)}: normalize the last one")
@@ -147,7 +154,8 @@ class _Builder:
 
     def zeros(self, layer: keras.layers.Layer, value: _Value) -> _Padded:
         """The value of a zero padding."""
-        return _Padded(layer.name, self.stored(value), tuple(map(tuple, layer.padding)))
+        (above, below), (left, right) = layer.padding
+        return _Padded(layer.name, self.stored(value), ((above, below), (left, right)))
 
     def reshaped(self, layer: keras.layers.Layer, value: _Value) -> Tensor:
         """Adds a reshape, if it changes the shape."""
@@ -200,20 +208,21 @@ class _Builder:
         if type(value.layer) is layers.Add:
             return first
         computed = value.layer.compute_output_shape((None, *first[1:]))[1:]
-        if value.window.get("padding") == "SAME":  # It may come from a ZeroPadding2D, which the layer does not know.
-            computed = (*(-(-size // value.window["stride"]) for size in first[1:3]), computed[-1])
+        if value.padding == "SAME":  # It may come from a ZeroPadding2D, which the layer does not know.
+            computed = (*(-(-size // value.stride) for size in first[1:3]), computed[-1])
         return (1, *computed)
 
     def computed(self, value: _Unrounded, output: Tensor, relu: bool) -> Tensor:
         """Adds the operator that computes a value and writes it to `output`."""
-        names = (*(tensor.name for tensor in value.inputs), output.name)
         if type(value.layer) is layers.Add:
-            return self.graph.add(Add(*names, relu=relu), output)
+            a, b = value.inputs
+            return self.graph.add(Add(a.name, b.name, output.name, relu), output)
+        (source,) = value.inputs
         if type(value.layer) is layers.GlobalAveragePooling2D:
-            return self.graph.add(GlobalAveragePool(*names, keepdims=value.layer.keepdims), output)
+            return self.graph.add(GlobalAveragePool(source.name, output.name, value.layer.keepdims), output)
         kernel = self.trained(value)
         factor, offset = _factor_and_offset(value, len(kernel.rows))
-        output, written = self.graph.add_weighted(kernel, value.inputs[0], output, factor, offset, relu)
+        output, written = self.graph.add_weighted(kernel, source, output, factor, offset, relu)
         if not np.array_equal(written, offset):  # A real bias needs no rounding.
             self.biases.append((value, written))
         return output
@@ -222,9 +231,9 @@ class _Builder:
         """The trained weights of a value's layer, at its active bits."""
         layer, kind = value.layer, _kind(value.layer)
         if tensor := self.quantizers.get((layer.name, "weight")):
-            return Kernel.of(kind, tensor.kernel.numpy(), _step(tensor), _bits(tensor), **value.window)
+            return Kernel.of(kind, self.kernels[layer.name].numpy(), _step(tensor), _bits(tensor), value.stride, value.padding)
         own = layer.depthwise_kernel if type(layer) is layers.DepthwiseConv2D else layer.kernel
-        return Kernel.of(kind, self.kernels.get(layer.name, own).numpy(), None, FLOAT_BITS, **value.window)
+        return Kernel.of(kind, self.kernels.get(layer.name, own).numpy(), None, FLOAT_BITS, value.stride, value.padding)
 
     def codes(self, name: str, relu_limit: float | None = None) -> tuple[float, int, int]:
         """The step, the lowest and the highest code of a layer's activation."""
@@ -236,7 +245,7 @@ class _Builder:
         return float(step), lowest, highest
 
 
-_RULES = {
+_RULES: dict[type, Callable[..., _Value]] = {
     QuantizeLayer: _Builder.unchanged,
     layers.Conv2D: _Builder.kernel,
     layers.DepthwiseConv2D: _Builder.kernel,
@@ -338,7 +347,10 @@ def round_biases(model: keras.Model) -> None:
             value.norm.beta.assign_add(written - offset)
         elif value.layer.use_bias or value.norm is not None:
             change = np.divide(written - offset, factor, out=np.zeros_like(factor), where=factor != 0)
-            value.layer.bias.assign_add(change) if value.layer.use_bias else value.norm.moving_mean.assign_sub(change)
+            if value.layer.use_bias or value.norm is None:
+                value.layer.bias.assign_add(change)
+            else:
+                value.norm.moving_mean.assign_sub(change)
 
 
 def activation_bits(model: keras.Model) -> list[int]:
@@ -358,7 +370,7 @@ def _build(model: keras.Model, storage: Storage) -> tuple[_Builder, str, str]:
     model = functional(model)
     builder = _Builder(_calibrated(model, storage), storage)
     (first,), (last,) = model._input_layers, model._output_layers
-    values = {first.name: builder.image(first)}
+    values: dict[str, _Value] = {first.name: builder.image(first)}
     for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
         for node in nodes:
             layer = node.layer

@@ -12,11 +12,11 @@ import numpy as np
 from daqu_tf import data, tflite
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
+from daqu_tf.export.manifest import ENDING
 from daqu_tf.files import read_json
 from daqu_tf.tflite.graph import Graph
 from daqu_tf.tflite.weighted import CONTAINER_LIMITS, Weighted
 
-ENDING = ".manifest.json"
 TOLERANCE = 1e-3  # How far an accuracy may differ, since other kernels round a few values differently. One image may be more.
 _AGAIN = "export the model again"
 
@@ -123,7 +123,8 @@ class Verifier:
         Args:
             path: The path of the manifest.
         """
-        stated, found, faults = None, None, []
+        stated, found = None, None
+        faults: list[str] = []
         with _noted(faults):
             stated = Statement.read(path)
             content = _checked_content(stated)

@@ -6,12 +6,13 @@ stage. Nothing here imports TensorFlow.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from daqu_tf.spaces.bits import FIXED_BITS
-from daqu_tf.spaces.layer import Layer
+from daqu_tf.spaces.layer import Layer, Number
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.targets.storage import Storage
 
@@ -33,7 +34,7 @@ class TimedBlock:
     """
 
     input_shape: tuple[int, int, int]
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer[int], ...]
     widest: tuple[int, ...]
     narrowest: tuple[int, ...]
 
@@ -62,7 +63,7 @@ class TimedBlock:
         return sum(layer.macs for layer in narrowed) / (sum(layer.macs for layer in differing) or 1)
 
 
-def _text(layer: Layer, container: str) -> str:
+def _text(layer: Layer[int], container: str) -> str:
     kernel = f"{layer.kernel}/{layer.stride}" if layer.kind in ("conv", "depthwise") else ""
     marks = [layer.activation] * (layer.activation != "linear")
     marks += [name for name in ("pools", "gates") if getattr(layer, name)]
@@ -93,7 +94,9 @@ def _place(layer: Layer) -> str:
     return layer.block or ("stem" if layer.name == "stem" else "tail")
 
 
-def _distinct(space: SearchSpace, layers: tuple[Layer, ...], input_size: tuple, count: int) -> tuple[list[TimedBlock], np.ndarray]:
+def _distinct(
+    space: SearchSpace, layers: tuple[Layer[Number], ...], input_size: tuple[Number, Number], count: int
+) -> tuple[list[TimedBlock], np.ndarray]:
     """The distinct blocks at one place, and the index of each subnet's own."""
     columns = [layers[0].active, *input_size]
     for layer in layers:
@@ -105,12 +108,12 @@ def _distinct(space: SearchSpace, layers: tuple[Layer, ...], input_size: tuple, 
     return found, np.where(active, np.cumsum(active) - 1, -1)[index.reshape(-1)]
 
 
-def _timed_bits(bits: int | np.ndarray) -> np.ndarray:
+def _timed_bits(bits: Number | Sequence[int]) -> np.ndarray:
     """The entry of `TIMED_BITS` that stands for some bits."""
     return np.where(np.asarray(bits) <= PACKED_BITS, PACKED_BITS, FIXED_BITS)
 
 
-def _flat(layer: Layer) -> list:
+def _flat(layer: Layer[Number]) -> list[Number]:
     values = (getattr(layer, name) for name in _CHOSEN)
     return [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
 
@@ -119,10 +122,10 @@ def _block(space: SearchSpace, layers: tuple[Layer, ...], row: list[int]) -> Tim
     alphabets = {gene.name: gene.values for gene in space.genes}
     values, found, widest, narrowest = iter(row[2:]), [], [], []
     for layer in layers:
-        chosen = {name: (next(values), next(values)) if name.endswith("size") else next(values) for name in _CHOSEN}
+        chosen: dict[str, Any] = {name: (next(values), next(values)) if name.endswith("size") else next(values) for name in _CHOSEN}
         # The place, held values and bits of activations do not change the time; without them, blocks that take equally long are
         # equal.
-        chosen |= {"name": f"block.{layer.name.rpartition('.')[2]}" if layer.block else layer.name}
+        chosen["name"] = f"block.{layer.name.rpartition('.')[2]}" if layer.block else layer.name
         found.append(dataclasses.replace(layer, held=0, input_bits=FIXED_BITS, output_bits=FIXED_BITS, active=True, **chosen))
         timed = _timed_bits(alphabets.get(f"{layer.name}.weight_bits", (FIXED_BITS,)))
         widest.append(int(timed.max()))
@@ -132,7 +135,7 @@ def _block(space: SearchSpace, layers: tuple[Layer, ...], row: list[int]) -> Tim
 
 def every_block(space: SearchSpace, storage: Storage) -> dict[str, TimedBlock]:
     """All distinct blocks of a space, at the highest and at the lowest weight bits throughout, by their keys."""
-    found = {}
+    found: dict[str, TimedBlock] = {}
     for index, place in enumerate(_places(space)):
         blocks, _ = list(blocks_of(space, _genomes(space, place)))[index]
         found |= {end.key(storage): end for block in blocks for end in block.ends()}

@@ -13,6 +13,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class Settings:
     validation: int = 24
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         least = {"repeats": 2, "min_runs": 1, "calibration": 8, "validation": 8, "seed": 0}
         for name, limit in least.items():
             if getattr(self, name) < limit:
@@ -156,7 +157,7 @@ def _finished(
     return dataclasses.replace(table, correction=correction, evidence={**evidence, "validation": error, "subnets": seen})
 
 
-def compared(predicted_us: np.ndarray, turns_us: np.ndarray) -> dict[str, float | list[float]]:
+def compared(predicted_us: np.ndarray, turns_us: np.ndarray) -> dict[str, Any]:
     """The errors of predicted latencies, and as a control those of the first measured turn as a prediction of the others.
 
     Args:
@@ -169,7 +170,7 @@ def compared(predicted_us: np.ndarray, turns_us: np.ndarray) -> dict[str, float 
     """
     from scipy.stats import kendalltau
 
-    found = {"subnets": len(turns_us), "range_us": [float(turns_us.min()), float(turns_us.max())]}
+    found: dict[str, Any] = {"subnets": len(turns_us), "range_us": [float(turns_us.min()), float(turns_us.max())]}
     pairs = (("", predicted_us, turns_us), ("control_", turns_us[:, 0], turns_us[:, 1:]))
     for name, guess, truth in pairs:
         measured = np.median(truth, axis=1)
@@ -289,7 +290,7 @@ class _Bench:
     def _is_unsteady(self, times_us: Sequence[float]) -> bool:
         # The measure is twice the median deviation. Of two times, that is their difference; of more, a single outlier does not
         # change it.
-        deviation = np.median(np.abs(times_us - np.median(times_us)))
+        deviation = np.median(np.abs(np.asarray(times_us) - np.median(times_us)))
         return bool(2 * deviation > self.settings.unsteady * np.median(times_us))
 
     def evidence(self, hashes: Sequence[str], began: float) -> dict:

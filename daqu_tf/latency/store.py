@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from daqu_tf.devices import Latency
@@ -97,14 +97,14 @@ class MeasurementStore:
         return found
 
     @contextlib.contextmanager
-    def _transaction(self):
+    def _transaction(self) -> Iterator[None]:
         """A transaction, during which other processes wait, and which is done whole or not at all."""
         self._connection.execute("BEGIN IMMEDIATE")
         with self._connection:
             yield
 
     @contextlib.contextmanager
-    def _sentences(self):
+    def _sentences(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:

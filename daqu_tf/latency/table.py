@@ -19,6 +19,7 @@ import numpy as np
 
 from daqu_tf import fields, files
 from daqu_tf.errors import DaquError
+from daqu_tf.fields import difference
 from daqu_tf.latency.blocks import TimedBlock, blocks_of, every_block
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
@@ -149,7 +150,7 @@ class LatencyTable:
             raise DaquError(f"The latency table is of another device or runtime ({changed}): {_MAKE_ONE} for this one.")
 
     @property
-    def errors(self) -> Mapping[str, float]:
+    def errors(self) -> Mapping[str, Any]:
         """The errors on subnets to which the table was not fitted, from `profiling.compared`; empty where they are unknown."""
         return self.evidence.get("validation") or {}
 
@@ -226,9 +227,3 @@ def _is_number(value: Any) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     except OverflowError:
         return False
-
-
-def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """A text that says where the identities of two devices first differ; empty if they are equal."""
-    different = [name for name in [*there, *here] if there.get(name) != here.get(name)]
-    return f"`{different[0]}` is {there.get(different[0])!r} there and {here.get(different[0])!r} here" if different else ""

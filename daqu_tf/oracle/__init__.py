@@ -1,9 +1,9 @@
 """KerasTuner's side of a search: an oracle proposes trials, keeps them, and shares them out among workers.
 
 `oracle` proposes trials by the surrogate search of `daqu_tf.pareto`, over `hyperparameters` and `objectives`. It is built on
-`journaled_oracle`, which keeps trials in an append-only `journal` and gives them to workers by `leases`. `chief` serves trials over
-gRPC, `client` is a worker's side of that, and `distributed_tuner` makes any tuner a chief or a worker, by the `roles` that the
-environment gives. `keras_tuner_files` writes what KerasTuner's own tools read.
+`journaled_oracle`, which keeps `records` of trials in an append-only `journal` and gives them to workers by `leases`; `failures`
+end a search early. `chief` serves trials over gRPC, `client` is a worker's side of that, and `distributed_tuner` makes any tuner a
+chief or a worker, by the `roles` that the environment gives. `keras_tuner_files` writes what KerasTuner's own tools read.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from daqu_tf.lazy import attach
 
 if TYPE_CHECKING:
     from daqu_tf.oracle.distributed_tuner import DistributedTuner
-    from daqu_tf.oracle.journaled_oracle import SearchFailedError
+    from daqu_tf.oracle.failures import SearchFailedError
     from daqu_tf.oracle.oracle import ParetoOracle
 
 __all__ = ["ParetoOracle", "DistributedTuner", "SearchFailedError"]
@@ -22,6 +22,6 @@ __getattr__, __dir__ = attach(
     {
         "ParetoOracle": "oracle",
         "DistributedTuner": "distributed_tuner",
-        "SearchFailedError": "journaled_oracle",
+        "SearchFailedError": "failures",
     },
 )

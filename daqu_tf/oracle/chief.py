@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent import futures
+from typing import Any
 
 import grpc
 from keras_tuner.engine.trial import Trial
@@ -13,7 +14,8 @@ from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 
 from daqu_tf.errors import DaquError
-from daqu_tf.oracle.journaled_oracle import JournaledOracle, SearchFailedError, last_line
+from daqu_tf.oracle.failures import SearchFailedError, last_line
+from daqu_tf.oracle.journaled_oracle import JournaledOracle
 
 # Entries in the metadata of a call, for what KerasTuner's messages do not hold: the caller and what went wrong, which they leave
 # out, the exact metrics, which they round to 24 bits, and the exact values, to which they add defaults.
@@ -37,6 +39,7 @@ CHANNEL = (
 )
 # Two chiefs must not silently share a port, which gRPC allows by default.
 OPTIONS = (*CHANNEL, ("grpc.so_reuseport", 0))
+Message = Any  # Of KerasTuner's service; its class is generated.
 
 
 class WorkerTraceback(Exception):
@@ -60,7 +63,9 @@ class Servicer(OracleServicer):
         super().__init__(oracle)
         self.failure: BaseException | None = None
 
-    def _answer(self, method: Callable, request, context):
+    def _answer(
+        self, method: Callable[[Message, grpc.ServicerContext], Message], request: Message, context: grpc.ServicerContext
+    ) -> Message:
         metadata = dict(context.invocation_metadata())
         if self.failure is None:
             try:
@@ -70,31 +75,31 @@ class Servicer(OracleServicer):
         self.oracle.dismiss(metadata.get(TUNER_ID, ""))
         context.abort(ENDED, _sentence(self.failure))
 
-    def CreateTrial(self, request, context):  # noqa: D102
+    def CreateTrial(self, request: Message, context: grpc.ServicerContext) -> Message:  # noqa: D102
         return self._answer(self._create_trial, request, context)
 
-    def _create_trial(self, request, context):
+    def _create_trial(self, request: Message, context: grpc.ServicerContext) -> Message:
         response = super().CreateTrial(request, context)
         if response.trial.trial_id in self.oracle.trials:
             values = self.oracle.trials[response.trial.trial_id].hyperparameters.values
             context.set_trailing_metadata(((VALUES, json.dumps(values).encode()),))
         return response
 
-    def UpdateTrial(self, request, context):  # noqa: D102
+    def UpdateTrial(self, request: Message, context: grpc.ServicerContext) -> Message:  # noqa: D102
         self._check_known(request.trial_id, context)
         return self._answer(super().UpdateTrial, request, context)
 
-    def GetTrial(self, request, context):  # noqa: D102
+    def GetTrial(self, request: Message, context: grpc.ServicerContext) -> Message:  # noqa: D102
         self._check_known(request.trial_id, context)
         return self._answer(super().GetTrial, request, context)
 
-    def UpdateSpace(self, request, context):  # noqa: D102
+    def UpdateSpace(self, request: Message, context: grpc.ServicerContext) -> Message:  # noqa: D102
         return self._answer(super().UpdateSpace, request, context)
 
-    def EndTrial(self, request, context):  # noqa: D102
+    def EndTrial(self, request: Message, context: grpc.ServicerContext) -> Message:  # noqa: D102
         return self._answer(self._end_trial, request, context)
 
-    def _end_trial(self, request, context):
+    def _end_trial(self, request: Message, context: grpc.ServicerContext) -> Message:
         metadata, trial = dict(context.invocation_metadata()), Trial.from_proto(request.trial)
         trial.message = metadata[MESSAGE].decode(errors="replace") if MESSAGE in metadata else None
         if METRICS in metadata:
@@ -105,7 +110,7 @@ class Servicer(OracleServicer):
         self.oracle.end_trial(trial)
         return protos.get_service().EndTrialResponse()
 
-    def _check_known(self, trial_id: str, context) -> None:
+    def _check_known(self, trial_id: str, context: grpc.ServicerContext) -> None:
         if trial_id not in self.oracle.trials:
             context.abort(UNKNOWN_TRIAL, f"There is no trial {trial_id}.")
 
@@ -149,7 +154,7 @@ class Chief:
         self._server.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.stop(GRACE_SECONDS).wait()
 
     def wait(self, patience_seconds: float, on_tick: Callable[[], None] = lambda: None) -> None:

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import grpc
 import keras_tuner
@@ -14,12 +15,24 @@ from keras_tuner.src.distribute.oracle_client import OracleClient
 from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 
 from daqu_tf.errors import DaquError
-from daqu_tf.oracle.chief import CHANNEL, ENDED, IS_FATAL, MESSAGE, MESSAGE_BYTES, METRICS, TUNER_ID, UNKNOWN_TRIAL, VALUES
+from daqu_tf.oracle.chief import (
+    CHANNEL,
+    ENDED,
+    IS_FATAL,
+    MESSAGE,
+    MESSAGE_BYTES,
+    METRICS,
+    TUNER_ID,
+    UNKNOWN_TRIAL,
+    VALUES,
+    Message,
+)
 from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS
 
 CALL_SECONDS = 3600.0  # KerasTuner has the same, since a chief that is alive may think for long.
 RETRY_SECONDS = 0.3
 BEATS_A_LEASE = 4
+Metadata = tuple[tuple[str, str | bytes], ...]  # Of a call.
 # Errors of a chief that was killed or is not there yet. A call is then made again, so every call may be made twice.
 _RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 _OPTIONS = (
@@ -58,7 +71,7 @@ class PatientStub:
         self._metadata = ((TUNER_ID, tuner_id),)
         self._end: SearchEndedError | None = None
 
-    def __getattr__(self, name: str) -> Callable:
+    def __getattr__(self, name: str) -> Callable[..., Message]:
         method = getattr(self._stub, name)
         return lambda request, **_: self._call(method, request)
 
@@ -71,7 +84,7 @@ class PatientStub:
             trial.hyperparameters.values = json.loads(metadata[VALUES])
         return trial
 
-    def end_trial(self, request, extra: tuple[tuple[str, str | bytes], ...]) -> None:
+    def end_trial(self, request: Message, extra: Metadata) -> None:
         """Ends a trial.
 
         Args:
@@ -94,7 +107,7 @@ class PatientStub:
             if error.code() == ENDED:  # Whoever needs the chief will notice other errors, but the chief would be gone by then.
                 self._end = _ended(error)
 
-    def _call(self, method: Callable, request, extra: tuple = ()):
+    def _call(self, method: Callable[..., Any], request: Message, extra: Metadata = ()) -> Any:
         silent_since = None
         while True:
             if self._end:
@@ -181,7 +194,7 @@ class ChiefClient(OracleClient):
         trial.message = message
         self._send(trial, ((IS_FATAL, "1"),))
 
-    def _send(self, trial: Trial, extra: tuple) -> None:
+    def _send(self, trial: Trial, extra: Metadata) -> None:
         if not self.should_report:
             return
         extra = (*extra, (METRICS, json.dumps(trial.metrics.get_config()).encode()))

@@ -2,6 +2,7 @@
 
 import traceback
 import warnings
+from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
@@ -33,7 +34,9 @@ class DistributedTuner(BaseTuner):
         DaquError: The environment variables do not say whether this process is the chief.
     """
 
-    def __init__(self, *args, patience_seconds: float = PATIENCE_SECONDS, overwrite: bool = False, **kwargs):
+    oracle: keras_tuner.Oracle  # Of a worker, what stands for it.
+
+    def __init__(self, *args: Any, patience_seconds: float = PATIENCE_SECONDS, overwrite: bool = False, **kwargs: Any):
         self.patience_seconds = patience_seconds
         self._trial: Trial | None = None
         mine = role()
@@ -43,7 +46,7 @@ class DistributedTuner(BaseTuner):
 
             self.oracle = ChiefClient(self.oracle._oracle, patience_seconds)
 
-    def search(self, *args, **kwargs) -> None:
+    def search(self, *args: Any, **kwargs: Any) -> None:
         """Searches until the search is over; a worker stops when the chief has no more trials.
 
         Raises:

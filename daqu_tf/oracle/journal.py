@@ -14,6 +14,7 @@ from typing import Any
 
 from daqu_tf import files
 from daqu_tf.errors import DaquError
+from daqu_tf.fields import difference
 
 SYNC_SECONDS = 1.0
 FORMAT = 2  # Format 1 had no line for a trial that starts.
@@ -21,15 +22,6 @@ FORMAT = 2  # Format 1 had no line for a trial that starts.
 
 def _line(value: Any) -> bytes:
     return (json.dumps(value, separators=(",", ":"), allow_nan=False) + "\n").encode()
-
-
-def _difference(old: Any, new: Any, name: str = "") -> str:
-    """A text that says where two JSON values first differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *new]:
-            if key not in old or key not in new or old[key] != new[key]:
-                return _difference(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-    return f"`{name}` is {json.dumps(old)} there and {json.dumps(new)} here"
 
 
 def header(path: str | os.PathLike) -> dict[str, Any]:
@@ -75,8 +67,8 @@ class Journal:
         if found["format"] != FORMAT:
             raise DaquError(f"{self.path} has format {found['format']}, but this version reads {FORMAT}: start in a new directory.")
         if found["identity"] != header["identity"]:
-            difference = _difference(found["identity"], header["identity"])
-            raise DaquError(f"{self.path} is of another search: {difference}; start in a new directory.")
+            where = difference(found["identity"], header["identity"], json.dumps)
+            raise DaquError(f"{self.path} is of another search: {where}; start in a new directory.")
 
     def _parsed(self, line: bytes, number: int) -> Any:
         try:

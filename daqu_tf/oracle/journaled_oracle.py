@@ -2,9 +2,7 @@
 
 import collections
 import functools
-import math
 import os
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,26 +14,14 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf.errors import DaquError
+from daqu_tf.oracle.failures import NewEntryError, SearchFailedError, last_line
 from daqu_tf.oracle.journal import Journal, header
 from daqu_tf.oracle.leases import Leases
 from daqu_tf.oracle.objectives import Objectives, direction, objective_point
+from daqu_tf.oracle.records import RUNNING, TrialRecord, ended
 
 LEASE_SECONDS = 60.0
 IDLE_SECONDS = 0.2  # Between two questions of a worker for whom there is no trial now: KerasTuner's loop asks without a pause.
-LINE_LENGTH = 500
-
-
-class SearchFailedError(DaquError, RuntimeError):
-    """Too many trials failed in a row; KerasTuner's contract is a `RuntimeError`."""
-
-
-def last_line(message: str | None) -> str:
-    """What a trial's message, mostly a stack trace, comes down to."""
-    return textwrap.shorten((message or "no message").strip().splitlines()[-1], LINE_LENGTH, placeholder=" ...")
-
-
-class NewEntryError(DaquError, RuntimeError):
-    """A hyperparameter that is registered too late to be searched; KerasTuner's contract for others is a `RuntimeError`."""
 
 
 class JournaledOracle(keras_tuner.Oracle):
@@ -55,7 +41,7 @@ class JournaledOracle(keras_tuner.Oracle):
         kwargs: Of `keras_tuner.Oracle`.
     """
 
-    def __init__(self, objective: list[keras_tuner.Objective], lease_seconds: float = LEASE_SECONDS, **kwargs):
+    def __init__(self, objective: list[keras_tuner.Objective], lease_seconds: float = LEASE_SECONDS, **kwargs: Any):
         self._lock = threading.RLock()  # Of all that the next lines hold, for moments at a time; populate_space runs without it.
         self._leases = Leases(lease_seconds)
         self._journal: Journal | None = None
@@ -68,7 +54,7 @@ class JournaledOracle(keras_tuner.Oracle):
         self.lease_seconds = lease_seconds
         self.while_proposing: Callable[[], AbstractContextManager] = nullcontext  # Goes around `populate_space`.
         super().__init__(objective=objective, **kwargs)
-        self.objective = Objectives(self.objective.objectives)
+        self.objective: Objectives = Objectives(self.objective.objectives)
         self.verbose = 0  # At 1, KerasTuner prints every hyperparameter and sorts all trials, twice a trial.
 
     # For subclasses.
@@ -243,9 +229,8 @@ class JournaledOracle(keras_tuner.Oracle):
 
     def _begin(self, trial: Trial, tuner_id: str, with_values: bool = False) -> None:
         """Gives a trial to a worker. Written first: whatever happens now, this id has these values."""
-        record = {"trial_id": trial.trial_id, "status": TrialStatus.RUNNING, "tuner_id": tuner_id}
-        values = {"values": trial.hyperparameters.values} if with_values else {}
-        self._journal.append({**record, **values}, durable=False)
+        values = trial.hyperparameters.values if with_values else None
+        self._write(TrialRecord(trial.trial_id, RUNNING, tuner_id, values), durable=False)
         self._leases.take(trial.trial_id, tuner_id)
         self._started[trial.trial_id] = time.monotonic()
 
@@ -354,16 +339,13 @@ class JournaledOracle(keras_tuner.Oracle):
         """Does nothing, as above."""
 
     def _record(self, trial: Trial) -> None:
-        metrics = {name: float(trial.metrics.get_last_value(name)) for name in trial.metrics.metrics}
-        self._journal.append(
-            {
-                "trial_id": trial.trial_id,
-                "status": trial.status,
-                "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
-                "message": trial.message,
-                "seconds": round(time.monotonic() - self._started[trial.trial_id], 3),
-            }
-        )
+        metrics = {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
+        seconds = time.monotonic() - self._started[trial.trial_id]
+        self._write(ended(trial.trial_id, trial.status, metrics, trial.message, seconds))
+
+    def _write(self, record: TrialRecord, durable: bool = True) -> None:
+        assert self._journal, "`reload` comes first"
+        self._journal.append(record.to_json(), durable=durable)
 
     def reload(self) -> None:
         """Reads the trials of an earlier search in this project, once; memory is never behind the file after that.
@@ -382,16 +364,16 @@ class JournaledOracle(keras_tuner.Oracle):
                 self.hyperparameters.merge(known, overwrite=False)
             self.prepare()
             journal = Journal(path, self.identity(), {"hyperparameters": self.hyperparameters.get_config()})
-            for record in journal.read():
-                self._restore(record)
+            for content in journal.read():
+                self._restore(TrialRecord.from_json(content))
             self._leases.leave_all()
             self._journal = journal
             self._ended_before = len(self.end_order)
 
-    def _restore(self, record: dict[str, Any]) -> None:
-        trial_id = record["trial_id"]
-        if "values" in record:
-            self._add(self._trial(trial_id, record["values"], TrialStatus.RUNNING))
+    def _restore(self, record: TrialRecord) -> None:
+        trial_id = record.trial_id
+        if record.values is not None:
+            self._add(self._trial(trial_id, record.values, TrialStatus.RUNNING))
         if trial_id in self._retry_queue:
             self._retry_queue.remove(trial_id)
             self._clean(trial_id)
@@ -401,14 +383,14 @@ class JournaledOracle(keras_tuner.Oracle):
                 "new directory."
             )
         trial = self.trials[trial_id]
-        trial.status, trial.message = record["status"], record.get("message")
-        if trial.status == TrialStatus.RUNNING:
-            self._leases.take(trial_id, record["tuner_id"])
+        trial.status, trial.message = record.status, record.message
+        if record.is_running:
+            self._leases.take(trial_id, record.tuner_id or "")
             self._started[trial_id] = time.monotonic()  # As if its worker had begun now; that it begins anew is not known yet.
             return
         self._leases.end(trial_id)
         self._run_times[trial_id] += 1
-        self._track(trial, {name: math.nan if value is None else value for name, value in record["metrics"].items()}, 0)
+        self._track(trial, record.figures, 0)
         if trial.status == TrialStatus.INVALID:
             self._retry_queue.append(trial_id)
             return

@@ -1,5 +1,6 @@
 """A journal's trials in the files that KerasTuner itself keeps, for its own tools and those of others."""
 
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 from daqu_tf import files
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle import journal
+from daqu_tf.oracle.records import TrialRecord
 
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
@@ -41,7 +43,7 @@ def write(path: str | os.PathLike, folder: str | os.PathLike) -> int:
     oracle = _stock_oracle(header)
     oracle._set_project_dir(str(folder.parent), folder.name)
     space = oracle.hyperparameters.get_config()["space"]
-    for record in records:
+    for record in map(TrialRecord.from_json, records):
         _take_in(oracle, record)
     for trial_id, trial in oracle.trials.items():
         values = trial.hyperparameters.values
@@ -63,19 +65,19 @@ def _stock_oracle(header: Mapping[str, Any]) -> keras_tuner.Oracle:
     return keras_tuner.Oracle(objectives, hyperparameters=hyperparameters, seed=identity["seed"])
 
 
-def _take_in(oracle: keras_tuner.Oracle, record: Mapping[str, Any]) -> None:
-    trial_id = record["trial_id"]
-    if "values" in record:
+def _take_in(oracle: keras_tuner.Oracle, record: TrialRecord) -> None:
+    trial_id = record.trial_id
+    if record.values is not None:
         hyperparameters = keras_tuner.HyperParameters()
-        hyperparameters.values = record["values"]
+        hyperparameters.values = record.values
         oracle.trials[trial_id] = Trial(hyperparameters, trial_id)
         oracle.start_order.append(trial_id)
     trial = oracle.trials[trial_id]
-    trial.status, trial.message = record["status"], record.get("message")
-    if trial.status == TrialStatus.RUNNING:
+    trial.status, trial.message = record.status, record.message
+    if record.is_running:
         return
     oracle._run_times[trial_id] += 1
-    trial.metrics = _tracker({name: value for name, value in record["metrics"].items() if value is not None}, oracle.objective)
+    trial.metrics = _tracker({name: value for name, value in record.figures.items() if math.isfinite(value)}, oracle.objective)
     if trial.status == TrialStatus.COMPLETED:
         oracle.score_trial(trial)
     if trial.status in ENDED:

@@ -10,6 +10,8 @@ from keras_tuner.engine.metrics_tracking import infer_metric_direction
 from keras_tuner.engine.trial import Trial
 from keras_tuner.src.engine.objective import MultiObjective
 
+from daqu_tf.pareto.goal import sign
+
 
 @functools.cache
 def direction(name: str) -> str:
@@ -30,8 +32,8 @@ def objective_point(trial: Trial, objectives: Sequence[keras_tuner.Objective]) -
     values = [
         trial.metrics.get_last_value(objective.name) if trial.metrics.exists(objective.name) else None for objective in objectives
     ]
-    signs = [-1.0 if objective.direction == "max" else 1.0 for objective in objectives]
-    return np.array([math.nan if value is None else sign * value for value, sign in zip(values, signs)])
+    signs = [sign(objective.direction) for objective in objectives]
+    return np.array([math.nan if value is None else one * value for value, one in zip(values, signs)])
 
 
 class Objectives(MultiObjective):

@@ -9,10 +9,11 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf import pareto
 from daqu_tf.errors import DaquError
+from daqu_tf.oracle.failures import SearchFailedError
 from daqu_tf.oracle.hyperparameters import choices_of
-from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS, JournaledOracle, SearchFailedError
+from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS, JournaledOracle
 from daqu_tf.oracle.objectives import objective_point
-from daqu_tf.pareto.choices import Conditions
+from daqu_tf.pareto.choices import Choices, Conditions
 from daqu_tf.pareto.constraints import Constraint, parse, total_violation
 from daqu_tf.pareto.goal import Goal
 from daqu_tf.pareto.predictor import Costs
@@ -47,7 +48,7 @@ def best_trials(
     completed = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
     # KerasTuner's own oracles complete a trial whatever it reports.
     completed = [trial for trial in completed if np.isfinite(objective_point(trial, objectives)).all()]
-    missed = [total_violation(constraints, metrics_of(trial)) if constraints else 0.0 for trial in completed]
+    missed = [float(total_violation(constraints, metrics_of(trial))) if constraints else 0.0 for trial in completed]
     left = [trial for trial, violation in zip(completed, missed) if violation == 0]
     points = np.array([objective_point(trial, objectives) for trial in left]).reshape(len(left), len(objectives))
     order: list[Trial] = []
@@ -152,7 +153,7 @@ class ParetoOracle(JournaledOracle):
         self._conditions = dict(conditions or {})
         goal = Goal(tuple((one.name, one.direction) for one in objective), self.constraints)
         rest = (goal, initial_design, initial_random, canonicalise, sample, costs, seed)
-        self._make_search = lambda choices: SurrogateSearch(choices, *rest)
+        self._make_search: Callable[[Choices], SurrogateSearch] = lambda choices: SurrogateSearch(choices, *rest)
         self._initial_random = initial_random
         if hyperparameters is not None:
             self.prepare()

@@ -33,10 +33,14 @@ class Constraint:
     def __str__(self) -> str:
         return f"{self.metric}{self.operator}{self.limit:g}"
 
+    @property
+    def sign(self) -> float:
+        """1 where a value is better the smaller it is, -1 where it is better the larger it is."""
+        return 1.0 if self.operator == "<=" else -1.0
+
     def violation(self, values: np.ndarray) -> np.ndarray:
         """How far values (count,) of the metric miss the limit: a share of the limit unless that is 0, and 0 where it is met."""
-        excess = (values - self.limit) * (1.0 if self.operator == "<=" else -1.0)
-        return np.maximum(excess, 0.0) / (abs(self.limit) or 1.0)
+        return np.maximum((values - self.limit) * self.sign, 0.0) / (abs(self.limit) or 1.0)
 
 
 def parse(constraints: Sequence[str | Constraint]) -> tuple[Constraint, ...]:
@@ -59,18 +63,23 @@ def _parse(text: str) -> Constraint:
         limit = float(found[3]) if found else math.nan
     except ValueError:
         limit = math.nan
-    if not math.isfinite(limit):
+    if found is None or not math.isfinite(limit):
         raise DaquError(f"`constraints` must have the form METRIC<=NUMBER or METRIC>=NUMBER, but received {text!r}.")
     return Constraint(found[1], found[2], limit)
 
 
-def total_violation(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> float:
-    """The sum of the violations of all constraints by one trial, infinite where a metric is missing or not finite.
+def total_violation(constraints: Sequence[Constraint], metrics: Mapping[str, float | np.ndarray]) -> np.ndarray:
+    """The sum of the violations of all constraints, infinite where a metric is missing or not finite.
 
     Args:
         constraints: The constraints.
-        metrics: The metrics that the trial reported, by name.
+        metrics: The metrics by name, each one number for one trial, or an array (count,) for many.
+
+    Returns:
+        The sum for one trial, of shape (), or for many (count,); 0 where all constraints are met.
     """
-    if any(not math.isfinite(metrics.get(one.metric, math.nan)) for one in constraints):
-        return math.inf
-    return float(sum(one.violation(np.asarray(metrics[one.metric], dtype=float)) for one in constraints))
+    total = np.zeros(())
+    for one in constraints:
+        values = np.asarray(metrics.get(one.metric, math.nan), dtype=float)
+        total = total + np.where(np.isfinite(values), one.violation(values), math.inf)
+    return total

@@ -39,7 +39,7 @@ def mutate(code: np.ndarray, choices: Choices, rng: np.random.Generator) -> np.n
     free = sizes > 1
     neighbour = np.clip(code + rng.choice((-1, 1), shape), 0, sizes - 1)
     moved = np.where(rng.random(shape) < 0.5, neighbour, fresh)
-    hit = free & (rng.random(shape) < 1 / max(1, free.sum()))
+    hit = free & (rng.random(shape) < 1 / max(1, int(free.sum())))
     return np.where(code == ABSENT, fresh, np.where(hit, moved, code))
 
 

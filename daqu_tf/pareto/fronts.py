@@ -8,7 +8,7 @@ import numpy as np
 
 from daqu_tf.errors import DaquError
 
-_BLOCK = 256  # The rows that are compared with all others at once, so that memory is bounded by _BLOCK * n * m booleans.
+_BLOCK = 32  # The number of points that are compared with all others at once.
 
 
 def _checked(points: np.ndarray, dimensions: int) -> np.ndarray:
@@ -20,24 +20,37 @@ def _checked(points: np.ndarray, dimensions: int) -> np.ndarray:
     return points
 
 
-def _dominates(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a <= b).all(-1) & (a < b).any(-1)
+def first_front(points: np.ndarray) -> np.ndarray:
+    """The points that no other one dominates, by rising sum of the objectives; of equal points, the first alone.
 
-
-def dominates(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether point `a` is no worse than point `b` in every objective and better in one.
+    A point dominates none that comes before it in that order. So the first points that are left are compared with all at once, and
+    the points that they dominate are left out before the next ones are compared (ours). Rounding can make the sums of two such
+    points equal; then the objectives decide.
 
     Args:
-        a: The objectives (m,) of one point.
-        b: The objectives (m,) of the other point.
+        points: The objectives (n, m) of the points, all finite.
 
-    Raises:
-        DaquError: A value is NaN or infinite, or the shapes are not two equal vectors.
+    Returns:
+        The indices (front,) of the points.
     """
-    a, b = _checked(a, 1), _checked(b, 1)
-    if a.shape != b.shape:
-        raise DaquError(f"Points must have equally many objectives, but received {a.size} and {b.size}.")
-    return bool(_dominates(a, b))
+    sums = points.sum(axis=1)
+    left = np.lexsort((*points.T[::-1], sums))
+    columns, found = points.T[:, left], [left[:0]]
+    while left.size:
+        covered = _covered(columns)
+        found.append(left[:_BLOCK][~covered[:_BLOCK]])
+        left, columns = left[_BLOCK:][~covered[_BLOCK:]], columns[:, _BLOCK:][:, ~covered[_BLOCK:]]
+    front = np.concatenate(found)
+    return front[np.lexsort((front, sums[front]))]
+
+
+def _covered(columns: np.ndarray) -> np.ndarray:
+    """Which points, the columns of (m, n), are in no objective better than one of the first `_BLOCK` that comes before them."""
+    covers = np.ones((min(_BLOCK, columns.shape[1]), columns.shape[1]), dtype=bool)
+    for objective in columns:  # A third dimension in place of this loop is five times slower.
+        covers &= objective[:_BLOCK, None] <= objective
+    covers[:, :_BLOCK] = np.triu(covers[:, :_BLOCK], 1)
+    return np.asarray(covers.any(axis=0))
 
 
 def non_dominated_mask(points: np.ndarray) -> np.ndarray:
@@ -52,34 +65,10 @@ def non_dominated_mask(points: np.ndarray) -> np.ndarray:
     Raises:
         DaquError: A value is NaN or infinite, or `points` is not two-dimensional.
     """
-    points = _checked(points, 2)
-    mask = np.ones(len(points), dtype=bool)
-    for start in range(0, len(points), _BLOCK):
-        block = points[start : start + _BLOCK, None]  # Shape (block, 1, m), against (1, n, m).
-        mask[start : start + _BLOCK] = ~_dominates(points[None], block).any(1)
-    return mask
-
-
-def non_dominated_ranks(points: np.ndarray) -> np.ndarray:
-    """The rank of the front that each point belongs to.
-
-    Args:
-        points: The objectives (n, m) of the points.
-
-    Returns:
-        The rank of each point (n,): 0 on the Pareto front, 1 on the front of the others, and so on.
-
-    Raises:
-        DaquError: A value is NaN or infinite, or `points` is not two-dimensional.
-    """
-    points = _checked(points, 2)
-    ranks = np.zeros(len(points), dtype=int)
-    remaining = np.arange(len(points))
-    while remaining.size:
-        dominated = ~non_dominated_mask(points[remaining])
-        remaining = remaining[dominated]
-        ranks[remaining] += 1
-    return ranks
+    unique, copies = np.unique(_checked(points, 2), axis=0, return_inverse=True)
+    mask = np.zeros(len(unique), dtype=bool)
+    mask[first_front(unique)] = True
+    return mask[copies.reshape(-1)]
 
 
 def crowding_distance(points: np.ndarray) -> np.ndarray:
@@ -112,7 +101,7 @@ def crowding_distance(points: np.ndarray) -> np.ndarray:
 
 
 def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
-    """The volume that points dominate, up to a reference point, by pymoo's implementation.
+    """The exact volume that points dominate, up to a reference point.
 
     Args:
         points: The objectives (n, m) of the points; those that do not dominate `reference` add nothing.
@@ -121,19 +110,33 @@ def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
     Raises:
         DaquError: A value is NaN or infinite, or the shapes do not match.
     """
-    from pymoo.indicators.hv import HV  # The import takes half a second, and only some callers need it.
-
     points, reference = _checked(points, 2), _checked(reference, 1)
     if points.shape[1] != reference.size:
         raise DaquError(f"`reference` must have {points.shape[1]} objectives as the points, but received {reference.size}.")
-    inside = points[(points < reference).all(1)]
-    return float(HV(ref_point=reference)(inside[non_dominated_mask(inside)])) if len(inside) else 0.0
+    return _union(reference - points[(points < reference).all(axis=1)])
 
 
-def first_front(points: np.ndarray) -> np.ndarray:
-    """The indices of points (n, m) that no other dominates, one of equal points; it is quick where they are few among many."""
-    left, front = np.argsort(points.sum(1), kind="stable"), []
-    while left.size:  # No later point dominates the first, since its sum would be less.
-        front.append(left[0])
-        left = left[~(points[left] >= points[left[0]]).all(1)]
-    return np.array(front, dtype=int)
+def _union(sides: np.ndarray) -> float:
+    """The volume that boxes with a common corner cover together, given their sides (n, m).
+
+    For three objectives or more, it is computed by the WFG algorithm (While, Bradstreet and Barone, "A fast way of calculating
+    exact hypervolumes", IEEE TEVC 16(1), 2012): a box adds what it does not share with the boxes that come after it. Boxes come by
+    rising last side, so what is shared is as long as the box in that objective, which need not be looked at again.
+    """
+    if sides.shape[1] <= 2:
+        return _area(sides)
+    sides = sides[first_front(-sides)]
+    sides = sides[np.argsort(sides[:, -1], kind="stable")]
+    volume = 0.0
+    for index, (*others, last) in enumerate(sides):
+        shared = np.minimum(sides[index + 1 :, :-1], others)
+        volume += last * (np.prod(others) - _union(shared))
+    return float(volume)
+
+
+def _area(sides: np.ndarray) -> float:
+    """The area that rectangles cover together, given their sides (n, 2); lines, with sides (n, 1), have a height of 1."""
+    widths, heights = sides[:, 0], sides[:, 1] if sides.shape[1] == 2 else np.ones(len(sides))
+    order = np.argsort(-widths, kind="stable")
+    steps = np.diff(np.maximum.accumulate(heights[order]), prepend=0.0)
+    return float(widths[order] @ steps)

@@ -1,10 +1,16 @@
 """The goal of a search: objectives with their directions, and constraints."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
-from daqu_tf.pareto.constraints import Constraint
+from daqu_tf.pareto.constraints import Constraint, total_violation
+
+
+def sign(direction: str) -> float:
+    """What makes of a metric that is to go in a direction, `min` or `max`, one to be minimised: 1 or -1, to multiply it by."""
+    return -1.0 if direction == "max" else 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +30,11 @@ class Goal:
         """The names of all metrics that a trial must report: those of the objectives, then those of the constraints."""
         return list(dict.fromkeys([*(name for name, _ in self.objectives), *(one.metric for one in self.constraints)]))
 
+    @functools.cached_property
+    def signs(self) -> np.ndarray:
+        """(objectives,) what makes each objective one to be minimised: 1 or -1."""
+        return np.array([sign(direction) for _, direction in self.objectives])
+
     @property
     def maximised(self) -> frozenset[str]:
         """The names of the metrics that are maximised."""
@@ -31,5 +42,4 @@ class Goal:
 
     def violation(self, values: np.ndarray) -> np.ndarray:
         """The total violation of the constraints (n,) by the metrics (n, metrics) of trials, in the order of `metrics`."""
-        missed = [one.violation(values[:, self.metrics.index(one.metric)]) for one in self.constraints]
-        return np.sum(missed, axis=0) if missed else np.zeros(len(values))
+        return np.zeros(len(values)) + total_violation(self.constraints, dict(zip(self.metrics, values.T)))

@@ -23,9 +23,8 @@ class Outlook:
 
     def __init__(self, predictor: MetricsPredictor, goal: Goal, values: np.ndarray):
         self._predictor, self._goal = predictor, goal
-        self._signs = np.array([-1.0 if direction == "max" else 1.0 for _, direction in goal.objectives])
         scaled = [predictor.scaled(name, column) for name, column in zip(goal.metrics, values.T)]
-        points = np.stack(scaled[: len(self._signs)], axis=1) * self._signs
+        points = np.stack(scaled[: len(goal.signs)], axis=1) * goal.signs
         good = points[goal.violation(values) == 0]
         front = good[first_front(good)] if len(good) else points.max(0, keepdims=True)
         self._low, spans = front.min(0), np.ptp(front, axis=0)
@@ -40,16 +39,15 @@ class Outlook:
             constraints are met.
         """
         means, deviations = self._predictor.predict(codes)
-        m = len(self._signs)
-        points = (means[:, :m] * self._signs - self._low) / self._span
+        m = len(self._goal.signs)
+        points = (means[:, :m] * self._goal.signs - self._low) / self._span
         return points, deviations[:, :m] / self._span, self._feasibility(means, deviations)
 
     def _feasibility(self, means: np.ndarray, deviations: np.ndarray) -> np.ndarray:
         chance = np.ones(len(means))
         for one in self._goal.constraints:
             place = self._goal.metrics.index(one.metric)
-            sign = 1.0 if one.operator == "<=" else -1.0
-            room = sign * (self._predictor.scaled(one.metric, np.array(one.limit)) - means[:, place])
+            room = one.sign * (self._predictor.scaled(one.metric, np.array(one.limit)) - means[:, place])
             exact = deviations[:, place] == 0
             chance *= np.where(exact, room >= -1e-9, ndtr(room / np.maximum(deviations[:, place], 1e-12)))
         return chance

@@ -85,10 +85,8 @@ class GaussianProcess:
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-        kernel, optimizer = (
-            ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (0.1, 100.0)) + WhiteKernel(0.1, (1e-4, 1.0)),
-            "fmin_l_bfgs_b",
-        )
+        kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (0.1, 100.0)) + WhiteKernel(0.1, (1e-4, 1.0))
+        optimizer: str | None = "fmin_l_bfgs_b"
         if self._hyperparameters is not None:
             kernel, optimizer = kernel.clone_with_theta(self._hyperparameters), None
         self._mean, self._deviation = targets.mean(), targets.std() or 1.0
@@ -148,14 +146,14 @@ class KnownCosts:
             return {}
         keys = [tuple(code) for code in np.asarray(codes).tolist()]
         if new := [key for key in dict.fromkeys(keys) if key not in self._memory]:
-            self._look_up(new)
+            self._look_up(self._costs, new)
         rows = np.array([self._memory[key] for key in keys])
         if len(self._memory) > _MEMORY:
             self._memory.clear()
         return dict(zip(self._names, rows.T))
 
-    def _look_up(self, keys: list[Code]) -> None:
-        found = self._costs([self._choices.decode(key) for key in keys])
+    def _look_up(self, costs: Costs, keys: list[Code]) -> None:
+        found = costs([self._choices.decode(key) for key in keys])
         self._names = list(found)
         self._memory |= zip(keys, np.stack([np.asarray(column, dtype=float) for column in found.values()], axis=1).tolist())
 
@@ -180,7 +178,7 @@ class MetricsPredictor:
     maximised: frozenset[str] = frozenset()
     known: "Callable[[np.ndarray], dict[str, np.ndarray]]" = lambda codes: {}
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._features = Features(self.choices)
         self._columns = CostColumns({})
         self._known_features: Standardised | None = None
@@ -223,7 +221,9 @@ class MetricsPredictor:
 
     def _rows(self, codes: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
         rows = self._features(codes)
-        return np.hstack([rows, _COST_SHARE * self._known_features(self._columns(known))]) if known else rows
+        if not known or self._known_features is None:
+            return rows
+        return np.hstack([rows, _COST_SHARE * self._known_features(self._columns(known))])
 
     def predict(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predicts the metrics of codes (count, n).

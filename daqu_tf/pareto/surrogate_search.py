@@ -17,6 +17,7 @@ import numpy as np
 from daqu_tf.errors import DaquError
 from daqu_tf.pareto import acquisition
 from daqu_tf.pareto.choices import Choices, Code
+from daqu_tf.pareto.constraints import total_violation
 from daqu_tf.pareto.evolution import CHILDREN, PARENTS, breed, children
 from daqu_tf.pareto.fronts import first_front
 from daqu_tf.pareto.goal import Goal
@@ -135,8 +136,7 @@ class SurrogateSearch:
     def _missed(self, codes: np.ndarray) -> np.ndarray:
         """The total violation of the constraints (count,) by codes (count, n), as far as costs are known beforehand."""
         known = self._known(codes) if self._goal.constraints else {}
-        missed = [one.violation(known[one.metric]) for one in self._goal.constraints if one.metric in known]
-        return np.sum(missed, axis=0) if missed else np.zeros(len(codes))
+        return np.zeros(len(codes)) + total_violation([one for one in self._goal.constraints if one.metric in known], known)
 
     def _untried(self, rng: np.random.Generator) -> Code | None:
         code = self._next(self._canonical(self._draw(rng)) for _ in range(_ATTEMPTS))
@@ -228,7 +228,7 @@ class SurrogateSearch:
         """The indices of the trials to learn from: all, or, of too many, those on the front and some of the others."""
         if len(values) <= MOST_ROWS:
             return np.arange(len(values))
-        signs = [-1.0 if direction == "max" else 1.0 for _, direction in self._goal.objectives]
+        signs = self._goal.signs
         front = first_front(values[:, : len(signs)] * signs)
         front = np.sort(front)[evenly(len(front), MOST_ROWS // 2)]
         others = np.setdiff1d(np.arange(len(values)), front)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import TextIO
 
 _LINE_SECONDS = 30.0  # Between lines where the output is a file, in which a line cannot be rewritten.
 _TERMINAL_SECONDS = 0.5
@@ -15,7 +16,7 @@ class Progress:
         stream: Where to; a terminal is rewritten in place.
     """
 
-    def __init__(self, stream=None):
+    def __init__(self, stream: TextIO | None = None):
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._stage, self._began, self._shown = "", 0.0, 0.0

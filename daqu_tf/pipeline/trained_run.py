@@ -5,23 +5,27 @@ import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daqu_tf import data, files, targets
-from daqu_tf.data.dataset import describe_dataset
+from daqu_tf import files, machine
 from daqu_tf.errors import DaquError
+from daqu_tf.export.manifest import ENDING, Manifest
 from daqu_tf.files import read_arrays, read_json, write_arrays
-from daqu_tf.pipeline.plan import metadata_for, space_for
+from daqu_tf.pipeline.plan import Plan
 from daqu_tf.runs.commands import export_command, fine_tuning_command, from_here, run_command
-from daqu_tf.runs.folder import changes, config_of, locked
+from daqu_tf.runs.folder import RunFolder
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.targets.storage import Storage
 from daqu_tf.training.strategies import make_deterministic
 
+if TYPE_CHECKING:
+    from daqu_tf.supernet.supernet import StaticNetwork
+    from daqu_tf.training.fine_tuning import FineTuning
+
+OnProgress = Callable[[str, float], None]  # Of a subnet's name, and the share that is done.
 FRONT = "front"
-FINE_TUNED, FINALISTS = "fine_tuned", "finalists"  # Folders of weights.
 FINE_TUNING_MINUTES = 2.0
 
 
@@ -29,26 +33,27 @@ class TrainedRun:
     """A folder that daqu-train or daqu-run has left.
 
     Args:
-        folder: The run.
+        path: The folder of the run.
 
     Raises:
         DaquError: The folder has no trained supernet, or its data has changed.
     """
 
-    def __init__(self, folder: pathlib.Path):
-        self.folder, self.config = folder, config_of(folder)
-        if not (folder / "supernet.npz").exists():
-            raise DaquError(f"{folder} holds no trained supernet yet: run daqu-train with its settings first.")
-        self.dataset = data.load(self.config.dataset, self.config.seed)
-        self.space = space_for(self.config, self.dataset)
-        content = {"dataset": describe_dataset(self.dataset), "search_space": self.space.to_json()}
-        if changed := changes(folder, self.config, content):
-            raise DaquError(f"The supernet in {folder} was trained on something else ({changed}): restore that.")
+    def __init__(self, path: pathlib.Path):
+        self.folder, self._files = path, RunFolder(path)
+        config = self._files.run_config()
+        if not self._files.supernet.exists():
+            raise DaquError(f"{path} holds no trained supernet yet: run daqu-train with its settings first.")
+        self.plan = Plan.in_folder(path)
+        self.config, self.dataset, self.space = self.plan.config, self.plan.dataset, self.plan.space
+        content = {"dataset": self.dataset.describe(), "search_space": self.space.to_json()}
+        if changed := self._files.difference(config, content):
+            raise DaquError(f"The supernet in {path} was trained on something else ({changed}): restore that.")
 
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """Of the supernet."""
-        return read_arrays(self.folder / "supernet.npz")
+        """The trained supernet's weights, statistics and steps, as `Supernet.arrays()` gives them."""
+        return read_arrays(self._files.supernet)
 
     def subnets(self, name: str) -> dict[str, Subnet]:
         """Subnets by a name for files.
@@ -77,12 +82,12 @@ class TrainedRun:
         return {path.name.removesuffix(".json").removesuffix(".manifest"): self.space.subnet(values)}
 
     def _finalists(self) -> dict[str, dict]:
-        return read_json(self.folder / "finalists.json", {})
+        return read_json(self._files.finalists, {})
 
     def fine_tune(
         self,
         name: str,
-        on_progress: Callable[[str, float], None] = lambda name, done: None,
+        on_progress: OnProgress = lambda name, done: None,
         *,
         minutes: float | None = None,
         steps: int | None = None,
@@ -106,15 +111,17 @@ class TrainedRun:
             As they are done, the content of the JSON files: subnet, settings, steps, and both accuracies on the search split.
 
         Raises:
-            DaquError: There is no such subnet, a number is out of range, a result with other settings is there, or the run is
-                deterministic and TensorFlow has begun to work already.
+            DaquError: There is no such subnet, a number is out of range, a result with other settings is there, the run is
+                deterministic and TensorFlow has begun to work already, or this is Windows.
         """
         from daqu_tf.training.fine_tuning import FineTuning
 
+        machine.check_training()
         if not 0 <= distillation <= 1:
             raise DaquError(f"`fine_tuning_distillation` must be in [0, 1], but received {distillation:g}.")
-        how = FineTuning(**self.config.how_to_fine_tune, **_length(minutes, steps), distillation=distillation)
-        supernet = hashlib.sha256((self.folder / "supernet.npz").read_bytes()).hexdigest()
+        seconds, updates = _length(minutes, steps)
+        how = FineTuning(seconds, updates, **self.config.how_to_fine_tune, distillation=distillation)
+        supernet = hashlib.sha256(self._files.supernet.read_bytes()).hexdigest()
         asked = {
             stem: {"name": stem, "subnet": subnet.to_json(), "how": dataclasses.asdict(how), "supernet": supernet}
             for stem, subnet in self.subnets(name).items()
@@ -126,14 +133,14 @@ class TrainedRun:
         return self._fine_tune(asked, how, on_progress)
 
     def _path(self, stem: str) -> pathlib.Path:
-        return self.folder / FINE_TUNED / f"{stem}.json"
+        return self._files.fine_tuned / f"{stem}.json"
 
-    def _fine_tune(self, asked: dict[str, dict], how, on_progress: Callable[[str, float], None]) -> Iterator[dict[str, Any]]:
+    def _fine_tune(self, asked: dict[str, dict], how: "FineTuning", on_progress: OnProgress) -> Iterator[dict[str, Any]]:
         from daqu_tf.training.fine_tuning import FineTuner
 
         self._begin()
-        with locked(self.folder):
-            (self.folder / FINE_TUNED).mkdir(exist_ok=True)
+        with self._files.lock():
+            self._files.fine_tuned.mkdir(exist_ok=True)
             tuner = FineTuner(self.space, self.arrays, self.dataset, how)
             for stem, settings in asked.items():
                 path = self._path(stem)
@@ -151,7 +158,7 @@ class TrainedRun:
         if self.config.deterministic:
             make_deterministic()
 
-    def inherited(self, subnet: Subnet):
+    def inherited(self, subnet: Subnet) -> "StaticNetwork":
         """The static network of `subnet` with the supernet's weights, recalibrated."""
         from daqu_tf.supernet.scoring import Scorer
         from daqu_tf.supernet.supernet import extract
@@ -160,7 +167,7 @@ class TrainedRun:
         Scorer(network, self.dataset.x_train).recalibrate()
         return network
 
-    def _accuracy(self, network) -> float:
+    def _accuracy(self, network: "StaticNetwork") -> float:
         from daqu_tf.supernet.scoring import Scorer
 
         return Scorer(network, self.dataset.x_train).accuracy(self.dataset.x_search, self.dataset.y_search)
@@ -171,7 +178,7 @@ class TrainedRun:
         fine_tuned: bool,
         path: pathlib.Path,
         storage: Storage | None = None,
-    ) -> dict[str, Any]:
+    ) -> Manifest:
         """Exports one subnet with its metadata, and writes a manifest beside it.
 
         Args:
@@ -182,52 +189,52 @@ class TrainedRun:
             storage: How; None is that of the run's target.
 
         Returns:
-            The content of the manifest.
+            The manifest.
 
         Raises:
             DaquError: There is no such subnet or choice, or it has not been fine-tuned; or the file cannot be written; or the run
                 is deterministic and TensorFlow has begun to work already.
         """
+        from daqu_tf.export.description import describe
         from daqu_tf.export.encoding import write
         from daqu_tf.export.export import export_tflite, round_biases
-        from daqu_tf.export.manifest import describe
         from daqu_tf.export.proof import PROOF_IMAGES
 
         if name == FRONT:
             raise DaquError("`subnet` must be one subnet, but received 'front': name one of its members, as m00.")
         self._begin()
-        storage = storage or targets.get(self.config.target).storage
+        storage = storage or self.plan.target.storage
         ((stem, subnet),) = self.subnets(name).items()
         weights = self._fine_tuned(stem, subnet) if fine_tuned else None
         network = self._network(subnet, weights) if weights else self.inherited(subnet)
         round_biases(network)
-        arguments = {"metadata": metadata_for(stem, self.dataset), "images": self.dataset.x_search[:PROOF_IMAGES]}
-        export_tflite(network, path, **dataclasses.asdict(storage), **arguments)
-        manifest = describe(path, stem, network, self.dataset, storage, "fine_tuned" if fine_tuned else "inherited")
-        manifest |= {"seed": self.config.seed, "commands": self._commands(name, weights, path, storage)}
-        write(files.encode_json(manifest), path.with_suffix(".manifest.json"))
+        metadata, images = self.plan.metadata(stem), self.dataset.x_search[:PROOF_IMAGES]
+        export_tflite(network, path, **dataclasses.asdict(storage), metadata=metadata, images=images)
+        state, commands = "fine_tuned" if fine_tuned else "inherited", self._commands(name, weights, path, storage)
+        manifest = describe(path, stem, network, self.dataset, storage, state, seed=self.config.seed, commands=commands)
+        write(files.encode_json(manifest.to_json()), path.with_suffix(ENDING))
         return manifest
 
-    def _commands(self, name: str, weights: pathlib.Path | None, path: pathlib.Path, storage: Storage) -> list[str]:
+    def _commands(self, name: str, weights: pathlib.Path | None, path: pathlib.Path, storage: Storage) -> tuple[str, ...]:
         """What makes a file from nothing, in order; arguments as for `export`, and where its weights are."""
-        searched = name in self._finalists() or (weights and weights.parent.name == FINALISTS)
+        searched = name in self._finalists() or (weights and weights.parent == self._files.finished)
         settings = self.config.to_json() | {"output_dir": str(self.folder)}
         lines = [run_command("run" if searched else "train", settings, from_here)]
-        if weights and weights.parent.name == FINE_TUNED:
+        if weights and weights.parent == self._files.fine_tuned:
             lines.append(fine_tuning_command(self.folder, name, read_json(self._path(weights.stem))["how"]))
-        usual = targets.get(self.config.target).storage
-        return [*lines, export_command(self.folder, name, weights is not None, path, storage, usual)]
+        usual = self.plan.target.storage
+        return (*lines, export_command(self.folder, name, weights is not None, path, storage, usual))
 
     def _fine_tuned(self, stem: str, subnet: Subnet) -> pathlib.Path:
         """Where the weights of `subnet` are, as it was fine-tuned by `fine_tune`, or else by the run."""
-        own, finalist = self.folder / FINALISTS / f"{stem}.npz", self._finalists().get(stem)
+        own, finalist = self._files.finished / f"{stem}.npz", self._finalists().get(stem)
         if read_json(self._path(stem), {}).get("subnet") == subnet.to_json():
             return self._path(stem).with_suffix(".npz")
         if finalist and self.space.subnet(finalist["values"]) == subnet and own.exists():  # A file's name may be a finalist's.
             return own
         raise DaquError(f"{stem} has not been fine-tuned by daqu-train: run that with --subnet={stem} first.")
 
-    def _network(self, subnet: Subnet, weights: pathlib.Path):
+    def _network(self, subnet: Subnet, weights: pathlib.Path) -> "StaticNetwork":
         """The static network of `subnet` with the weights in a file."""
         from daqu_tf.supernet.supernet import StaticNetwork
 
@@ -236,15 +243,15 @@ class TrainedRun:
         return network
 
 
-def _length(minutes: float | None, steps: int | None) -> dict[str, float]:
-    """Of a fine-tuning, as `FineTuning` has it."""
+def _length(minutes: float | None, steps: int | None) -> tuple[float, int]:
+    """Seconds and steps of a fine-tuning, as `FineTuning` has them."""
     if steps is None:
         minutes = FINE_TUNING_MINUTES if minutes is None else minutes
         if not 0 < minutes < float("inf"):
             raise DaquError(f"`fine_tuning_minutes` must be above 0, but received {minutes:g}.")
-        return {"seconds": 60 * minutes}
+        return 60 * minutes, 0
     if minutes is not None:
         raise DaquError("`fine_tuning_steps` takes the place of `fine_tuning_minutes`: give one of them.")
     if steps < 1:
         raise DaquError(f"`fine_tuning_steps` must be at least 1, but received {steps}.")
-    return {"steps": steps}
+    return 0.0, steps

@@ -72,7 +72,7 @@ def headline(run: Run) -> str:
     front = [member for member in run.front if member.test is not None]
     if not front:
         return "No model reached the front."
-    best = max(front, key=lambda member: member.test)
+    best = max(front, key=lambda member: member.test or 0.0)
     small = min(front, key=lambda member: (member.costs.get("latency_us", math.inf), member.costs.get("file_bytes", 0)))
     count = "1 model is" if len(run.front) == 1 else f"{len(run.front)} models are"
     text = f"{count} on the front: {best.name} gets {percent(best.test, 1)} of the test images right{_price(best)}"
@@ -132,10 +132,9 @@ def _member_row(member: Member) -> list[str]:
 
 
 def _latencies(run: Run, pictures: Mapping[str, bytes]) -> str:
-    predicted = [member for member in run.members if member.predicted_us is not None]
-    if not pictures or not predicted:
+    rows = [_latency_row(member, member.predicted_us) for member in run.members if member.predicted_us is not None]
+    if not pictures or not rows:
         return ""
-    rows = [_latency_row(member) for member in predicted]
     note = (
         "The search priced subnets by a latency table; what it chose was then measured on the device, in turns of random order. "
         "± of the prediction is what 9 of 10 subnets that the table was tried on kept within; ± of the measurement is half "
@@ -145,11 +144,11 @@ def _latencies(run: Run, pictures: Mapping[str, bytes]) -> str:
     return f"{_picture(pictures, 'Measured over predicted latency', '')}<div class=wide>{table}</div><p class=dim>{_text(note)}</p>"
 
 
-def _latency_row(member: Member) -> list[str]:
+def _latency_row(member: Member, predicted_us: float) -> list[str]:
     error, measured = member.predicted_error, member.costs.get("latency_us")
-    margin = "" if error is None else f" ± {figure(error * member.predicted_us, 2)}"
-    difference = "–" if not measured else f"{100 * (member.predicted_us / measured - 1):+.1f}%"
-    return [member.name, f"{figure(member.predicted_us)}{margin}", _measured(member), difference]
+    margin = "" if error is None else f" ± {figure(error * predicted_us, 2)}"
+    difference = "–" if not measured else f"{100 * (predicted_us / measured - 1):+.1f}%"
+    return [member.name, f"{figure(predicted_us)}{margin}", _measured(member), difference]
 
 
 def _measured(member: Member) -> str:
@@ -169,10 +168,10 @@ def _bits(run: Run) -> str:
 
 def _member_bits(member: Member) -> str:
     weights = "".join(_cell(layer, layer.weight_bits, layer.container == "INT4") for layer in member.layers)
-    known = [layer for layer in member.layers if layer.activation_bits is not None]
+    known = [(layer, layer.activation_bits) for layer in member.layers if layer.activation_bits is not None]
     # A row of nothing but eights is left out.
-    varied = any(layer.activation_bits != 8 for layer in known)
-    inputs = "".join(_cell(layer, layer.activation_bits, False) for layer in known) if varied else ""
+    varied = any(bits != 8 for _, bits in known)
+    inputs = "".join(_cell(layer, bits, False) for layer, bits in known) if varied else ""
     return (
         f"<div class=member><p><strong>{_text(member.name)}</strong> "
         f"<span class=dim>{_text(member.subnet_text)}</span></p>"

@@ -63,18 +63,18 @@ def latencies(run: Run, theme: str) -> bytes:
         The PNG bytes.
     """
     page, text, lines, _, blue, _ = THEMES[theme]
-    members = [member for member in run.members if member.predicted_us is not None and "latency_us" in member.costs]
+    timed = [(each, each.predicted_us, each.costs["latency_us"]) for each in run.members if "latency_us" in each.costs]
+    known = [(member, predicted, measured) for member, predicted, measured in timed if predicted is not None]
     with matplotlib.rc_context(_style(theme)):
         figure = Figure(figsize=(5.2, 4.2), layout="constrained")
         axes = figure.subplots()
-        for member in members:
-            x, y = member.predicted_us, member.costs["latency_us"]
-            errors = {"xerr": x * (member.predicted_error or 0), "yerr": member.latency_spread_us or 0}
-            axes.errorbar(x, y, **errors, fmt="o", color=blue, markeredgecolor=page, elinewidth=1.2, zorder=4)
+        for member, x, y in known:
+            xerr, yerr = x * (member.predicted_error or 0), member.latency_spread_us or 0
+            axes.errorbar(x, y, yerr, xerr, fmt="o", color=blue, markeredgecolor=page, elinewidth=1.2, zorder=4)
             _draw_name(axes, member.name, (x, y), text)
         axes.axline((0, 0), slope=1, color=lines, linewidth=1.2, zorder=1)
         axes.set(xlabel="predicted by the latency table, µs", ylabel="measured on the device, µs")
-        values = [value for member in members for value in (member.predicted_us, member.costs["latency_us"])]
+        values = [value for _, predicted, measured in known for value in (predicted, measured)]
         if values:
             low, high = min(values) * 0.9, max(values) * 1.1
             axes.set(xlim=(low, high), ylim=(low, high))
@@ -123,17 +123,18 @@ def _draw_trials(axes: Axes, run: Run, name: str, theme: str) -> None:
     points = [(trial.get(name), trial.get("accuracy")) for trial in run.trials]
     points = [(cost * AXES.get(name, ("", 1))[1], 100 * accuracy) for cost, accuracy in points if cost and accuracy]
     if points:
-        axes.scatter(*zip(*points), s=9, color=THEMES[theme][3], alpha=0.45, linewidths=0, label="trial")
+        xs, ys = zip(*points)
+        axes.scatter(xs, ys, s=9, color=THEMES[theme][3], alpha=0.45, linewidths=0, label="trial")
 
 
 def _draw_members(axes: Axes, run: Run, name: str, theme: str) -> None:
     page, text, _, grey, blue, _ = THEMES[theme]
     unit = AXES.get(name, ("", 1))[1]
-    members = [member for member in run.members if name in member.costs and member.search is not None]
-    line = _staircase([(member.costs[name] * unit, 100 * member.search) for member in members if member.on_front])
+    scored = [(each, each.costs[name] * unit, each.search) for each in run.members if name in each.costs]
+    members = [(member, cost, 100 * accuracy) for member, cost, accuracy in scored if accuracy is not None]
+    line = _staircase([(cost, accuracy) for member, cost, accuracy in members if member.on_front])
     axes.plot(*line, color=blue, linewidth=1.2, alpha=0.6, drawstyle="steps-post", label="front in this view")
-    for member in members:
-        x, y = member.costs[name] * unit, 100 * member.search
+    for member, x, y in members:
         color = blue if member.on_front else grey
         if member.search_inherited is not None:
             _draw_gain(axes, x, 100 * member.search_inherited, y, color)
@@ -143,8 +144,7 @@ def _draw_members(axes: Axes, run: Run, name: str, theme: str) -> None:
 
 def _draw_name(axes: Axes, name: str, at: tuple[float, float], color: str) -> None:
     """Writes a label up and to the left of a point, where nothing lies beside a front."""
-    place = {"xytext": (-4, 4), "textcoords": "offset points", "ha": "right", "zorder": 5}
-    axes.annotate(name, at, fontsize=8, color=color, parse_math=False, **place)
+    axes.annotate(name, at, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=color, parse_math=False, zorder=5)
 
 
 def _role(member: Member) -> str:
@@ -183,7 +183,7 @@ def _finish_cost_axis(axes: Axes, name: str) -> None:
 def _limit_accuracy(axes: Axes, run: Run) -> None:
     """Cuts off the worst trials, so that a few broken subnets do not flatten the front."""
     members = [value for each in run.members for value in (each.search, each.search_inherited) if value is not None]
-    trials = [trial["accuracy"] for trial in run.trials if trial.get("accuracy") is not None]
+    trials = [value for trial in run.trials if (value := trial.get("accuracy")) is not None]
     if not members:
         return
     low = min([*members, *([float(np.percentile(trials, 20))] if trials else [])])

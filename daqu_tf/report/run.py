@@ -5,10 +5,12 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from daqu_tf.errors import DaquError
+from daqu_tf.export.manifest import Manifest
+from daqu_tf.oracle.records import COMPLETED, FAILED, INVALID, last_records
 
 _COSTS = ("latency_us", "file_bytes", "deflated_bytes")
 
@@ -118,7 +120,7 @@ class Run:
     config: dict[str, Any]
     costs: tuple[str, ...]
     members: tuple[Member, ...]
-    trials: tuple[dict[str, float], ...]
+    trials: tuple[dict[str, float | None], ...]
     failed_trials: int
     training: tuple[dict[str, Any], ...]
     timeline: tuple[tuple[str, float], ...]
@@ -178,46 +180,52 @@ def _at(value: Any, *keys: str) -> float | None:
     return number(value)
 
 
-def member_of(manifest: Mapping[str, Any], objectives: tuple[str, ...] = ()) -> Member:
-    """What a manifest says, as a record; `objectives` are figures to keep beside the usual costs."""
-    latency = manifest.get("latency") or {}
+def member_of(content: Mapping[str, Any], objectives: tuple[str, ...] = ()) -> Member:
+    """What the report shows of a manifest.
+
+    Args:
+        content: The manifest as a JSON object.
+        objectives: Figures to keep beside the usual costs.
+    """
+    manifest = Manifest.from_json(content)
+    latency = manifest.latency or {}
     names = dict.fromkeys((*_COSTS, *objectives, "macs", "parameters"))
-    costs = {name: _at(manifest, name) for name in names} | {"latency_us": _at(latency, "median_us")}
+    costs = {name: number(content.get(name)) for name in names} | {"latency_us": number(latency.get("median_us"))}
     return Member(
-        name=str(manifest["name"]),
-        file=str(manifest.get("file", "")),
-        on_front=bool(manifest.get("on_front", True)),
-        subnet_text=str(manifest.get("subnet_text", "")),
-        genome=" ".join(map(str, manifest.get("genome", ()))),
-        sha256=str(manifest.get("sha256", "")),
+        name=str(manifest.name),
+        file=str(manifest.file),
+        on_front=manifest.on_front in (None, True),
+        subnet_text=str(manifest.subnet_text),
+        genome=" ".join(map(str, manifest.genome or ())),
+        sha256=str(manifest.sha256),
         **{
-            f"{split}_{state}": _at(manifest, "accuracy", state, split)
+            f"{split}_{state}": _at(manifest.accuracy, state, split)
             for split in ("search", "test")
             for state in ("inherited", "fine_tuned")
         },
-        test_file=_at(manifest, "accuracy", "file", "test"),
-        top1_agreement=_at(manifest, "top1_agreement"),
+        test_file=_at(manifest.accuracy, "file", "test"),
+        top1_agreement=number(manifest.top1_agreement),
         costs={name: value for name, value in costs.items() if value is not None},
-        latency_p90_us=_at(latency, "p90_us"),
+        latency_p90_us=number(latency.get("p90_us")),
         latency_spread_us=_spread(latency.get("samples_us") or ()),
         latency_flags=tuple(map(str, latency.get("flags") or ())),
-        predicted_us=_at(manifest, "predicted_latency", "us"),
-        predicted_error=_at(manifest, "predicted_latency", "p90_error"),
+        predicted_us=_at(manifest.predicted_latency, "us"),
+        predicted_error=_at(manifest.predicted_latency, "p90_error"),
         runtime=_runtime(latency),
         device=latency["device"] if isinstance(latency.get("device"), dict) else {},
-        layers=tuple(_layer(layer) for layer in manifest.get("layers", ())),
-        input={key: number(value) for key, value in (manifest.get("input") or {}).items() if number(value) is not None},
-        class_names=tuple(map(str, manifest.get("class_names", ()))),
+        layers=tuple(_layer(layer) for layer in manifest.layers),
+        input={key: found for key, value in manifest.input.items() if (found := number(value)) is not None},
+        class_names=tuple(map(str, manifest.class_names)),
     )
 
 
-def _runtime(latency: dict[str, Any]) -> str:
+def _runtime(latency: Mapping[str, Any]) -> str:
     words = [str(latency[key]) for key in ("runtime", "runtime_version") if key in latency]
     threads = latency.get("threads")
     return " ".join(words) + (f", {threads} thread{'' if threads == 1 else 's'}" if threads else "")
 
 
-def _layer(layer: dict[str, Any]) -> StoredLayer:
+def _layer(layer: Mapping[str, Any]) -> StoredLayer:
     return StoredLayer(
         str(layer["name"]),
         int(layer["weight_bits"]),
@@ -227,26 +235,17 @@ def _layer(layer: dict[str, Any]) -> StoredLayer:
     )
 
 
-def _spread(samples: list[float]) -> float | None:
+def _spread(samples: Sequence[float]) -> float | None:
     """Half the interquartile range."""
     ordered = sorted(samples)
     return (ordered[len(ordered) * 3 // 4] - ordered[len(ordered) // 4]) / 2 if ordered else None
 
 
-def _trials(folder: pathlib.Path) -> tuple[tuple[dict[str, float], ...], int]:
-    """The metrics of completed trials, and the number of failed ones; a trial's last record counts."""
-    records = {}
-    for path in sorted(folder.rglob("trials.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # A line that a kill cut short; its trial was run again.
-            if isinstance(record, dict) and "trial_id" in record:
-                records[record["trial_id"]] = record
-    done = [record["metrics"] for record in records.values() if record.get("status") == "COMPLETED"]
-    failed = sum(record.get("status") in ("FAILED", "INVALID") for record in records.values())
-    return tuple(done), failed
+def _trials(folder: pathlib.Path) -> tuple[tuple[dict[str, float | None], ...], int]:
+    """The metrics of completed trials, and the number of failed ones."""
+    found = [record for path in sorted(folder.rglob("trials.jsonl")) for record in last_records(path)]
+    done = tuple(record.metrics for record in found if record.status == COMPLETED and record.metrics is not None)
+    return done, sum(record.status in (FAILED, INVALID) for record in found)
 
 
 def _training(path: pathlib.Path) -> tuple[dict[str, Any], ...]:

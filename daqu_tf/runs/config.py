@@ -40,6 +40,8 @@ CHOICES = {
 class RunConfig:
     """What `daqu_tf.run` is asked to do.
 
+    A setting that is not given has its default in a new run, and the run's own value where a run is resumed.
+
     Attributes:
         dataset: `digits`, a `.npz` file, or a tf_keras data set name.
         output_dir: Where everything goes; the same settings resume there.
@@ -110,7 +112,14 @@ class RunConfig:
     workers: int = 0
     seed: int = 0
 
-    def __post_init__(self):
+    def __new__(cls, *args: Any, **kwargs: Any) -> "RunConfig":
+        """Notes which settings were given, since a run that stands keeps its own of the others."""
+        config = super().__new__(cls)
+        names = [field.name for field in dataclasses.fields(cls)]
+        object.__setattr__(config, "_given", frozenset([*names[: len(args)], *kwargs]))
+        return config
+
+    def __post_init__(self) -> None:
         for name, ending in FILES.items():
             if getattr(self, name).endswith(ending):  # Later stages run in other folders.
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
@@ -144,6 +153,11 @@ class RunConfig:
                 raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {getattr(self, name)!r}.")
 
     @property
+    def given(self) -> frozenset[str]:
+        """Names of the settings that were given when the object was made; the others have their defaults."""
+        return vars(self)["_given"]
+
+    @property
     def constraints(self) -> tuple[Constraint, ...]:
         """What the texts of `constraint` say."""
         return parse(self.constraint)
@@ -157,6 +171,11 @@ class RunConfig:
     def how_to_fine_tune(self) -> dict[str, Any]:
         """The same of a fine-tuning, whose inherited weights a high learning rate would undo."""
         return self.how_to_train | {"learning_rate": FINE_TUNING_RATE * self.learning_rate}
+
+    @property
+    def half_type(self) -> str | None:
+        """The type in which the supernet computes instead of float32, if there is one."""
+        return None if self.mixed_precision == "none" else self.mixed_precision
 
     @property
     def how_to_time(self) -> dict[str, Any]:

@@ -1,19 +1,23 @@
-"""The output folder of a run: whose it is, the settings it was made with, and the time that it has used."""
+"""The output folder of a run: what lies where in it, whose it is, and which settings it was made with."""
 
 import contextlib
 import dataclasses
-import fcntl
 import json
+import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from daqu_tf import machine
 from daqu_tf.devices import kind_of
 from daqu_tf.errors import DaquError
+from daqu_tf.fields import difference
+from daqu_tf.files import read_json
 from daqu_tf.runs.config import FILES, RunConfig
 
-LOCK = ".lock"
+# Of `config.json`. A run without a number is of format 1, which is like format 2 in all that is read.
+FORMAT = 2
 # Settings that say where a job runs, not what it does: a resumed one may have others.
 WHERE = ("output_dir", "strategy", "workers", "device", "python", "benchmark_model", "max_celsius", "cool_seconds")
 # Of `config.json`, what has to be equal beside the settings.
@@ -23,110 +27,201 @@ _COMPARED = {
     "search_space": "search space",
     "latency_table": "latency table",
 }
-# What runs of an earlier version do not say.
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(RunConfig) if field.default is not dataclasses.MISSING}
-# What a run writes, and --overwrite deletes; `config.json` goes last, since it is what marks the folder as a run's.
-CONTENTS = (
-    "clock.json", "timeline.json", "training.csv", "checkpoints", "tensorboard", "supernet.npz", "device.json",
-    "latency_table.json", "search", "finalists.json",
-    "finalists", "fine_tuned", "models", "pareto.json", "pareto.csv", "pareto.png", "report.html", "config.json",
-)  # fmt: skip
 
 
-@contextlib.contextmanager
-def locked(folder: pathlib.Path):
-    """Makes the folder where it is missing, and keeps other processes out of it.
-
-    Raises:
-        DaquError: It cannot be written to, or another process works in it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("w")
-    except OSError as error:
-        raise DaquError(f"{folder} cannot be written to ({error.strerror}): choose another --output_dir.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DaquError(f"Another process is working in {folder}: wait for it, or choose another --output_dir.") from error
-        yield
-
-
-def check(config: RunConfig, overwrite: bool) -> None:
-    """Refuses a folder that is not this run's, before anything slow is done.
-
-    Raises:
-        DaquError: The folder is a file, holds something else, or a run with other settings that may not be overwritten.
-    """
-    folder = config.folder
-    if folder.exists() and not folder.is_dir():
-        raise DaquError(f"{folder} is a file: choose a folder as --output_dir.")
-    if not folder.exists():
-        return
-    strangers = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
-    if strangers and not _settings(folder):
-        raise DaquError(f"{folder} holds other things than a run: choose an empty or a new folder as --output_dir.")
-    if (changed := changes(folder, config)) and not overwrite:
-        raise DaquError(
-            f"{folder} holds a run with other settings ({changed}): give the same, another --output_dir, or --overwrite."
-        )
-
-
-def changes(folder: pathlib.Path, config: RunConfig, content: Mapping[str, Any] | None = None) -> str:
-    """What differs from the run in the folder, for people; empty where nothing does or there is no run.
+class RunFolder:
+    """Where a run writes, with a path for each thing that it writes.
 
     Args:
-        folder: The run's.
-        config: The settings now.
-        content: Of `config.json` now, where that is known already; what it leaves out is not compared.
+        path: The folder; it need not exist yet.
+
+    Attributes:
+        path: The folder.
+        clock: The seconds that the run has used.
+        timeline: Its stages and what each took.
+        log: The figures of the supernet's training, a row a scoring.
+        checkpoints: A folder of the supernet's states while it is trained.
+        tensorboard: A folder with the curves of the training for TensorBoard.
+        supernet: The trained supernet's weights.
+        device: What the device that times files says of itself.
+        table: The latency table that prices subnets in the search, if one does.
+        search: The folder of the search, in which the journal of trials lies.
+        journal: Every trial of the search, a line when it begins and a line when it ends.
+        finalists: The members of the search's front that are fine-tuned, by name.
+        finished: A folder with weights and figures of each finalist that is fine-tuned and exported.
+        fine_tuned: A folder with weights and figures of subnets that were fine-tuned by name, outside of the job.
+        models: A folder of `.tflite` files and their manifests.
+        front: The finished members, each marked whether it is on their Pareto front.
+        front_table: The same as a table.
+        front_picture: The same as a picture.
+        report: The page that tells a person all of it.
+        config: Settings, data, space, schedule and versions: what marks the folder as a run's.
     """
-    settings = _settings(folder)
-    if not settings:
-        return ""
-    before, now = _DEFAULTS | settings["flags"], config.to_json()
-    names = [name for name in now if name not in WHERE and before.get(name) != now[name]]
-    # Another address is another place; another kind of device is not.
-    names += ["device"] if kind_of(before["device"]) != kind_of(now["device"]) else []
-    # A file may be elsewhere now: what it holds is compared below.
-    names = [name for name in names if not _is_file(name, before.get(name)) or not _is_file(name, now[name])]
-    differing = [f"--{name} was {before.get(name)}" for name in names]
-    for name, what in _COMPARED.items():
-        if content and name in content and json.loads(json.dumps(content[name])) != settings.get(name):
-            differing.append(f"the {what} had another content")
-    return ", ".join(differing)
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = pathlib.Path(path)
+        self.clock = self.path / "clock.json"
+        self.timeline = self.path / "timeline.json"
+        self.log = self.path / "training.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        self.supernet = self.path / "supernet.npz"
+        self.device = self.path / "device.json"
+        self.table = self.path / "latency_table.json"
+        self.search = self.path / "search"
+        self.journal = self.search / "trials.jsonl"
+        self.finalists = self.path / "finalists.json"
+        self.finished = self.path / "finalists"
+        self.fine_tuned = self.path / "fine_tuned"
+        self.models = self.path / "models"
+        self.front = self.path / "pareto.json"
+        self.front_table = self.path / "pareto.csv"
+        self.front_picture = self.path / "pareto.png"
+        self.report = self.path / "report.html"
+        self.config = self.path / "config.json"
+
+    def clear(self) -> None:
+        """Deletes what a run has written, and nothing else; `config.json`, which marks the folder as a run's, goes last."""
+        for name, path in vars(self).items():
+            if name == "path":
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Makes the folder where it is missing, and keeps other processes out of it.
+
+        Raises:
+            DaquError: The folder cannot be written to, or another process works in it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise DaquError(f"{self.path} cannot be written to ({error.strerror}): choose another --output_dir.") from error
+        with lock:
+            try:
+                machine.lock(lock, wait=False)
+            except OSError as error:
+                message = f"Another process is working in {self.path}: wait for it, or choose another --output_dir."
+                raise DaquError(message) from error
+            yield
+
+    def settings(self) -> dict[str, Any] | None:
+        """The content of `config.json` if a run wrote it.
+
+        Raises:
+            DaquError: A later version of daqu_tf wrote it, in a form that this one does not know.
+        """
+        found = None
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(self.config.read_text())
+        if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in ("flags", "dataset")):
+            return None
+        if (number := found.get("version", 1)) not in range(1, FORMAT + 1):
+            raise DaquError(
+                f"{self.config} has version {number!r}, but this daqu_tf reads 1 to {FORMAT}: take a later daqu_tf, or another "
+                "--output_dir."
+            )
+        return found
+
+    def run_config(self) -> RunConfig:
+        """The settings of the run in the folder.
+
+        Raises:
+            DaquError: There is no run, or a run of another version.
+        """
+        settings = self.settings()
+        names = {field.name for field in dataclasses.fields(RunConfig)}
+        if settings is None or not settings["flags"].keys() <= names:
+            raise DaquError(f"{self.path} holds no run of this version of daqu_tf: name the --output_dir of a run.")
+        return RunConfig(**settings["flags"])
+
+    def settled(self, config: RunConfig) -> RunConfig:
+        """The settings with which the run in the folder goes on: those that are given, and of the others the run's own.
+
+        So whatever the defaults become, the command that began a run goes on with it.
+
+        Args:
+            config: The settings now. Where no run stands in the folder, they are what is returned.
+        """
+        settings = self.settings()
+        if settings is None:
+            return config
+        names = [field.name for field in dataclasses.fields(config) if field.name not in config.given]
+        return dataclasses.replace(config, **{name: settings["flags"][name] for name in names if name in settings["flags"]})
+
+    def check(self, config: RunConfig, overwrite: bool) -> None:
+        """Refuses a folder that is not this run's, before anything slow is done.
+
+        Args:
+            config: The settings now, as `settled` returns them.
+            overwrite: Whether a run with other settings may be deleted.
+
+        Raises:
+            DaquError: The folder is a file, holds something else, or a run with other settings that may not be deleted.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise DaquError(f"{self.path} is a file: choose a folder as --output_dir.")
+        if not self.path.exists():
+            return
+        strangers = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
+        if strangers and not self.settings():
+            raise DaquError(f"{self.path} holds other things than a run: choose an empty or a new folder as --output_dir.")
+        if (changed := self.difference(config)) and not overwrite:
+            raise DaquError(
+                f"{self.path} holds a run with other settings ({changed}): give the same, another --output_dir, or --overwrite."
+            )
+
+    def difference(self, config: RunConfig, content: Mapping[str, Any] | None = None) -> str:
+        """What differs from the run in the folder, for people; empty where nothing does, or where no run stands.
+
+        Args:
+            config: The settings now, as `settled` returns them.
+            content: What `config.json` would hold now, where that is known already. What it leaves out is not compared.
+        """
+        settings = self.settings()
+        if not settings:
+            return ""
+        before, now = _defaults() | settings["flags"], config.to_json()
+        names = [name for name in now if name not in WHERE and before.get(name) != now[name]]
+        # Another address is another place; another kind of device is not.
+        names += ["device"] if kind_of(before["device"]) != kind_of(now["device"]) else []
+        # A file may be elsewhere now: what it holds is compared below.
+        names = [name for name in names if not _is_file(name, before.get(name)) or not _is_file(name, now[name])]
+        differing = [f"--{name} was {before.get(name)}" for name in names]
+        for name, what in _COMPARED.items():
+            if content and name in content and json.loads(json.dumps(content[name])) != settings.get(name):
+                differing.append(f"the {what} had another content")
+        return ", ".join(differing)
+
+    def check_device(self, identity: Mapping[str, Any], overwrite: bool) -> str:
+        """In what a device differs from that of the run so far, whose latencies would not go together; empty where it does not.
+
+        Args:
+            identity: What the device says of itself, as `Device.identity()` returns it.
+            overwrite: Whether a run with latencies of another device may be deleted.
+
+        Raises:
+            DaquError: The device is another one, and the run may not be deleted.
+        """
+        before = read_json(self.device, {})
+        differing = difference(before, identity) if before else ""
+        if differing and not overwrite:
+            raise DaquError(
+                f"{self.path} holds latencies of another device or runtime ({differing}): give that one, another --output_dir, or "
+                "--overwrite to begin again."
+            )
+        return differing
+
+
+def _defaults() -> dict[str, Any]:
+    """The settings that a run of an earlier version does not know, with what it did."""
+    return {field.name: field.default for field in dataclasses.fields(RunConfig) if field.default is not dataclasses.MISSING}
 
 
 def _is_file(name: str, value: Any) -> bool:
     return isinstance(value, str) and name in FILES and value.endswith(FILES[name])
-
-
-def clear(folder: pathlib.Path) -> None:
-    """Deletes what a run has written, and nothing else."""
-    for name in CONTENTS:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _settings(folder: pathlib.Path) -> dict[str, Any] | None:
-    """The content of `config.json` if a run wrote it."""
-    with contextlib.suppress(OSError, ValueError):
-        value = json.loads((folder / "config.json").read_text())
-        if isinstance(value, dict) and isinstance(value.get("flags"), dict) and isinstance(value.get("dataset"), dict):
-            return value
-    return None
-
-
-def config_of(folder: pathlib.Path) -> RunConfig:
-    """The settings of the run in `folder`.
-
-    Raises:
-        DaquError: There is no run, or one of another version.
-    """
-    settings = _settings(folder)
-    if settings is None or not settings["flags"].keys() <= _DEFAULTS.keys() | {"dataset", "output_dir"}:
-        raise DaquError(f"{folder} holds no run of this version of daqu_tf: name the --output_dir of a run.")
-    return RunConfig(**settings["flags"])

@@ -14,9 +14,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.export.encoding import encode, write
 from daqu_tf.export.subnet_graph import to_graph
 from daqu_tf.latency.table import LatencyTable
-from daqu_tf.oracle.oracle import metrics_of
-from daqu_tf.pareto.constraints import Constraint, total_violation
-from daqu_tf.search.finalists import spread
+from daqu_tf.pareto.constraints import Constraint
 from daqu_tf.search.timing_turns import TimingTurns
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
@@ -116,41 +114,13 @@ class Candidates:
         self.supernet.activate(subnet)
         self._scorer.recalibrate()
 
-    def choose(self, trials: Sequence, count: int, max_loss: float) -> list[dict]:
-        """The finalists: the most accurate ones, spread over the target's first cost, by accuracies that are taken again for this.
-
-        The search may score on some of the images, and whoever comes first among many owes part of that to luck.
+    def exact_accuracy(self, subnet: Subnet, split: str) -> float:
+        """The accuracy in [0, 1] of a subnet with inherited weights on a whole split, after a longer recalibration than a trial's.
 
         Args:
-            trials: Completed, best first; those that miss a constraint are left out, the others are scored on the whole search
-                split, after a longer recalibration.
-            count: How many, at most.
-            max_loss: See `spread`.
-
-        Raises:
-            DaquError: No trial meets the constraints.
+            subnet: The subnet.
+            split: `search` or `test`.
         """
-        good = [trial for trial in trials if total_violation(self.constraints, metrics_of(trial)) == 0]
-        if trials and not good:
-            nearest = metrics_of(trials[0])
-            found = ", ".join(f"{one.metric} of {nearest[one.metric]:g}" for one in self.constraints)
-            raise DaquError(f"`constraint` must be met by some subnet, but the nearest of {len(trials)} has {found}: loosen it.")
-        trials = good
-        metrics = [{name: trial.metrics.get_best_value(name) for name, _ in self.target.objectives} for trial in trials]
-        subnets = [self.space.subnet(trial.hyperparameters.values) for trial in trials]
-        accuracies = np.array([self._exactly(subnet, self._dataset.x_search, self._dataset.y_search) for subnet in subnets])
-        prices = np.array([list(metric.values())[1] for metric in metrics])
-        order = np.argsort(-accuracies, kind="stable")
-        chosen = order[spread(accuracies[order], prices[order], count, max_loss)]
-        return [self._finalist(trials[index].trial_id, subnets[index], metrics[index], accuracies[index]) for index in chosen]
-
-    def _exactly(self, subnet: Subnet, x: np.ndarray, y: np.ndarray) -> float:
         self.supernet.activate(subnet)
         self._scorer.recalibrate(thoroughly=True)
-        return self._scorer.accuracy(x, y)
-
-    def _finalist(self, trial_id: str, subnet: Subnet, metrics: dict[str, float], accuracy: float) -> dict:
-        # For the report alone: nothing is chosen by the accuracy on test.
-        on_test = self._exactly(subnet, self._dataset.x_test, self._dataset.y_test)
-        inherited, macs = {"search": float(accuracy), "test": on_test}, costs.macs(self.space, subnet)
-        return {"trial": trial_id, "values": subnet.to_json(), "macs": macs, "search": metrics, "inherited": inherited}
+        return self._scorer.accuracy(getattr(self._dataset, f"x_{split}"), getattr(self._dataset, f"y_{split}"))

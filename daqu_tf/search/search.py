@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import keras_tuner
+from keras_tuner.engine.trial import Trial
 
 from daqu_tf.oracle.oracle import ParetoOracle
 from daqu_tf.search.candidates import Candidates
@@ -18,8 +19,8 @@ def make_tuner(
     candidates: Candidates,
     max_trials: int,
     seed: int,
-    on_progress: Callable,
-    deadline: Callable[[], bool],
+    on_progress: Callable[[DaquTuner, Trial], None] = lambda tuner, trial: None,
+    deadline: Callable[[], bool] = lambda: False,
 ) -> DaquTuner:
     """A tuner that searches the space of candidates under their constraints, with its journal in their folder.
 

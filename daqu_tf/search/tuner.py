@@ -9,7 +9,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle.distributed_tuner import PATIENCE_SECONDS, DistributedTuner
-from daqu_tf.oracle.journaled_oracle import last_line
+from daqu_tf.oracle.failures import last_line
 from daqu_tf.oracle.oracle import best_trials, objective_point
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
@@ -134,8 +134,9 @@ class DaquTuner(DistributedTuner):
         """Tells `on_progress` about trials that workers have ended, and lets none begin after the deadline; for the chief."""
         ended = self.oracle.end_order[self._told :]
         self._told += len(ended)
-        for trial_id in ended if self._on_progress else ():
-            self._on_progress(self, self.oracle.trials[trial_id])
+        if self._on_progress is not None:
+            for trial_id in ended:
+                self._on_progress(self, self.oracle.trials[trial_id])
         if self._deadline is not None and self._deadline():
             self.oracle.close()
 

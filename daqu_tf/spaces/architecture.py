@@ -5,12 +5,10 @@ Sizes, channels and bits are whole numbers for one subnet and arrays for many at
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, TypeVar
-
-import numpy as np
+from typing import Generic, Protocol, TypeVar
 
 from daqu_tf.spaces.bits import FIXED_BITS
-from daqu_tf.spaces.layer import Layer, Number
+from daqu_tf.spaces.layer import Layer, N
 from daqu_tf.spaces.stage import BLOCKS, Stage
 
 Tensor = TypeVar("Tensor")
@@ -19,34 +17,62 @@ Tensor = TypeVar("Tensor")
 class Family(Protocol):
     """The attributes that decide which layers a network can have, as a `SearchSpace` has them."""
 
-    input_shape: tuple[int, int, int]
-    num_classes: int
-    stem_stride: int
-    stages: tuple[Stage, ...]
-    head_widths: tuple[int, ...]
-    activation: str
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images at the highest resolution."""
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the classifier."""
+
+    @property
+    def stem_stride(self) -> int:
+        """Of the first convolution."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """In order."""
+
+    @property
+    def head_widths(self) -> tuple[int, ...]:
+        """Channels of the pointwise convolution before pooling; without any there is no head."""
+
+    @property
+    def activation(self) -> str:
+        """Of stem and head."""
 
 
 @dataclasses.dataclass
-class _Chain:
+class _Chain(Generic[N]):
     """Adds layers one behind another; `size`, `channels` and `bits` describe the tensor that the next layer reads."""
 
-    values: Mapping[str, Number]
-    layers: list[Layer]
-    size: tuple[Number, Number]
-    channels: Number
-    bits: Number = FIXED_BITS
+    values: Mapping[str, N]
+    layers: list[Layer[N]]
+    size: tuple[N, N]
+    channels: N
+    bits: N = FIXED_BITS
     signed: bool = False
-    held: Number = 0
-    active: bool | np.ndarray = True
+    held: N = 0
+    active: N = True
 
     @property
-    def count(self) -> Number:
+    def count(self) -> N:
         """The number of values in the tensor that the next layer reads."""
         return self.size[0] * self.size[1] * self.channels
 
-    def add(self, name: str, kind: str, output_channels: Number, activation: str, kernel: Number = 1, stride: int = 1, **more):
-        dense, pools = kind == "dense", more.get("pools", False)
+    def add(
+        self,
+        name: str,
+        kind: str,
+        output_channels: N,
+        activation: str,
+        kernel: N = 1,
+        stride: int = 1,
+        residual: str | None = None,
+        pools: bool = False,
+        gates: bool = False,
+    ) -> None:
+        dense = kind == "dense"
         size = (1, 1) if dense else self.size
         layer = Layer(
             name,
@@ -62,9 +88,11 @@ class _Chain:
             input_signed=self.signed,
             output_bits=self.values.get(f"{name}.activation_bits", FIXED_BITS),
             activation=activation,
+            residual=residual,
+            pools=pools,
+            gates=gates,
             held=self.held,
             active=self.active,
-            **more,
         )
         self.layers.append(layer)
         self.size = self.size if dense else layer.output_size
@@ -72,7 +100,7 @@ class _Chain:
         self.signed = layer.output_signed if not dense else self.signed
 
 
-def layers(space: Family, values: Mapping[str, Number]) -> list[Layer]:
+def layers(space: Family, values: Mapping[str, N]) -> list[Layer[N]]:
     """All layers that a space can have, in order of computation, for the choices in `values`.
 
     A block that is left out changes neither the size nor the channels of the tensor, so the layers behind it are unaffected.
@@ -116,18 +144,18 @@ def walk(layers: Iterable[Layer], x: Tensor, run: Callable[[Layer, Tensor, Tenso
     return x
 
 
-def image_size(input_shape: tuple[int, int, int], resolution: Number) -> tuple[Number, Number]:
+def image_size(input_shape: tuple[int, int, int], resolution: N) -> tuple[N, N]:
     """The height and width of images of `input_shape` at a resolution: the height is the resolution, the width is rounded."""
     height, width, _ = input_shape
     return resolution, (2 * width * resolution + height) // (2 * height)
 
 
-def squeezed_channels(channels: Number) -> Number:
+def squeezed_channels(channels: N) -> N:
     """The channels between the two layers of squeeze-excite: a quarter of `channels`, rounded up to a multiple of eight."""
     return -(-channels // 32) * 8
 
 
-def _inverted_residual(chain: _Chain, stage: Stage, block: str, number: int, width: Number) -> None:
+def _inverted_residual(chain: _Chain[N], stage: Stage, block: str, number: int, width: N) -> None:
     stream = chain.count if number > 1 else 0
     hidden = chain.channels * chain.values[f"{block}.expansion"]
     if stage.expands:
@@ -143,7 +171,7 @@ def _inverted_residual(chain: _Chain, stage: Stage, block: str, number: int, wid
     chain.held = 0
 
 
-def _basic(chain: _Chain, stage: Stage, block: str, number: int, width: Number) -> None:
+def _basic(chain: _Chain[N], stage: Stage, block: str, number: int, width: N) -> None:
     stream, before = chain.count, dataclasses.replace(chain)
     stride = stage.stride if number == 1 else 1
     hidden = width * chain.values[f"{block}.expansion"]

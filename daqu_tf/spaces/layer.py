@@ -1,14 +1,16 @@
 """The layer of a network, without its weights."""
 
 import dataclasses
+from typing import Generic, TypeVar
 
 import numpy as np
 
 Number = int | np.ndarray
+N = TypeVar("N", int, Number)  # Of one subnet, or of many.
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class Layer(Generic[N]):
     """One layer as costs, targets, manifests and the exporter see it.
 
     Where fields are arrays of shape (count,), it is the layer of many subnets at once.
@@ -38,22 +40,22 @@ class Layer:
 
     name: str
     kind: str
-    kernel: Number
+    kernel: N
     stride: int
-    input_size: tuple[Number, Number]
-    output_size: tuple[Number, Number]
-    input_channels: Number
-    output_channels: Number
-    weight_bits: Number
-    input_bits: Number
+    input_size: tuple[N, N]
+    output_size: tuple[N, N]
+    input_channels: N
+    output_channels: N
+    weight_bits: N
+    input_bits: N
     input_signed: bool
-    output_bits: Number
+    output_bits: N
     activation: str
     residual: str | None = None
     pools: bool = False
     gates: bool = False
-    held: Number = 0
-    active: bool | np.ndarray = True
+    held: N = 0
+    active: N = True
 
     @property
     def is_shortcut(self) -> bool:
@@ -100,16 +102,16 @@ class Layer:
         return list(self.tensors)[-1]
 
     @property
-    def weights(self) -> Number:
+    def weights(self) -> N:
         """The number of weights in the kernel."""
         return self.kernel**2 * self.output_channels * (1 if self.kind == "depthwise" else self.input_channels)
 
     @property
-    def output_values(self) -> Number:
+    def output_values(self) -> N:
         """The number of values in the tensor that the layer writes."""
         return self.output_size[0] * self.output_size[1] * self.output_channels
 
     @property
-    def macs(self) -> Number:
+    def macs(self) -> N:
         """The multiply-accumulates that the layer takes for one image."""
         return self.weights * self.output_size[0] * self.output_size[1]

@@ -1,5 +1,6 @@
 """The search spaces that come with the library, and the reader of a space from a file."""
 
+import functools
 import json
 import os
 import pathlib
@@ -11,8 +12,7 @@ from daqu_tf.spaces.stage import Stage
 
 def _mobilenet_v3_imagenet() -> SearchSpace:
     """MobileNetV3 as Once-for-All searched it (Cai et al., ICLR 2020), but with elastic widths and no layer behind the pool."""
-    elastic = {"depths": (2, 3, 4), "kernels": (3, 5, 7), "expansions": (3, 4, 6)}
-    swish = {"activation": "hard_swish"}
+    elastic = functools.partial(Stage, depths=(2, 3, 4), kernels=(3, 5, 7), expansions=(3, 4, 6))
     return SearchSpace(
         name="mobilenet_v3_imagenet",
         input_shape=(224, 224, 3),
@@ -21,11 +21,11 @@ def _mobilenet_v3_imagenet() -> SearchSpace:
         stem_stride=2,
         stages=(
             Stage(widths=(16,), depths=(1,), kernels=(3,), expansions=(1,), stride=1),
-            Stage(widths=(16, 24), stride=2, **elastic),
-            Stage(widths=(32, 40), stride=2, squeeze_excite=True, **elastic),
-            Stage(widths=(64, 80), stride=2, **swish, **elastic),
-            Stage(widths=(96, 112), stride=1, squeeze_excite=True, **swish, **elastic),
-            Stage(widths=(128, 160), stride=2, squeeze_excite=True, **swish, **elastic),
+            elastic(widths=(16, 24), stride=2),
+            elastic(widths=(32, 40), stride=2, squeeze_excite=True),
+            elastic(widths=(64, 80), stride=2, activation="hard_swish"),
+            elastic(widths=(96, 112), stride=1, squeeze_excite=True, activation="hard_swish"),
+            elastic(widths=(128, 160), stride=2, squeeze_excite=True, activation="hard_swish"),
         ),
         head_widths=(640, 960),
         resolutions=(128, 160, 192, 224),
@@ -35,7 +35,7 @@ def _mobilenet_v3_imagenet() -> SearchSpace:
 
 def _mobilenet_v3_cifar() -> SearchSpace:
     """MobileNetV3 for images of 32x32, which the stem halves at once."""
-    elastic = {"kernels": (3, 5), "expansions": (3, 4, 6)}
+    elastic = functools.partial(Stage, kernels=(3, 5), expansions=(3, 4, 6))
     return SearchSpace(
         name="mobilenet_v3_cifar",
         input_shape=(32, 32, 3),
@@ -44,9 +44,9 @@ def _mobilenet_v3_cifar() -> SearchSpace:
         stem_stride=2,
         stages=(
             Stage(widths=(8, 16), depths=(1,), kernels=(3,), expansions=(1,), stride=1),
-            Stage(widths=(16, 24), depths=(1, 2), stride=2, **elastic),
-            Stage(widths=(24, 40), depths=(1, 2, 3), stride=1, squeeze_excite=True, **elastic),
-            Stage(widths=(40, 64, 80), depths=(1, 2, 3), stride=2, activation="hard_swish", squeeze_excite=True, **elastic),
+            elastic(widths=(16, 24), depths=(1, 2), stride=2),
+            elastic(widths=(24, 40), depths=(1, 2, 3), stride=1, squeeze_excite=True),
+            elastic(widths=(40, 64, 80), depths=(1, 2, 3), stride=2, activation="hard_swish", squeeze_excite=True),
         ),
         head_widths=(128, 240),
         resolutions=(24, 28, 32),
@@ -81,7 +81,7 @@ def _mobilenet_v2_28() -> SearchSpace:
 
 def _resnet_cifar() -> SearchSpace:
     """Holds the ResNet-20 of CIFAR (He et al., CVPR 2016), with a convolution in every stage's first shortcut."""
-    basic = {"block": "basic", "depths": (1, 2, 3), "expansions": (1, 2)}
+    basic = functools.partial(Stage, block="basic", depths=(1, 2, 3), expansions=(1, 2))
     return SearchSpace(
         name="resnet_cifar",
         input_shape=(32, 32, 3),
@@ -89,9 +89,9 @@ def _resnet_cifar() -> SearchSpace:
         stem_widths=(8, 16),
         stem_stride=1,
         stages=(
-            Stage(widths=(8, 16), kernels=(3,), stride=1, **basic),
-            Stage(widths=(16, 24, 32), kernels=(1, 3), stride=2, **basic),
-            Stage(widths=(32, 48, 64), kernels=(1, 3), stride=2, **basic),
+            basic(widths=(8, 16), kernels=(3,), stride=1),
+            basic(widths=(16, 24, 32), kernels=(1, 3), stride=2),
+            basic(widths=(32, 48, 64), kernels=(1, 3), stride=2),
         ),
         head_widths=(),
         resolutions=(24, 28, 32),
@@ -137,7 +137,7 @@ def get(name: str | os.PathLike) -> SearchSpace:
 
 def _read(path: pathlib.Path) -> SearchSpace:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise DaquError(f"The space {path} cannot be read ({error.strerror}): give the path of a .json file.") from error
     except (ValueError, RecursionError) as error:

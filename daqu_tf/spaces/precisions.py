@@ -26,7 +26,11 @@ def uniform_bits(space: SearchSpace, subnet: Subnet, bits: int) -> Subnet:
 
 
 def mixed_bits(
-    space: SearchSpace, subnet: Subnet, alphabet: Sequence[int], rng: np.random.Generator, chances: Sequence[float] | None = None
+    space: SearchSpace,
+    subnet: Subnet,
+    alphabet: Sequence[int],
+    rng: np.random.Generator,
+    chances: Sequence[float] | np.ndarray | None = None,
 ) -> Subnet:
     """The architecture of `subnet` with bits that are drawn for each tensor (after BatchQuant, Bai et al., NeurIPS 2021).
 

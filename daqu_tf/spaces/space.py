@@ -15,7 +15,7 @@ import numpy as np
 from daqu_tf import fields
 from daqu_tf.errors import DaquError
 from daqu_tf.spaces import architecture
-from daqu_tf.spaces.layer import Layer
+from daqu_tf.spaces.layer import Layer, Number
 from daqu_tf.spaces.stage import ACTIVATIONS, BLOCKS, Stage, check_fields
 from daqu_tf.spaces.subnet import Gene, Subnet
 
@@ -59,7 +59,7 @@ class SearchSpace:
     activation: str = "relu"
     narrowed: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         _check_names(self)
         for gene in self.genes:
@@ -78,7 +78,7 @@ class SearchSpace:
                 f"`resolutions` must be at most the {self.input_shape[0]} of `input_shape`, but received {self.resolutions}."
             )
 
-    def for_images(self, input_shape: Sequence[int], num_classes: int) -> "SearchSpace":
+    def for_images(self, input_shape: tuple[int, int, int], num_classes: int) -> "SearchSpace":
         """The space for other images and classes; resolutions keep their share of the full height.
 
         Args:
@@ -90,8 +90,10 @@ class SearchSpace:
             return tuple(sorted({(2 * h * input_shape[0] + self.input_shape[0]) // (2 * self.input_shape[0]) for h in heights}))
 
         narrowed = tuple((name, scaled(values) if name == "resolution" else values) for name, values in self.narrowed)
-        changes = {"resolutions": scaled(self.resolutions), "narrowed": narrowed}
-        return dataclasses.replace(self, input_shape=tuple(input_shape), num_classes=num_classes, **changes)
+        resolutions = scaled(self.resolutions)
+        return dataclasses.replace(
+            self, input_shape=input_shape, num_classes=num_classes, resolutions=resolutions, narrowed=narrowed
+        )
 
     def restrict(self, **choices: Sequence[int]) -> "SearchSpace":
         """The space with fewer choices: `restrict(weight_bits=(4, 8), kernel=(3,), **{"stage1.width": (16,)})`.
@@ -102,19 +104,25 @@ class SearchSpace:
         Raises:
             DaquError: There is no such gene, a value is not in the space, or a gene would be left without a choice.
         """
-        alphabets, narrowed = {}, dict(self.narrowed)
-        for name, values in choices.items():
-            values = set(fields.typed(name, tuple[int, ...], values))
+        alphabets = {"weight_bits": self.weight_bits, "activation_bits": self.activation_bits}
+        narrowed = dict(self.narrowed)
+        for name, chosen in choices.items():
+            values = set(fields.typed(name, tuple[int, ...], chosen))
             genes = [gene for gene in self.genes if name in (gene.name, gene.name.rpartition(".")[2])]
             known = {value for gene in genes for value in gene.values}
             if missing := values - known:
                 among = f"among {tuple(sorted(known))} of" if known else "left out: there is no such gene in"
                 raise DaquError(f"`{name}` must be {among} space {self.name!r}, but received {sorted(missing)}.")
-            if name in ("weight_bits", "activation_bits"):
+            if name in alphabets:
                 alphabets[name] = tuple(sorted(values))
             else:
                 narrowed |= {gene.name: tuple(sorted(values & set(gene.values))) for gene in genes}
-        return dataclasses.replace(self, narrowed=tuple(narrowed.items()), **alphabets)
+        return dataclasses.replace(
+            self,
+            narrowed=tuple(narrowed.items()),
+            weight_bits=alphabets["weight_bits"],
+            activation_bits=alphabets["activation_bits"],
+        )
 
     @functools.cached_property
     def genes(self) -> tuple[Gene, ...]:
@@ -180,10 +188,10 @@ class SearchSpace:
     def conditions(self) -> dict[str, tuple[tuple[str, tuple[int, ...]], ...]]:
         """When genes act that do not always act: by gene name, pairs of a depth gene and the depths at which the gene acts."""
         depths = {gene.name: gene.values for gene in self._depths}
-        cut = [gene for gene in self.genes if gene.depth_gene]
         return {
             gene.name: ((gene.depth_gene, tuple(depth for depth in depths[gene.depth_gene] if depth >= gene.block)),)
-            for gene in cut
+            for gene in self.genes
+            if gene.depth_gene
         }
 
     def from_genome(self, genome: Sequence[int]) -> Subnet:
@@ -245,11 +253,11 @@ class SearchSpace:
         cut = [gene for gene in self.genes if gene.depth_gene == depth.name]
         return [math.prod(len(gene.values) for gene in cut if gene.block <= value) for value in depth.values]
 
-    def layers(self, subnet: Subnet) -> list[Layer]:
+    def layers(self, subnet: Subnet) -> list[Layer[int]]:
         """The layers of `subnet` in order of computation."""
         return architecture.layers(self, subnet.values)
 
-    def layer_table(self, genomes: np.ndarray) -> list[Layer]:
+    def layer_table(self, genomes: np.ndarray) -> list[Layer[Number]]:
         """The layers of many subnets at once; every field that depends on a choice is an array (count,).
 
         Args:
@@ -305,9 +313,9 @@ class SearchSpace:
 
 
 def _check_names(space: SearchSpace) -> None:
-    for part in (space, *space.stages):
-        if part.activation not in ACTIVATIONS:
-            raise DaquError(f"`activation` must be one of {', '.join(ACTIVATIONS)}, but received {part.activation!r}.")
+    for activation in (space.activation, *(stage.activation for stage in space.stages)):
+        if activation not in ACTIVATIONS:
+            raise DaquError(f"`activation` must be one of {', '.join(ACTIVATIONS)}, but received {activation!r}.")
     for stage in space.stages:
         if stage.block not in BLOCKS:
             raise DaquError(f"`block` must be one of {', '.join(BLOCKS)}, but received {stage.block!r}.")

@@ -44,7 +44,7 @@ class Stage:
     activation: str = "relu"
     squeeze_excite: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
 
     @property

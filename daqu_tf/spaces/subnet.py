@@ -46,11 +46,15 @@ class Subnet:
     def __getitem__(self, name: str) -> int:
         return self.values[name]
 
+    @functools.cached_property
+    def bits(self) -> dict[str, int]:
+        """The bits of each tensor whose bits are searched, by the name of the gene."""
+        return {name: value for name, value in self.choices if name.endswith("_bits")}
+
     @property
     def fixed_bits(self) -> int:
         """The bits of the tensors that are not searched: 8, or 32 if all others are in float."""
-        bits = {value for name, value in self.choices if name.endswith("_bits")}
-        return FLOAT_BITS if bits == {FLOAT_BITS} else FIXED_BITS
+        return FLOAT_BITS if set(self.bits.values()) == {FLOAT_BITS} else FIXED_BITS
 
     def with_bits(self, weight_bits: int, activation_bits: int) -> "Subnet":
         """The architecture of this subnet at one precision throughout.

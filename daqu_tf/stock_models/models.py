@@ -54,7 +54,7 @@ def make_switchable(model: keras.Model, weight_bits: Sequence[int] = BITS, activ
     copy.set_weights(original.get_weights())
     graph = Placement(copy)
 
-    def annotate(layer):
+    def annotate(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = graph.config(layer, tuple(weight_bits), tuple(activation_bits))
         return tfmot.quantization.keras.quantize_annotate_layer(layer, config) if config else layer
 

@@ -33,8 +33,8 @@ class Placement:
 
     def __init__(self, model: keras.Model):
         nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes]
-        self.producers = {node.layer.name: [] for node in nodes}
-        self.consumers = {node.layer.name: [] for node in nodes}
+        self.producers: dict[str, list[keras.layers.Layer]] = {node.layer.name: [] for node in nodes}
+        self.consumers: dict[str, list[keras.layers.Layer | None]] = {node.layer.name: [] for node in nodes}
         for node in nodes:
             for parent in node.parent_nodes:
                 self.producers[node.layer.name].append(parent.layer)
@@ -42,7 +42,9 @@ class Placement:
         for layer in model._output_layers:
             self.consumers[layer.name].append(None)
 
-    def config(self, layer, weight_bits, activation_bits) -> StockQuantizeConfig | None:
+    def config(
+        self, layer: keras.layers.Layer, weight_bits: tuple[int, ...], activation_bits: tuple[int, ...]
+    ) -> StockQuantizeConfig | None:
         """What is quantized in a layer; None if nothing is.
 
         Args:
@@ -50,7 +52,8 @@ class Placement:
             weight_bits: The bit alphabet of weights that are searched.
             activation_bits: The bit alphabet of activations that are searched.
         """
-        weights = activations = ()
+        weights: tuple[int, ...] = ()
+        activations: tuple[int, ...] = ()
         if type(layer) in KERNELS:
             weights = (FIXED_BITS,) if self._is_first(layer) or self._is_last(layer) else weight_bits
         if self._is_rounded(layer):
@@ -58,31 +61,31 @@ class Placement:
         signed = not self._is_nonnegative(layer) or last_function(layer) in FIXED_SCALE
         return StockQuantizeConfig(weights, activations, signed) if weights or activations else None
 
-    def _is_first(self, layer) -> bool:
+    def _is_first(self, layer: keras.layers.Layer) -> bool:
         """Whether an input reaches `layer` through no other kernel."""
         return any(
             isinstance(producer, layers.InputLayer) or (type(producer) not in KERNELS and self._is_first(producer))
             for producer in self.producers[layer.name]
         )
 
-    def _is_last(self, layer) -> bool:
+    def _is_last(self, layer: keras.layers.Layer) -> bool:
         """Whether `layer` reaches an output through no other kernel."""
         return any(
             consumer is None or (type(consumer) not in KERNELS and self._is_last(consumer))
             for consumer in self.consumers[layer.name]
         )
 
-    def _is_searched(self, layer) -> bool:
+    def _is_searched(self, layer: keras.layers.Layer) -> bool:
         """Whether the last function is a ReLU, but not that of a residual sum, which stays at 8 bits."""
         return last_function(layer) in RELU and not any(type(producer) is layers.Add for producer in self.producers[layer.name])
 
-    def _is_rounded(self, layer) -> bool:
+    def _is_rounded(self, layer: keras.layers.Layer) -> bool:
         """Whether an integer kernel rounds the output of `layer`."""
         if type(layer) in SELECTING or (type(layer) not in KERNELS and last_function(layer) in FIXED_SCALE):
             return False
         return not self._is_fused(layer)
 
-    def _is_fused(self, layer) -> bool:
+    def _is_fused(self, layer: keras.layers.Layer) -> bool:
         """Whether the only consumer is computed together with `layer`: batch normalization behind a kernel, or a ReLU."""
         if len(self.consumers[layer.name]) != 1 or last_function(layer) != "linear":
             return False
@@ -90,7 +93,7 @@ class Placement:
         folded = type(layer) in KERNELS and type(consumer) is layers.BatchNormalization
         return folded or (type(consumer) in (layers.ReLU, layers.Activation) and last_function(consumer) in RELU)
 
-    def _is_nonnegative(self, layer) -> bool:
+    def _is_nonnegative(self, layer: keras.layers.Layer) -> bool:
         if last_function(layer) in NONNEGATIVE:
             return True
         producers = self.producers[layer.name]

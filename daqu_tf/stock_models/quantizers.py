@@ -1,6 +1,6 @@
 """The switchable quantizer of stock layers, and the configuration that says what TFMOT quantizes in one of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from daqu_tf.spaces.bits import FLOAT_BITS
 from daqu_tf.supernet.quantizers import SwitchableQuantizer
 
 layers = keras.layers
+Activation = Callable[[tf.Tensor], tf.Tensor]
 OBSERVED_VALUES = 65_536  # So many values of an activation are enough for its steps; searching with all of them takes minutes.
 KERNELS = {layers.Conv2D: ("kernel", 3), layers.DepthwiseConv2D: ("depthwise_kernel", 2), layers.Dense: ("kernel", 1)}
 FIXED_SCALE = {"softmax", "sigmoid", "tanh"}  # Their integer kernels choose the output's scale; TFMOT rounds the input.
@@ -23,7 +24,7 @@ class StockQuantizer(SwitchableQuantizer):
 
     observes = False  # Whether the next call sets the steps from its tensor, which then passes unchanged.
 
-    def build(self, tensor_shape, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
+    def build(self, tensor_shape: tf.TensorShape, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
         """Adds the logarithms of the steps and the active bits to a layer.
 
         Args:
@@ -40,7 +41,7 @@ class StockQuantizer(SwitchableQuantizer):
         bits = layer.add_weight(name=f"{name}_bits", shape=[], dtype=tf.int32, initializer=in_float, trainable=False)
         return {**super().build(tensor_shape, name, layer), "bits": bits}
 
-    def __call__(self, inputs, training, weights, **kwargs):
+    def __call__(self, inputs: tf.Tensor, training: Any, weights: Mapping[str, tf.Variable], **kwargs: Any) -> tf.Tensor:
         """The tensor `inputs`, fake-quantized at the active bits; at 32 bits it is unchanged."""
         if self.observes:
             self.initialise(weights, self._sample(inputs.numpy()), self.alphabet)
@@ -79,7 +80,7 @@ class StockQuantizeConfig(QuantizeConfig):
     def __init__(self, weight_bits: Sequence[int] = (), activation_bits: Sequence[int] = (), signed: bool = False):
         self.weight_bits, self.activation_bits, self.signed = tuple(weight_bits), tuple(activation_bits), signed
 
-    def get_weights_and_quantizers(self, layer):
+    def get_weights_and_quantizers(self, layer: keras.layers.Layer) -> list[tuple[tf.Variable, StockQuantizer]]:
         """The kernel of the layer and its quantizer; empty if the kernel is in float."""
         if not self.weight_bits:
             return []
@@ -88,25 +89,25 @@ class StockQuantizeConfig(QuantizeConfig):
         attribute, axis = KERNELS[type(layer)]
         return [(getattr(layer, attribute), StockQuantizer(self.weight_bits, channel_axis=axis))]
 
-    def set_quantize_weights(self, layer, quantize_weights):
+    def set_quantize_weights(self, layer: keras.layers.Layer, quantize_weights: Sequence[tf.Tensor]) -> None:
         """Puts the fake-quantized kernel into the layer for one call."""
         for weight in quantize_weights:
             setattr(layer, KERNELS[type(layer)][0], weight)
 
-    def get_activations_and_quantizers(self, layer):
+    def get_activations_and_quantizers(self, layer: keras.layers.Layer) -> list[tuple[Activation, StockQuantizer]]:
         """The activation function of the layer and a quantizer, if TFMOT has to quantize the input of the function."""
         return [(layer.activation, quantizer) for quantizer in self._quantizers(layer, before=True)]
 
-    def set_quantize_activations(self, layer, quantize_activations):
+    def set_quantize_activations(self, layer: keras.layers.Layer, quantize_activations: Sequence[Activation]) -> None:
         """Puts TFMOT's quantizing functions into the layer."""
         for activation in quantize_activations:
             layer.activation = activation
 
-    def get_output_quantizers(self, layer):
+    def get_output_quantizers(self, layer: keras.layers.Layer) -> list[StockQuantizer]:
         """The quantizer of the layer's output; empty if it has none."""
         return self._quantizers(layer, before=False)
 
-    def _quantizers(self, layer, before: bool) -> list[StockQuantizer]:
+    def _quantizers(self, layer: keras.layers.Layer, before: bool) -> list[StockQuantizer]:
         wanted = self.activation_bits and before == (last_function(layer) in FIXED_SCALE)
         return [StockQuantizer(self.activation_bits, signed=self.signed)] if wanted else []
 

@@ -1,5 +1,7 @@
 """The TFMOT scheme of switchable models, which quantizes inputs and what was annotated, and nothing else."""
 
+from typing import Any
+
 from daqu_tf.keras import keras, tfmot
 from daqu_tf.spaces.bits import FIXED_BITS
 from daqu_tf.stock_models.quantizers import StockQuantizer
@@ -9,10 +11,10 @@ QuantizeLayer = transforms.InputLayerQuantize().custom_objects()["QuantizeLayer"
 PREFIX = "quant_"  # TFMOT uses the same.
 
 
-class _QuantizeInput(transforms.InputLayerQuantize):
+class _QuantizeInput(tfmot.quantization.keras.default_8bit.default_8bit_transforms.InputLayerQuantize):
     """TFMOT's transform that puts a QuantizeLayer behind each input, with our quantizer in it."""
 
-    def replacement(self, match_layer):
+    def replacement(self, match_layer: Any) -> Any:
         node = super().replacement(match_layer)
         quantizer = StockQuantizer((FIXED_BITS,), signed=True)
         node.layer["config"]["quantizer"] = keras.utils.legacy.serialize_keras_object(quantizer)
@@ -21,16 +23,16 @@ class _QuantizeInput(transforms.InputLayerQuantize):
 
 
 class _QuantizeInputs(tfmot.quantization.keras.QuantizeLayoutTransform):
-    def apply(self, model, layer_quantize_map):
+    def apply(self, model: keras.Model, layer_quantize_map: dict[str, Any]) -> tuple[keras.Model, dict[str, Any]]:
         transformer = tfmot.quantization.keras.graph_transformations.model_transformer.ModelTransformer
         return transformer(model, [_QuantizeInput()], layer_metadata=layer_quantize_map).transform()
 
 
 class _NoDefaults(tfmot.quantization.keras.QuantizeRegistry):
-    def supports(self, layer):
+    def supports(self, layer: keras.layers.Layer) -> bool:
         return False
 
-    def get_quantize_config(self, layer):
+    def get_quantize_config(self, layer: keras.layers.Layer) -> None:
         return None
 
 
@@ -40,10 +42,10 @@ class SwitchableScheme(tfmot.quantization.keras.QuantizeScheme):
     TFMOT's default scheme adds quantizers of its own, always of 8 bits, to inputs and to layers that feed annotated ones.
     """
 
-    def get_layout_transformer(self):
+    def get_layout_transformer(self) -> tfmot.quantization.keras.QuantizeLayoutTransform:
         """The transformer, which puts quantizers behind the inputs."""
         return _QuantizeInputs()
 
-    def get_quantize_registry(self):
+    def get_quantize_registry(self) -> tfmot.quantization.keras.QuantizeRegistry:
         """The registry, which has no defaults for any layer."""
         return _NoDefaults()

@@ -37,7 +37,7 @@ class _Baker:
         x = inputs if self._fixed == FLOAT_BITS else _fake_quantized(inputs, 0.0, 1.0, FIXED_BITS)
         return keras.Model(inputs, walk(space.layers(subnet), x, self._unit), name="subnet")
 
-    def _unit(self, layer: Layer, x, other):
+    def _unit(self, layer: Layer[int], x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
         if layer.pools:
             x = self._tensor(keras.layers.GlobalAveragePooling2D(name=f"{layer.name}.average")(x), layer, "pooled")
         x = self._weighted(layer)(x)
@@ -62,12 +62,12 @@ class _Baker:
             x = self._tensor(x, layer, "sum")
         return x
 
-    def _hard_sigmoid(self, x, layer: Layer, product: str):
+    def _hard_sigmoid(self, x: tf.Tensor, layer: Layer[int], product: str) -> tf.Tensor:
         gate = keras.layers.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)
         in_float = self._tensor_bits(layer, product) == FLOAT_BITS
         return gate if in_float else _fake_quantized(gate, 0.0, 1.0, FIXED_BITS)
 
-    def _weighted(self, layer: Layer) -> keras.layers.Layer:
+    def _weighted(self, layer: Layer[int]) -> keras.layers.Layer:
         kernel = self._kernel(layer)
         if layer.kind == "dense":
             arrays = [kernel, self._arrays[f"{layer.name}/bias"]]
@@ -77,7 +77,7 @@ class _Baker:
             return keras.layers.DepthwiseConv2D(layer.kernel, **options)
         return keras.layers.Conv2D(layer.output_channels, layer.kernel, **options)
 
-    def _kernel(self, layer: Layer) -> np.ndarray:
+    def _kernel(self, layer: Layer[int]) -> np.ndarray:
         kernel, bits = self._arrays[f"{layer.name}/kernel"], self._bits(f"{layer.name}.weight_bits")
         if bits == FLOAT_BITS:
             return kernel
@@ -85,7 +85,7 @@ class _Baker:
         step = step[:, np.newaxis] if layer.kind == "depthwise" else step
         return np.clip(np.round(kernel / step), *weight_range(bits)) * step
 
-    def _tensor(self, x, layer: Layer, kind: str):
+    def _tensor(self, x: tf.Tensor, layer: Layer[int], kind: str) -> tf.Tensor:
         """The tensor `x` behind the quantizer of the layer's tensor of this kind."""
         name, bits = f"{layer.name}.{kind}", self._tensor_bits(layer, kind)
         if bits == FLOAT_BITS:
@@ -94,7 +94,7 @@ class _Baker:
         lowest, highest = activation_range(bits, layer.tensors[name])
         return keras.layers.Activation("linear", name=name)(_fake_quantized(x, lowest * step, highest * step, bits))
 
-    def _tensor_bits(self, layer: Layer, kind: str) -> int:
+    def _tensor_bits(self, layer: Layer[int], kind: str) -> int:
         is_left = f"{layer.name}.{kind}" == layer.left_tensor
         return self._bits(f"{layer.name}.activation_bits") if is_left else self._fixed
 
@@ -102,5 +102,5 @@ class _Baker:
         return self._network.subnet.values.get(gene, self._fixed)
 
 
-def _fake_quantized(x, lowest: float, highest: float, bits: int):
+def _fake_quantized(x: tf.Tensor, lowest: float, highest: float, bits: int) -> tf.Tensor:
     return tf.quantization.fake_quant_with_min_max_args(x, lowest, highest, bits)

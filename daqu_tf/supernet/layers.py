@@ -5,6 +5,7 @@ input channels are those of the tensor that comes in. The active part is always 
 """
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -13,7 +14,8 @@ from daqu_tf.supernet.quantizers import SwitchableQuantizer, clip_to_gate, norma
 from daqu_tf.supernet.replicas import replicas
 from daqu_tf.supernet.weights import EPSILON
 
-Size = int | tf.Tensor
+Size: TypeAlias = int | tf.Tensor
+Codes: TypeAlias = tuple[tf.Tensor, tf.Tensor]  # And the step, by which they have to be multiplied.
 
 
 def channels(x: tf.Tensor) -> Size:
@@ -63,17 +65,19 @@ class ElasticConv2D(keras.layers.Layer):
         half: The type of convolutions and matrix products: `float16`, `bfloat16`, or None for float32.
     """
 
-    def __init__(self, filters: int, kernel_size: int = 1, stride: int = 1, half: str | None = None, **kwargs):
+    def __init__(self, filters: int, kernel_size: int = 1, stride: int = 1, half: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.filters, self.kernel_size, self.stride, self.half = filters, kernel_size, stride, half
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         """Creates the kernel (size, size, input channels, filters)."""
         shape = [self.kernel_size, self.kernel_size, input_shape[-1], self.filters]
         self.kernel = self.add_weight("kernel", shape=shape, initializer="he_normal")
         super().build(input_shape)
 
-    def call(self, x, filters: Size | None = None, kernel_size: Size | None = None, step=1.0):
+    def call(
+        self, x: tf.Tensor, filters: Size | None = None, kernel_size: Size | None = None, step: tf.Tensor | float = 1.0
+    ) -> tf.Tensor:
         """Convolves with the active part of the kernel.
 
         Args:
@@ -106,11 +110,11 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         half: The type of convolutions and matrix products: `float16`, `bfloat16`, or None for float32.
     """
 
-    def __init__(self, kernel_size: int, stride: int = 1, half: str | None = None, **kwargs):
+    def __init__(self, kernel_size: int, stride: int = 1, half: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.kernel_size, self.stride, self.half = kernel_size, stride, half
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         """Creates the kernel (size, size, channels, 1)."""
         shape = [self.kernel_size, self.kernel_size, input_shape[-1], 1]
         # The fan-in of a depthwise kernel is its area; Keras's initializers would count the channels too.
@@ -118,7 +122,7 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         self.kernel = self.add_weight("kernel", shape=shape, initializer=initializer)
         super().build(input_shape)
 
-    def call(self, x, kernel_size: Size | None = None, step=1.0):
+    def call(self, x: tf.Tensor, kernel_size: Size | None = None, step: tf.Tensor | float = 1.0) -> tf.Tensor:
         """Convolves with the active part of the kernel.
 
         Args:
@@ -142,17 +146,17 @@ class ElasticDense(keras.layers.Layer):
         half: The type of convolutions and matrix products: `float16`, `bfloat16`, or None for float32.
     """
 
-    def __init__(self, units: int, half: str | None = None, **kwargs):
+    def __init__(self, units: int, half: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.units, self.half = units, half
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         """Creates the kernel (inputs, units) and the bias (units,)."""
         self.kernel = self.add_weight("kernel", shape=[input_shape[-1], self.units], initializer="glorot_uniform")
         self.bias = self.add_weight("bias", shape=[self.units], initializer="zeros")
         super().build(input_shape)
 
-    def call(self, x, units: Size | None = None):
+    def call(self, x: tf.Tensor, units: Size | None = None) -> tf.Tensor:
         """The outputs (batch, units) for inputs (batch, inputs); `units` of None takes the largest number."""
         units = self.units if units is None else units
         return product_in(self.half, tf.matmul, x, self.kernel[: channels(x), :units]) + self.bias[:units]
@@ -169,11 +173,11 @@ class ElasticBatchNormalization(keras.layers.Layer):
         quantizer: The quantizer of the output.
     """
 
-    def __init__(self, relu: bool, quantizer: SwitchableQuantizer, **kwargs):
+    def __init__(self, relu: bool, quantizer: SwitchableQuantizer, **kwargs: Any):
         super().__init__(**kwargs)
         self.relu, self.quantizer = relu, quantizer
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         """Creates the scale, the offset, the statistics and the steps."""
         size = [input_shape[-1]]
         self.gamma = self.add_weight("gamma", shape=size, initializer="ones")
@@ -183,7 +187,14 @@ class ElasticBatchNormalization(keras.layers.Layer):
         self.steps = self.quantizer.build(input_shape, "activation", self)
         super().build(input_shape)
 
-    def call(self, x, training: bool = False, statistics_rate=None, observe: tuple[int, ...] = (), as_codes: bool = False):
+    def call(
+        self,
+        x: tf.Tensor,
+        training: bool = False,
+        statistics_rate: float | None = None,
+        observe: tuple[int, ...] = (),
+        as_codes: bool = False,
+    ) -> tf.Tensor | Codes:
         """Normalizes, applies the ReLU if there is one, and quantizes.
 
         Args:
@@ -215,7 +226,9 @@ class ElasticBatchNormalization(keras.layers.Layer):
         self._move(mean, variance, statistics_rate)
         return y
 
-    def _normalize(self, x, gamma, beta, training: bool, statistics_rate):
+    def _normalize(
+        self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, training: bool, statistics_rate: float | None
+    ) -> tf.Tensor:
         if not training:
             return self._by_stored(x, gamma, beta)
         if replicas() > 1:
@@ -224,12 +237,12 @@ class ElasticBatchNormalization(keras.layers.Layer):
         self._move(mean, variance, statistics_rate)
         return y
 
-    def _by_stored(self, x, gamma, beta):
+    def _by_stored(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
         count = channels(x)
         scale = gamma * tf.math.rsqrt(self.moving_variance[:count] + EPSILON)
         return x * scale + (beta - self.moving_mean[:count] * scale)
 
-    def _move(self, mean, variance, rate) -> None:
+    def _move(self, mean: tf.Tensor, variance: tf.Tensor, rate: float | None) -> None:
         if rate is not None:
             for stored, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 count = tf.shape(batch)[0]
@@ -246,16 +259,16 @@ class TensorQuantizer(keras.layers.Layer):
         relu: Whether a ReLU comes before the quantizer.
     """
 
-    def __init__(self, quantizer: SwitchableQuantizer, relu: bool = False, **kwargs):
+    def __init__(self, quantizer: SwitchableQuantizer, relu: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.quantizer, self.relu = quantizer, relu
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         """Creates the steps of the quantizer."""
         self.steps = self.quantizer.build(input_shape, "activation", self)
         super().build(input_shape)
 
-    def call(self, x, observe: tuple[int, ...] = ()):
+    def call(self, x: tf.Tensor, observe: tuple[int, ...] = ()) -> tf.Tensor:
         """The quantized tensor, in the shape of `x`; `observe` holds the bits whose steps are set from it, in eager mode only."""
         if observe:
             self.quantizer.initialise(self.steps, (tf.nn.relu(x) if self.relu else x).numpy(), observe)
@@ -265,7 +278,10 @@ class TensorQuantizer(keras.layers.Layer):
 class QuantizedProduct(TensorQuantizer):
     """A layer that quantizes the product of a tensor and a gate: a hard-swish, or channels weighed by squeeze-excite."""
 
-    def call(self, x, gate, observe: tuple[int, ...] = (), as_codes: bool = False):
+    # Keras calls each layer with what its own `call` takes.
+    def call(  # type: ignore[override]
+        self, x: tf.Tensor, gate: tf.Tensor, observe: tuple[int, ...] = (), as_codes: bool = False
+    ) -> tf.Tensor | Codes:
         """The quantized product of `x` and `gate` / 6.
 
         Args:
@@ -281,7 +297,7 @@ class QuantizedProduct(TensorQuantizer):
             return self.quantizer.codes(x * (gate * (1.0 / (6.0 * step))), self.relu), step
         return self.quantizer.activate(x * (gate * (1.0 / 6.0)), self.steps, self.relu)
 
-    def gate(self, x):
+    def gate(self, x: tf.Tensor) -> tf.Tensor:
         """The gate relu6(x + 3), on the grid of an int8 unless the product is in float."""
         return clip_to_gate(x, self.quantizer.bits())
 

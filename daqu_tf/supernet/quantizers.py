@@ -5,8 +5,8 @@ Esser et al., ICLR 2020), stored as its logarithm so that a step stays positive 
 Codes are the integers that a quantized tensor consists of.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -15,11 +15,12 @@ from daqu_tf.keras import QuantizeConfig, Quantizer, keras
 from daqu_tf.spaces.bits import FIXED_BITS, FLOAT_BITS, activation_range, weight_range
 from daqu_tf.supernet.replicas import replicas, sum_over_replicas
 
-Bits = int | tf.Tensor  # A Python int in a static network, a scalar tensor in the supernet.
+Bits: TypeAlias = int | tf.Tensor  # A Python int in a static network, a scalar tensor in the supernet.
+_Gradient = Callable[..., Any]  # From the gradients of what a function returns to those of its arguments.
 
 
 @tf.custom_gradient
-def fake_quantize(x: tf.Tensor, log_step: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor):
+def fake_quantize(x: tf.Tensor, log_step: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor) -> tuple[tf.Tensor, _Gradient]:
     """The tensor `x`, rounded to multiples of exp(log_step) with codes in [lower, upper]; an infinite range leaves it as it is.
 
     Gradients are LSQ's (Esser et al., ICLR 2020, equations 3 and 5), without its gradient scale, which cancels out
@@ -40,7 +41,7 @@ def fake_quantize(x: tf.Tensor, log_step: tf.Tensor, lower: tf.Tensor, upper: tf
     is_float = tf.math.is_inf(upper)
     y = tf.cond(is_float, lambda: tf.identity(x), lambda: tf.round(clipped) * step)
 
-    def gradient(upstream):
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, None, None]:
         d_x = tf.where(tf.equal(clipped, scaled), upstream, 0.0)
         # The gradient of the step is upstream * (y - x) / step where nothing is clipped, and upstream * y / step elsewhere.
         d_log_step = _sum_to(upstream * y - d_x * x, log_step)
@@ -72,10 +73,10 @@ def quantize_activation(x: tf.Tensor, log_step: tf.Tensor, bits: Bits, signed: b
     """
 
     @tf.custom_gradient
-    def quantize(x, log_step):
+    def quantize(x: tf.Tensor, log_step: tf.Tensor) -> tuple[tf.Tensor, _Gradient]:
         y, d_x_of = _rounded(x, tf.exp(log_step), bits, signed, relu)
 
-        def gradient(upstream):
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             d_x = d_x_of(upstream)
             return d_x, unless_float(bits, lambda: tf.reduce_sum(upstream * y - d_x * x), lambda: tf.constant(0.0))
 
@@ -106,13 +107,15 @@ def normalize_activation(
     """
 
     @tf.custom_gradient
-    def normalize(x, gamma, beta, log_step):
+    def normalize(
+        x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, log_step: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], _Gradient]:
         options = {"epsilon": epsilon, "is_training": True}
         statistics = {"mean": tf.zeros([0]), "variance": tf.zeros([0])}
         normalized = tf.raw_ops.FusedBatchNormV3(x=x, scale=gamma, offset=beta, **statistics, **options)
         y, d_normalized_of = _rounded(normalized.y, tf.exp(log_step), bits, signed, relu)
 
-        def gradient(upstream, *_):
+        def gradient(upstream: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
             reserved = {f"reserve_space_{number}": getattr(normalized, f"reserve_space_{number}") for number in (1, 2, 3)}
             d_normalized = d_normalized_of(upstream)
             d_x, d_gamma, d_beta, *_ = tf.raw_ops.FusedBatchNormGradV3(
@@ -159,15 +162,15 @@ def clip_to_gate(x: tf.Tensor, bits: Bits) -> tf.Tensor:
     """
 
     @tf.custom_gradient
-    def clip(x):
+    def clip(x: tf.Tensor) -> tuple[tf.Tensor, _Gradient]:
         shifted = x + 3.0
         limits = {"input_min": tf.constant(0.0), "input_max": tf.constant(6.0)}
 
-        def fused():
+        def fused() -> tf.Tensor:
             options = {"num_bits": FIXED_BITS, "signed_input": False, "range_given": True}
             return tf.raw_ops.QuantizeAndDequantizeV3(input=shifted, **limits, **options)
 
-        def gradient(upstream):
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
             return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=shifted, **limits)[0]
 
         return unless_float(bits, fused, lambda: tf.nn.relu6(shifted)), gradient
@@ -175,15 +178,17 @@ def clip_to_gate(x: tf.Tensor, bits: Bits) -> tf.Tensor:
     return clip(x)
 
 
-def _rounded(x: tf.Tensor, step: tf.Tensor, bits: Bits, signed: bool, relu: bool) -> tuple[tf.Tensor, Callable]:
+def _rounded(
+    x: tf.Tensor, step: tf.Tensor, bits: Bits, signed: bool, relu: bool
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """The quantized activation, and the function that turns its gradient into that of `x`."""
     low, high = _limits(bits, signed, relu, step)
 
-    def fused():
+    def fused() -> tf.Tensor:
         options = {"num_bits": bits, "signed_input": signed, "range_given": True}
         return tf.raw_ops.QuantizeAndDequantizeV3(input=x, input_min=low, input_max=high, **options)
 
-    def d_x_of(upstream):
+    def d_x_of(upstream: tf.Tensor) -> tf.Tensor:
         return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=x, input_min=low, input_max=high)[0]
 
     return unless_float(bits, fused, lambda: tf.nn.relu(x) if relu else tf.identity(x)), d_x_of
@@ -260,7 +265,7 @@ class SwitchableQuantizer(Quantizer):
         """The lowest and the highest code at `bits`."""
         return activation_range(bits, self.signed) if self.channel_axis is None else weight_range(bits)
 
-    def build(self, tensor_shape, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
+    def build(self, tensor_shape: tf.TensorShape, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
         """Adds the logarithms of the steps to a layer.
 
         Args:
@@ -275,7 +280,7 @@ class SwitchableQuantizer(Quantizer):
         shape = [len(self.alphabet), *channels]
         return {"log_step": layer.add_weight(name=f"{name}_log_step", shape=shape, initializer="zeros", trainable=True)}
 
-    def log_step(self, weights: dict[str, tf.Variable], bits: Bits) -> tf.Tensor:
+    def log_step(self, weights: Mapping[str, tf.Variable], bits: Bits) -> tf.Tensor:
         """The logarithm of the step at `bits`, of shape () or (channels,); at 32 bits it means nothing."""
         if isinstance(bits, int):
             return weights["log_step"][self.alphabet.index(bits) if bits in self.alphabet else 0]
@@ -283,7 +288,7 @@ class SwitchableQuantizer(Quantizer):
         rows[list(self.alphabet)] = range(len(self.alphabet))
         return tf.gather(weights["log_step"], tf.gather(rows, bits))
 
-    def step(self, weights: dict[str, tf.Variable]) -> tf.Tensor | float:
+    def step(self, weights: Mapping[str, tf.Variable]) -> tf.Tensor | float:
         """The step at the active bits; 1 at 32 bits."""
         bits = self.bits()
         if isinstance(bits, int):
@@ -294,17 +299,19 @@ class SwitchableQuantizer(Quantizer):
         """The codes of an activation that was divided by its step, behind a ReLU if `relu`; in float, the activation itself."""
         return quantize_activation(x, tf.constant(0.0), self.bits(), self.signed, relu)
 
-    def normalize(self, x, gamma, beta, weights: dict[str, tf.Variable], epsilon: float, relu: bool):
+    def normalize(
+        self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, weights: Mapping[str, tf.Variable], epsilon: float, relu: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Batch normalization and quantization of an activation at the active bits, as `normalize_activation` computes them."""
         bits = self.bits()
         return normalize_activation(x, gamma, beta, self.log_step(weights, bits), epsilon, bits, self.signed, relu)
 
-    def activate(self, x: tf.Tensor, weights: dict[str, tf.Variable], relu: bool) -> tf.Tensor:
+    def activate(self, x: tf.Tensor, weights: Mapping[str, tf.Variable], relu: bool) -> tf.Tensor:
         """The activation `x`, behind a ReLU if `relu`, quantized at the active bits."""
         bits = self.bits()
         return quantize_activation(x, self.log_step(weights, bits), bits, self.signed, relu)
 
-    def __call__(self, inputs, training, weights, **kwargs):
+    def __call__(self, inputs: tf.Tensor, training: Any, weights: Mapping[str, tf.Variable], **kwargs: Any) -> tf.Tensor:
         """The tensor `inputs`, fake-quantized at the active bits; at 32 bits it is unchanged."""
         if self.channel_axis is None:
             return self.activate(inputs, weights, relu=False)
@@ -317,7 +324,7 @@ class SwitchableQuantizer(Quantizer):
         # A variable of several devices is no argument that TensorFlow takes.
         return fake_quantize(tf.convert_to_tensor(inputs), log_step, -limit, limit)
 
-    def initialise(self, weights: dict[str, tf.Variable], values: np.ndarray, chosen: Sequence[int]) -> None:
+    def initialise(self, weights: Mapping[str, tf.Variable], values: np.ndarray, chosen: Sequence[int]) -> None:
         """Sets steps to those with the least squared error on some values.
 
         Args:
@@ -350,30 +357,30 @@ class SwitchableQuantizeConfig(QuantizeConfig):
     def __init__(self, kernel: SwitchableQuantizer):
         self.kernel = kernel
 
-    def get_weights_and_quantizers(self, layer):
+    def get_weights_and_quantizers(self, layer: keras.layers.Layer) -> list[tuple[tf.Variable, SwitchableQuantizer]]:
         """The kernel of the layer and its quantizer."""
         return [(layer.kernel, self.kernel)]
 
-    def get_activations_and_quantizers(self, layer):
+    def get_activations_and_quantizers(self, layer: keras.layers.Layer) -> list[Any]:
         """No activations, since TFMOT does not quantize them here."""
         return []
 
-    def set_quantize_weights(self, layer, quantize_weights):
+    def set_quantize_weights(self, layer: keras.layers.Layer, quantize_weights: Sequence[tf.Tensor]) -> None:
         """Puts the fake-quantized kernel into the layer for one call."""
         layer.kernel = quantize_weights[0]
 
-    def set_quantize_activations(self, layer, quantize_activations):
+    def set_quantize_activations(self, layer: keras.layers.Layer, quantize_activations: Sequence[Any]) -> None:
         """Does nothing, since TFMOT does not quantize activations here."""
 
-    def get_output_quantizers(self, layer):
+    def get_output_quantizers(self, layer: keras.layers.Layer) -> list[Any]:
         """No quantizers, since TFMOT does not quantize outputs here."""
         return []
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The arguments of the quantizer."""
         return {"kernel": self.kernel.get_config()}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Mapping[str, Any]) -> "SwitchableQuantizeConfig":
         """The configuration with the arguments that `get_config` gave."""
         return cls(SwitchableQuantizer(**config["kernel"]))

@@ -1,6 +1,7 @@
 """What the replicas of a distributed training share: the parts of a batch, and sums over all replicas."""
 
 import zlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def sum_over_replicas(x: "tf.Tensor", name: str) -> "tf.Tensor":
         return x
 
     @tf.custom_gradient
-    def total(x):
+    def total(x: "tf.Tensor") -> "tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]":
         return all_reduce(x, name), lambda upstream: all_reduce(upstream, f"{name}/gradient")
 
     return total(x)

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -39,11 +39,11 @@ class Scorer:
         return [tf.constant(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
 
     @functools.cached_property
-    def _recalibrate_on(self):
+    def _recalibrate_on(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         return tf.function(lambda x, rate: self._network(x, training=True, statistics_rate=rate), autograph=False)
 
     @functools.cached_property
-    def _infer(self):
+    def _infer(self) -> Callable[[tf.Tensor], tf.Tensor]:
         shape = [None, *self._network.space.input_shape]
         return tf.function(lambda x: self._network(x), input_signature=[tf.TensorSpec(shape)], autograph=False)
 
@@ -67,12 +67,13 @@ class Scorer:
             y: The labels (count,).
         """
         setting = self._weights_version(), _digest(x), _digest(y)
-        for subnet in subnets:
-            if (*setting, subnet) not in self._scores:
+        asked = [(*setting, subnet) for subnet in subnets]
+        for key, subnet in zip(asked, subnets):
+            if key not in self._scores:
                 self._network.activate(subnet)
                 self.recalibrate()
-                self._scores[(*setting, subnet)] = self.accuracy(x, y)
-        return [self._scores[(*setting, subnet)] for subnet in subnets]
+                self._scores[key] = self.accuracy(x, y)
+        return [self._scores[key] for key in asked]
 
     def _weights_version(self) -> str:
         """A text that changes with any weight or step, but not with statistics, which belong to the last recalibrated subnet."""
@@ -92,7 +93,7 @@ class Scorer:
 def _digest(*arrays: np.ndarray) -> str:
     digest = hashlib.sha1(usedforsecurity=False)
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
     return digest.hexdigest()
 
 

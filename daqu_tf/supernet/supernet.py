@@ -6,6 +6,7 @@ so that one traced function serves every subnet; in a `StaticNetwork` it is a Py
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -47,7 +48,7 @@ class Network(keras.Model):
             raise DaquError(f"`mixed_precision` must be one of {', '.join(HALF_TYPES)}, or None, but received {mixed_precision!r}.")
         self.space, self.mixed_precision = space, mixed_precision
         self._searched = {gene.name for gene in space.genes}
-        self.blocks = []
+        self.blocks: list[UnitChain] = []
         for layer in architecture.layers(space, largest):
             unit = Unit(layer, self._quantizer, f"{layer.name}.unit", mixed_precision)
             if layer.block and self.blocks and self.blocks[-1].name == layer.block:
@@ -64,14 +65,20 @@ class Network(keras.Model):
         """The active values of all genes that act, by name."""
         raise NotImplementedError
 
-    def _quantizer(self, gene: str | None, **arguments) -> SwitchableQuantizer:
+    def _quantizer(self, gene: str | None, **arguments: Any) -> SwitchableQuantizer:
         """A quantizer whose bits are those of `gene`, or fixed if the space has no such gene."""
         if gene not in self._searched:
             return SwitchableQuantizer((FIXED_BITS,), functools.partial(self.choice, FIXED), **arguments)
         alphabet = self.space.weight_bits if gene.endswith("weight_bits") else self.space.activation_bits
         return SwitchableQuantizer(alphabet, functools.partial(self.choice, gene), **arguments)
 
-    def call(self, images, training: bool = False, statistics_rate=None, observe: tuple[int, ...] = ()):
+    def call(
+        self,
+        images: tf.Tensor,
+        training: bool = False,
+        statistics_rate: float | None = None,
+        observe: tuple[int, ...] = (),
+    ) -> tf.Tensor:
         """Computes logits.
 
         Args:
@@ -99,7 +106,7 @@ class Network(keras.Model):
     @functools.cached_property
     def variables_by_name(self) -> dict[str, tf.Variable]:
         """The variables by names that do not depend on the order of creation, such as `stage1.block1.expand/kernel`."""
-        named = {}
+        named: dict[str, tf.Variable] = {}
         for layer in self._flatten_layers(include_self=False):
             if isinstance(layer, QuantizeWrapper):
                 named |= {f"{layer.name}/{_leaf(v)}": v for v in (*layer.weights, *layer.layer.weights)}
@@ -160,7 +167,7 @@ class Network(keras.Model):
         self(images, training=True, observe=(*self.space.activation_bits, FIXED_BITS))
 
 
-def _run(block: UnitChain, x: tf.Tensor, layers: Mapping[str, Layer], arguments: Mapping) -> tf.Tensor:
+def _run(block: UnitChain, x: tf.Tensor, layers: Mapping[str, Layer], arguments: Mapping[str, Any]) -> tf.Tensor:
     """The output of a block, or its input where the depth leaves the block out; only what is active is computed."""
     active = layers[block.units[0].layer.name].active
     if active is True:
@@ -186,12 +193,12 @@ class Supernet(Network):
         self.active = tf.Variable(self._pack(space.largest()), dtype=tf.int32, trainable=False, name="active")
         self.create()
 
-    def choice(self, name):
+    def choice(self, name: str) -> Bits:
         """The active value of the gene or `FIXED` that `name` names, a scalar int32 tensor."""
         return self.active[self._index[name]]
 
     @property
-    def choices(self):
+    def choices(self) -> Mapping[str, Bits]:
         """The values in the active vector by name, also those of genes that do not act."""
         return dict(zip(self._index, tf.unstack(self.active)))
 
@@ -201,8 +208,8 @@ class Supernet(Network):
 
     def _pack(self, subnet: Subnet) -> list[int]:
         values = subnet.values
-        lowest = {name: gene.values[0] for name, gene in self._genes.items()}
-        known = {name: lowest.get(name) if value == FLOAT_BITS else value for name, value in values.items()}
+        in_float = [name for name, bits in subnet.bits.items() if bits == FLOAT_BITS and name in self._genes]
+        known = values | {name: self._genes[name].values[0] for name in in_float}
         if self.space.subnet(known).values.keys() != values.keys():
             raise DaquError(f"`subnet` must be of space {self.space.name!r}, but has other genes: make it with `space.subnet`.")
         return [subnet.fixed_bits, *(values.get(name, gene.values[0]) for name, gene in self._genes.items())]
@@ -226,12 +233,12 @@ class StaticNetwork(Network):
         super().__init__(space, subnet.values, "subnet", mixed_precision)
         self.create()
 
-    def choice(self, name):
+    def choice(self, name: str) -> Bits:
         """The value of the gene or `FIXED` that `name` names, a Python int."""
         return self.subnet.fixed_bits if name == FIXED else self.subnet[name]
 
     @property
-    def choices(self):
+    def choices(self) -> Mapping[str, Bits]:
         """The values of all genes of the subnet by name."""
         return self.subnet.values
 

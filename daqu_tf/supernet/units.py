@@ -1,11 +1,15 @@
 """Units, each a layer of the architecture with all that belongs to it, and chains of units, which are blocks."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import tensorflow as tf
 
 from daqu_tf.keras import QuantizeWrapper, keras
 from daqu_tf.spaces.architecture import walk
 from daqu_tf.spaces.layer import Layer
 from daqu_tf.supernet.layers import (
+    Codes,
     ElasticBatchNormalization,
     ElasticConv2D,
     ElasticDense,
@@ -30,10 +34,15 @@ class Unit(keras.layers.Layer):
         half: The type of convolutions and matrix products: `float16`, `bfloat16`, or None for float32.
     """
 
-    def __init__(self, layer: Layer, quantizer, name: str, half: str | None = None):
+    def __init__(self, layer: Layer, quantizer: Callable[..., SwitchableQuantizer], name: str, half: str | None = None):
         super().__init__(name=name)
         self.layer = layer
-        self.pooled = self.normalize = self.output_tensor = self.swish = self.product = self.total = None
+        self.normalize: ElasticBatchNormalization | None = None
+        self.pooled: TensorQuantizer | None = None
+        self.output_tensor: TensorQuantizer | None = None
+        self.total: TensorQuantizer | None = None
+        self.swish: QuantizedProduct | None = None
+        self.product: QuantizedProduct | None = None
         axis = {"depthwise": 2, "dense": 1}.get(layer.kind, 3)
         config = SwitchableQuantizeConfig(quantizer(f"{layer.name}.weight_bits", channel_axis=axis))
         self.weighted = QuantizeWrapper(_weighted(layer, half), config, name=layer.name)
@@ -50,7 +59,15 @@ class Unit(keras.layers.Layer):
         tensor = QuantizedProduct if kind in ("hard_swish", "product") else TensorQuantizer
         setattr(self, attribute, tensor(quantizer, relu, name=name))
 
-    def call(self, x, layer: Layer, arguments: dict, other=None, step=None, as_codes: bool = False):
+    def call(
+        self,
+        x: tf.Tensor,
+        layer: Layer,
+        arguments: Mapping[str, Any],
+        other: tf.Tensor | None = None,
+        step: tf.Tensor | None = None,
+        as_codes: bool = False,
+    ) -> tf.Tensor | Codes:
         """Computes the layer with all its parts.
 
         Args:
@@ -110,7 +127,7 @@ class UnitChain(keras.layers.Layer):
         super().__init__(name=name)
         self.units = units
 
-    def call(self, x, layers: dict[str, Layer], arguments: dict):
+    def call(self, x: tf.Tensor, layers: Mapping[str, Layer], arguments: Mapping[str, Any]) -> tf.Tensor:
         """Computes the units of the block.
 
         Args:
@@ -124,7 +141,7 @@ class UnitChain(keras.layers.Layer):
         units = {unit.layer.name: (unit, after) for unit, after in zip(self.units, [*self.units[1:], None])}
         step = None
 
-        def run(layer: Layer, x, other):
+        def run(layer: Layer, x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
             nonlocal step
             unit, after = units[layer.name]
             as_codes = after is not None and _reads_only(after.layer)

@@ -24,7 +24,7 @@ def cut(space: SearchSpace, subnet: Subnet, arrays: Arrays) -> dict[str, np.ndar
         subnet: The subnet.
         arrays: The supernet's weights by name, as `Supernet.arrays()` gives them.
     """
-    part = {}
+    part: dict[str, np.ndarray] = {}
     for layer in space.layers(subnet):
         part |= _cut_layer(layer, arrays)
     return part
@@ -40,7 +40,8 @@ def _cut_layer(layer: Layer, arrays: Arrays) -> dict[str, np.ndarray]:
     start = (kernel.shape[0] - layer.kernel) // 2
     middle = kernel[start : start + layer.kernel, start : start + layer.kernel]
     whole = (slice(channels),) if layer.kind == "depthwise" else (slice(layer.input_channels), slice(channels))
-    part[f"{layer.name}/kernel"] = middle[(slice(None), slice(None), *whole)]
+    active = (slice(None), slice(None), *whole)
+    part[f"{layer.name}/kernel"] = middle[active]
     for name in ("gamma", "beta", "moving_mean", "moving_variance"):
         part[f"{layer.name}.normalize/{name}"] = arrays[f"{layer.name}.normalize/{name}"][:channels]
     return part

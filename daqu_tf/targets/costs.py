@@ -9,7 +9,7 @@ import numpy as np
 
 from daqu_tf.errors import DaquError
 from daqu_tf.spaces.bits import FLOAT_BITS
-from daqu_tf.spaces.layer import Layer, Number
+from daqu_tf.spaces.layer import Layer, N, Number
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.targets.target import Target
@@ -33,7 +33,7 @@ def macs(space: SearchSpace, subnet: Subnet) -> int:
 
 def macs_of_many(space: SearchSpace, genomes: np.ndarray) -> np.ndarray:
     """The multiply-accumulates (count,) of the subnets with genomes (count, genes), for one image each."""
-    return _macs(space.layer_table(genomes))
+    return np.asarray(_macs(space.layer_table(genomes)))
 
 
 def parameters(space: SearchSpace, subnet: Subnet) -> int:
@@ -89,7 +89,8 @@ def of_many(space: SearchSpace, genomes: np.ndarray, target: Target) -> dict[str
     """
     layers = space.layer_table(genomes)
     costs = {name: cost(layers) for name, cost in _COSTS.items()}
-    return costs | {name: cost(layers, target) for name, cost in _TARGET_COSTS.items()}
+    costs |= {name: cost(layers, target) for name, cost in _TARGET_COSTS.items()}
+    return {name: np.asarray(values) for name, values in costs.items()}
 
 
 def sample(
@@ -122,31 +123,32 @@ def sample(
     raise DaquError(f"None of {attempts:,} subnets keeps within `limits` {dict(limits)} (the least seen: {found}): raise them.")
 
 
-def _total(layers: list[Layer], figure: Callable[[Layer], Number]) -> Number:
+def _total(layers: list[Layer[N]], figure: Callable[[Layer[N]], N]) -> N:
     return sum(figure(layer) * layer.active for layer in layers)
 
 
-def _macs(layers: list[Layer]) -> Number:
+def _macs(layers: list[Layer[N]]) -> N:
     return _total(layers, lambda layer: layer.macs)
 
 
-def _parameters(layers: list[Layer]) -> Number:
+def _parameters(layers: list[Layer[N]]) -> N:
     return _total(layers, lambda layer: layer.weights + layer.output_channels)
 
 
-def _bitops(layers: list[Layer]) -> Number:
+def _bitops(layers: list[Layer[N]]) -> N:
     return _total(layers, lambda layer: layer.macs * layer.weight_bits * layer.input_bits)
 
 
-def _bit_packed_bytes(layers: list[Layer]) -> Number:
+def _bit_packed_bytes(layers: list[Layer[N]]) -> N:
     return _total(layers, lambda layer: -(-layer.weights * layer.weight_bits // 8) + 4 * layer.output_channels)
 
 
-def _peak_activation_bytes(layers: list[Layer]) -> Number:
-    peak, pooled = 0, 0
+def _peak_activation_bytes(layers: list[Layer[N]]) -> Number:
+    peak: Number = 0
+    pooled: Number = 0
     for layer in layers:
         written = layer.output_values
-        alive = layer.input_size[0] * layer.input_size[1] * layer.input_channels + written
+        alive: Number = layer.input_size[0] * layer.input_size[1] * layer.input_channels + written
         if layer.pools:
             alive = np.maximum(alive, pooled + layer.input_channels)
         if layer.gates:  # Both factors and the product take more than squeeze-excite's own two layers.
@@ -170,15 +172,15 @@ def _file_bytes(layers: list[Layer], target: Target) -> Number:
     return _structure(layers, *_STRUCTURE) + _total(layers, constants) + _zero_point_bytes(layers)
 
 
-def _structure(layers: list[Layer], kernel: int, operator: int, hard_swish: int, file: int) -> Number:
-    def bytes_of(layer: Layer) -> int:
+def _structure(layers: list[Layer[N]], kernel: int, operator: int, hard_swish: int, file: int) -> N:
+    def bytes_of(layer: Layer[N]) -> N:
         further = bool(layer.residual) + layer.pools + layer.gates
         return kernel + operator * further + hard_swish * (layer.activation == "hard_swish")
 
     return file + _total(layers, bytes_of)
 
 
-def _zero_point_bytes(layers: list[Layer]) -> Number:
+def _zero_point_bytes(layers: list[Layer[N]]) -> N:
     """The bytes of zero points: eight for each channel, stored once for every number of channels that occurs."""
     channels = np.sort(np.stack(np.broadcast_arrays(*(layer.output_channels * layer.active for layer in layers))), axis=0)
     first = np.diff(channels, axis=0, prepend=0) != 0
@@ -195,7 +197,7 @@ def _deflated_bytes(layers: list[Layer], target: Target) -> Number:
     return _structure(layers, *_DEFLATED_STRUCTURE) + _total(layers, constants)
 
 
-def _aligned(size: Number) -> Number:
+def _aligned(size: N) -> N:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
@@ -212,6 +214,6 @@ COSTS = (*_COSTS, *_TARGET_COSTS)
 
 def check_integer(subnet: Subnet) -> None:
     """Raises `DaquError` if a tensor of the subnet is in float, so that no integer file can hold it."""
-    for name, value in subnet.choices:
-        if value == FLOAT_BITS and name.endswith("_bits"):
+    for name, value in subnet.bits.items():
+        if value == FLOAT_BITS:
             raise DaquError(f"`{name}` must be 2 to 8 bits in a file of integers, but received {value}: choose other bits.")

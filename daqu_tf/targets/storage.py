@@ -7,6 +7,7 @@ import numpy as np
 
 from daqu_tf.errors import DaquError
 from daqu_tf.spaces.bits import FLOAT_BITS
+from daqu_tf.spaces.layer import Number
 
 CONTAINERS = ("auto", "int8", "int4", "float32", "float16", "dynamic")
 RUNTIMES = ("litert", "tflite_runtime")
@@ -16,10 +17,21 @@ TYPES = ("int8", "uint8", "float32")
 class Stored(Protocol):
     """The attributes that decide how a layer's weights are stored, as a `Layer` and a `Kernel` have them."""
 
-    kind: str
-    weight_bits: int
-    input_channels: int
-    is_pointwise: bool
+    @property
+    def kind(self) -> str:
+        """`dense`, `depthwise` or another convolution."""
+
+    @property
+    def weight_bits(self) -> Number:
+        """Of the kernel."""
+
+    @property
+    def input_channels(self) -> Number:
+        """Of what it reads."""
+
+    @property
+    def is_pointwise(self) -> bool | np.ndarray:
+        """Whether it is the same matrix product at every pixel."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +59,7 @@ class Storage:
     input_type: str | None = None
     output_type: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         types = (None, *TYPES)
         for name, known in (
             ("container", CONTAINERS),
@@ -58,8 +70,8 @@ class Storage:
             if getattr(self, name) not in known:
                 raise DaquError(f"`{name}` must be one of {', '.join(map(str, known))}, but received {getattr(self, name)!r}.")
         if self.runtime == "tflite_runtime" and self.container in ("int4", "dynamic"):
-            known = ", ".join(name for name in CONTAINERS if name not in ("int4", "dynamic"))
-            raise DaquError(f"`container` must be one of {known} for tflite_runtime, but received {self.container!r}.")
+            left = ", ".join(name for name in CONTAINERS if name not in ("int4", "dynamic"))
+            raise DaquError(f"`container` must be one of {left} for tflite_runtime, but received {self.container!r}.")
 
     @property
     def in_float(self) -> bool:

@@ -39,7 +39,7 @@ class Target:
     int4_fully_connected: bool
     runtime: str = "litert"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.runtime not in RUNTIMES:
             raise DaquError(f"`runtime` must be one of {', '.join(RUNTIMES)}, but received {self.runtime!r}.")
         if self.runtime == "tflite_runtime" and self.int4_fully_connected:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from daqu_tf.tflite.checks import require
 Shape = tuple[int, ...]
 
 PADDINGS = ("SAME", "VALID")
+SameOperator = TypeVar("SameOperator", bound="BaseOperator")
 
 
 class BaseOperator:
@@ -18,25 +20,24 @@ class BaseOperator:
     Two operators are equal if all their fields are equal, element by element.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
     output: str
     # Some kernels refuse a file, or compute it wrongly, if one `step` is this many output scales or more.
-    max_steps = math.inf
+    max_steps: ClassVar[float] = math.inf
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
         return all(np.array_equal(value, vars(other)[name]) for name, value in vars(self).items())
 
-    __hash__ = None
-
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the activation tensors that the operator reads."""
-        return (self.input,)
+        raise NotImplementedError
 
-    def reading(self, *names: str) -> "BaseOperator":
+    def reading(self: SameOperator, *names: str) -> SameOperator:
         """This operator with other inputs, given by their names."""
-        return dataclasses.replace(self, input=names[0])
+        raise NotImplementedError
 
     def check(self) -> None:
         """Raises `DaquError` if a constant of the operator cannot be stored."""
@@ -58,13 +59,35 @@ class BaseOperator:
         require(steps < self.max_steps, self.output, f"{message}; raise the output's scale")
 
 
+class UnaryOperator(BaseOperator):
+    """An operator on one tensor."""
+
+    input: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the activation tensors that the operator reads."""
+        return (self.input,)
+
+    def reading(self: SameOperator, *names: str) -> SameOperator:
+        """This operator with other inputs, given by their names."""
+        return dataclasses.replace(self, input=names[0])
+
+
+class WindowedOperator(UnaryOperator):
+    """An operator that passes a window over its tensor."""
+
+    stride: int
+    padding: str
+
+
 def same_pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """The number of zeros before and after the values of one axis under SAME padding."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
-def strided(operator: BaseOperator, shape: Shape, window: tuple[int, ...]) -> tuple[int, ...]:
+def strided(operator: WindowedOperator, shape: Shape, window: tuple[int, ...]) -> tuple[int, ...]:
     """The height and width of the output when the operator's window passes over a tensor.
 
     Args:
@@ -77,7 +100,7 @@ def strided(operator: BaseOperator, shape: Shape, window: tuple[int, ...]) -> tu
     return tuple(-(-(size if same else size - kernel + 1) // stride) for size, kernel in zip(shape[1:3], window))
 
 
-def check_window(operator: BaseOperator) -> None:
+def check_window(operator: WindowedOperator) -> None:
     """Raises `DaquError` unless the operator's stride is at least 1 and its padding is one of `PADDINGS`."""
     require(operator.stride >= 1, operator.output, f"stride must be at least 1, but received {operator.stride}; raise it")
     good = operator.padding in PADDINGS

@@ -20,7 +20,7 @@ def check_integers(values: np.ndarray, limit: int, name: str, what: str) -> None
     require(-limit <= low and high <= limit, name, message)
 
 
-def check_numbers(values: np.ndarray, name: str, what: str) -> None:
+def check_numbers(values: np.ndarray | np.floating, name: str, what: str) -> None:
     """Raises `DaquError` unless all values are finite real numbers.
 
     Args:
@@ -33,7 +33,7 @@ def check_numbers(values: np.ndarray, name: str, what: str) -> None:
     require(bool(good), name, f"{what} must be finite real numbers, but received {received}; train the network anew or clip them")
 
 
-def check_scales(scales: np.ndarray, name: str, what: str) -> None:
+def check_scales(scales: np.ndarray | np.floating, name: str, what: str) -> None:
     """Raises `DaquError` unless all scales are normal float32 numbers above 0.
 
     Args:

@@ -1,6 +1,7 @@
 """How each operator of a `Graph` is written to a `.tflite` file and read back, one encoder and one decoder each."""
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from daqu_tf.tflite.operators import (
     MaxPool,
     Minimum,
     Multiply,
+    Operator,
     Pad,
     Quantize,
     Reshape,
@@ -48,7 +50,7 @@ def _encode_conv(operator: Conv2D, encoder: "Encoder") -> None:
 
 
 def _decode_conv(node: Any, decoder: "Decoder") -> Conv2D:
-    return Conv2D(**decoder.ends(node), **decoder.kernel(node), **_window(node), relu=_relu(node))
+    return Conv2D(*decoder.ends(node), **decoder.kernel(node) | _window(node), relu=_relu(node))
 
 
 def _encode_depthwise(operator: DepthwiseConv2D, encoder: "Encoder") -> None:
@@ -58,7 +60,7 @@ def _encode_depthwise(operator: DepthwiseConv2D, encoder: "Encoder") -> None:
 
 
 def _decode_depthwise(node: Any, decoder: "Decoder") -> DepthwiseConv2D:
-    return DepthwiseConv2D(**decoder.ends(node), **decoder.kernel(node), **_window(node), relu=_relu(node))
+    return DepthwiseConv2D(*decoder.ends(node), **decoder.kernel(node) | _window(node), relu=_relu(node))
 
 
 def _encode_fully_connected(operator: FullyConnected, encoder: "Encoder") -> None:
@@ -69,7 +71,7 @@ def _encode_fully_connected(operator: FullyConnected, encoder: "Encoder") -> Non
 
 
 def _decode_fully_connected(node: Any, decoder: "Decoder") -> FullyConnected:
-    return FullyConnected(**decoder.ends(node), **decoder.kernel(node), relu=_relu(node))
+    return FullyConnected(*decoder.ends(node), **decoder.kernel(node), relu=_relu(node))
 
 
 def _encode_add(operator: Add, encoder: "Encoder") -> None:
@@ -79,7 +81,8 @@ def _encode_add(operator: Add, encoder: "Encoder") -> None:
 def _decode_add(node: Any, decoder: "Decoder") -> Add | AddConstant:
     if decoder.is_constant(node.inputs[1]):
         return _decode_add_constant(node, decoder)
-    return Add(*decoder.names(node), relu=_relu(node))
+    a, b, output = decoder.names(node)
+    return Add(a, b, output, relu=_relu(node))
 
 
 def _encode_add_constant(operator: AddConstant, encoder: "Encoder") -> None:
@@ -92,7 +95,7 @@ def _encode_add_constant(operator: AddConstant, encoder: "Encoder") -> None:
 def _decode_add_constant(node: Any, decoder: "Decoder") -> AddConstant:
     constant = node.inputs[1]
     _require_plain(node, decoder.container(constant) == "FLOAT32" or abs(decoder.values(constant).item()) == 127)
-    return AddConstant(**decoder.ends(node), constant=decoder.number(constant), relu=_relu(node))
+    return AddConstant(*decoder.ends(node), constant=decoder.number(constant), relu=_relu(node))
 
 
 def _encode_multiply(operator: Multiply, encoder: "Encoder") -> None:
@@ -113,7 +116,7 @@ def _encode_pool(operator: GlobalAveragePool, encoder: "Encoder") -> None:
 def _decode_pool(node: Any, decoder: "Decoder") -> GlobalAveragePool:
     axes = decoder.values(node.inputs[1])
     _require_plain(node, np.array_equal(axes, _SPATIAL_AXES))
-    return GlobalAveragePool(**decoder.ends(node), keepdims=bool(node.builtinOptions.keepDims))
+    return GlobalAveragePool(*decoder.ends(node), keepdims=bool(node.builtinOptions.keepDims))
 
 
 def _encode_max_pool(operator: MaxPool, encoder: "Encoder") -> None:
@@ -125,7 +128,7 @@ def _encode_max_pool(operator: MaxPool, encoder: "Encoder") -> None:
 def _decode_max_pool(node: Any, decoder: "Decoder") -> MaxPool:
     options = node.builtinOptions
     _require_plain(node, not _relu(node))
-    return MaxPool(**decoder.ends(node), size=(options.filterHeight, options.filterWidth), **_window(node))
+    return MaxPool(*decoder.ends(node), size=(options.filterHeight, options.filterWidth), **_window(node))
 
 
 def _encode_pad(operator: Pad, encoder: "Encoder") -> None:
@@ -135,9 +138,10 @@ def _encode_pad(operator: Pad, encoder: "Encoder") -> None:
 
 
 def _decode_pad(node: Any, decoder: "Decoder") -> Pad:
-    batch, *pads, channels = (tuple(pair) for pair in decoder.values(node.inputs[1]).tolist())
-    _require_plain(node, batch == channels == (0, 0))
-    return Pad(**decoder.ends(node), pads=tuple(pads))
+    pads = decoder.values(node.inputs[1]).tolist()
+    _require_plain(node, pads[:1] == pads[3:] == [[0, 0]])  # Of batch and channels.
+    _, (above, below), (left, right), _ = pads
+    return Pad(*decoder.ends(node), pads=((above, below), (left, right)))
 
 
 def _encode_reshape(operator: Reshape, encoder: "Encoder") -> None:
@@ -147,7 +151,7 @@ def _encode_reshape(operator: Reshape, encoder: "Encoder") -> None:
 
 
 def _decode_reshape(node: Any, decoder: "Decoder") -> Reshape:
-    return Reshape(**decoder.ends(node), shape=tuple(decoder.values(node.inputs[1]).tolist()))
+    return Reshape(*decoder.ends(node), shape=tuple(decoder.values(node.inputs[1]).tolist()))
 
 
 def _encode_quantize(operator: Quantize, encoder: "Encoder") -> None:
@@ -155,7 +159,7 @@ def _encode_quantize(operator: Quantize, encoder: "Encoder") -> None:
 
 
 def _decode_quantize(node: Any, decoder: "Decoder") -> Quantize:
-    return Quantize(**decoder.ends(node))
+    return Quantize(*decoder.ends(node))
 
 
 def _encode_dequantize(operator: Dequantize, encoder: "Encoder") -> None:
@@ -163,7 +167,7 @@ def _encode_dequantize(operator: Dequantize, encoder: "Encoder") -> None:
 
 
 def _decode_dequantize(node: Any, decoder: "Decoder") -> Dequantize:
-    return Dequantize(**decoder.ends(node))
+    return Dequantize(*decoder.ends(node))
 
 
 def _encode_minimum(operator: Minimum, encoder: "Encoder") -> None:
@@ -172,10 +176,10 @@ def _encode_minimum(operator: Minimum, encoder: "Encoder") -> None:
 
 
 def _decode_minimum(node: Any, decoder: "Decoder") -> Minimum:
-    return Minimum(**decoder.ends(node), limit=decoder.number(node.inputs[1]))
+    return Minimum(*decoder.ends(node), limit=decoder.number(node.inputs[1]))
 
 
-ENCODERS = {
+ENCODERS: dict[type, "Callable[[Any, Encoder], None]"] = {
     Conv2D: _encode_conv,
     DepthwiseConv2D: _encode_depthwise,
     FullyConnected: _encode_fully_connected,
@@ -190,7 +194,7 @@ ENCODERS = {
     Pad: _encode_pad,
     Reshape: _encode_reshape,
 }
-DECODERS = {
+DECODERS: dict[str, "Callable[[Any, Decoder], Operator]"] = {
     "CONV_2D": _decode_conv,
     "DEPTHWISE_CONV_2D": _decode_depthwise,
     "FULLY_CONNECTED": _decode_fully_connected,

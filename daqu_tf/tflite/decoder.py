@@ -10,7 +10,7 @@ from daqu_tf.tflite.graph import ACTIVATION_LIMITS, FloatTensor, Graph, Quantize
 from daqu_tf.tflite.operators import Operator
 from daqu_tf.tflite.schema import schema, unpack_int4
 
-_STORED = {"INT8": np.int8, "INT32": "<i4", "FLOAT32": "<f4", "FLOAT16": "<f2"}
+_STORED = {"INT8": "i1", "INT32": "<i4", "FLOAT32": "<f4", "FLOAT16": "<f2"}
 
 
 def _names_by_number(enumeration: type) -> dict[int, str]:
@@ -55,9 +55,9 @@ class Decoder:
         """The names of the inputs and then of the output of an operator that reads activation tensors alone."""
         return [self.name(index) for index in (*node.inputs, *node.outputs)]
 
-    def ends(self, node: Any) -> dict[str, str]:
+    def ends(self, node: Any) -> tuple[str, str]:
         """The names of the `input` and the `output` of an operator that reads one activation tensor."""
-        return {"input": self.name(node.inputs[0]), "output": self.name(node.outputs[0])}
+        return self.name(node.inputs[0]), self.name(node.outputs[0])
 
     def is_constant(self, index: int) -> bool:
         """Whether the tensor with this index is stored rather than computed."""

@@ -6,7 +6,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-from daqu_tf.tflite.graph import FloatTensor, Graph, Tensor
+from daqu_tf.tflite.graph import FloatTensor, Graph, QuantizedTensor, Tensor
 from daqu_tf.tflite.operators import Operator
 from daqu_tf.tflite.schema import IDENTIFIER, int32, pack_int4, schema
 from daqu_tf.tflite.weighted import FLOAT_CONTAINERS, Weighted
@@ -19,9 +19,9 @@ _BUFFER_ALIGNMENT = 16  # The schema promises it to kernels that read weights in
 class _SharingBuilder(flatbuffers.Builder):
     """A flatbuffers builder that refers to an equal vector or string instead of writing it again."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(1 << 20)
-        self._written = {}
+        self._written: dict[str | tuple[str, bytes], int] = {}
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:
         """Writes the vector `x`, if it is new, and gives its offset; byte vectors, which are the buffers, are aligned."""
@@ -49,12 +49,13 @@ class Encoder:
     def __init__(self, graph: Graph):
         self.schema = schema()
         self.tensors_by_name = {tensor.name: tensor for tensor in graph.tensors}
+        self._scales = {tensor.name: tensor.scale for tensor in graph.tensors if isinstance(tensor, QuantizedTensor)}
         self._graph = graph
         self._buffers = [self.schema.BufferT()]  # By convention, buffer 0 is empty.
         self._tensors = [self._activation(tensor) for tensor in graph.tensors]
         self._indices = {tensor.name: index for index, tensor in enumerate(graph.tensors)}
-        self._codes = {}
-        self._nodes = []
+        self._codes: dict[tuple[str, int], int] = {}
+        self._nodes: list[Any] = []
 
     def file(self, metadata: Mapping[str, bytes]) -> bytes:
         """The bytes of the file, with all that was added.
@@ -126,11 +127,11 @@ class Encoder:
     def _bias(self, operator: Weighted) -> int:
         if operator.in_float:
             return self.constant("FLOAT32", operator.bias.shape, operator.bias)
-        bias_scales = operator.bias_scales(self.tensors_by_name[operator.input].scale)
+        bias_scales = operator.bias_scales(self._scales[operator.input])
         quantization = self._quantization(bias_scales, np.zeros(len(bias_scales), np.int64))
         return self.constant("INT32", operator.bias.shape, operator.bias.astype("<i4"), quantization)
 
-    def number(self, value: int, scale: float, kind: str) -> int:
+    def number(self, value: float, scale: float, kind: str) -> int:
         """Adds a constant tensor of one number, `value * scale`, and gives its index.
 
         Args:

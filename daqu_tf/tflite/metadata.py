@@ -116,7 +116,7 @@ def read_metadata(data: bytes) -> dict[str, Any] | None:
     if buffer is None:
         return None
     if buffer[4:8] != _IDENTIFIER:
-        came = f"must have the identifier {_IDENTIFIER.decode()}, but received {buffer[4:8]}"
+        came = f"must have the identifier {_IDENTIFIER.decode()}, but received {buffer[4:8]!r}"
         raise DaquError(f"The metadata {came}: write the file anew with `write_with_metadata`.")
     return _read_table("ModelMetadata", Table(buffer, int.from_bytes(buffer[:4], "little")))
 

@@ -8,7 +8,16 @@ import math
 
 import numpy as np
 
-from daqu_tf.tflite.base import BaseOperator, Shape, check_window, require_input, strided
+from daqu_tf.tflite.base import (
+    BaseOperator,
+    SameOperator,
+    Shape,
+    UnaryOperator,
+    WindowedOperator,
+    check_window,
+    require_input,
+    strided,
+)
 from daqu_tf.tflite.checks import check_numbers, check_scales, require
 from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
 
@@ -16,12 +25,15 @@ from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
 class _Pairwise(BaseOperator):
     """An operator on two tensors."""
 
+    a: str
+    b: str
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the activation tensors that the operator reads."""
         return (self.a, self.b)
 
-    def reading(self, *names: str) -> "_Pairwise":
+    def reading(self: SameOperator, *names: str) -> SameOperator:
         """This operator with other inputs, given by their names."""
         return dataclasses.replace(self, a=names[0], b=names[1])
 
@@ -48,7 +60,7 @@ class Add(_Pairwise):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AddConstant(BaseOperator):
+class AddConstant(UnaryOperator):
     """The sum of a tensor and one real number.
 
     Args:
@@ -63,7 +75,7 @@ class AddConstant(BaseOperator):
 
     max_steps = 64  # Otherwise the 16-bit sums of the built-in kernel overflow.
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "constant", math.copysign(127 * self.constant_scale, self.constant))
 
     @property
@@ -76,9 +88,9 @@ class AddConstant(BaseOperator):
         """Raises `DaquError` if the constant of the operator cannot be stored."""
         check_scales(np.float32(self.constant_scale), self.output, "absolute constant / 127")
 
-    def step(self, input_scale: float) -> float:
+    def step(self, *input_scales: float) -> float:
         """The largest real change of the output when one integer that goes into it changes by 1."""
-        return max(input_scale, self.constant_scale)
+        return max(*input_scales, self.constant_scale)
 
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of the output for an input of shape `shape`."""
@@ -95,9 +107,9 @@ class Multiply(_Pairwise):
 
     max_steps = 1  # The built-in kernel is wrong from 2 on, and old ones are from 1 on.
 
-    def step(self, a_scale: float, b_scale: float) -> float:
+    def step(self, *input_scales: float) -> float:
         """The largest real change of the output when the product of two integers changes by 1."""
-        return a_scale * b_scale
+        return math.prod(input_scales)
 
     def output_shape(self, a: Shape, b: Shape) -> Shape:
         """The shape of the output for inputs of shapes `a` and `b`."""
@@ -106,7 +118,7 @@ class Multiply(_Pairwise):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class GlobalAveragePool(BaseOperator):
+class GlobalAveragePool(UnaryOperator):
     """The mean over height and width: (1, height, width, channels) to (1, channels).
 
     Args:
@@ -124,7 +136,7 @@ class GlobalAveragePool(BaseOperator):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Quantize(BaseOperator):
+class Quantize(UnaryOperator):
     """Real numbers as integers of the output's type, scale and zero point: exact between uint8 and int8 of one scale."""
 
     input: str
@@ -142,7 +154,7 @@ class Quantize(BaseOperator):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Dequantize(BaseOperator):
+class Dequantize(UnaryOperator):
     """The real numbers that integers stand for."""
 
     input: str
@@ -160,7 +172,7 @@ class Dequantize(BaseOperator):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Minimum(BaseOperator):
+class Minimum(UnaryOperator):
     """The lesser of each real number and a limit, which real tensors need where int8 tensors saturate by themselves.
 
     Args:
@@ -171,7 +183,7 @@ class Minimum(BaseOperator):
     output: str
     limit: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "limit", float(np.float32(self.limit)))
 
     def check(self) -> None:
@@ -189,12 +201,12 @@ class Minimum(BaseOperator):
         return shape
 
 
-class Moving(BaseOperator):
+class Moving(UnaryOperator):
     """An operator that moves integers without changing them; its output has the scale and the zero point of its input."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class MaxPool(Moving):
+class MaxPool(Moving, WindowedOperator):
     """The largest value in each window of a (1, height, width, channels) tensor.
 
     Args:

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from daqu_tf.tflite.base import BaseOperator, Shape, check_window, require_input, strided
+from daqu_tf.tflite.base import Shape, WindowedOperator, check_window, require_input, strided
 from daqu_tf.tflite.checks import check_integers, check_numbers, check_scales, require
 
 # The file format keeps weights symmetric: -128 and -8 are not used.
@@ -12,12 +12,16 @@ CONTAINER_LIMITS = {"INT8": 127, "INT4": 7}
 FLOAT_CONTAINERS = {"FLOAT32": np.float32, "FLOAT16": np.float16}
 
 
-class Weighted(BaseOperator):
+class Weighted(WindowedOperator):
     """An operator with a kernel; `channels_axis` is the axis of `weights` for output channels.
 
     Between INT8 tensors, weights and bias are integers. Between FLOAT32 tensors, the bias is real. Weights there are real in a
     FLOAT container, and have no scales, or integers, which the runtime turns into real numbers.
     """
+
+    weights: np.ndarray
+    weight_scales: np.ndarray
+    bias: np.ndarray
 
     max_steps = 256  # Otherwise XNNPACK does not load the file.
     channels_axis = 0
@@ -26,7 +30,7 @@ class Weighted(BaseOperator):
     stride = 1
     padding = "SAME"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         with np.errstate(over="ignore"):
             object.__setattr__(self, "weight_scales", np.asarray(self.weight_scales, np.float32))
             if self.in_float:
@@ -44,9 +48,9 @@ class Weighted(BaseOperator):
         """The fewest bits, at least 2, whose symmetric range of integers holds every weight."""
         return max(2, int(np.abs(self.weights.astype(np.int64)).max(initial=0)).bit_length() + 1)
 
-    def step(self, input_scale: float) -> float:
+    def step(self, *input_scales: float) -> float:
         """The largest real change of the output when one product of integers changes by 1."""
-        return input_scale * float(self.weight_scales.max())
+        return max(input_scales) * float(self.weight_scales.max())
 
     def check(self) -> None:
         """Raises `DaquError` if a constant of the operator cannot be stored."""
@@ -89,10 +93,10 @@ class Weighted(BaseOperator):
         """
         return np.float32(input_scale) * self.weight_scales
 
-    def check_scales(self, output_scale: float, input_scale: float) -> None:
+    def check_scales(self, output_scale: float, *input_scales: float) -> None:
         """Raises `DaquError` if kernels cannot compute with these scales of the output and the input."""
-        super().check_scales(output_scale, input_scale)
-        check_scales(self.bias_scales(input_scale), self.output, "weight_scales times the input's scale")
+        super().check_scales(output_scale, *input_scales)
+        check_scales(self.bias_scales(*input_scales), self.output, "weight_scales times the input's scale")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

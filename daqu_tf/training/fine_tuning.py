@@ -19,6 +19,7 @@ from daqu_tf.supernet.weights import cut
 from daqu_tf.training.batches import Augmentation, Batches
 from daqu_tf.training.optimizer import Optimizer, cosine
 
+OnProgress = Callable[[float], None]  # Of the share that is done.
 LEAST_FLOAT_SECONDS = 15.0  # A shorter float phase is not worth its trace.
 
 
@@ -52,7 +53,7 @@ class FineTuning:
     float_share: float = 0.0
     distillation: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (self.seconds > 0 or self.steps > 0):
             raise DaquError(f"`seconds` or `steps` must be above 0, but received {self.seconds} and {self.steps}.")
 
@@ -76,7 +77,7 @@ class FineTuner:
         self._teach = self._teacher() if how.distillation else lambda images, labels: labels
         self._in_float: dict[Subnet, tuple[dict[str, np.ndarray], _Progress]] = {}
 
-    def tune(self, subnet: Subnet, on_progress: Callable[[float], None] = lambda done: None) -> tuple[StaticNetwork, int]:
+    def tune(self, subnet: Subnet, on_progress: OnProgress = lambda done: None) -> tuple[StaticNetwork, int]:
         """Trains one subnet.
 
         Args:
@@ -98,7 +99,9 @@ class FineTuner:
         Scorer(network, self._images).recalibrate()
         return network, progress.steps
 
-    def _float_phase(self, subnet: Subnet, arrays: dict[str, np.ndarray], on_progress) -> tuple[dict[str, np.ndarray], "_Progress"]:
+    def _float_phase(
+        self, subnet: Subnet, arrays: dict[str, np.ndarray], on_progress: OnProgress
+    ) -> tuple[dict[str, np.ndarray], "_Progress"]:
         """The weights after the phase in float, with the steps of quantizers as before, and the progress of the training."""
         architecture = in_float(subnet)
         if architecture not in self._in_float:
@@ -109,7 +112,7 @@ class FineTuner:
         arrays, progress = self._in_float[architecture]
         return arrays, copy.copy(progress)
 
-    def _train(self, network: StaticNetwork, progress: "_Progress", until: float, on_progress: Callable[[float], None]) -> None:
+    def _train(self, network: StaticNetwork, progress: "_Progress", until: float, on_progress: OnProgress) -> None:
         """Takes steps, at least one, until the share `until` of the fine-tuning is over."""
         optimizer = Optimizer(network, self._how.learning_rate)
         progress.begin()
@@ -121,7 +124,7 @@ class FineTuner:
             if progress.done >= until:
                 return
 
-    def _teacher(self) -> Callable:
+    def _teacher(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """The function that turns images and labels into what is taught."""
         share, largest = self._how.distillation, extract(self._space, self._space.largest(), self._arrays)
         Scorer(largest, self._images).recalibrate()
@@ -134,7 +137,8 @@ class _Progress:
 
     def __init__(self, how: FineTuning):
         self._how = how
-        self.steps, self._seconds, self._ended = 0, 0.0, None
+        self.steps, self._seconds = 0, 0.0
+        self._ended: float | None = None
 
     @property
     def done(self) -> float:

@@ -1,7 +1,7 @@
 """The optimizer of supernet and subnets, which is AdamW for weights and another Adam for the logarithms of quantizer steps."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -77,13 +77,13 @@ class Optimizer:
         for name, variable in self.state.items():
             variable.assign(arrays[name])
 
-    def _accumulate(self, images, targets):
+    def _accumulate(self, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The function behind `accumulate`, before it is traced."""
         losses, logits = self._strategy.run(self._accumulate_part, (images, targets))
         losses, logits = map(self._strategy.experimental_local_results, (losses, logits))
         return losses[0], logits[0] if len(logits) == 1 else tf.concat(logits, 0)
 
-    def _accumulate_part(self, images, targets):
+    def _accumulate_part(self, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, targets = (replica_part(self._strategy, x) for x in (images, targets))
         with tf.GradientTape() as tape:
             logits = self._network(images, training=True)
@@ -97,10 +97,10 @@ class Optimizer:
             _add(self.gradient, _flat(gradients))
         return loss, logits
 
-    def _update(self, factor):
+    def _update(self, factor: tf.Tensor) -> tf.Tensor:
         return self._strategy.experimental_local_results(self._strategy.run(self._update_replica, (factor,)))[0]
 
-    def _update_replica(self, factor):
+    def _update_replica(self, factor: tf.Tensor) -> tf.Tensor:
         """Moves the variables of one replica, by their handles, since tf.distribute does not let replicas write."""
         gradient = sum_over_replicas(self.gradient.read_value(), "gradient")
         gradient = gradient / self.scale.read_value() if self._is_scaled else gradient
@@ -112,7 +112,7 @@ class Optimizer:
         _set(self.gradient, tf.zeros_like(gradient))
         return finite
 
-    def _move(self, gradient, factor):
+    def _move(self, gradient: tf.Tensor, factor: tf.Tensor) -> tf.Operation:
         norm = tf.norm(gradient[: self._weights])
         weights = gradient[: self._weights] * (CLIP_NORM / tf.maximum(norm, CLIP_NORM))
         gradient = tf.concat([weights, gradient[self._weights :]], 0)
@@ -120,7 +120,7 @@ class Optimizer:
         parts = zip(self._variables, tf.split(factor * change, self._sizes))
         return tf.group(*(_add(variable, tf.reshape(part, variable.shape)) for variable, part in parts))
 
-    def _adam(self, gradient):
+    def _adam(self, gradient: tf.Tensor) -> tf.Tensor:
         """The step of Adam at a learning rate of 1, by TensorFlow's fused kernel on zeros and a correction of its bias."""
         _set(self._direction, tf.zeros_like(gradient))
         tf.raw_ops.ResourceApplyAdam(
@@ -140,7 +140,7 @@ class Optimizer:
         mean_bias, square_bias = (1.0 - tf.exp(updates * math.log(beta)) for beta in BETAS)
         return self._direction.read_value() * tf.sqrt(square_bias) / mean_bias
 
-    def _adapt_scale(self, finite) -> None:
+    def _adapt_scale(self, finite: tf.Tensor) -> None:
         """Doubles the scale of the loss after `GROWTH_STEPS` finite steps, and halves it after one that is not."""
         scale, steps = self.scale.read_value(), self.finite_steps.read_value() + 1.0
         grown = tf.where(steps >= GROWTH_STEPS, tf.minimum(scale * 2.0, MOST_SCALE), scale)
@@ -166,13 +166,13 @@ def cosine(done: float) -> float:
     return min(1.0, done / 0.03 + 0.02) * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0))))
 
 
-def _flat(tensors) -> tf.Tensor:
+def _flat(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
     return tf.concat([tf.reshape(x, [-1]) for x in tensors], 0)
 
 
-def _add(variable: tf.Variable, value) -> tf.Operation:
+def _add(variable: tf.Variable, value: tf.Tensor) -> tf.Operation:
     return tf.raw_ops.AssignAddVariableOp(resource=variable.handle, value=value)
 
 
-def _set(variable: tf.Variable, value) -> tf.Operation:
+def _set(variable: tf.Variable, value: tf.Tensor) -> tf.Operation:
     return tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)

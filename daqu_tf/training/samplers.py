@@ -46,7 +46,7 @@ class Sandwich(Uniform):
     Where the largest teaches in a precision transfer, it now and then also takes the place of another, which may be the smallest.
     """
 
-    def architectures(self, rng):
+    def architectures(self, rng: np.random.Generator) -> list[Subnet]:
         """The architectures of one step, the largest first; their bits mean nothing yet."""
         return [self.space.largest(), self.space.smallest(), *super().architectures(rng)[2:]]
 
@@ -76,7 +76,7 @@ class GapAware(Uniform):
         self._bands = [genomes[bands == band] for band in range(self.BANDS)]
         self.state = [None] * self.BANDS
 
-    def architectures(self, rng):
+    def architectures(self, rng: np.random.Generator) -> list[Subnet]:
         """The architectures of one step, in any order; their bits mean nothing yet."""
         seen = [loss for loss in self.state if loss is not None]
         lag = np.array([0.0 if loss is None else loss - min(seen) for loss in self.state])
@@ -91,21 +91,21 @@ class GapAware(Uniform):
             return ends[band]
         return self.space.from_genome(rng.choice(genomes)) if len(genomes) else self.space.sample_by_gene(rng)
 
-    def observe(self, subnets, losses):
+    def observe(self, subnets: Sequence[Subnet], losses: Sequence[float]) -> None:
         """Moves the running means of the subnets' bands; losses that are not finite are ignored."""
         for subnet, loss in zip(subnets, losses):
             if np.isfinite(loss):
-                band = self._band(costs.macs(self.space, subnet))
+                band = int(self._band(costs.macs(self.space, subnet)))
                 mean = self.state[band]
                 self.state[band] = loss if mean is None else mean + self.RATE * (loss - mean)
 
-    def _band(self, macs):
+    def _band(self, macs: int | np.ndarray) -> np.ndarray:
         lowest, highest = self._limits
         share = (np.log(macs) - lowest) / max(highest - lowest, 1e-9)
         return np.clip((share * self.BANDS).astype(int), 0, self.BANDS - 1)
 
 
-SAMPLERS = {"uniform": Uniform, "sandwich": Sandwich, "gap_aware": GapAware}
+SAMPLERS: dict[str, type[Uniform]] = {"uniform": Uniform, "sandwich": Sandwich, "gap_aware": GapAware}
 
 
 def with_open_bits(space: SearchSpace, subnet: Subnet, open_bits: Sequence[int], rng: np.random.Generator) -> Subnet:

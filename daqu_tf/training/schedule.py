@@ -41,7 +41,7 @@ class WarmUp:
     distillation: float = DISTILLATION
     patience: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_phase(self)
         if self.patience is not None and self.patience < 1:
             raise DaquError(f"`patience` must be at least 1 scoring, or null to never end early, but received {self.patience}.")
@@ -71,7 +71,7 @@ class PrecisionTransfer:
     sampler: str = DEFAULT_SAMPLER
     distillation: float = DISTILLATION
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_phase(self)
         if not self.order or any(low >= high for high, low in zip(self.order, self.order[1:])):
             raise DaquError(f"`order` must be bits from high to low, at least one, but received {list(self.order)}.")
@@ -83,6 +83,9 @@ class PrecisionTransfer:
         """The bits that are open after a share `done` of the phase, ascending."""
         count = len(self.order) if done >= self.opening else 1 + int(done / self.opening * (len(self.order) - 1))
         return self.order[count - 1 :: -1]
+
+
+Phase = WarmUp | PrecisionTransfer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Schedule:
     augmentation: str = "auto"
     guard: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_kinds(self, {WarmUp | None: "a WarmUp or null", PrecisionTransfer | None: "a PrecisionTransfer or null"})
         if self.unit not in UNITS:
             raise DaquError(f"`unit` must be one of {', '.join(UNITS)}, but received {self.unit!r}.")
@@ -122,9 +125,14 @@ class Schedule:
         check_seed(self.seed)
 
     @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Those there are, in order: at least one."""
+        return tuple(phase for phase in (self.warm_up, self.precision_transfer) if phase)
+
+    @property
     def length(self) -> float:
         """The length of both phases, in the unit of the schedule."""
-        return sum(phase.length for phase in (self.warm_up, self.precision_transfer) if phase)
+        return sum(phase.length for phase in self.phases)
 
     @property
     def warm_up_share(self) -> float:
@@ -202,19 +210,18 @@ def make_schedule(
     share = 0.0 if warm_up == "none" else WARM_UP_SHARE
     sampler = "sandwich" if warm_up == "none" else warm_up
     order = space.all_bits[::-1] if precision_transfer != "none" else space.all_bits[-1:]
-    opening = {} if precision_transfer == "progressive" else {"opening": 0.0}
-    common = {"learning_rate": learning_rate, "sampler": sampler}
+    opening = PrecisionTransfer.opening if precision_transfer == "progressive" else 0.0
     return Schedule(
         unit,
-        WarmUp(share * length, **common) if share else None,
-        PrecisionTransfer((1 - share) * length, order, **opening, **common),
+        WarmUp(share * length, learning_rate, sampler) if share else None,
+        PrecisionTransfer((1 - share) * length, order, opening, learning_rate, sampler=sampler),
         batch_size,
         seed,
         **settings,
     )
 
 
-def _check_phase(phase: WarmUp | PrecisionTransfer) -> None:
+def _check_phase(phase: "Phase") -> None:
     check_kinds(phase)
     if not math.isfinite(phase.length) or phase.length <= 0:
         raise DaquError(f"`length` must be above 0, but received {phase.length:g}: leave the phase out to skip it.")

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daqu_tf.errors import DaquError
@@ -72,14 +72,15 @@ def _check_cluster(config: Mapping[str, Any]) -> None:
     """Raises `DaquError` unless the cluster has workers alone and the task is one of them."""
     if not config:
         raise DaquError(f"`strategy` multi_worker needs TF_CONFIG, which is not set: set it on every worker to {EXAMPLE}.")
-    cluster, task = config.get("cluster"), config.get("task")
+    cluster: Any = config.get("cluster")
+    task: Any = config.get("task")
     _require(isinstance(cluster, dict) and bool(cluster.get("worker")), "have a list of addresses `cluster.worker`", cluster)
     _require(list(cluster) == ["worker"], "name all machines under `cluster.worker`", sorted(cluster))
     workers = cluster["worker"]
     _require(isinstance(workers, list), "have a list of addresses `cluster.worker`", workers)
     for address in workers:
         match = ADDRESS.fullmatch(address) if isinstance(address, str) else None
-        _require(bool(match) and 0 < int(match[2]) < 65536, "have addresses of the form host:port", address)
+        _require(match is not None and 0 < int(match[2]) < 65536, "have addresses of the form host:port", address)
     _require(len(set(workers)) == len(workers), "name each address once", workers)
     _require(isinstance(task, dict) and task.get("type") == "worker", "have a `task` of type worker", task)
     index = task.get("index")
@@ -140,7 +141,7 @@ def own_part(strategy: "tf.distribute.Strategy", batch: "np.ndarray | tf.Tensor"
     return batch if workers == 1 else batch[index * size : (index + 1) * size]
 
 
-def from_chief(strategy: "tf.distribute.Strategy", values: "np.ndarray | float") -> "np.ndarray":
+def from_chief(strategy: "tf.distribute.Strategy", values: "np.ndarray | Sequence[float] | float") -> "np.ndarray":
     """The chief's values on every worker, all of which must call this at the same point.
 
     What each worker measures, such as time, differs, and workers whose decisions differ wait for each other for ever.
@@ -160,12 +161,12 @@ def from_chief(strategy: "tf.distribute.Strategy", values: "np.ndarray | float")
 
 
 @functools.cache
-def _from_chief(strategy: "tf.distribute.Strategy"):
+def _from_chief(strategy: "tf.distribute.Strategy") -> "Callable[[tf.Tensor], tf.Tensor]":
     """The function that gives the chief's values, which is traced once for each shape."""
     import tensorflow as tf
 
     @tf.function(autograph=False, reduce_retracing=False)
-    def shared(own):
+    def shared(own: "tf.Tensor") -> "tf.Tensor":
         sums = strategy.run(lambda: all_reduce(tf.where(_is_first_replica(), own, 0.0), "from_chief"))
         return tf.stack(strategy.experimental_local_results(sums))
 

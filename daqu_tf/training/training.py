@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 
 import numpy as np
 import tensorflow as tf
@@ -27,7 +28,7 @@ from daqu_tf.training.log import TrainingLog
 from daqu_tf.training.optimizer import Optimizer, cosine
 from daqu_tf.training.panel import Panel
 from daqu_tf.training.samplers import SAMPLERS, Uniform, with_open_bits
-from daqu_tf.training.schedule import STEP_RATE, PrecisionTransfer, Schedule, WarmUp
+from daqu_tf.training.schedule import STEP_RATE, Phase, Schedule, WarmUp
 from daqu_tf.training.strategies import check_same_everywhere, check_shares, checkpoint_from_chief, from_chief, leads, own_part
 
 CHECKPOINT_SECONDS = 30.0
@@ -98,7 +99,7 @@ class SupernetTraining:
         check_same_everywhere(self._strategy, [schedule.to_json(), self._space.to_json(), dataset.fingerprint])
         augmentation = Augmentation.of(dataset, schedule.augmentation)
         self._batches = Batches(dataset, schedule.batch_size, schedule.seed, augmentation)
-        peaks = schedule.precision_transfer or schedule.warm_up
+        peaks = schedule.phases[-1]
         self._peak = peaks.learning_rate
         self._optimizer = Optimizer(supernet, self._peak, getattr(peaks, "step_rate", STEP_RATE))
         self._panel = Panel(scorer, supernet.space, dataset)
@@ -139,7 +140,9 @@ class SupernetTraining:
         state, log = self._state, TrainingLog(self._folder, [*_WHERE, *_STEP_FIGURES, *self._panel.names], self._state.step)
         batches = iter(self._batches.starting_at(state.step))
         saved = scored = time.monotonic()
-        scoring_seconds, figures, phase = None, {}, self._schedule.precision_transfer or self._schedule.warm_up
+        scoring_seconds: float | None = None
+        figures: Figures = {}
+        phase = self._schedule.phases[-1]
         with _signals_noted() as signals:
             while (done := self._done()) < 1.0:
                 phase = self._enter_phase(done)
@@ -158,18 +161,18 @@ class SupernetTraining:
         self._finish(log, phase, figures)
         return state
 
-    def _timed_step(self, phase: WarmUp | PrecisionTransfer, batches: Iterator, done: float) -> Figures:
+    def _timed_step(self, phase: Phase, batches: Iterator[tuple[tf.Tensor, tf.Tensor]], done: float) -> Figures:
         """Takes a step, and counts the time that it takes of the schedule."""
         state, began = self._state, time.monotonic()
-        batch = [own_part(self._strategy, part) for part in next(batches)]
+        images, labels = (own_part(self._strategy, part) for part in next(batches))
         state.input_seconds += time.monotonic() - began
-        figures = self._step(phase, *batch, done)
+        figures = self._step(phase, images, labels, done)
         # A first call traces for many seconds; that is the price of starting, and would end a short training at once.
         seconds = min(time.monotonic() - began, self._longest_step)
         state.seconds += float(from_chief(self._strategy, seconds))
         return figures
 
-    def _finish(self, log: TrainingLog, phase: WarmUp | PrecisionTransfer, figures: Figures) -> None:
+    def _finish(self, log: TrainingLog, phase: Phase, figures: Figures) -> None:
         """Scores the panel a last time, and sets the steps of bits that were never trained from the weights."""
         if self._state.scored_step != self._state.step:
             self._score(log, phase, figures)
@@ -189,20 +192,21 @@ class SupernetTraining:
     def _longest_step(self) -> float:
         return max(2.0, 60 * self._schedule.length / 50) if self._schedule.unit == "minutes" else float("inf")
 
-    def _enter_phase(self, done: float) -> WarmUp | PrecisionTransfer:
+    def _enter_phase(self, done: float) -> Phase:
         """The phase of the next step; opens the bits that are due in it."""
         state, transfer = self._state, self._schedule.precision_transfer
         if state.transfer_from is None and transfer and (done >= self._schedule.warm_up_share or self._gap_is_stuck()):
             state.transfer_from = done
-        if state.transfer_from is None:
-            return self._schedule.warm_up
+        if transfer is None or state.transfer_from is None:
+            return self._schedule.phases[0]
         self._open(transfer.open_bits((done - state.transfer_from) / (1 - state.transfer_from)))
         return transfer
 
     def _gap_is_stuck(self) -> bool:
-        patience, gaps = self._schedule.warm_up.patience, self._state.gaps
-        if patience is None:
+        warm_up, gaps = self._schedule.warm_up, self._state.gaps
+        if warm_up is None or warm_up.patience is None:
             return False
+        patience = warm_up.patience
         stuck = len(gaps) > patience and min(gaps[-patience:]) >= min(gaps[:-patience])
         return bool(from_chief(self._strategy, float(stuck)))
 
@@ -219,12 +223,13 @@ class SupernetTraining:
                 self._supernet(images, training=True, observe=tuple(set(space.activation_bits) & set(new)))
             state.open = tuple(sorted((*state.open, *new)))
 
-    def _step(self, phase: WarmUp | PrecisionTransfer, images: tf.Tensor, labels: tf.Tensor, done: float) -> Figures:
+    def _step(self, phase: Phase, images: tf.Tensor, labels: tf.Tensor, done: float) -> Figures:
         state, sampler = self._state, self._sampler_of(phase)
         rng = np.random.default_rng([self._schedule.seed, 3, state.step])
         taught = phase.distillation > 0
         subnets = self._subnets(sampler.architectures(rng), taught, rng)
-        losses, targets = [], labels
+        losses: list[float] = []
+        targets = labels
         for subnet in subnets:
             self._supernet.activate(subnet)
             loss, logits = self._optimizer.accumulate(images, targets)
@@ -276,7 +281,7 @@ class SupernetTraining:
                 "Lower --learning_rate, with another --output_dir or --overwrite."
             )
 
-    def _sampler_of(self, phase: WarmUp | PrecisionTransfer) -> Uniform:
+    def _sampler_of(self, phase: Phase) -> Uniform:
         """The sampler of a phase; it keeps what it has learned if the next phase has the same sampler."""
         if phase.sampler not in self._samplers:
             self._samplers[phase.sampler] = SAMPLERS[phase.sampler](self._space)
@@ -284,7 +289,7 @@ class SupernetTraining:
                 self._samplers[phase.sampler].state = self._state.samplers[phase.sampler]
         return self._samplers[phase.sampler]
 
-    def _score(self, log: TrainingLog, phase: WarmUp | PrecisionTransfer, figures: Figures) -> Figures:
+    def _score(self, log: TrainingLog, phase: Phase, figures: Figures) -> Figures:
         """Scores the panel and logs it, on the chief alone, while other workers wait in their next step."""
         state = self._state
         self._losses.clear()
@@ -318,7 +323,7 @@ def _signals_noted() -> Iterator[list[int]]:
     """Lets a step end before Ctrl-C or SIGTERM ends the training; a second signal ends it at once."""
     noted: list[int] = []
 
-    def note(number: int, frame) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         if noted:
             raise KeyboardInterrupt
         noted.append(number)
@@ -333,7 +338,7 @@ def _signals_noted() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _name(phase: WarmUp | PrecisionTransfer) -> str:
+def _name(phase: Phase) -> str:
     return "warm_up" if isinstance(phase, WarmUp) else "precision_transfer"
 
 

@@ -1,20 +1,8 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from daqu_tf import pareto
 from daqu_tf.pareto import acquisition
-from daqu_tf.pareto.fronts import first_front
-
-
-@given(arrays(float, st.tuples(st.integers(1, 12), st.just(3)), elements=st.sampled_from([0.0, 1.0, 2.0, 3.0])))
-def test_first_front_is_the_non_dominated_set(points):
-    front = first_front(points)
-    wanted = np.unique(points[pareto.non_dominated_mask(points)], axis=0)
-    assert np.array_equal(np.unique(points[front], axis=0), wanted)
-    assert len(front) == len(wanted)  # One of equal ones.
 
 
 def test_what_is_certain_is_chosen_by_hypervolume():

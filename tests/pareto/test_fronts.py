@@ -16,29 +16,40 @@ POINTS = st.tuples(st.integers(0, 12), st.integers(1, 3)).flatmap(
 )
 
 
-def test_dominates_on_every_pair_of_a_grid():
-    for a, b in itertools.product(itertools.product(range(3), repeat=3), repeat=2):
-        no_worse = a[0] <= b[0] and a[1] <= b[1] and a[2] <= b[2]
-        assert fronts.dominates(np.array(a), np.array(b)) == (no_worse and a != b)
+# Several blocks of what is compared at once, a zero that is negative, and sums that are equal by rounding alone.
+MANY = [
+    np.random.default_rng(0).random((700, 2)),
+    np.random.default_rng(1).integers(0, 9, (500, 4)).astype(float),
+    np.stack([np.arange(100.0), -np.arange(100.0)], axis=1),
+    np.array([[0.0, 1.0], [-0.0, 1.0], [0.0, 0.0], [-0.0, -0.0]]),
+    np.array([[1e17, 1.0], [1e17, 0.0], [1e17, 2.0]]),
+    np.zeros((0, 2)),
+]
+
+
+def non_dominated(points: np.ndarray) -> list[bool]:
+    """The definition."""
+    return [not any((other <= point).all() and (other < point).any() for other in points) for point in points]
 
 
 @given(POINTS)
 @settings(deadline=None)
-def test_ranks_and_mask_agree_with_brute_force(points):
-    expected, rank, left = {}, 0, set(range(len(points)))
-    while left:
-        front = {i for i in left if not any(fronts.dominates(points[j], points[i]) for j in left)}
-        expected |= dict.fromkeys(front, rank)
-        left, rank = left - front, rank + 1
-    ranks = fronts.non_dominated_ranks(points)
-    assert ranks.tolist() == [expected[i] for i in range(len(points))]
-    assert pareto.non_dominated_mask(points).tolist() == [rank == 0 for rank in ranks]
+def test_mask_agrees_with_brute_force(points):
+    assert pareto.non_dominated_mask(points).tolist() == non_dominated(points)
 
 
-def test_mask_across_blocks():
-    points = np.random.default_rng(0).random((700, 2))
-    brute = [not any((other <= point).all() and (other < point).any() for other in points) for point in points]
-    assert pareto.non_dominated_mask(points).tolist() == brute
+@pytest.mark.parametrize("points", MANY)
+def test_mask_of_many_and_of_odd_points(points):
+    assert pareto.non_dominated_mask(points).tolist() == non_dominated(points)
+
+
+@pytest.mark.parametrize("points", MANY)
+def test_the_first_front_has_each_non_dominated_point_once_by_rising_sum(points):
+    front = fronts.first_front(points)
+    first = {tuple(point): index for index, point in reversed(list(enumerate(points)))}  # A zero equals a negative one.
+    wanted = {first[tuple(point)] for point in points[np.array(non_dominated(points), dtype=bool)]}
+    sums = points.sum(axis=1)
+    assert front.tolist() == sorted(wanted, key=lambda index: (sums[index], index))
 
 
 def test_crowding_distance_by_hand():
@@ -84,6 +95,66 @@ def test_hypervolume_by_hand(points, reference, volume):
     assert pareto.hypervolume(np.array(points), np.array(reference)) == pytest.approx(volume)
 
 
+def cells(points: np.ndarray, reference: np.ndarray) -> int:
+    """How many cells of the grid of integers lie between a point and the reference."""
+    corners = np.array(list(itertools.product(*(range(-3, int(each)) for each in reference))))
+    return int((points[:, None] <= corners).all(axis=2).any(axis=0).sum())
+
+
+def included(points: np.ndarray, reference: np.ndarray) -> float:
+    """By inclusion and exclusion: what each dominates, less what two do, plus what three do."""
+    volume = 0.0
+    for size in range(1, len(points) + 1):
+        for chosen in itertools.combinations(points, size):
+            volume -= (-1) ** size * np.prod(np.maximum(reference - np.max(chosen, axis=0), 0))
+    return volume
+
+
+@given(
+    st.tuples(st.integers(0, 14), st.integers(1, 5)).flatmap(
+        lambda shape: arrays.arrays(np.float64, shape, elements=st.integers(-3, 1).map(float))
+    )
+)
+@settings(deadline=None)
+def test_hypervolume_counts_cells(points):
+    reference = np.arange(points.shape[1]) % 2 + 0.0  # Copies, points on its edge, and points beyond it too.
+    assert pareto.hypervolume(points, reference) == cells(points, reference)
+
+
+@pytest.mark.parametrize("objectives", range(1, 7))
+def test_hypervolume_by_inclusion_and_exclusion(objectives):
+    points = np.random.default_rng(objectives).random((9, objectives))
+    reference = np.linspace(0.9, 1.1, objectives)
+    assert pareto.hypervolume(points, reference) == pytest.approx(included(points, reference), rel=1e-12)
+
+
+# Points on a sphere, all of them on the front, and what pymoo 0.6.2 finds for them.
+SPHERES = [
+    (300, 2, 0.9928425239794175),
+    (300, 3, 0.7431397501003292),
+    (100, 4, 0.3974608090420395),
+    (50, 5, 0.14998271420853138),
+]
+
+
+def sphere(count: int, objectives: int) -> np.ndarray:
+    points = np.abs(np.random.default_rng(0).normal(size=(count, objectives)))
+    return 1 - points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("count", "objectives", "volume"), SPHERES)
+def test_hypervolume_is_what_pymoo_found(count, objectives, volume):
+    assert pareto.hypervolume(sphere(count, objectives), np.full(objectives, 1.1)) == pytest.approx(volume, rel=1e-9)
+
+
+@pytest.mark.parametrize(("count", "objectives", "volume"), SPHERES)
+def test_hypervolume_is_what_pymoo_finds(count, objectives, volume):
+    hv = pytest.importorskip("pymoo.indicators.hv", reason="pymoo is in the extra of the benchmarks")
+    found = hv.HV(ref_point=np.full(objectives, 1.1))(sphere(count, objectives))
+    assert pareto.hypervolume(sphere(count, objectives), np.full(objectives, 1.1)) == pytest.approx(found, rel=1e-12)
+    assert found == pytest.approx(volume, rel=1e-9)
+
+
 def test_hypervolume_of_nothing_is_zero():
     assert pareto.hypervolume(np.zeros((0, 2)), np.ones(2)) == 0
 
@@ -93,9 +164,7 @@ def test_hypervolume_of_nothing_is_zero():
     "function",
     [
         pareto.non_dominated_mask,
-        fronts.non_dominated_ranks,
         pareto.crowding_distance,
-        lambda points: fronts.dominates(points[0], points[1]),
         lambda points: pareto.hypervolume(points, np.ones(2)),
     ],
 )
@@ -107,7 +176,5 @@ def test_values_that_are_not_finite_are_refused(function, bad):
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(DaquError, match="dimension"):
         pareto.non_dominated_mask(np.zeros(3))
-    with pytest.raises(DaquError, match="equally many"):
-        fronts.dominates(np.zeros(2), np.zeros(3))
     with pytest.raises(DaquError, match="`reference`"):
         pareto.hypervolume(np.zeros((1, 2)), np.ones(3))

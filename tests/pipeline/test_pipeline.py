@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import forked_tools
 import numpy as np
 import pytest
 from latency_tables import table_of
@@ -17,13 +18,15 @@ from latency_tables import table_of
 from daqu_tf import pipeline, spaces, targets
 from daqu_tf.devices import connect
 from daqu_tf.errors import DaquError
+from daqu_tf.export.manifest import Manifest
 from daqu_tf.pareto import constraints
-from daqu_tf.pipeline import budget, front, plan
+from daqu_tf.pipeline import budget, front
 from daqu_tf.pipeline.finalists import FinalistProcesses
 from daqu_tf.runs.config import RunConfig
-from daqu_tf.runs.folder import changes, config_of
+from daqu_tf.runs.folder import RunFolder
 
-COMMAND = [sys.executable, "-m", "daqu_tf.tools.run", "--dataset=digits", "--space=digits", "--budget_minutes=3", "--finalists=4"]
+FLAGS = ["--dataset=digits", "--space=digits", "--budget_minutes=3", "--finalists=4"]
+COMMAND = [sys.executable, "-m", "daqu_tf.tools.run", *FLAGS]
 
 
 def _started(tmp_path: pathlib.Path) -> RunConfig:
@@ -49,9 +52,37 @@ def test_a_schedule_that_has_moved_is_compared_by_its_content(tmp_path):
     before.folder.mkdir()
     settings = {"flags": before.to_json(), "dataset": {}, "schedule": {"seed": 1}}
     (before.folder / "config.json").write_text(json.dumps(settings))
-    assert changes(before.folder, moved, {"schedule": {"seed": 1}}) == ""
-    assert "schedule" in changes(before.folder, moved, {"schedule": {"seed": 2}})
-    assert "--schedule" in changes(before.folder, dataclasses.replace(before, schedule=""))
+    folder = RunFolder(before.folder)
+    assert folder.difference(moved, {"schedule": {"seed": 1}}) == ""
+    assert "schedule" in folder.difference(moved, {"schedule": {"seed": 2}})
+    assert "--schedule" in folder.difference(dataclasses.replace(before, schedule=""))
+
+
+def test_a_stage_that_is_none_is_refused_before_anything_is_done(tmp_path):
+    with pytest.raises(DaquError, match="`last_stage` must be one of supernet, search, report, but received 'typo'"):
+        pipeline.run(RunConfig("digits", str(tmp_path / "run"), space="digits"), last_stage="typo")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_not_given_is_what_the_run_was_begun_with(tmp_path):
+    begun = RunConfig("digits", str(tmp_path / "run"), space="digits", finalists=3, seed=7)
+    begun.folder.mkdir()
+    (begun.folder / "config.json").write_text(json.dumps({"flags": begun.to_json(), "dataset": {}}))
+    folder = RunFolder(begun.folder)
+    again = folder.settled(RunConfig("digits", begun.output_dir, seed=7))
+    assert again == begun and folder.difference(again) == ""
+    other = folder.settled(RunConfig("digits", begun.output_dir, finalists=8))  # Given, though it is the default.
+    assert folder.difference(other) == "--finalists was 3" and other.seed == 7
+    assert RunFolder(tmp_path / "new").settled(RunConfig("digits", "new", seed=2)) == RunConfig("digits", "new", seed=2)
+
+
+def test_a_run_of_a_later_version_is_left_alone(tmp_path):
+    config = _started(tmp_path)
+    (config.folder / "config.json").write_text(json.dumps({"version": 99, "flags": config.to_json(), "dataset": {}}))
+    for overwrite in (False, True):
+        with pytest.raises(DaquError, match="config.json has version 99, but this daqu_tf reads 1 to 2: take a later daqu_tf"):
+            pipeline.run(config, overwrite)
+    assert (config.folder / "supernet.npz").read_text() == "precious"
 
 
 def test_the_folder_of_something_else_is_left_alone(tmp_path):
@@ -144,8 +175,8 @@ def test_time_is_shared_out_by_size():
     ],
 )
 def test_a_tool_says_one_sentence_and_fails(flag, keras, sentence, tmp_path):
-    command = [*COMMAND, f"--output_dir={tmp_path / 'run'}", flag]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TF_USE_LEGACY_KERAS": keras})
+    flags = [*FLAGS, f"--output_dir={tmp_path / 'run'}", flag]
+    done = forked_tools.call("run", *flags, environment=os.environ | {"TF_USE_LEGACY_KERAS": keras})
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("Error: ") and sentence in done.stderr
     assert not list((tmp_path / "run").glob("*.json"))
@@ -166,10 +197,11 @@ def test_a_target_that_counts_no_latency_takes_no_table(tmp_path):
 
 def test_another_kind_of_device_is_another_run(tmp_path):
     config = _started(tmp_path)
-    assert "--device was host" in changes(config.folder, dataclasses.replace(config, device="raspberry_pi:pi@board"))
+    folder = RunFolder(config.folder)
+    assert "--device was host" in folder.difference(dataclasses.replace(config, device="raspberry_pi:pi@board"))
     flags = config.to_json() | {"device": "raspberry_pi:pi@here"}
     (config.folder / "config.json").write_text(json.dumps({"flags": flags, "dataset": {}}))
-    assert changes(config.folder, dataclasses.replace(config, device="raspberry_pi:pi@there")) == ""
+    assert folder.difference(dataclasses.replace(config, device="raspberry_pi:pi@there")) == ""
 
 
 def test_another_device_of_that_kind_is_refused(tmp_path):
@@ -177,28 +209,29 @@ def test_another_device_of_that_kind_is_refused(tmp_path):
     here = connect("host")
     (config.folder / "device.json").write_text(json.dumps(here.identity() | {"cpu": "another"}))
     with pytest.raises(DaquError, match="holds latencies of another device or runtime .`cpu` is 'another' there"):
-        plan.check_device(config, here, overwrite=False)
-    assert "`cpu`" in plan.check_device(config, here, overwrite=True)
+        RunFolder(config.folder).check_device(here.identity(), overwrite=False)
+    assert "`cpu`" in RunFolder(config.folder).check_device(here.identity(), overwrite=True)
 
 
 def test_a_run_of_before_there_were_devices_goes_on(tmp_path):
     config = _started(tmp_path)
     flags = {name: value for name, value in config.to_json().items() if name not in ("device", "threads", "latency", "delegate")}
     (config.folder / "config.json").write_text(json.dumps({"flags": flags, "dataset": {}}))
-    assert changes(config.folder, config) == "" and config_of(config.folder) == config
+    folder = RunFolder(config.folder)
+    assert folder.difference(config) == "" and folder.run_config() == config
 
 
 def test_what_misses_a_constraint_in_the_end_is_not_on_the_front():
-    target, space = targets.get("litert_cpu"), spaces.get("digits")
+    target = targets.get("litert_cpu")
     members = [
-        {"accuracy": {"fine_tuned": {"search": accuracy}}, "latency": {"median_us": us}, "file_bytes": 9.0, "deflated_bytes": 9.0}
+        Manifest("m", accuracy={"fine_tuned": {"search": accuracy}}, latency={"median_us": us}, file_bytes=9, deflated_bytes=9)
         for accuracy, us in ((0.9, 21.0), (0.8, 19.0), (0.7, 20.0))
     ]
-    found = front.front_of(target, space, members, constraints.parse(["latency_us<=20", "peak_activation_bytes<=1"]))["members"]
-    assert [member["on_front"] for member in found] == [False, True, False]
-    assert [member["missed_constraints"] for member in found] == [["latency_us<=20"], [], []]
-    nothing = front.front_of(target, space, members, constraints.parse(["accuracy>=0.95"]))["members"]
-    assert not any(member["on_front"] for member in nothing)
+    found = front.front_of(target, members, constraints.parse(["latency_us<=20", "peak_activation_bytes<=1"]))
+    assert [member.on_front for member in found] == [False, True, False]
+    assert [member.missed_constraints for member in found] == [("latency_us<=20",), (), ()]
+    nothing = front.front_of(target, members, constraints.parse(["accuracy>=0.95"]))
+    assert not any(member.on_front for member in nothing)
 
 
 def test_a_table_and_measuring_exclude_each_other(tmp_path):

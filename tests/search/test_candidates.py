@@ -7,7 +7,7 @@ from daqu_tf import spaces, targets
 from daqu_tf.errors import DaquError
 from daqu_tf.pareto.constraints import parse
 from daqu_tf.search.candidates import Candidates
-from daqu_tf.search.finalists import spread
+from daqu_tf.search.finalists import choose, spread
 from daqu_tf.search.search import first_design, make_tuner
 from daqu_tf.targets import costs
 
@@ -89,4 +89,4 @@ def test_no_finalist_misses_a_constraint(tmp_path):
     candidates = MadeUp(tmp_path / "search", ["accuracy>=2"])
     tuner = search(candidates, 25)
     with pytest.raises(DaquError, match=r"`constraint` must be met by some subnet, but the nearest of 25 has accuracy of 0\.\d+"):
-        candidates.choose(tuner.oracle.get_best_trials(25), 3, 0.1)
+        choose(candidates, tuner.oracle.get_best_trials(25), 3, 0.1)

@@ -5,7 +5,7 @@ import pytest
 from latency_tables import table_of
 from search_on_digits import DigitsSearch
 
-from daqu_tf.search.finalists import spread
+from daqu_tf.search.finalists import choose, spread
 from daqu_tf.supernet import scoring
 
 
@@ -41,7 +41,7 @@ def test_the_front_is_scored_again_exactly_and_test_is_looked_at_once(search, mo
         return accuracy(x, y)
 
     monkeypatch.setattr(search.scorer, "accuracy", note)
-    chosen = search.candidates.choose(trials, 3, 1.0)
+    chosen = choose(search.candidates, trials, 3, 1.0)
     counts = {"search": len(search.dataset.x_search), "test": len(search.dataset.x_test)}
     assert len(chosen) == 3 and seen == [counts["search"]] * 9 + [counts["test"]] * 3
 

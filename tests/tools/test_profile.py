@@ -11,7 +11,14 @@ from daqu_tf import spaces, targets
 from daqu_tf.devices import HostDevice
 from daqu_tf.latency.table import LatencyTable
 
-COMMAND = [sys.executable, "-m", "daqu_tf.tools.profile"]
+# As a console script does, and then the last line says which of these were imported.
+NOTING = """
+import atexit, sys
+from daqu_tf.tools.profile import main
+atexit.register(lambda: print("Imported:", *sorted({"tensorflow", "tf_keras", "keras"} & sys.modules.keys())))
+main()
+"""
+COMMAND = [sys.executable, "-c", NOTING]
 
 
 def call(*flags):
@@ -36,6 +43,12 @@ def test_a_table_comes_with_its_error_and_the_second_call_times_nothing(few, tmp
     assert table.evidence["timed"] > len(table.blocks_us)
     assert call(*flags).returncode == 0
     assert LatencyTable.load(tmp_path / "t.json").evidence["timed"] == 0
+    assert done.stdout.endswith("\nImported:\n")  # A board without TensorFlow can make its own table.
+
+
+def test_help_imports_no_tensorflow():
+    done = call("--help")
+    assert "--space" in done.stdout and done.stdout.endswith("\nImported:\n")
 
 
 @pytest.mark.parametrize(

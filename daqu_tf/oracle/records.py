@@ -1,0 +1,91 @@
+"""What a journal of trials holds: a record when a trial is given to a worker, and one when it ends. No KerasTuner."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+RUNNING, COMPLETED, FAILED, INVALID = "RUNNING", "COMPLETED", "FAILED", "INVALID"  # KerasTuner's words.
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialRecord:
+    """One line of `trials.jsonl`.
+
+    Attributes:
+        trial_id: The trial.
+        status: `RUNNING` when it is given to a worker; when it ends `COMPLETED`, `FAILED`, or `INVALID`, after which it may run
+            again.
+        tuner_id: The worker that it is given to.
+        values: The values of its hyperparameters, in the first record of the trial.
+        metrics: What it measured, when it ends; None stands for what is no finite number.
+        message: Why it failed, or None.
+        seconds: How long it ran.
+    """
+
+    trial_id: str
+    status: str
+    tuner_id: str | None = None
+    values: dict[str, Any] | None = None
+    metrics: dict[str, float | None] | None = None
+    message: str | None = None
+    seconds: float | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether this is the record of a trial that is given to a worker."""
+        return self.status == RUNNING
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The metrics as numbers: NaN where there was no finite one."""
+        return {name: math.nan if value is None else value for name, value in (self.metrics or {}).items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON object."""
+        kept = (
+            ("trial_id", "status", "tuner_id", "values")
+            if self.is_running
+            else ("trial_id", "status", "metrics", "message", "seconds")
+        )
+        return {name: value for name in kept if (value := getattr(self, name)) is not None or name == "message"}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "TrialRecord":
+        """The inverse of `to_json`; what a later version may add is left out."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: content[name] for name in names if name in content})
+
+
+def ended(trial_id: str, status: str, metrics: Mapping[str, float], message: str | None, seconds: float) -> TrialRecord:
+    """The record of a trial's end.
+
+    Args:
+        trial_id: The trial.
+        status: `COMPLETED`, `FAILED` or `INVALID`.
+        metrics: What it measured; numbers that are not finite become None.
+        message: Why it failed, or None.
+        seconds: How long it ran.
+    """
+    finite = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
+    return TrialRecord(trial_id, status, metrics=finite, message=message, seconds=round(seconds, 3))
+
+
+def last_records(path: str | os.PathLike) -> Iterator[TrialRecord]:
+    """The last record of each trial in a journal that may be in use: a line that a kill cut short is left out.
+
+    Args:
+        path: The journal.
+    """
+    found = {}
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                content = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(content, dict) and {"trial_id", "status"} <= content.keys():
+                found[content["trial_id"]] = TrialRecord.from_json(content)
+    yield from found.values()
