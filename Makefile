@@ -5,6 +5,8 @@ SHELL := /bin/bash
 VENV := .venv
 STAMP := $(VENV)/.installed
 DEMO_DIR := runs/demo
+# Two processes share two cores best where each computes on one.
+PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(VENV)/bin/python -m pytest --durations=10
 
 # What tests on devices use beside `.venv`: tflite-runtime, whose last release is for Python up to 3.11, Pythons for ARM, and adb.
 OLD_VENV := .venv-tflite-runtime
@@ -38,7 +40,7 @@ docs: $(STAMP)  ## The documentation site, which `make test-slow` builds too. Th
 	@echo "The site: $(CURDIR)/site/index.html"
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -m "not slow and not devices"
+	$(PYTEST) -n 2 --dist worksteal -m "not slow and not devices"
 
 # As `test`, with another TensorFlow of the range that setup.py allows: make test-tensorflow TENSORFLOW=2.16
 test-tensorflow: $(TENSORFLOW_VENV)/.installed

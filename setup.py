@@ -24,7 +24,7 @@ INSTALL = [
     "tensorboard>=2.16,<2.22",
 ]
 EXTRAS = {
-    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "mypy>=2"],
+    "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.12", "mypy>=2"],
     "benchmarks": ["optuna>=4", "pymoo>=0.6.1,<0.7"],
     "docs": [
         "mkdocs>=1.6,<2",

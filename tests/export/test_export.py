@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import functools
 import itertools
 import pathlib
 import subprocess
@@ -19,9 +20,9 @@ from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.export import encoding, export
 from daqu_tf.export.builder import fold
+from daqu_tf.export.description import layer_table
 from daqu_tf.export.encoding import encode
 from daqu_tf.export.export import export_tflite, round_biases, to_graph
-from daqu_tf.export.manifest import layer_table
 from daqu_tf.export.proof import sample_images
 from daqu_tf.keras import keras
 from daqu_tf.spaces.architecture import image_size
@@ -29,7 +30,6 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.stage import Stage
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.supernet.layers import quantize_input, resize
-from daqu_tf.supernet.scoring import Scorer
 from daqu_tf.supernet.supernet import StaticNetwork
 from daqu_tf.tflite.operators import Dequantize, Quantize
 from daqu_tf.tflite.weighted import DepthwiseConv2D, FullyConnected, Weighted
@@ -38,8 +38,25 @@ STORAGE = targets.Storage()
 SPACE = FAMILIES["inverted_residual"]  # Unrestricted: low-bit activations too.
 
 
+def some_in_float(subnet, rng):
+    bits = ((name, 32 if name.endswith("_bits") and rng.random() < 0.4 else value) for name, value in subnet.choices)
+    return Subnet(tuple(bits))
+
+
+def all_in_float(subnet, rng):
+    return subnet.with_bits(32, 32)
+
+
+def w4a8(subnet, rng):
+    return subnet.with_bits(4, 8)
+
+
+@functools.cache
 def _network(seed: int, space: SearchSpace = SPACE, change=None) -> tuple[StaticNetwork, np.ndarray]:
-    """A subnet with random weights, steps from data, gammas of either sign and one that is zero; and its images."""
+    """A subnet with random weights, steps from data, gammas of either sign and one that is zero; and its images.
+
+    It takes seconds to make, so tests share it: one that changes weights puts them back.
+    """
     keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
     subnet = space.sample_by_gene(rng)
@@ -55,7 +72,7 @@ def _network(seed: int, space: SearchSpace = SPACE, change=None) -> tuple[Static
     size = image_size(space.input_shape, network.subnet["resolution"])
     images = quantize_input(resize(tf.constant(smooth_images(space, 64)), size)).numpy()
     network.initialise_steps(images, space.weight_bits)
-    Scorer(network, images).recalibrate()
+    network(images, training=True, statistics_rate=1.0)  # As a scorer does; of one batch, without a trace.
     round_biases(network)
     return network, images
 
@@ -229,7 +246,7 @@ FLOAT_ERRORS = {"float32": 1e-5, "float16": 5e-3}
 @pytest.mark.parametrize("container", FLOAT_ERRORS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_float_network_in_a_float_file(name, container, tmp_path):
-    network, images = _network(3, FAMILIES[name], lambda subnet, rng: subnet.with_bits(32, 32))
+    network, images = _network(3, FAMILIES[name], all_in_float)
     export_tflite(network, path := tmp_path / "model.tflite", container)
     expected = network(images).numpy()
     np.testing.assert_allclose(HostDevice().predict(path, images), expected, atol=FLOAT_ERRORS[container] * np.abs(expected).max())
@@ -239,7 +256,7 @@ def test_a_float_network_in_a_float_file(name, container, tmp_path):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_quantized_network_in_a_float_file_has_its_weights(name, container, tmp_path):
     """At 8 bits, activations that are not rounded make little difference."""
-    network, images = _network(3, FAMILIES[name], lambda subnet, rng: subnet.with_bits(4, 8))
+    network, images = _network(3, FAMILIES[name], w4a8)
     export_tflite(network, path := tmp_path / "model.tflite", container)
     expected = network(images).numpy()
     assert np.std(HostDevice().predict(path, images) - expected) < 0.3 * np.std(expected)
@@ -268,13 +285,8 @@ def test_layers_in_float_among_integers(name, seed, tmp_path):
     assert np.sqrt(np.mean((HostDevice().predict(path, images) - expected) ** 2)) < 0.1 * np.std(expected)
 
 
-def some_in_float(subnet, rng):
-    bits = ((name, 32 if name.endswith("_bits") and rng.random() < 0.4 else value) for name, value in subnet.choices)
-    return Subnet(tuple(bits))
-
-
 def test_int4_holds_convolutions_too(tmp_path):
-    network, images = _network(1, FAMILIES["basic"], lambda subnet, rng: subnet.with_bits(4, 8))
+    network, images = _network(1, FAMILIES["basic"], w4a8)
     export_tflite(network, path := tmp_path / "model.tflite", "int4")
     kernels = [op for op in tflite.read(path.read_bytes()).operators if isinstance(op, Weighted)]
     assert {op.container for op in kernels if op.output not in ("stem", "classifier")} == {"INT4"}
@@ -295,7 +307,7 @@ def test_a_file_that_computes_something_else_is_not_left(tmp_path, monkeypatch):
 
 
 def test_sample_images_fill_what_the_graph_reads():
-    for seed, change in ((2, None), (3, lambda subnet, rng: subnet.with_bits(32, 32))):
+    for seed, change in ((2, None), (3, all_in_float)):
         network, _ = _network(seed, SPACE, change)
         images = sample_images(to_graph(network, STORAGE))
         assert images.min() >= 0 and images.max() <= 1 and images.std() > 0.1
@@ -319,9 +331,13 @@ def test_a_network_without_steps_is_refused(tmp_path):
 
 def test_a_network_that_is_not_a_number_is_refused(tmp_path):
     network, _ = _network(2)
-    network.load_arrays(network.arrays() | {"classifier/bias": np.full(5, np.nan, np.float32)})
-    with pytest.raises(DaquError, match="bias"):
-        export_tflite(network, tmp_path / "model.tflite")
+    arrays = network.arrays()
+    network.load_arrays(arrays | {"classifier/bias": np.full(5, np.nan, np.float32)})
+    try:
+        with pytest.raises(DaquError, match="bias"):
+            export_tflite(network, tmp_path / "model.tflite")
+    finally:
+        network.load_arrays(arrays)
     assert not [*tmp_path.iterdir()]
 
 

@@ -10,19 +10,38 @@ import socket
 import sys
 import time
 import traceback
+from multiprocessing import forkserver
 
 import keras_tuner
+import pytest
 
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle.oracle import ParetoOracle
 from daqu_tf.search.tuner import DaquTuner
 
-# Forked from a process that has imported all of it, which takes some seconds, and done nothing else.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["keras_tuner", "daqu_tf.search.tuner", "daqu_tf.oracle.chief", "daqu_tf.oracle.client", "search_processes"]
-)
+# Forked from a process that has imported all of it, which takes some seconds, and done nothing else. There is one for a process of
+# tests, so it has what `forked_tools` need as well.
+_CONTEXT = multiprocessing.get_context("forkserver")
+SEARCHES = ["keras_tuner", "daqu_tf.search.tuner", "daqu_tf.oracle.chief", "daqu_tf.oracle.client", "search_processes"]
+TOOLS = [
+    "daqu_tf.pipeline.pipeline",
+    "daqu_tf.pipeline.trained_run",
+    "daqu_tf.devices",
+    "forked_tools",
+]
+_CONTEXT.set_forkserver_preload([*SEARCHES, *TOOLS])
+
 OBJECTIVES = {"accuracy": "max", "latency_us": "min"}
+
+
+def forked(target, *arguments) -> multiprocessing.Process:
+    """A process that has been started. TensorFlow keeps the level of messages that it finds first: theirs are not of any test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+        forkserver.ensure_running()
+    process = _CONTEXT.Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
 def free_port() -> int:
@@ -122,9 +141,7 @@ class Search:
 
     def start(self, *tuner_ids):
         for tuner_id in tuner_ids:
-            process = CONTEXT.Process(target=_main, args=(tuner_id, self.port, self.folder, *self._rest))
-            process.start()
-            self.processes[tuner_id] = process
+            self.processes[tuner_id] = forked(_main, tuner_id, self.port, self.folder, *self._rest)
 
     def kill(self, tuner_id):
         """Whether it was alive."""

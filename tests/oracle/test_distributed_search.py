@@ -8,10 +8,10 @@ import keras_tuner
 import pytest
 from keras_tuner.engine.trial import Trial
 from search_processes import (
-    CONTEXT,
     OBJECTIVES,
     Evaluation,
     Search,
+    forked,
     hyperparameters,
     make_oracle,
     measure,
@@ -372,18 +372,15 @@ def test_any_other_address_is_warned_of(address):
 
 def test_one_process_times_while_none_computes(tmp_path):
     turns = TimingTurns(tmp_path, is_elsewhere=False)
-    timing, computing = [CONTEXT.Process(target=_take_turns, args=(tmp_path, kind)) for kind in ("timing", "computing")]
     with turns.computing():
-        computing.start()
-        computing.join(60)
-        timing.start()
+        forked(_take_turns, tmp_path, "computing").join(60)
+        timing = forked(_take_turns, tmp_path, "timing")
         time.sleep(1.0)
         assert _turns(tmp_path) == ["computing"]
     timing.join(60)
     assert _turns(tmp_path) == ["computing", "timing"]
     with turns.timing():
-        other = CONTEXT.Process(target=_take_turns, args=(tmp_path, "computing"))
-        other.start()
+        other = forked(_take_turns, tmp_path, "computing")
         time.sleep(1.0)
         assert len(_turns(tmp_path)) == 2
     other.join(60)
@@ -393,9 +390,7 @@ def test_one_process_times_while_none_computes(tmp_path):
 def test_computing_here_does_not_wait_for_a_device_elsewhere(tmp_path):
     turns = TimingTurns(tmp_path, is_elsewhere=True)
     with turns.timing():
-        other = CONTEXT.Process(target=_take_turns, args=(tmp_path, "computing", True))
-        other.start()
-        other.join(60)
+        forked(_take_turns, tmp_path, "computing", True).join(60)
         assert _turns(tmp_path) == ["computing"]
 
 

@@ -63,6 +63,14 @@ def quick_disk(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A whole search, which no test goes on with."""
+    oracle = make(tmp_path_factory.mktemp("undisturbed"))
+    run(oracle)
+    return oracle
+
+
 # Operators.
 
 
@@ -119,15 +127,16 @@ def test_random_subnets_come_from_the_given_sampler(tmp_path):
     assert {value for values in history(oracle).values() for value in values.values()} == {3, 4}
 
 
-def test_the_seed_decides_everything(tmp_path):
-    oracles = [make(tmp_path / str(run_), seed=seed) for run_, seed in enumerate((0, 0, 1))]
-    for oracle in oracles:
-        run(oracle)
-    assert history(oracles[0]) == history(oracles[1])
-    assert history(oracles[0])["0000"] != history(oracles[2])["0000"]
+def test_the_seed_decides_everything(tmp_path, undisturbed):
+    same, other = (make(tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    run(same)
+    run(other, 1)
+    assert history(same) == history(undisturbed)
+    assert history(other)["0000"] != history(undisturbed)["0000"]
 
 
-def test_the_search_beats_random_search(tmp_path):
+@pytest.mark.parametrize("seeds", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_the_search_beats_random_search(tmp_path, seeds):
     """The share of the known front's hypervolume, after 70 trials against 200."""
     reference = np.array([11.0, 1.1])
     latency = np.arange(21) / 20
@@ -139,8 +148,8 @@ def test_the_search_beats_random_search(tmp_path):
         points = [objective_point(trial, OBJECTIVES) for trial in oracle.trials.values()]
         return pareto.hypervolume(np.array(points), reference) / best
 
-    searched = [share(seed, 70, 16) for seed in range(3)]
-    drawn = [share(seed, 200, 200) for seed in range(3)]
+    searched = [share(seed, 70, 16) for seed in range(seeds)]
+    drawn = [share(seed, 200, 200) for seed in range(seeds)]
     assert min(searched) > max(drawn)
     assert np.mean(searched) > 0.97
 
@@ -248,9 +257,7 @@ def test_one_file_with_two_lines_a_trial(tmp_path):
 
 
 @pytest.mark.parametrize("killed_after", [0, 3, 8, 25])
-def test_a_killed_search_goes_on_as_if_undisturbed(tmp_path, killed_after):
-    undisturbed = make(tmp_path / "undisturbed")
-    run(undisturbed)
+def test_a_killed_search_goes_on_as_if_undisturbed(tmp_path, undisturbed, killed_after):
     killed = make(tmp_path / "killed")
     run(killed, killed_after)
     lost = killed.create_trial("tuner0")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import forked_tools
 import numpy as np
 import pytest
 from latency_tables import table_of
@@ -24,7 +25,8 @@ from daqu_tf.pipeline.finalists import FinalistProcesses
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.runs.folder import RunFolder
 
-COMMAND = [sys.executable, "-m", "daqu_tf.tools.run", "--dataset=digits", "--space=digits", "--budget_minutes=3", "--finalists=4"]
+FLAGS = ["--dataset=digits", "--space=digits", "--budget_minutes=3", "--finalists=4"]
+COMMAND = [sys.executable, "-m", "daqu_tf.tools.run", *FLAGS]
 
 
 def _started(tmp_path: pathlib.Path) -> RunConfig:
@@ -173,8 +175,8 @@ def test_time_is_shared_out_by_size():
     ],
 )
 def test_a_tool_says_one_sentence_and_fails(flag, keras, sentence, tmp_path):
-    command = [*COMMAND, f"--output_dir={tmp_path / 'run'}", flag]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TF_USE_LEGACY_KERAS": keras})
+    flags = [*FLAGS, f"--output_dir={tmp_path / 'run'}", flag]
+    done = forked_tools.call("run", *flags, environment=os.environ | {"TF_USE_LEGACY_KERAS": keras})
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("Error: ") and sentence in done.stderr
     assert not list((tmp_path / "run").glob("*.json"))

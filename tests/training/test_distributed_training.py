@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+import forked_tools
 import numpy as np
 import pytest
 
@@ -103,15 +104,8 @@ def test_two_workers_stay_together_and_train_as_one_device(tmp_path):
     ],
 )
 def test_bad_settings_of_a_training(flags, sentence, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "daqu_tf.tools.train",
-        "--dataset=digits",
-        "--space=digits",
-        f"--output_dir={tmp_path / 'run'}",
-    ]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
-    done = subprocess.run([*command, f"--output_dir={tmp_path / 'run'}", *flags], capture_output=True, text=True, env=environment)
+    flags = ["--dataset=digits", "--space=digits", f"--output_dir={tmp_path / 'run'}", *flags]
+    done = forked_tools.call("train", *flags, environment=environment)
     assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()

@@ -16,12 +16,12 @@ def accuracy(network, dataset):
     return Scorer(network, dataset.x_train).accuracy(dataset.x_search, dataset.y_search)
 
 
-@pytest.mark.parametrize("least_float_seconds", [0.1, 60.0])
+@pytest.mark.parametrize("least_float_seconds", [0.1, pytest.param(60.0, marks=pytest.mark.slow)])
 def test_it_ends_in_a_trained_network_of_the_subnet_s_own_bits(least_float_seconds, digits, dataset, monkeypatch):
     monkeypatch.setattr(fine_tuning, "LEAST_FLOAT_SECONDS", least_float_seconds)
     space = digits.supernet.space
     subnet = space.restrict(weight_bits=(3, 4), activation_bits=(6,)).sample(np.random.default_rng(1))
-    network, steps = FineTuner(space, digits.supernet.arrays(), dataset, FineTuning(seconds=4.0)).tune(subnet)
+    network, steps = FineTuner(space, digits.supernet.arrays(), dataset, FineTuning(seconds=4.0, float_share=0.5)).tune(subnet)
     assert network.subnet == subnet and steps > 20
     assert accuracy(network, dataset) > 0.6
 

@@ -3,6 +3,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from daqu_tf import data, spaces, targets
@@ -32,14 +33,27 @@ def traced(dataset):
     return supernet, Scorer(supernet, dataset.x_train), supernet.arrays()
 
 
+@pytest.fixture(scope="module")
+def optimizers():
+    """By their rates: each that has been traced, and the state that it began with."""
+    return {}
+
+
 @pytest.fixture
-def training(traced, dataset, tmp_path):
-    """Makes a training from the very first weights, in the test's folder."""
+def training(traced, dataset, optimizers, tmp_path):
+    """Makes a training from the very first weights, in the test's folder; with a trace of its own if it is `anew`."""
     supernet, scorer, arrays = traced
 
-    def make(schedule=SCHEDULE, dataset=dataset, warnings=None):
+    def make(schedule=SCHEDULE, dataset=dataset, warnings=None, anew=False):
         supernet.load_arrays(arrays)
-        return SupernetTraining(supernet, dataset, scorer, schedule, tmp_path, ([] if warnings is None else warnings).append)
+        one = SupernetTraining(supernet, dataset, scorer, schedule, tmp_path, ([] if warnings is None else warnings).append)
+        if not anew:
+            made = one._optimizer
+            rates = float(made._rate[0]), float(made._rate[-1])
+            one._optimizer, state = optimizers.setdefault(rates, (made, made.arrays()))
+            one._optimizer.load_arrays(state)
+            one._optimizer.gradient.assign(tf.zeros_like(one._optimizer.gradient))
+        return one
 
     return make
 
@@ -91,7 +105,7 @@ def test_a_resumed_training_ends_with_the_same_weights(training, traced, tmp_pat
 
     with pytest.raises(Stop):
         cut.run(stop)
-    resumed = training(schedule)
+    resumed = training(schedule, anew=True)
     assert 0.6 < resumed.restore() < 0.7
     resumed.run(progress)
     for name, value in traced[0].arrays().items():
