@@ -5,8 +5,24 @@ small integers. `surrogate_search` proposes what to try next: `predictor` learns
 look for what promises most, and `outlook` turns predictions into normalised objectives.
 """
 
-from daqu_tf.pareto.constraints import Constraint
-from daqu_tf.pareto.fronts import crowding_distance, hypervolume, non_dominated_mask
-from daqu_tf.pareto.surrogate_search import SurrogateSearch
+from typing import TYPE_CHECKING
+
+from daqu_tf.lazy import attach
+
+if TYPE_CHECKING:
+    from daqu_tf.pareto.constraints import Constraint
+    from daqu_tf.pareto.fronts import crowding_distance, hypervolume, non_dominated_mask
+    from daqu_tf.pareto.surrogate_search import SurrogateSearch
 
 __all__ = ["Constraint", "hypervolume", "crowding_distance", "non_dominated_mask", "SurrogateSearch"]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Constraint": "constraints",
+        "hypervolume": "fronts",
+        "crowding_distance": "fronts",
+        "non_dominated_mask": "fronts",
+        "SurrogateSearch": "surrogate_search",
+    },
+)
