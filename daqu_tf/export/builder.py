@@ -1,7 +1,7 @@
 """Grows the `Graph` of a network from trained kernels and normalizations, in integers, in real numbers, or in both.
 
-Between int8 tensors the trained integers are what is stored: batch normalization only changes the per-channel scale of the weights,
-and the sign of channels whose gamma is negative. Where a tensor or a kernel is real, so is the operator; what it reads or writes
+Between int8 tensors the trained integers are what is stored, times a power of two for each channel where they have few bits: batch
+normalization only changes the per-channel scale of the weights, and the sign of channels whose gamma is negative. Where a tensor or a kernel is real, so is the operator; what it reads or writes
 otherwise is converted.
 """
 
@@ -14,7 +14,7 @@ from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import FloatTensor, Graph, QuantizedTensor, Tensor
 from daqu_tf.tflite.operators import AddConstant, Dequantize, MaxPool, Minimum, Operator, Pad, Quantize, Reshape
 from daqu_tf.tflite.weighted import CONTAINER_LIMITS, FLOAT_CONTAINERS, Conv2D, DepthwiseConv2D, FullyConnected, Weighted
-from daqu_tf.tflite.widening import widened
+from daqu_tf.tflite.widening import Widening, finest, for_double_rounding
 
 # A channel whose weights cannot move its output by this share of a step is a constant: its tiny scale would be illegal.
 DEAD_STEPS = 1e-2
@@ -101,8 +101,7 @@ class GraphBuilder:
 
     def graph(self, source: str, sink: str) -> Graph:
         """What has been collected, between its two ends."""
-        graph = Graph(tuple(self.tensors.values()), tuple(self.operators), source, sink)
-        return widened(graph) if self.storage.runtime == "tflite_runtime" else graph
+        return Graph(tuple(self.tensors.values()), tuple(self.operators), source, sink)
 
     def declare(self, tensor: Tensor) -> Tensor:
         """Adds a tensor; in a float file it is real."""
@@ -185,7 +184,9 @@ class GraphBuilder:
             rows, scales = _real_rows(kernel, container, factor)
             bias = np.asarray(offset, np.float32)
             return self.add(kernel.operator(names, container, rows, scales, bias, relu), output, real), offset
-        rows, scales, bias, written = fold(kernel.rows, kernel.steps, factor, offset, x.scale, output.scale)
+        widening = for_double_rounding if self.storage.runtime == "tflite_runtime" else finest
+        widest = CONTAINER_LIMITS[container]
+        rows, scales, bias, written = fold(kernel.rows, kernel.steps, factor, offset, x.scale, output.scale, widest, widening)
         return self.add(kernel.operator(names, container, rows, scales, bias, relu), output), written
 
     def move(self, operator: MaxPool | Pad | Reshape, source: Tensor) -> Tensor:
@@ -205,7 +206,14 @@ def _real_rows(kernel: Kernel, container: str, factor: np.ndarray) -> tuple[np.n
 
 
 def fold(
-    codes: np.ndarray, step: np.ndarray, factor: np.ndarray, offset: np.ndarray, input_scale: float, output_scale: float
+    codes: np.ndarray,
+    step: np.ndarray,
+    factor: np.ndarray,
+    offset: np.ndarray,
+    input_scale: float,
+    output_scale: float,
+    widest: int,
+    widening: Widening = finest,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Folds batch normalization into scale and sign of the weights, and makes constants of dead channels.
 
@@ -219,6 +227,8 @@ def fold(
         offset: beta - mean * gamma / sigma (channels,).
         input_scale: Step of the tensor that is read.
         output_scale: Step of the tensor that is written.
+        widest: The largest integer that the container holds.
+        widening: By which powers of two the weights are multiplied, and their scales divided, so that biases are finer.
 
     Returns:
         Weights int8 (channels, rest), their scales float32 (channels,), int32 bias (channels,), and the offset that the
@@ -234,6 +244,8 @@ def fold(
     # halfway between two integers, where float32 and the file may round to either.
     scale = np.where(dead, output_scale / input_scale / CONSTANT_PARTS, scale).astype(np.float32)
     unit = np.float64(input_scale) * scale
-    bias = np.clip(np.round(offset / unit), -limit, limit)
-    scale = np.minimum(scale, np.float32(MOST_STEPS * output_scale / input_scale))
-    return codes.astype(np.int8), scale, bias.astype(np.int32), bias * unit
+    power = widening(codes, unit / output_scale, widest)
+    power = np.where(np.abs(offset) * power <= limit * unit, power, 1)
+    bias = np.clip(np.round(offset / (unit / power)), -limit, limit)
+    scale = np.minimum(scale, np.float32(MOST_STEPS * output_scale / input_scale)) / power.astype(np.float32)
+    return (codes * power[:, None]).astype(np.int8), scale, bias.astype(np.int32), bias * (unit / power)

@@ -29,7 +29,6 @@ class Statement:
         path: Of the file.
         sha256: Its hash, in hex.
         file_bytes: Its size.
-        runtime: That it was exported for.
         layers: (name, container, weight bits) of each layer with weights, in order.
         class_names: By their numbers.
         image_size: Height and width that it reads.
@@ -42,7 +41,6 @@ class Statement:
     path: pathlib.Path
     sha256: str
     file_bytes: int
-    runtime: str
     layers: tuple[tuple[str, str, int], ...]
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
@@ -64,7 +62,6 @@ class Statement:
                 path=path.parent / content["file"],
                 sha256=content["sha256"],
                 file_bytes=int(content["file_bytes"]),
-                runtime=content["storage"]["runtime"],
                 layers=tuple((each["name"], each["container"], int(each["weight_bits"])) for each in content["layers"]),
                 class_names=tuple(content["class_names"]),
                 image_size=(int(content["input"]["height"]), int(content["input"]["width"])),
@@ -222,15 +219,14 @@ def _checked_graph(stated: Statement, content: bytes) -> Graph:
 
 
 def _check_layers(stated: Statement, graph: Graph) -> None:
-    """Containers are those stated, and no integer needs more bits than its layer has, but where they are widened."""
-    are_trained = stated.runtime != "tflite_runtime"
+    """Containers are those stated, and no integer needs more bits than its layer has, but for the power of two of its channel."""
     stored = [operator for operator in graph.operators if isinstance(operator, Weighted)]
     if len(stored) != len(stated.layers):
         raise DaquError(f"{stated.path} has {len(stored)} layers with weights, not {len(stated.layers)}: {_AGAIN}.")
     for operator, (name, container, bits) in zip(stored, stated.layers):
         if operator.container != container:
             raise DaquError(f"{stated.path} stores {name} as {operator.container}, not {container}: {_AGAIN}.")
-        if are_trained and container in CONTAINER_LIMITS and operator.weight_bits > bits:
+        if container in CONTAINER_LIMITS and operator.weight_bits > bits:
             raise DaquError(f"{stated.path} has weights of {operator.weight_bits} bits in {name}, not {bits}: {_AGAIN}.")
 
 
