@@ -1,8 +1,8 @@
 """By which powers of two few-bit weights are multiplied in a file, and their scales divided: the same real numbers.
 
-It costs no byte after DEFLATE worth speaking of, and two things get better. A bias counts in input scale x weight scale, which at 2 or
-3 weight bits is a good part of an output step: multiplied by 64, it is as fine as that of 8 bits. And kernels that round twice,
-to multiples of a step / 2^n that is hardly finer than a product of two integers and then to steps, round small products well.
+It costs hardly a byte after DEFLATE, and two things get better. One unit of a bias is input scale x weight scale, which at 2 or 3
+weight bits is a good part of an output step: where weights are multiplied by 64, it is as fine as at 8 bits. And kernels that round
+twice, first to multiples of a step / 2^n that is hardly finer than a product of two integers, round small products well (ours).
 """
 
 from collections.abc import Callable
@@ -29,8 +29,9 @@ def finest(codes: np.ndarray, product_steps: np.ndarray, widest: int) -> np.ndar
     return np.where(largest > 0, 2 ** np.floor(np.log2(widest / np.maximum(largest, 1))).astype(np.int64), 1)
 
 
-# On tflite-runtime 2.14 so many outputs of a convolution are a step off: 25% where a product is 0.31 output steps, 12% at 0.16,
-# 4% at 0.04, 0.3% at 0.005, on x86 and ARM alike; none from 0.5 to 1. From 1 on, ARM's depthwise kernel rounds to even steps.
+# The share of a convolution's outputs that are a step off on tflite-runtime 2.14, on x86 and ARM alike: 25% where a product is 0.31
+# output steps, 12% at 0.16, 4% at 0.04, 0.3% at 0.005, and none from 0.5 to 1. From 1 on, ARM's depthwise kernel rounds to even
+# steps.
 def for_double_rounding(codes: np.ndarray, product_steps: np.ndarray, widest: int) -> np.ndarray:
     """The powers of two for kernels that round twice: products become small, or else half a step to a step, where all round once.
 
