@@ -1,8 +1,8 @@
 """The builder of a graph from trained kernels and normalizations, in integers, in real numbers, or in both.
 
-Between int8 tensors, the trained integers are stored, those of few bits times a power of two for each channel: batch normalization
-only changes the scale of the weights of each channel, and the sign of channels whose gamma is negative. Where a tensor or a kernel is real, so is the operator, and tensors of integers
-that it reads or writes are converted.
+Between int8 tensors, the trained integers are stored, those of few bits times a power of two for each channel: batch
+normalization only changes the scale of the weights of each channel, and the sign of channels whose gamma is negative. Where a
+tensor or a kernel is real, so is the operator, and tensors of integers that it reads or writes are converted.
 """
 
 import dataclasses
