@@ -1,8 +1,8 @@
 """The builder of a graph from trained kernels and normalizations, in integers, in real numbers, or in both.
 
-Between int8 tensors, the trained integers are stored: batch normalization only changes the scale of the weights of each channel,
-and the sign of channels whose gamma is negative. Where a tensor or a kernel is real, so is the operator, and tensors of integers
-that it reads or writes are converted.
+Between int8 tensors, the trained integers are stored, those of few bits times a power of two for each channel: batch
+normalization only changes the scale of the weights of each channel, and the sign of channels whose gamma is negative. Where a
+tensor or a kernel is real, so is the operator, and tensors of integers that it reads or writes are converted.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import FloatTensor, Graph, QuantizedTensor, Tensor
 from daqu_tf.tflite.operators import AddConstant, Dequantize, MaxPool, Minimum, Operator, Pad, Quantize, Reshape
 from daqu_tf.tflite.weighted import CONTAINER_LIMITS, FLOAT_CONTAINERS, Conv2D, DepthwiseConv2D, FullyConnected, Weighted
-from daqu_tf.tflite.widening import widened
+from daqu_tf.tflite.widening import Widening, finest, for_double_rounding
 
 # A channel whose weights cannot move its output by this share of a step becomes a constant, since its tiny scale would be illegal.
 DEAD_STEPS = 1e-2
@@ -116,9 +116,8 @@ class GraphBuilder:
         self.operators: list[Operator] = []
 
     def graph(self, source: str, sink: str) -> Graph:
-        """The graph of all that was added, between the tensors with these two names."""
-        graph = Graph(tuple(self.tensors.values()), tuple(self.operators), source, sink)
-        return widened(graph) if self.storage.runtime == "tflite_runtime" else graph
+        """What has been collected, between its two ends."""
+        return Graph(tuple(self.tensors.values()), tuple(self.operators), source, sink)
 
     def declare(self, tensor: Tensor) -> Tensor:
         """Adds a tensor, which becomes a real one in a float file, and gives it."""
@@ -201,7 +200,9 @@ class GraphBuilder:
             rows, scales = _real_rows(kernel, container, factor)
             bias = np.asarray(offset, np.float32)
             return self.add(kernel.operator(names, container, rows, scales, bias, relu), output, real), offset
-        rows, scales, bias, written = fold(kernel.rows, kernel.steps, factor, offset, x.scale, output.scale)
+        widening = for_double_rounding if self.storage.runtime == "tflite_runtime" else finest
+        widest = CONTAINER_LIMITS[container]
+        rows, scales, bias, written = fold(kernel.rows, kernel.steps, factor, offset, x.scale, output.scale, widest, widening)
         return self.add(kernel.operator(names, container, rows, scales, bias, relu), output), written
 
     def move(self, operator: MaxPool | Pad | Reshape, source: Tensor) -> Tensor:
@@ -221,7 +222,14 @@ def _real_rows(kernel: Kernel, container: str, factor: np.ndarray) -> tuple[np.n
 
 
 def fold(
-    codes: np.ndarray, step: np.ndarray, factor: np.ndarray, offset: np.ndarray, input_scale: float, output_scale: float
+    codes: np.ndarray,
+    step: np.ndarray,
+    factor: np.ndarray,
+    offset: np.ndarray,
+    input_scale: float,
+    output_scale: float,
+    widest: int,
+    widening: Widening = finest,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Folds batch normalization into the scales and signs of weights, and turns dead channels into constants.
 
@@ -235,6 +243,8 @@ def fold(
         offset: The offset of the normalization, beta - mean * gamma / sigma (channels,).
         input_scale: The step of the tensor that is read.
         output_scale: The step of the tensor that is written.
+        widest: The largest integer that the container of the weights holds.
+        widening: The powers of two by which weights are multiplied, and their scales divided, so that biases are finer.
 
     Returns:
         The weights (channels, rest), int8; their scales (channels,), float32; the bias (channels,), int32; and the offset
@@ -250,6 +260,8 @@ def fold(
     # bias lies halfway between two integers, where float32 and the file may round differently.
     scale = np.where(dead, output_scale / input_scale / CONSTANT_PARTS, scale).astype(np.float32)
     unit = np.float64(input_scale) * scale
-    bias = np.clip(np.round(offset / unit), -limit, limit)
-    scale = np.minimum(scale, np.float32(MOST_STEPS * output_scale / input_scale))
-    return codes.astype(np.int8), scale, bias.astype(np.int32), bias * unit
+    power = widening(codes, unit / output_scale, widest)
+    power = np.where(np.abs(offset) * power <= limit * unit, power, 1)
+    bias = np.clip(np.round(offset / (unit / power)), -limit, limit)
+    scale = np.minimum(scale, np.float32(MOST_STEPS * output_scale / input_scale)) / power.astype(np.float32)
+    return (codes * power[:, None]).astype(np.int8), scale, bias.astype(np.int32), bias * (unit / power)

@@ -28,7 +28,7 @@ from daqu_tf.tflite.weighted import Weighted
 def describe(
     path: pathlib.Path, name: str, network: StaticNetwork, dataset: Dataset, storage: Storage, state: str, **more: Any
 ) -> Manifest:
-    """The manifest of a file, which is run on the test split.
+    """The manifest of a file, which is run on the search and the test split beside the network as it was trained.
 
     Args:
         path: The file.
@@ -41,8 +41,10 @@ def describe(
     """
     space, subnet, scorer = network.space, network.subnet, Scorer(network, dataset.x_train)
     height, width = image_size(space.input_shape, subnet["resolution"])
-    simulated, written = scorer.logits(dataset.x_test), HostDevice().predict(path, at_size(network, dataset.x_test))
-    accuracy = {"search": scorer.accuracy(dataset.x_search, dataset.y_search), "test": top1(simulated, dataset.y_test)}
+    splits = {"search": (dataset.x_search, dataset.y_search), "test": (dataset.x_test, dataset.y_test)}
+    simulated = {split: scorer.logits(x) for split, (x, _) in splits.items()}
+    written = {split: HostDevice().predict(path, at_size(network, x)) for split, (x, _) in splits.items()}
+    agreement = float(np.mean(written["test"].argmax(1) == simulated["test"].argmax(1)))
     content = path.read_bytes()
     return Manifest(
         name=name,
@@ -59,8 +61,11 @@ def describe(
         subnet=subnet.to_json(),
         subnet_text=str(subnet),
         layers=tuple(layer_table(space, subnet, to_graph(network, storage))),
-        accuracy={state: accuracy, "file": {"test": top1(written, dataset.y_test)}},
-        top1_agreement=float(np.mean(written.argmax(1) == simulated.argmax(1))),
+        accuracy={
+            name: {split: top1(logits[split], y) for split, (_, y) in splits.items()}
+            for name, logits in ((state, simulated), ("file", written))
+        },
+        top1_agreement=agreement,
         macs=costs.macs(space, subnet),
         parameters=costs.parameters(space, subnet),
         **_costs_of_bits(space, subnet),

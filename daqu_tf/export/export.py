@@ -75,16 +75,20 @@ def to_graph(network: StaticNetwork | keras.Model, storage: Storage) -> Graph:
     return stock_graph.to_graph(network, storage)
 
 
-def round_biases(network: StaticNetwork | keras.Model) -> None:
+def round_biases(network: StaticNetwork | keras.Model, storage: Storage | None = None) -> None:
     """Rounds offsets to what a file's int32 biases hold exactly, so that the network computes what its file does.
 
-    One unit of a bias is input scale x weight scale, which at 2 or 3 weight bits is a good part of an output step.
+    One unit of a bias is input scale x weight scale. Weights of few bits are stored times a power of two, so that their biases are
+    nearly as fine as those of 8 bits: what changes is a small part of an output step.
 
     Args:
         network: The network, as `export_tflite` takes it. The offsets of batch normalization change, or where there are none,
             biases, or else means.
+        storage: How the file will store the network; by default as `export_tflite` stores it.
     """
+    storage = storage or Storage()
     if isinstance(network, StaticNetwork):
-        network.load_arrays(subnet_graph.round_biases(network.space, network.subnet, network.arrays()))
+        arrays = network.arrays()
+        network.load_arrays(arrays | subnet_graph.round_biases(network.space, network.subnet, arrays, storage))
     else:
-        stock_graph.round_biases(network)
+        stock_graph.round_biases(network, storage)

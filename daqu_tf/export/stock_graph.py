@@ -331,17 +331,18 @@ def to_graph(model: keras.Model, storage: Storage) -> Graph:
     return builder.graph.graph(source, sink)
 
 
-def round_biases(model: keras.Model) -> None:
+def round_biases(model: keras.Model, storage: Storage) -> None:
     """Rounds offsets to what a file's int32 biases hold exactly, so that the model computes what its file does.
 
     Args:
         model: The model, as `to_graph` takes it. The offsets of batch normalization change, or where there are none, biases, or
             else means.
+        storage: How the file will store the model.
 
     Raises:
         DaquError: A layer cannot be written, or has no steps yet.
     """
-    for value, written in _build(model, Storage("int8"))[0].biases:
+    for value, written in _build(model, storage)[0].biases:
         factor, offset = _factor_and_offset(value, len(written))
         if value.norm is not None and value.norm.center:
             value.norm.beta.assign_add(written - offset)

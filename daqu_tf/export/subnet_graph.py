@@ -157,17 +157,19 @@ def to_graph(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray
     return LayerBuilder(space, subnet, arrays, storage).build()
 
 
-def round_biases(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays with offsets that a file's int32 biases hold exactly, so that the network computes what its file does.
-
-    One unit of a bias is input scale x weight scale, which at 2 or 3 weight bits is a good part of an output step.
+def round_biases(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray], storage: Storage) -> dict[str, np.ndarray]:
+    """The offsets that a file's int32 biases hold exactly, with which the simulation computes what the file does.
 
     Args:
         space: The space of the network that the arrays are from.
         subnet: The subnet that will be exported.
         arrays: The weights by name of the subnet's network, as `StaticNetwork.arrays()` gives them.
+        storage: How the file stores the network: biases are the coarser, the fewer bits its containers have to spare.
+
+    Returns:
+        The arrays that change, by their names.
     """
-    builder, rounded = LayerBuilder(space, subnet, arrays, Storage("int8")), dict(arrays)
+    builder, rounded = LayerBuilder(space, subnet, arrays, storage), {}
     builder.build()
     for layer in space.layers(subnet):
         offset = builder.offsets[layer.name] * _shrink(layer)

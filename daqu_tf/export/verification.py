@@ -29,7 +29,6 @@ class Statement:
         path: The path of the file.
         sha256: The hash of the file, in hex.
         file_bytes: The size of the file in bytes.
-        runtime: The runtime that the file was exported for.
         layers: The name, container and weight bits of each layer with weights, in order.
         class_names: The names of the classes, by their numbers.
         image_size: The height and width of the images that the file reads.
@@ -42,7 +41,6 @@ class Statement:
     path: pathlib.Path
     sha256: str
     file_bytes: int
-    runtime: str
     layers: tuple[tuple[str, str, int], ...]
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
@@ -64,7 +62,6 @@ class Statement:
                 path=path.parent / content["file"],
                 sha256=content["sha256"],
                 file_bytes=int(content["file_bytes"]),
-                runtime=content["storage"]["runtime"],
                 layers=tuple((each["name"], each["container"], int(each["weight_bits"])) for each in content["layers"]),
                 class_names=tuple(content["class_names"]),
                 image_size=(int(content["input"]["height"]), int(content["input"]["width"])),
@@ -225,15 +222,14 @@ def _checked_graph(stated: Statement, content: bytes) -> Graph:
 
 
 def _check_layers(stated: Statement, graph: Graph) -> None:
-    """Raises `DaquError` unless containers are as stated and, but for widened weights, no weight needs more bits than stated."""
-    are_trained = stated.runtime != "tflite_runtime"
+    """Raises `DaquError` unless containers are as stated and no weight needs more bits, but for its channel's power of two."""
     stored = [operator for operator in graph.operators if isinstance(operator, Weighted)]
     if len(stored) != len(stated.layers):
         raise DaquError(f"{stated.path} has {len(stored)} layers with weights, not {len(stated.layers)}: {_AGAIN}.")
     for operator, (name, container, bits) in zip(stored, stated.layers):
         if operator.container != container:
             raise DaquError(f"{stated.path} stores {name} as {operator.container}, not {container}: {_AGAIN}.")
-        if are_trained and container in CONTAINER_LIMITS and operator.weight_bits > bits:
+        if container in CONTAINER_LIMITS and operator.weight_bits > bits:
             raise DaquError(f"{stated.path} has weights of {operator.weight_bits} bits in {name}, not {bits}: {_AGAIN}.")
 
 

@@ -197,7 +197,7 @@ class TrainedRun:
         """
         from daqu_tf.export.description import describe
         from daqu_tf.export.encoding import write
-        from daqu_tf.export.export import export_tflite, round_biases
+        from daqu_tf.export.export import export_tflite
         from daqu_tf.export.proof import PROOF_IMAGES
 
         if name == FRONT:
@@ -207,7 +207,6 @@ class TrainedRun:
         ((stem, subnet),) = self.subnets(name).items()
         weights = self._fine_tuned(stem, subnet) if fine_tuned else None
         network = self._network(subnet, weights) if weights else self.inherited(subnet)
-        round_biases(network)
         metadata, images = self.plan.metadata(stem), self.dataset.x_search[:PROOF_IMAGES]
         export_tflite(network, path, **dataclasses.asdict(storage), metadata=metadata, images=images)
         state, commands = "fine_tuned" if fine_tuned else "inherited", self._commands(name, weights, path, storage)

@@ -45,8 +45,12 @@ class Weighted(WindowedOperator):
 
     @property
     def weight_bits(self) -> int:
-        """The fewest bits, at least 2, whose symmetric range of integers holds every weight."""
-        return max(2, int(np.abs(self.weights.astype(np.int64)).max(initial=0)).bit_length() + 1)
+        """The fewest bits, at least 2, that hold every weight, but for the power of two that each channel's weights share."""
+        axes = tuple(axis for axis in range(self.weights.ndim) if axis != self.channels_axis)
+        sizes = np.abs(self.weights.astype(np.int64))
+        shared = np.bitwise_or.reduce(sizes, axis=axes, keepdims=True)
+        shared = np.maximum(shared & -shared, 1)  # The lowest bit that any of them has.
+        return max(2, int((sizes // shared).max(initial=0)).bit_length() + 1)
 
     def step(self, *input_scales: float) -> float:
         """The largest real change of the output when one product of integers changes by 1."""

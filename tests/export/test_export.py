@@ -199,7 +199,7 @@ def test_no_container_keeps_a_layer_from_the_delegate(width, container):
 def test_fold_makes_a_constant_of_a_dead_channel():
     codes = np.array([[7, -7], [7, 7], [1, 0]])
     weights, scales, bias, offsets = fold(
-        codes, np.full(3, 0.1), np.array([2.0, -2.0, 1e-12]), np.array([0.0, 1.0, 3.0]), 0.01, 0.1
+        codes, np.full(3, 0.1), np.array([2.0, -2.0, 1e-12]), np.array([0.0, 1.0, 3.0]), 0.01, 0.1, widest=7
     )
     assert weights.tolist() == [[7, -7], [-7, -7], [0, 0]]
     np.testing.assert_allclose(scales[:2], 0.2, rtol=1e-6)
@@ -392,7 +392,8 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_scale_beyond_what_kernels_take_saturates_just_the_same():
     codes = np.array([[1, 1], [1, 1]])
-    weights, scales, bias, offsets = fold(codes, np.full(2, 0.1), np.array([9000.0, 1.0]), np.array([-1300.0, 0.0]), 1.0, 0.1)
+    factors, shifts = np.array([9000.0, 1.0]), np.array([-1300.0, 0.0])
+    weights, scales, bias, offsets = fold(codes, np.full(2, 0.1), factors, shifts, 1.0, 0.1, widest=1)
     np.testing.assert_allclose(scales * 1.0 / 0.1, [255.5, 1.0], rtol=1e-6)
     assert bias.tolist() == [-1, 0] and offsets[0] == pytest.approx(-900.0, rel=1e-6)
     inputs = np.array([[0, 0], [1, 0], [1, 1]])
