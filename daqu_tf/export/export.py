@@ -11,6 +11,7 @@ import os
 
 import numpy as np
 
+from daqu_tf.errors import DaquError
 from daqu_tf.export import stock_graph, subnet_graph
 from daqu_tf.export.encoding import encode, write
 from daqu_tf.export.proof import checked, most_deviation, prove, sample_images
@@ -52,12 +53,23 @@ def export_tflite(
         DaquError: A layer cannot be written or has no steps, an argument has an unknown value or does not fit, or the file does not
             hold or compute what was trained, or cannot be written.
     """
+    check_path(path)
     storage = Storage(container, runtime, input_type, output_type)
     graph = to_graph(network, storage)
     data = encode(graph, storage, metadata)
     images = sample_images(graph) if images is None else checked(images, graph, isinstance(network, StaticNetwork))
     prove(data, network, images, os.fspath(path), most_deviation(network, storage))
     write(data, path)
+
+
+def check_path(path: str | os.PathLike) -> None:
+    """Refuses a path that is none of a `.tflite` file.
+
+    Raises:
+        DaquError: The path has another ending.
+    """
+    if not os.fspath(path).endswith(".tflite"):
+        raise DaquError(f"The file must be a .tflite file, but received {os.fspath(path)!r}: give a path that ends so.")
 
 
 def to_graph(network: StaticNetwork | keras.Model, storage: Storage) -> Graph:
