@@ -44,8 +44,8 @@ CROSS_CUTTING = {
     "oracle/test_chaos.py", "oracle/test_keras3.py", "supernet/test_families.py", "training/test_distributed_training.py",
     "training/test_mixed_precision.py", "export/test_stock_export.py", "export/test_stock_export_float.py",
     "search/test_search_on_devices.py", "devices/test_connect.py", "devices/test_lost_devices.py",
-    "devices/test_old_runtimes.py", "devices/test_search_and_table.py", "devices/test_tool.py", "pipeline/test_old_runs.py", "pipeline/test_every_target.py",
-    "pipeline/test_resume.py",
+    "devices/test_old_runtimes.py", "devices/test_search_and_table.py", "devices/test_tool.py", "pipeline/test_old_runs.py",
+    "pipeline/test_every_target.py", "pipeline/test_resume.py",
 }  # fmt: skip
 
 

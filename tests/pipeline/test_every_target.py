@@ -1,4 +1,4 @@
-"""Every target to its end, from data to report, and every space through export and manifest: a value of 32 means what its gene says."""
+"""Every target to its end, and every space through export and manifest: a value of 32 means what its gene says."""
 
 import json
 import subprocess
