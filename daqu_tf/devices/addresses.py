@@ -62,7 +62,7 @@ def connect_with(
     kind = kind_of(text)
     if kind == "android" and not benchmark_model:
         raise DeviceSetupError(
-            "Phones need TFLite's benchmark_model: `benchmark_model` must be its path (README says where it is)."
+            "Phones need TFLite's benchmark_model: `benchmark_model` must be its path (docs/devices.md says where it is)."
         )
     phone = {"benchmark_model": benchmark_model, "delegate": delegate}
     options = {"android": phone, "raspberry_pi": {"python": python}}.get(kind, {})
