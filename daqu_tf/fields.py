@@ -56,13 +56,13 @@ def _as(kind: Any, value: Any) -> Any:
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any], shown: Callable[[Any], str] = repr, name: str = "") -> str:
-    """The first place in which two JSON objects differ, in words; empty where they are equal.
+    """A text that says where two JSON objects first differ; empty if they are equal.
 
     Args:
         there: The object that was written before.
         here: The object that is true now.
-        shown: How a value is written in the message.
-        name: What the objects are called inside a larger one, for the message.
+        shown: A function that gives the text of a value.
+        name: The name of the objects in a larger one, with which the text begins.
     """
     for key in [*there, *here]:
         old, new = there.get(key), here.get(key)

@@ -95,7 +95,7 @@ def refuse(because: str, kept: Iterable[str]) -> None:
     """Raises `DaquError` if a flag of the job is given that has no effect beside another.
 
     Args:
-        because: The other flag, as in `--schedule`.
+        because: The flag beside which it has none, such as `--schedule`.
         kept: The names of the flags that have an effect.
     """
     for name in {*RunConfig.__dataclass_fields__, "overwrite"} - set(kept):

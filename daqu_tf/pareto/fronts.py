@@ -24,7 +24,7 @@ def first_front(points: np.ndarray) -> np.ndarray:
     """The points that no other one dominates, by rising sum of the objectives; of equal points, the first alone.
 
     A point dominates none that comes before it in that order. So the first points that are left are compared with all at once, and
-    the points that they dominate are left out before the next ones are compared (ours). Rounding can make the sums of two such
+    the points that they dominate are left out before the next ones are compared. Rounding can make the sums of two such
     points equal; then the objectives decide.
 
     Args:

@@ -9,7 +9,7 @@ from daqu_tf.pareto.constraints import Constraint, total_violation
 
 
 def sign(direction: str) -> float:
-    """What makes of a metric that is to go in a direction, `min` or `max`, one to be minimised: 1 or -1, to multiply it by."""
+    """The factor, 1 or -1, that turns a metric with a direction, `min` or `max`, into one that is minimised."""
     return -1.0 if direction == "max" else 1.0
 
 
@@ -32,7 +32,7 @@ class Goal:
 
     @functools.cached_property
     def signs(self) -> np.ndarray:
-        """(objectives,) what makes each objective one to be minimised: 1 or -1."""
+        """The factor (objectives,), 1 or -1, that turns each objective into one that is minimised."""
         return np.array([sign(direction) for _, direction in self.objectives])
 
     @property

@@ -19,27 +19,27 @@ class Family(Protocol):
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the images at the highest resolution."""
+        """The height, width and channels of the images at the highest resolution."""
 
     @property
     def num_classes(self) -> int:
-        """Outputs of the classifier."""
+        """The number of outputs of the classifier."""
 
     @property
     def stem_stride(self) -> int:
-        """Of the first convolution."""
+        """The stride of the first convolution, the stem."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """In order."""
+        """The stages of blocks, in order of computation."""
 
     @property
     def head_widths(self) -> tuple[int, ...]:
-        """Channels of the pointwise convolution before pooling; without any there is no head."""
+        """The choices for the channels of the pointwise convolution before pooling; if empty, there is no head."""
 
     @property
     def activation(self) -> str:
-        """Of stem and head."""
+        """The activation of stem and head, `relu` or `hard_swish`."""
 
 
 @dataclasses.dataclass

@@ -19,19 +19,19 @@ class Stored(Protocol):
 
     @property
     def kind(self) -> str:
-        """`dense`, `depthwise` or another convolution."""
+        """The kind of the layer: `dense`, `depthwise`, or another name for any other convolution."""
 
     @property
     def weight_bits(self) -> Number:
-        """Of the kernel."""
+        """The bits of the kernel's weights."""
 
     @property
     def input_channels(self) -> Number:
-        """Of what it reads."""
+        """The channels of the tensor that the layer reads."""
 
     @property
     def is_pointwise(self) -> bool | np.ndarray:
-        """Whether it is the same matrix product at every pixel."""
+        """Whether the layer is the same matrix product at every pixel."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -126,7 +126,7 @@ class Schedule:
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """Those there are, in order: at least one."""
+        """The phases of the schedule, one or two, in order."""
         return tuple(phase for phase in (self.warm_up, self.precision_transfer) if phase)
 
     @property
