@@ -22,13 +22,13 @@ RANK = {
     "pipeline": 7,
     "tools": 8,
 }  # fmt: skip
-BASE = ("errors", "fields", "files", "lazy", "environment", "keras")  # Rank 0, in this order.
+BASE = ("errors", "fields", "files", "lazy", "environment", "machine", "keras")  # Rank 0, in this order.
 PACKAGES = tuple(name for name in RANK if name != "tools")
 # What a fresh process imports, and what that must not bring with it.
 LIGHT = {
     ("tensorflow", "tf_keras", "keras", "pymoo"): (
-        "errors", "fields", "files", "lazy", "environment", "spaces", "targets", "data", "tflite", "devices", "pareto", "latency",
-        "runs", "report", "training.schedule", "training.samplers", "training.strategies", "export.builder",
+        "errors", "fields", "files", "lazy", "environment", "machine", "spaces", "targets", "data", "tflite", "devices", "pareto",
+        "latency", "runs", "report", "training.schedule", "training.samplers", "training.strategies", "export.builder",
         "export.subnet_graph", "export.encoding", "export.verification", "supernet.weights", "supernet.replicas",
     ),
     ("keras_tuner",): ("pareto", "tflite", "spaces", "targets", "devices", "latency", "runs", "report"),

@@ -1,7 +1,7 @@
-"""What TFLite's `benchmark_model` is told, and what it says, in the formats that it has had since 2018.
+"""The arguments of TFLite's `benchmark_model`, and the reading of its output in the formats that it has had since 2018.
 
-It prints statistics of its calls, not the calls: of the warm-up first, then of the timed ones. Numbers are those of C++ streams, so
-that a million microseconds read `1.04176e+06`.
+The program prints statistics of its calls and not the calls, first for the warm-up and then for the timed ones. Numbers are those
+of C++ streams, so that a million microseconds read `1.04176e+06`.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from daqu_tf.devices import steadiness
 from daqu_tf.devices.errors import ModelError
 
-# By delegate: the flag, and the name under which the program says that it took part of the graph.
+# The flag of each delegate, and the name by which the program says that it computes part of the graph.
 DELEGATES = {
     "none": ("--use_xnnpack=false", None),
     "xnnpack": ("--use_xnnpack=true", "XNNPACK"),
@@ -21,7 +21,8 @@ DELEGATES = {
 
 _NUMBER = r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\b"
 _FIGURES = re.compile(r"\bcount=(\d+)((?: \w+=[\d.e+-]+)+)(?: \(all same\))?\s*$", re.MULTILINE)
-# In this order: since 2020, before that, and with a profile of the operators, which is slower and so the last resort.
+# Where the mean stands, in this order: since 2020, before that, and in a profile of the operators, which is slower and so the last
+# resort.
 _MEANS = (
     rf"\bInference \(avg\): {_NUMBER}",
     rf"timings in us: .*\bInference: {_NUMBER}",
@@ -32,19 +33,19 @@ _PROFILE = "Timings (microseconds):"
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What one process of `benchmark_model` says of its calls.
+    """The statistics that one process of `benchmark_model` prints about its calls; None where its format does not have one.
 
     Attributes:
-        count: Timed calls; None where the format does not tell, as in the fields below.
-        mean_us: Their mean, in microseconds.
-        median_us: Their median, in microseconds, which newer programs print.
-        min_us: The shortest, in microseconds.
-        max_us: The longest, in microseconds.
-        std_us: Their standard deviation, in microseconds.
-        warmup_runs: Calls before the timed ones.
-        init_us: What it took to load the model and allocate its tensors, in microseconds.
-        memory_mb: Growth of the resident memory, in MB, approximately.
-        peak_memory_mb: The most memory seen, in MB.
+        count: The number of timed calls.
+        mean_us: The mean of the timed calls in microseconds.
+        median_us: The median of the timed calls in microseconds, which newer programs print.
+        min_us: The shortest of the timed calls in microseconds.
+        max_us: The longest of the timed calls in microseconds.
+        std_us: The standard deviation of the timed calls in microseconds.
+        warmup_runs: The number of calls before the timed ones.
+        init_us: The time to load the model and allocate its tensors in microseconds.
+        memory_mb: The approximate growth of the resident memory in MB.
+        peak_memory_mb: The most memory seen in MB.
     """
 
     count: int | None
@@ -60,50 +61,70 @@ class Statistics:
 
     @property
     def typical_us(self) -> float:
-        """The median, or the mean where there is none, in microseconds."""
+        """The median of the timed calls in microseconds, or their mean where there is no median."""
         return self.mean_us if self.median_us is None else self.median_us
 
     def flags(self, elapsed_us: float) -> list[str]:
-        """What makes them doubtful, where `elapsed_us` is what the whole process took by a clock that never jumps.
+        """The flags that say why the statistics are doubtful, `clock` or `spread`.
 
         The program reads the time of day, which may be set while it runs. That spoils the extremes, the mean and the deviation, but
         not the median.
+
+        Args:
+            elapsed_us: The microseconds that the whole process took, by a clock that never jumps.
         """
         extremes = [each for each in (self.min_us, self.max_us) if each is not None]
-        jumped = any(not 0 <= each <= elapsed_us for each in extremes)  # Counted in whole microseconds, so that 0 is one.
-        # A median says enough; whether the deviation is that of a few calls among many, nobody can tell.
+        jumped = any(not 0 <= each <= elapsed_us for each in extremes)  # They are whole microseconds, so 0 is possible.
+        # With a median, the deviation does not matter, since it may come from a few calls among many.
         wide = self.median_us is None and self.std_us is not None and self.std_us > steadiness.SPREAD * self.mean_us
         return [flag for flag, raised in (("clock", jumped), ("spread", wide)) if raised]
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """The most memory seen, in bytes."""
+        """The most memory seen in bytes; None where the format does not have it."""
         return None if self.peak_memory_mb is None else round(self.peak_memory_mb * 2**20)
 
 
 def arguments(graph: str, threads: int, delegate: str, min_runs: int, min_seconds: float, warmup_seconds: float) -> list[str]:
-    """Returns the arguments that time the file `graph`; `delegate` is one of `DELEGATES`."""
+    """The arguments with which the program times a file.
+
+    Args:
+        graph: The path of the `.tflite` file on the device.
+        threads: The number of threads.
+        delegate: The delegate, one of `DELEGATES`.
+        min_runs: The least number of timed calls.
+        min_seconds: The shortest time for the timed calls, in seconds.
+        warmup_seconds: The shortest time for the warm-up, in seconds.
+    """
     runs = [f"--num_runs={min_runs}", f"--min_secs={min_seconds:g}"]
     warmup = ["--warmup_runs=1", f"--warmup_min_secs={warmup_seconds:g}"]
     return [f"--graph={graph}", f"--num_threads={threads}", *runs, *warmup, DELEGATES[delegate][0]]
 
 
 def output_arguments(graph: str, threads: int, delegate: str, shape: Sequence[int], source: str, sink: str) -> list[str]:
-    """Returns the arguments that run `graph` on the bytes of the file `source` and write what comes out to `sink`.
+    """The arguments with which the program runs a file on one input and saves its output.
 
-    Older programs know no `--output_filepath`; they go on without it, or stop.
+    Older programs do not know `--output_filepath`; they go on without it, or stop.
+
+    Args:
+        graph: The path of the `.tflite` file on the device.
+        threads: The number of threads.
+        delegate: The delegate, one of `DELEGATES`.
+        shape: The shape of the input.
+        source: The path of the input's bytes on the device.
+        sink: The path to which the output's bytes are written.
     """
-    # The name of the input layer may be any.
+    # Any name will do for the input layer.
     layer = ["--input_layer=input", f"--input_layer_shape={','.join(map(str, shape))}"]
     inputs = [*layer, f"--input_layer_value_files=input:{source}"]
     return [*arguments(graph, threads, delegate, 1, 0, 0), *inputs, f"--output_filepath={sink}"]
 
 
 def parse(output: str) -> Statistics:
-    """Reads what the program printed.
+    """The statistics in what the program printed.
 
     Raises:
-        ModelError: There is no mean of the timed calls in it, or something that is no number.
+        ModelError: The output has no mean of the timed calls, or something that is no number.
     """
     lines = [(match.group(1), match.group(2)) for match in _FIGURES.finditer(_without_profile(output))]
     profile = [(match.group(1), match.group(2)) for line in _profile(output) for match in _FIGURES.finditer(line)]
@@ -130,16 +151,23 @@ def parse(output: str) -> Statistics:
 
 
 def applied(output: str, delegate: str) -> bool:
-    """Whether a delegate took the graph or part of it; of XNNPACK, which needs no flag, the runtime itself says it."""
+    """Whether the output says that a delegate computes the graph or part of it.
+
+    For XNNPACK, which needs no flag, the runtime itself says so.
+
+    Args:
+        output: What the program printed.
+        delegate: The delegate, one of `DELEGATES` but `none`.
+    """
     name = DELEGATES[delegate][1]
-    if f"Though {name} delegate is explicitly applied" in output:  # It goes on: the graph will not be executed by it.
+    if f"Though {name} delegate is explicitly applied" in output:  # The message goes on: the graph will not be executed by it.
         return False
     explicitly = re.search(rf"\bapplied {name} delegate, and the model graph will be", output, re.IGNORECASE)
     return bool(explicitly) or (name == "XNNPACK" and "XNNPACK delegate for CPU" in output)
 
 
 def failure(output: str) -> str:
-    """The reason that the program gives for failing, or the end of what it said."""
+    """The reason that the program gives for failing, or the end of its output."""
     errors = re.findall(r"(?:^|\s)(?:ERROR|E tflite\s*): *(.+)", output) or [
         line for line in output.splitlines() if re.search(r"fail|error|aborting", line, re.IGNORECASE)
     ]
@@ -155,7 +183,7 @@ def _profile(output: str) -> list[str]:
 
 
 def _figures(lines: list[tuple[str, str]]) -> dict[str, float]:
-    """The figures of the first line, by their names."""
+    """The figures of the first line by name."""
     for count, rest in lines:
         return {"count": float(count)} | {key: _float(value) for key, _, value in (each.partition("=") for each in rest.split())}
     return {}
@@ -174,7 +202,7 @@ def _number(pattern: str, output: str) -> float | None:
 
 
 def _excerpt(output: str) -> str:
-    """The last line, readable even if it is garbage."""
+    """The last line of the output, readable even if it is garbage."""
     lines = [line for line in output.splitlines() if line.strip()]
     text = lines[-1] if lines else "nothing at all"
     return "".join(letter if letter.isprintable() else "?" for letter in text).strip().rstrip(".")[:120]

@@ -1,8 +1,8 @@
 """How a job's minutes are shared out among its stages and finalists."""
 
-import os
 from collections.abc import Mapping
 
+from daqu_tf import machine
 from daqu_tf.runs.clock import Clock
 from daqu_tf.runs.config import RunConfig
 
@@ -23,7 +23,7 @@ def left(clock: Clock, models: int) -> float:
 
 def workers(config: RunConfig) -> int:
     """How many processes work at once."""
-    return config.workers or len(os.sched_getaffinity(0))
+    return config.workers or machine.cores()
 
 
 def overhead(images: int) -> float:

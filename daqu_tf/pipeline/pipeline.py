@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
-from daqu_tf import files
+from daqu_tf import files, machine
 from daqu_tf.environment import check_keras
 from daqu_tf.errors import DaquError
 from daqu_tf.pipeline import finalists, stages
@@ -37,6 +37,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     Raises:
         DaquError: Something that the user can mend; whatever stood in the folder is still whole.
     """
+    machine.check_training()
     if last_stage not in STAGES:
         raise DaquError(f"`last_stage` must be one of {', '.join(STAGES)}, but received {last_stage!r}.")
     check_keras()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daqu_tf import files
+from daqu_tf import files, machine
 from daqu_tf.errors import DaquError
 from daqu_tf.export.manifest import ENDING, Manifest
 from daqu_tf.files import read_arrays, read_json, write_arrays
@@ -111,11 +111,12 @@ class TrainedRun:
             As they are done, the content of the JSON files: subnet, settings, steps, and both accuracies on the search split.
 
         Raises:
-            DaquError: There is no such subnet, a number is out of range, a result with other settings is there, or the run is
-                deterministic and TensorFlow has begun to work already.
+            DaquError: There is no such subnet, a number is out of range, a result with other settings is there, the run is
+                deterministic and TensorFlow has begun to work already, or this is Windows.
         """
         from daqu_tf.training.fine_tuning import FineTuning
 
+        machine.check_training()
         if not 0 <= distillation <= 1:
             raise DaquError(f"`fine_tuning_distillation` must be in [0, 1], but received {distillation:g}.")
         seconds, updates = _length(minutes, steps)

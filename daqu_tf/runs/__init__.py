@@ -6,5 +6,6 @@
 
 from daqu_tf.runs.clock import Clock
 from daqu_tf.runs.config import RunConfig
+from daqu_tf.runs.folder import RunFolder
 
-__all__ = ["RunConfig", "Clock"]
+__all__ = ["RunConfig", "RunFolder", "Clock"]

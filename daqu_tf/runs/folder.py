@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
@@ -10,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from daqu_tf import machine
 from daqu_tf.devices import kind_of
 from daqu_tf.errors import DaquError
 from daqu_tf.fields import difference
@@ -104,7 +104,7 @@ class RunFolder:
             raise DaquError(f"{self.path} cannot be written to ({error.strerror}): choose another --output_dir.") from error
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                machine.lock(lock, wait=False)
             except OSError as error:
                 message = f"Another process is working in {self.path}: wait for it, or choose another --output_dir."
                 raise DaquError(message) from error

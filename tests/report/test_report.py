@@ -7,6 +7,7 @@ import json
 import re
 
 import numpy as np
+import other_systems
 import pytest
 import tflite_networks
 
@@ -40,12 +41,12 @@ def manifest(index, name=None):
         "layers": [
             {
                 "name": layer,
-                "weight_bits": width,
-                "container": "INT4" if width <= 4 and "depthwise" not in layer else "INT8",
+                "weight_bits": each,
+                "container": "INT4" if each <= 4 and "depthwise" not in layer else "INT8",
                 "input_activation_bits": 8,
                 "weights": int(rng.integers(100, 5000)),
             }
-            for layer, width in zip(names, bits)
+            for layer, each in zip(names, bits)
         ],
         "accuracy": {
             "inherited": {"search": accuracy - 0.02 - rng.random() * 0.02, "test": accuracy - 0.03},
@@ -199,6 +200,12 @@ def test_the_page_shows_everything_it_was_given(reported):
     words += ["ai-edge-litert 2.3.0, 1 thread, on AMD EPYC", "stage1.block1.expand", "precision transfer", "Seed 0"]
     for word in words:
         assert word in text, word
+
+
+def test_the_tool_writes_the_same_page_on_other_systems(reported, folder, tmp_path_factory):
+    done = other_systems.call(tmp_path_factory.mktemp("hidden"), "-m", "daqu_tf.tools.report", f"--run={folder}")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "report.html").read_text() == (reported / "report.html").read_text()
 
 
 def test_the_page_needs_no_other_file(reported):
