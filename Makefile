@@ -47,7 +47,7 @@ test-tensorflow: $(TENSORFLOW_VENV)/.installed
 	$(TENSORFLOW_VENV)/bin/python -m pytest -m "not slow and not devices"
 
 test-slow: $(STAMP)
-	$(VENV)/bin/python -m pytest -m "slow and not devices"
+	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder -m "slow and not devices"
 
 # All of them, this host's too, which `make test` runs as well: it is a device like the others.
 test-devices: $(STAMP) $(OLD_STAMP)
