@@ -99,7 +99,8 @@ class Manifest:
         """The inverse of `to_json`. What an earlier version did not write is not known; what a later one may add is left out."""
         names = [field.name for field in dataclasses.fields(cls)]
         lists = ("class_names", "layers", "genome", "commands", "missed_constraints")
-        found: dict[str, Any] = {name: content[name] for name in names if content.get(name) is not None}
+        found: dict[str, Any] = {"name": content["name"]}
+        found |= {name: content[name] for name in names if content.get(name) is not None}
         return cls(**found | {name: tuple(found[name]) for name in lists if name in found})
 
     @classmethod
