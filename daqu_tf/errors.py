@@ -1,8 +1,8 @@
-"""The error for what a user can mend: one sentence that ends in the remedy."""
+"""The error for what a user can mend, whose message is one sentence that ends in the remedy."""
 
 
 class DaquError(ValueError):
-    """Input that cannot be used. The message is one sentence that names the input, what came, and what to do.
+    """An input cannot be used. The message is one sentence that names the input, what came, and what to do.
 
     Tools print the message and exit with status 1; every other exception is a bug and keeps its stack trace.
     """

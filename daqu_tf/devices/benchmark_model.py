@@ -1,6 +1,6 @@
-"""What `benchmark_model` of TFLite and of LiteRT is told, and what it says, by the sources of the programs since 2018.
+"""The arguments of the `benchmark_model` of TFLite and LiteRT, and the reading of its output, by its sources since 2018.
 
-Sources, as `repository: path` (read at tensorflow 08df8c40 and 2b746b8f, LiteRT 7d88950e, 15bfaa8b and 057da369):
+Sources, as `repository: path` (read at tensorflow 08df8c40 and 0adb5476, LiteRT 7d88950e, 15bfaa8b and 057da369):
 
 - Which lines come, and when: tensorflow/tensorflow: tensorflow/lite/tools/benchmark/benchmark_model.cc, of which
   google-ai-edge/LiteRT: tflite/tools/benchmark/benchmark_model.cc is the later copy. `Run` prints `Running benchmark for ...` and
@@ -9,7 +9,7 @@ Sources, as `repository: path` (read at tensorflow 08df8c40 and 2b746b8f, LiteRT
 - Statistics: tensorflow/tensorflow: third_party/xla/xla/tsl/util/stats_calculator.h, before that
   tensorflow/core/util/stats_calculator.h. `Stat::OutputToStream` prints one of these, of whole microseconds but for `avg`:
   `count=0`, `count=1 curr=7`, `count=50 curr=7(all same)`, `count=50 first= curr= min= max= avg= std=`.
-  `StatWithPercentiles`, since 2024, adds ` p5= median= p95=` to each of them.
+  `StatWithPercentiles`, since about 2024, adds ` p5= median= p95=` to each of them.
 - LiteRT 2: google-ai-edge/LiteRT: litert/tools/benchmark_litert_model.h and .cc. It has the same statistics before its own end,
   `Inference (avg):      13.52 ms (74 runs)`, whose hundredths of a millisecond are coarser. Its flags are others.
 - Flags: tensorflow/lite/tools/command_line_flags.cc. `--help` lists them; what is not listed is ignored, with the warning
@@ -26,7 +26,7 @@ from collections.abc import Collection, Sequence
 from daqu_tf.devices import steadiness
 from daqu_tf.devices.errors import DeviceSetupError, ModelError
 
-# By delegate: the flag, its value, and the name under which the program says that it took part of the graph.
+# The flag of each delegate, its value, and the name by which the program says that it computes part of the graph.
 _DELEGATE_FLAGS = {
     "none": ("use_xnnpack", "false", None),
     "xnnpack": ("use_xnnpack", "true", "XNNPACK"),
@@ -34,7 +34,7 @@ _DELEGATE_FLAGS = {
     "nnapi": ("use_nnapi", "true", "NNAPI"),
 }
 DELEGATES = tuple(_DELEGATE_FLAGS)
-# What the runtime calls the delegates that the program itself does not speak of: tflite/core/subgraph.cc says whom it gives nodes.
+# The names by which the runtime says, in tflite/core/subgraph.cc, which delegate it gives nodes, where the program need not say so.
 _TAKERS = {"xnnpack": r"TfLiteXNNPackDelegate", "gpu": r"LITERT_\w+"}
 _NEEDED = ("graph", "num_threads", "num_runs")
 _OUTPUT_FLAGS = ("input_layer", "input_layer_shape", "input_layer_value_files", "output_filepath")
@@ -44,7 +44,8 @@ _BEGINNING = "Running benchmark for "
 _STATISTICS = re.compile(r"(?:^|[\s:\]])count=(\d+)((?: .*)?)$", re.MULTILINE)
 _FORMS = re.compile(r"count(?: curr| first curr min max avg std)?(?: p5 median p95)?")
 _ALL_SAME = "(all same)"
-# In this order: since 2020, before that, and with a profile of the operators, which is slower and so the last resort.
+# Where the mean stands, in this order: since 2020, before that, and in a profile of the operators, which is slower and so the last
+# resort.
 _MEANS = (
     rf"\bInference \(avg\): +{_NUMBER}(?! ms)",
     rf"timings in us: .*\bInference: {_NUMBER}",
@@ -59,19 +60,19 @@ _REFUSED_FLAGS = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What one process of `benchmark_model` says of its calls.
+    """The statistics that one process of `benchmark_model` prints about its calls; None where its format does not have one.
 
     Attributes:
-        count: Timed calls; None where the format does not tell, as in the fields below.
-        mean_us: Their mean, in microseconds.
-        median_us: Their median, in microseconds, which newer programs print.
-        min_us: The shortest, in microseconds.
-        max_us: The longest, in microseconds.
-        std_us: Their standard deviation, in microseconds.
-        warmup_runs: Calls before the timed ones.
-        init_us: What it took to load the model and allocate its tensors, in microseconds.
-        memory_mb: Growth of the resident memory, in MB, approximately.
-        peak_memory_mb: The most memory seen, in MB.
+        count: The number of timed calls.
+        mean_us: The mean of the timed calls in microseconds.
+        median_us: The median of the timed calls in microseconds, which newer programs print.
+        min_us: The shortest of the timed calls in microseconds.
+        max_us: The longest of the timed calls in microseconds.
+        std_us: The standard deviation of the timed calls in microseconds.
+        warmup_runs: The number of calls before the timed ones.
+        init_us: The time to load the model and allocate its tensors in microseconds.
+        memory_mb: The approximate growth of the resident memory in MB.
+        peak_memory_mb: The most memory seen in MB.
     """
 
     count: int | None
@@ -87,24 +88,27 @@ class Statistics:
 
     @property
     def typical_us(self) -> float:
-        """The median, or the mean where there is none, in microseconds."""
+        """The median of the timed calls in microseconds, or their mean where there is no median."""
         return self.mean_us if self.median_us is None else self.median_us
 
     def flags(self, elapsed_us: float) -> list[str]:
-        """What makes them doubtful, where `elapsed_us` is what the whole process took by a clock that never jumps.
+        """The flags that say why the statistics are doubtful, `clock` or `spread`.
 
         The program reads the time of day, which may be set while it runs. That spoils the extremes, the mean and the deviation, but
         not the median.
+
+        Args:
+            elapsed_us: The microseconds that the whole process took, by a clock that never jumps.
         """
         extremes = [each for each in (self.min_us, self.max_us) if each is not None]
-        jumped = any(not 0 <= each <= elapsed_us for each in extremes)  # Counted in whole microseconds, so that 0 is one.
-        # A median says enough; whether the deviation is that of a few calls among many, nobody can tell.
+        jumped = any(not 0 <= each <= elapsed_us for each in extremes)  # They are whole microseconds, so 0 is possible.
+        # With a median, the deviation does not matter, since it may come from a few calls among many.
         wide = self.median_us is None and self.std_us is not None and self.std_us > steadiness.SPREAD * self.mean_us
         return [flag for flag, raised in (("clock", jumped), ("spread", wide)) if raised]
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """The most memory seen, in bytes."""
+        """The most memory seen in bytes; None where the format does not have it."""
         return None if self.peak_memory_mb is None else round(self.peak_memory_mb * 2**20)
 
 
@@ -123,16 +127,16 @@ def arguments(
     warmup_seconds: float,
     known: Collection[str] = (),
 ) -> list[str]:
-    """Returns the arguments that time the file `graph`.
+    """The arguments with which the program times a file.
 
     Args:
-        graph: Path on the device.
-        threads: Threads for the runtime.
-        delegate: One of `DELEGATES`.
-        min_runs: Timed calls, at least.
-        min_seconds: How long they last, at least.
-        warmup_seconds: How long the calls before them last.
-        known: The flags that this build knows, from `known_flags`; no others are passed. If it is empty, nothing is known of them.
+        graph: The path of the `.tflite` file on the device.
+        threads: The number of threads.
+        delegate: The delegate, one of `DELEGATES`.
+        min_runs: The least number of timed calls.
+        min_seconds: The shortest time for the timed calls, in seconds.
+        warmup_seconds: The shortest time for the warm-up, in seconds.
+        known: The flags that this build knows, from `known_flags`, which are the only ones passed; all are if it is empty.
 
     Raises:
         DeviceSetupError: The build does not know a flag without which it would time something else.
@@ -160,20 +164,29 @@ def output_arguments(
     sink: str,
     known: Collection[str] = (),
 ) -> list[str]:
-    """Returns the arguments that run `graph` on the bytes of the file `source` and write what comes out to `sink`.
+    """The arguments with which the program runs a file on one input and saves its output.
 
-    Programs that know no `--output_filepath` go on without it, or stop.
+    Programs that do not know `--output_filepath` go on without it, or stop.
+
+    Args:
+        graph: The path of the `.tflite` file on the device.
+        threads: The number of threads.
+        delegate: The delegate, one of `DELEGATES`.
+        shape: The shape of the input.
+        source: The path of the input's bytes on the device.
+        sink: The path to which the output's bytes are written.
+        known: The flags that this build knows, from `known_flags`; empty if it does not list them.
 
     Raises:
-        DeviceSetupError: See `arguments`.
-        ModelError: The flags in `known` are not those that it takes.
+        DeviceSetupError: The build does not know a flag without which it would run something else.
+        ModelError: The build does not know the flags for inputs and outputs.
     """
     if missing := [name for name in _OUTPUT_FLAGS if known and name not in known]:
         raise ModelError(
             f"This build of benchmark_model gives no outputs (it does not know {_listed(missing)}): "
             "compare them elsewhere, or take a build of TFLite's that knows it."
         )
-    # The name of the input layer may be any.
+    # Any name will do for the input layer.
     layer = ["--input_layer=input", f"--input_layer_shape={','.join(map(str, shape))}"]
     inputs = [*layer, f"--input_layer_value_files=input:{source}"]
     return [*arguments(graph, threads, delegate, 1, 0, 0, known), *inputs, f"--output_filepath={sink}"]
@@ -198,14 +211,14 @@ def check_flags(output: str, delegate: str) -> None:
 
 
 def parse(output: str) -> Statistics:
-    """Reads what the program printed of one model.
+    """The statistics in what the program printed of one model.
 
     All is taken from the statistics of the timed calls, or else from the end of the output. Where only one line of statistics came
     through, which may be the warm-up's, or where a line is cut, it counts if its mean is the one at the end.
 
     Raises:
-        ModelError: There is no mean of the timed calls in it, or something that is no number.
-        DeviceSetupError: It is of several benchmarks, as the programs of other names make them.
+        ModelError: The output has no mean of the timed calls, or something that is no number.
+        DeviceSetupError: The output has several benchmarks, as that of programs of other names.
     """
     warmup, timed, is_alone = _statistics(output)
     summary = _summary(output)
@@ -236,9 +249,16 @@ def parse(output: str) -> Statistics:
 
 
 def applied(output: str, delegate: str) -> bool:
-    """Whether a delegate took the graph or part of it; of XNNPACK and of LiteRT 2's GPU the runtime itself says it."""
+    """Whether the output says that a delegate computes the graph or part of it.
+
+    For XNNPACK, which needs no flag, and for the GPU of LiteRT 2, the runtime itself says so.
+
+    Args:
+        output: What the program printed.
+        delegate: The delegate, one of `DELEGATES` but `none`.
+    """
     name = _DELEGATE_FLAGS[delegate][2]
-    if f"Though {name} delegate is explicitly applied" in output:  # It goes on: the graph will not be executed by it.
+    if f"Though {name} delegate is explicitly applied" in output:  # The message goes on: the graph will not be executed by it.
         return False
     explicitly = re.search(rf"\bapplied {name} delegate, and the model graph will be", output, re.IGNORECASE)
     taker = _TAKERS.get(delegate)
@@ -247,7 +267,7 @@ def applied(output: str, delegate: str) -> bool:
 
 
 def failure(output: str) -> str:
-    """The reason that the program gives for failing, or the end of what it said."""
+    """The reason that the program gives for failing, or the end of its output."""
     errors = re.findall(r"(?:^|\s)(?:ERROR|E tflite\s*): *(.+)", output) or [
         line for line in output.splitlines() if re.search(r"fail|error|aborting", line, re.IGNORECASE)
     ]
@@ -357,7 +377,7 @@ def _first(output: str, *patterns: str) -> float | None:
 
 
 def _excerpt(output: str) -> str:
-    """The last line, readable even if it is garbage."""
+    """The last line of the output, readable even if it is garbage."""
     lines = [line for line in output.splitlines() if line.strip()]
     text = lines[-1] if lines else "nothing at all"
     return "".join(letter if letter.isprintable() else "?" for letter in text).strip().rstrip(".")[:120]

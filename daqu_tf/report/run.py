@@ -16,7 +16,7 @@ _COSTS = ("latency_us", "file_bytes", "deflated_bytes")
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class StoredLayer:
     """A layer with weights: its name, bits, the container the file stores it in, and its number of weights."""
 
     name: str
@@ -76,7 +76,7 @@ class Member:
     predicted_error: float | None
     runtime: str
     device: dict[str, Any]
-    layers: tuple[Layer, ...]
+    layers: tuple[StoredLayer, ...]
     input: dict[str, float]
     class_names: tuple[str, ...]
 
@@ -225,8 +225,8 @@ def _runtime(latency: Mapping[str, Any]) -> str:
     return " ".join(words) + (f", {threads} thread{'' if threads == 1 else 's'}" if threads else "")
 
 
-def _layer(layer: Mapping[str, Any]) -> Layer:
-    return Layer(
+def _layer(layer: Mapping[str, Any]) -> StoredLayer:
+    return StoredLayer(
         str(layer["name"]),
         int(layer["weight_bits"]),
         layer.get("input_activation_bits"),

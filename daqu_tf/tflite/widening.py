@@ -8,17 +8,19 @@ from daqu_tf.tflite.graph import Graph, QuantizedTensor
 from daqu_tf.tflite.operators import Operator
 from daqu_tf.tflite.weighted import Weighted
 
-_WIDEST_BIAS = 2**30  # Leaves room in int32 for the sum of products.
+_WIDEST_BIAS = 2**30  # It leaves room in int32 for the sum of products.
 
 
-# On tflite-runtime 2.14 so many outputs of a convolution are a step off: 25% where a product is 0.31 output steps, 12% at 0.16,
-# 4% at 0.04, 0.3% at 0.005, on x86 and ARM alike; none from 0.5 to 1. From 1 on, ARM's depthwise kernel rounds to even steps.
+# The share of a convolution's outputs that are a step off on tflite-runtime 2.14, on x86 and ARM alike: 25% where a product is 0.31
+# output steps, 12% at 0.16, 4% at 0.04, 0.3% at 0.005, and none from 0.5 to 1. From 1 on, ARM's depthwise kernel rounds to even
+# steps.
 def widened(graph: Graph) -> Graph:
-    """Returns the graph with INT8 weights of few bits times powers of two and scales divided by them: the same real numbers.
+    """The graph with INT8 weights of few bits multiplied by powers of two, and their scales divided by them (ours).
 
-    That is for kernels without a delegate, and tflite-runtime has none for int8. Where the product of two integers is less than
-    half an output step, they round their sum twice: first to multiples of a step / 2^n that is hardly finer than a product. So
-    products should be small, or else half a step to a step, where all kernels round once.
+    The real numbers stay the same. The form is for kernels without a delegate; tflite-runtime has no delegate for int8. Where the
+    product of two integers is less than half an output step, these kernels round a sum twice, first to multiples of a step / 2^n
+    that is hardly finer than a product. So a product should be very small, or else half an output step to a whole one, where all
+    kernels round once.
     """
     scales = {tensor.name: tensor.scale for tensor in graph.tensors if isinstance(tensor, QuantizedTensor)}
     return dataclasses.replace(graph, operators=tuple(_widened(operator, scales) for operator in graph.operators))
@@ -29,7 +31,7 @@ def _widened(operator: Operator, scales: dict[str, float]) -> Operator:
         return operator
     spare_bits = 8 - operator.weight_bits
     product_steps = operator.bias_scales(scales[operator.input]) / scales[operator.output]
-    _, exponents = np.frexp(product_steps)  # 0 from half a step to a step, 1 from there to two, and so on.
+    _, exponents = np.frexp(product_steps)  # The exponent is 0 from half a step to a step, 1 from there to two steps, and so on.
     factors = 2 ** np.where(exponents < 0, spare_bits, np.minimum(exponents, spare_bits))
     factors = np.where(np.abs(operator.bias.astype(np.int64)) * factors <= _WIDEST_BIAS, factors, 1)
     shape = [-1 if axis == operator.channels_axis else 1 for axis in range(operator.weights_ndim)]

@@ -20,9 +20,9 @@ from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.export import encoding, export
 from daqu_tf.export.builder import fold
+from daqu_tf.export.description import layer_table
 from daqu_tf.export.encoding import encode
 from daqu_tf.export.export import export_tflite, round_biases, to_graph
-from daqu_tf.export.manifest import layer_table
 from daqu_tf.export.proof import sample_images
 from daqu_tf.keras import keras
 from daqu_tf.spaces.architecture import image_size

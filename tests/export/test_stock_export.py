@@ -200,7 +200,7 @@ REFUSED = {
     "strides": (lambda: sequence(conv(strides=(1, 2))), r"'conv' .* `strides` are \(1, 2\): take the same"),
     "three": (three_summed, "'sum' .* it adds 3 tensors: add two at a time"),
     "concatenation": (concatenated, "'both' of type Concatenate"),
-    "rank": (lambda: sequence(conv(), layers.Reshape((80, 4), name="rows")), "tensor 'rows': shape must be"),
+    "rank": (lambda: sequence(conv(), layers.Reshape((80, 4), name="rows")), "Tensor 'rows': shape must be"),
     "outputs": (two_outputs, "`model` must have one input and one output, but has 1 and 2"),
     "size": (of_any_size, r"'images' .* its shape is \(None, None, None, 3\): build the model for images of one size"),
 }

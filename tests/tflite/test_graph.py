@@ -156,7 +156,7 @@ def test_names_the_tensor_that_cannot_be_stored(case):
     bad, message = BAD[case]
     with pytest.raises(DaquError) as error:
         bad.check()
-    assert message in str(error.value) and str(error.value).startswith("tensor '")
+    assert message in str(error.value) and str(error.value).startswith("Tensor '") and str(error.value).endswith(".")
 
 
 def test_accepts_good_graphs():
