@@ -1,4 +1,4 @@
-"""An Android phone as a device, through adb, timed with TFLite's own `benchmark_model`."""
+"""An Android phone as a device, through adb, timed with the `benchmark_model` of TFLite or LiteRT."""
 
 import contextlib
 import dataclasses
@@ -57,7 +57,8 @@ class AndroidDevice(Device):
 
     Args:
         serial: The serial of the phone, as `adb devices` shows it; None takes the only device that is connected.
-        benchmark_model: The path of the program for the phone's ABI, such as TensorFlow's `android_aarch64_benchmark_model`.
+        benchmark_model: The path of the program for the phone's ABI, such as TensorFlow's `android_aarch64_benchmark_model` or that
+            of LiteRT 2.
         threads: The number of threads of the runtime.
         delegate: The delegate: `xnnpack`, `none`, `gpu` or `nnapi`.
         core_mask: The cores to run on, as a bit mask for the phone's `taskset`; None lets Android choose.
@@ -89,6 +90,7 @@ class AndroidDevice(Device):
         self.serial = self._adb.serial
         self.name = f"android:{self.serial}"
         self._described: dict[str, Any] | None = None
+        self._known_flags: dict[str, frozenset[str]] = {}
 
     def measure(
         self,
@@ -135,24 +137,25 @@ class AndroidDevice(Device):
         """Runs a model on images (N, H, W, C) and gives its raw outputs (N, classes) with their scale and zero point.
 
         Raises:
-            ModelError: The model does not run, or this build of `benchmark_model` is too old to give outputs.
+            ModelError: The model does not run, or this build of `benchmark_model` cannot give outputs.
         """
         model, file = os.fspath(model_path), _read(model_path, "model")
         # The program reads and writes bare bytes; the runtime on this machine says what they mean.
         inputs, form = HostDevice(timeout_seconds=self._adb.timeout_seconds).encode(model, images)
         program = self._install(self._program, "benchmark_model-{}")
         graph = self._install(file, "{}.tflite")
-        found = [self._output(model, program, graph, each[None]) for each in inputs]
+        known = self._flags(program)
+        found = [self._output(model, program, graph, each[None], known) for each in inputs]
         shape, kind = form["output_shape"], np.dtype(form["output_type"])
         if any(len(each) != math.prod(shape) * kind.itemsize for each in found):
             raise ModelError(f"The outputs of {model} came back from {self.name} with another size: run it again.")
         return np.concatenate([np.frombuffer(each, kind).reshape(shape) for each in found]), form["scale"], form["zero_point"]
 
-    def _output(self, model: str, program: str, graph: str, values: np.ndarray) -> bytes:
+    def _output(self, model: str, program: str, graph: str, values: np.ndarray, known: frozenset[str]) -> bytes:
         """The bytes of a model's output for one input."""
         source, sink = self._install(values.tobytes(), "{}.input"), f"{FOLDER}/{uuid.uuid4().hex}.output"
-        arguments = benchmark_model.output_arguments(graph, self.threads, self.delegate, values.shape, source, sink)
         try:
+            arguments = benchmark_model.output_arguments(graph, self.threads, self.delegate, values.shape, source, sink, known)
             says = self._call(model, [program, *arguments])
             if self._adb.shell(["test", "-f", sink])[0]:
                 raise ModelError(
@@ -222,24 +225,38 @@ class AndroidDevice(Device):
         """Runs the program in one fresh process after another."""
         program = self._install(self._program, "benchmark_model-{}")
         graph = self._install(file, "{}.tflite")
-        arguments = benchmark_model.arguments(graph, self.threads, self.delegate, *settings)
         found, before = [], self.conditions()
+        arguments = benchmark_model.arguments(graph, self.threads, self.delegate, *settings, self._flags(program))
         for _ in range(self.processes):
             start = time.monotonic()
             output = self._call(model, [program, *arguments])
             elapsed_us, after = (time.monotonic() - start) * 1e6, self.conditions()
+            benchmark_model.check_flags(output, self.delegate)
             found.append(_Process(output, elapsed_us, before, after))
             before = after
         return found
 
+    def _flags(self, program: str) -> frozenset[str]:
+        """The flags that the program on the phone knows, which it is asked once; none where it does not list them."""
+        if program not in self._known_flags:
+            try:
+                _, usage = self._script([program, "--help"])  # TFLite's program fails then, and LiteRT's does not.
+            except DeviceTimeoutError:
+                usage = ""  # A program that hangs is told when it times a model.
+            self._known_flags[program] = benchmark_model.known_flags(usage)
+        return self._known_flags[program]
+
+    def _script(self, command: list[str]) -> tuple[int, str]:
+        """Runs a command on the phone, which ends it after too long, and gives its status and what it prints."""
+        # adb leaves a process running when its client ends, and one that hangs would spoil what is timed next.
+        limit = math.ceil(self._adb.timeout_seconds) + _GRACE_SECONDS
+        return self._adb.script(f"limit=$(command -v timeout); ${{limit:+$limit {limit}}} {shlex.join(command)}")
+
     def _call(self, model: str, command: list[str]) -> str:
         """Runs a command about a model, and gives what it prints."""
         pinned = ["taskset", f"{self.core_mask:x}"] if self.core_mask else []
-        # adb leaves a process running when its client ends, and one that hangs would spoil what is timed next.
-        limit = math.ceil(self._adb.timeout_seconds) + _GRACE_SECONDS
-        script = f"limit=$(command -v timeout); ${{limit:+$limit {limit}}} {shlex.join([*pinned, *command])}"
         try:
-            status, output = self._adb.script(script)
+            status, output = self._script([*pinned, *command])
         except DeviceTimeoutError as error:
             self.check()  # If the phone answers, the program hangs.
             raise ModelError(
@@ -316,6 +333,11 @@ class AndroidDevice(Device):
         if self.core_mask and "taskset" in output:
             reason = benchmark_model.failure(output)
             return DeviceSetupError(f"{self.serial} refused `core_mask` {self.core_mask:#x} ({reason}): give another.")
+        if refused := benchmark_model.refused_flags(output):
+            return DeviceSetupError(
+                f"This build of benchmark_model does not take the flags that it got on {self.serial} ({refused}): "
+                "take another build of it, TFLite's or LiteRT's."
+            )
         reason = f"benchmark_model crashed with {_signal(status)}" if status > 128 else benchmark_model.failure(output)
         return ModelError(f"{model} could not be run on {self.serial} ({reason}): export it again or leave it out.")
 
