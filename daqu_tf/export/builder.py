@@ -261,7 +261,9 @@ def fold(
     scale = np.where(dead, output_scale / input_scale / CONSTANT_PARTS, scale).astype(np.float32)
     unit = np.float64(input_scale) * scale
     power = widening(codes, unit / output_scale, widest)
-    power = np.where(np.abs(offset) * power <= limit * unit, power, 1)
+    # Where the scale is made smaller below, only whole units of the old scale add up to the same.
+    is_kept = unit <= MOST_STEPS * output_scale
+    power = np.where(is_kept & (np.abs(offset) * power <= limit * unit), power, 1)
     bias = np.clip(np.round(offset / (unit / power)), -limit, limit)
     scale = np.minimum(scale, np.float32(MOST_STEPS * output_scale / input_scale)) / power.astype(np.float32)
     return (codes * power[:, None]).astype(np.int8), scale, bias.astype(np.int32), bias * (unit / power)

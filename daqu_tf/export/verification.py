@@ -229,8 +229,8 @@ def _check_layers(stated: Statement, graph: Graph) -> None:
     for operator, (name, container, bits) in zip(stored, stated.layers):
         if operator.container != container:
             raise DaquError(f"{stated.path} stores {name} as {operator.container}, not {container}: {_AGAIN}.")
-        if container in CONTAINER_LIMITS and operator.weight_bits > bits:
-            raise DaquError(f"{stated.path} has weights of {operator.weight_bits} bits in {name}, not {bits}: {_AGAIN}.")
+        if container in CONTAINER_LIMITS and operator.trained_bits > bits:
+            raise DaquError(f"{stated.path} has weights of {operator.trained_bits} bits in {name}, not {bits}: {_AGAIN}.")
 
 
 def _check_labels(stated: Statement, content: bytes) -> None:

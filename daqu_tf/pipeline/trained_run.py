@@ -207,10 +207,10 @@ class TrainedRun:
             raise DaquError("`subnet` must be one subnet, but received 'front': name one of its members, as m00.")
         storage = storage or self.plan.target.storage
         ((stem, subnet),) = self.subnets(name).items()
+        weights = self._weights(stem, subnet, fine_tuned)
         check_path(path)
         if not overwrite:
             _check_replaced(path, subnet)
-        weights = self._weights(stem, subnet, fine_tuned)
         self._begin()
         network = self._network(subnet, weights) if weights else self.inherited(subnet)
         metadata, images = self.plan.metadata(stem), self.dataset.x_search[:PROOF_IMAGES]

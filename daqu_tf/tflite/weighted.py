@@ -45,12 +45,17 @@ class Weighted(WindowedOperator):
 
     @property
     def weight_bits(self) -> int:
-        """The fewest bits, at least 2, that hold every weight, but for the power of two that each channel's weights share."""
+        """The fewest bits, at least 2, whose symmetric range of integers holds every weight."""
+        return _bits_of(np.abs(self.weights.astype(np.int64)))
+
+    @property
+    def trained_bits(self) -> int:
+        """The fewest bits, at least 2, that hold every weight, but for the power of two that the weights of a channel share."""
         axes = tuple(axis for axis in range(self.weights.ndim) if axis != self.channels_axis)
         sizes = np.abs(self.weights.astype(np.int64))
         shared = np.bitwise_or.reduce(sizes, axis=axes, keepdims=True)
         shared = np.maximum(shared & -shared, 1)  # The lowest bit that any of them has.
-        return max(2, int((sizes // shared).max(initial=0)).bit_length() + 1)
+        return _bits_of(sizes // shared)
 
     def step(self, *input_scales: float) -> float:
         """The largest real change of the output when one product of integers changes by 1."""
@@ -199,3 +204,7 @@ class FullyConnected(Weighted):
         """The shape of the output for an input of shape `shape`."""
         require_input(shape[-1] == self.weights.shape[1], self, shape)
         return (*shape[:-1], self.weights.shape[0])
+
+
+def _bits_of(sizes: np.ndarray) -> int:
+    return max(2, int(sizes.max(initial=0)).bit_length() + 1)

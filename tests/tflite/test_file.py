@@ -205,7 +205,7 @@ def test_widened_graphs_compute_the_same(network):
     pairs = zip(network.operators, graph.operators)
     weighted = [(before, after) for before, after in pairs if isinstance(before, Weighted)]
     assert any(np.abs(after.weights).max() > 63 for _, after in weighted)
-    assert all(before.weight_bits == after.weight_bits for before, after in weighted)
+    assert all(before.trained_bits == after.trained_bits for before, after in weighted)
     expected = integer_reference.run(network, values)
     for name, integers in integer_reference.run(graph, values).items():
         np.testing.assert_array_equal(integers, expected[name], err_msg=name)

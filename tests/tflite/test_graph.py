@@ -179,6 +179,11 @@ def test_weight_bits_are_the_narrowest_symmetric_width(largest, bits):
     assert dense(weights=weights).weight_bits == bits
 
 
+@pytest.mark.parametrize("codes, bits", [([3, -1], 3), ([6, 2], 3), ([96, -32], 3), ([64, 64], 2), ([5, 4], 4), ([0, 0], 2)])
+def test_trained_bits_leave_out_the_power_of_two_of_a_channel(codes, bits):
+    assert dense(weights=np.array([[*codes, 0, 0], [0, 0, 1, -1]], np.int8)).trained_bits == bits
+
+
 def test_scales_are_kept_as_the_file_stores_them():
     assert QuantizedTensor("x", [1, 2], 0.1, np.int64(3)) == QuantizedTensor("x", (1, 2), float(np.float32(0.1)), 3)
     assert conv(weight_scales=[0.1, 0.2]).weight_scales.dtype == np.float32
