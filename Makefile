@@ -6,7 +6,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 DEMO_DIR := runs/demo
 # Two processes share two cores best where each computes on one.
-PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(VENV)/bin/python -m pytest --durations=10
+PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(VENV)/bin/python -m pytest --durations=10
 
 # What tests on devices use beside `.venv`: tflite-runtime, whose last release is for Python up to 3.11, Pythons for ARM, and adb.
 OLD_VENV := .venv-tflite-runtime
@@ -39,13 +39,14 @@ docs: $(STAMP)  ## The documentation site, which `make test-slow` builds too. Th
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "The site: $(CURDIR)/site/index.html"
 
-test: $(STAMP)
+test: $(STAMP)  ## At most 6 minutes on 2 cores.
 	$(PYTEST) -n 2 --dist worksteal -m "not slow and not devices"
 
 # As `test`, with another TensorFlow of the range that setup.py allows: make test-tensorflow TENSORFLOW=2.16
 test-tensorflow: $(TENSORFLOW_VENV)/.installed
 	$(TENSORFLOW_VENV)/bin/python -m pytest -m "not slow and not devices"
 
+# By files, but those that start several processes or have so many minutes for a job, which are one group: never two of them at once.
 test-slow: $(STAMP)
 	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder -m "slow and not devices"
 

@@ -11,7 +11,7 @@ ALONE = "one at a time"
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest-xdist looks for its marks.
 def pytest_collection_modifyitems(items):
-    """Where tests are handed out by groups, those of a file are one, but for files of a larger group, which comes first."""
+    """Where tests are handed out by groups, those of a file are one, but for the group that is marked so, which comes first."""
     for item in items:
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))

@@ -202,7 +202,7 @@ def check_flags(output: str, delegate: str) -> None:
     """Returns if the program heeded the flags that choose the file and the delegate.
 
     Raises:
-        DeviceSetupError: It says that it ignored one of them, so that it timed something else.
+        DeviceSetupError: The program ignored one of the flags, so that it timed something else.
     """
     ignored = set(re.findall(r"--(\w+)", " ".join(re.findall(r"Unconsumed cmdline flags: (.*)", output))))
     flag, value, _ = _DELEGATE_FLAGS[delegate]
