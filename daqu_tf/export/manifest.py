@@ -19,7 +19,7 @@ class Manifest:
         file: The file's name.
         sha256: The file's hash, in hex.
         file_bytes: The file's size.
-        deflated_bytes: Its size after DEFLATE, which is what a user downloads.
+        deflated_bytes: The file's size after DEFLATE, which is what a user downloads.
         space: The name of the search space.
         storage: How the file stores the network: the fields of a `targets.Storage`.
         dataset: The name of the data set.

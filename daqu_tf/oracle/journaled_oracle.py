@@ -35,10 +35,10 @@ class JournaledOracle(keras_tuner.Oracle):
     order of the journal, and hold up nothing but other new trials, however long they take.
 
     Args:
-        objective: As ParetoOracle's.
+        objective: The objectives, at least one; trials are ranked by each for itself.
         lease_seconds: How long a worker may be silent before its trial is given to another; `DaquTuner`'s workers give a sign of
             life four times as often.
-        kwargs: Of `keras_tuner.Oracle`.
+        kwargs: Further arguments of `keras_tuner.Oracle`, such as `hyperparameters` and `max_trials`.
     """
 
     def __init__(self, objective: list[keras_tuner.Objective], lease_seconds: float = LEASE_SECONDS, **kwargs: Any):

@@ -96,19 +96,19 @@ class TrainedRun:
     ) -> Iterator[dict[str, Any]]:
         """Fine-tunes subnets, one after the other; writes `fine_tuned/NAME.npz` and `NAME.json`.
 
-        One that is there already, from the same supernet and with the same settings, is not trained again. In a run that is
+        A result that is there already, from the same supernet and with the same settings, is not trained again. In a run that is
         `deterministic`, as many `steps` twice leave the same weights, bit for bit.
 
         Args:
-            name: As for `subnets`.
+            name: `largest`, `smallest`, a finalist, `front` for all finalists, or a JSON file, as `subnets` takes it.
             on_progress: Called with a subnet's name and the share of its training that is done.
-            minutes: For each; `FINE_TUNING_MINUTES` if neither they nor steps are given.
-            steps: For each, instead of minutes.
-            distillation: As in `FineTuning`.
-            overwrite: Whether those that are there with other settings may be replaced.
+            minutes: Minutes of training for each subnet; `FINE_TUNING_MINUTES` if neither minutes nor steps are given.
+            steps: Steps of the optimizer for each subnet, instead of minutes.
+            distillation: The share, in [0, 1], that the largest subnet's opinion has in what is taught.
+            overwrite: Whether results that are there with other settings may be replaced.
 
         Returns:
-            As they are done, the content of the JSON files: subnet, settings, steps, and both accuracies on the search split.
+            The content of each JSON file, as soon as a subnet is done: subnet, settings, steps, and both accuracies on the search split.
 
         Raises:
             DaquError: There is no such subnet, a number is out of range, a result with other settings is there, the run is

@@ -34,15 +34,15 @@ class Candidates:
     """Subnets with inherited weights, measured as files: recalibrated, scored on the search split, exported and timed.
 
     Args:
-        supernet: Trained.
-        scorer: Of the supernet.
-        dataset: The search split decides.
-        target: Decides containers and objectives.
-        folder: The search's own; the file of the trial in flight lies there.
+        supernet: The trained supernet.
+        scorer: What recalibrates and scores the supernet's active subnet.
+        dataset: The images and labels, of which the search split decides.
+        target: The target, which decides containers and objectives.
+        folder: The search's own folder, in which the file of the trial in flight lies.
         images: The most search images a subnet is scored on.
         latency: What times the files, or the table that says what that would show.
-        constraints: On metrics that are reported beside the target's objectives.
-        name: Of the file, and of the worker where there are several.
+        constraints: Constraints on metrics, which are reported beside the target's objectives.
+        name: The name of the file, and of the worker where there are several.
     """
 
     def __init__(
