@@ -100,7 +100,7 @@ class TrainedRun:
         `deterministic`, as many `steps` twice leave the same weights, bit for bit.
 
         Args:
-            name: `largest`, `smallest`, a finalist, `front` for all finalists, or a JSON file, as `subnets` takes it.
+            name: `largest`, `smallest`, a finalist, `front` for all finalists, or a JSON file of a subnet.
             on_progress: Called with a subnet's name and the share of its training that is done.
             minutes: Minutes of training for each subnet; `FINE_TUNING_MINUTES` if neither minutes nor steps are given.
             steps: Steps of the optimizer for each subnet, instead of minutes.
@@ -108,7 +108,7 @@ class TrainedRun:
             overwrite: Whether results that are there with other settings may be replaced.
 
         Returns:
-            The content of each JSON file, as soon as a subnet is done: subnet, settings, steps, and both accuracies on the search split.
+            The content of each JSON file, as soon as a subnet is done: subnet, settings, steps, accuracies on the search split.
 
         Raises:
             DaquError: There is no such subnet, a number is out of range, a result with other settings is there, the run is
