@@ -1,13 +1,13 @@
-"""The errors for what a user can mend: one sentence that ends in the remedy."""
+"""Errors for what a user can mend, whose message is one sentence that ends in the remedy."""
 
 import errno
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # The disk, the user's share of it, or what a file may hold.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # The disk is full, or the user's share of it, or the file may not grow.
 DISK = (*FULL, errno.EIO, errno.EROFS)  # What is wrong with a disk, whatever is written to it.
 
 
 class DaquError(ValueError):
-    """Input that cannot be used. The message is one sentence that names the input, what came, and what to do.
+    """An input cannot be used. The message is one sentence that names the input, what came, and what to do.
 
     Tools print the message and exit with status 1; every other exception is a bug and keeps its stack trace.
     """

@@ -1,6 +1,6 @@
-"""Data sets: named ones and `.npz` files, as float images in [0, 1] in three splits, train / search / test.
+"""Data sets, named ones and `.npz` files, as float images in [0, 1] in three splits: train, search and test.
 
-Training, recalibration and the predictor see `train`, selection sees `search`, and nobody sees `test` before the end.
+Training, recalibration and the predictor see `train`, selection sees `search`, and nothing sees `test` before the end.
 """
 
 import dataclasses
@@ -39,20 +39,21 @@ class Dataset:
     """A labelled image data set in its three splits.
 
     Attributes:
-        name: The data set's name, or the file's name without its suffix.
-        x_train: Images, float32, shape (N, H, W, C), in [0, 1]; `x_search` and `x_test` likewise.
-        y_train: Labels, int32, shape (N,), in [0, num_classes); `y_search` and `y_test` likewise.
-        x_search: Images held out of train, on which subnets are compared.
-        y_search: Their labels.
-        x_test: Images for the final figures only.
-        y_test: Their labels.
-        num_classes: Number of classes.
-        input_offset: With `input_scale`, how the images were made from the given ones:
-            `clip((given - input_offset) / input_scale, 0, 1)`. An application must do the same before it calls a model.
-        input_scale: 255 for uint8; 1 for other numbers already within [0, 1]; else the range of the training images.
-        test_was_cut: Whether `test` was cut out of the training images, because the source has no test split.
-        fingerprint: sha256, in hex, of the images as given and of the labels, in the order of the splits.
-        class_names: The name of each class, by its number; the numbers themselves where no names are known.
+        name: The name of the data set, or of the file without its suffix.
+        x_train: The training images (N, H, W, C), float32 in [0, 1].
+        y_train: The labels (N,) of the training images, int32 in [0, num_classes).
+        x_search: Images held out of training, on which subnets are compared, in the form of `x_train`.
+        y_search: The labels of `x_search`, in the form of `y_train`.
+        x_test: Images for the final figures alone, in the form of `x_train`.
+        y_test: The labels of `x_test`, in the form of `y_train`.
+        num_classes: The number of classes.
+        input_offset: The offset of the given images, which became `clip((given - input_offset) / input_scale, 0, 1)`. An
+            application must do the same before it calls a model.
+        input_scale: The scale of the given images: 255 for uint8, 1 for other numbers within [0, 1], else the range of the training
+            images.
+        test_was_cut: Whether `test` was cut out of the training images because the source has no test split.
+        fingerprint: The sha256, in hex, of the images as given and of the labels, in the order of the splits.
+        class_names: The name of each class by its number; the numbers themselves where no names are known.
     """
 
     name: str
@@ -71,11 +72,11 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of one image."""
+        """The height, width and channels of one image."""
         return self.x_train.shape[1:]
 
     def describe(self) -> dict[str, Any]:
-        """What a run writes down of its data, as JSON: name, sizes of the splits, number of classes and fingerprint."""
+        """The description of the data set in the files of a run, as a JSON object: name, sizes of the splits and fingerprint."""
         return {
             "name": self.name,
             "train": len(self.x_train),
@@ -92,8 +93,9 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
 
     Args:
         name_or_path: One of `NAMES`, or the path of a `.npz` file with x_train, y_train and perhaps x_test, y_test and class_names.
-        seed: Seed of the splits.
-        search_fraction: Part of the training images held out as `search`, at most 0.5; a small set gives 25 a class.
+        seed: The seed of the splits.
+        search_fraction: The share of the training images held out as `search`, above 0 and at most 0.5. At least 25 images per
+            class are held out, unless that is more than a third.
 
     Raises:
         DaquError: The source cannot be read or is not a labelled image data set that can be split.
@@ -146,7 +148,7 @@ def _read_digits() -> dict[str, np.ndarray]:
 
 
 def _read_keras(name: str) -> dict[str, np.ndarray]:
-    import tf_keras  # Lazily: it brings TensorFlow, which nothing else here needs.
+    import tf_keras  # Imported late: it brings TensorFlow, which nothing else here needs.
 
     try:
         (x_train, y_train), (x_test, y_test) = getattr(tf_keras.datasets, name).load_data()
@@ -175,7 +177,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise
     except PermissionError as error:
         raise DaquError(f"The data file {path} may not be read: allow it with chmod or give another file.") from error
-    except (*_NPZ_ERRORS, AttributeError, TypeError) as error:  # The last two: np.load gave the lone array of a .npy.
+    except (*_NPZ_ERRORS, AttributeError, TypeError) as error:  # The last two come where np.load gave the lone array of a .npy.
         raise DaquError(
             f"The data file {path} is not a whole .npz of plain number arrays: write it anew with "
             "numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
@@ -183,7 +185,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _is_text(file: np.lib.npyio.NpzFile, key: str) -> bool:
-    """Whether an array is there that holds texts; what else goes by that name, even if it cannot be read, is nothing to us."""
+    """Whether the file has an array of texts under `key`; any other array of that name, even an unreadable one, is ignored."""
     try:
         return key in file.files and file[key].dtype.kind == "U"
     except ValueError:
@@ -200,7 +202,7 @@ def _check_keys(path: pathlib.Path, found: list[str]) -> None:
 
 
 def _checked(name: str, split: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images as (N, H, W, C), of any number type, and labels as int32 (N,)."""
+    """The images as (N, H, W, C), in any number type, and the labels as int32 (N,)."""
     x = _checked_images(f"`x_{split}` of {name}", x)
     return x, _checked_labels(f"`y_{split}` of {name}", y, len(x))
 
@@ -261,14 +263,14 @@ def _check_alike(name: str, x_train: np.ndarray, test: tuple[np.ndarray, np.ndar
 
 
 def _input_map(name: str, x_train: np.ndarray, x_test: np.ndarray) -> tuple[float, float]:
-    """Returns the offset and the scale that bring the training images into [0, 1]."""
+    """The offset and the scale that bring the training images into [0, 1]."""
     if x_train.dtype == np.uint8:
         return 0.0, 255.0
     low, high = float(x_train.min()), float(x_train.max())
     if low == high:
         raise DaquError(f"All pixels of `x_train` of {name} are {low}: give images with content.")
     offset, scale = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high - low)
-    # Clipping forgives outliers, but would turn a test split of another scale into noise without a word.
+    # Clipping forgives outliers, but would silently turn a test split of another scale into noise.
     if x_test.max() > offset + 2 * scale or x_test.min() < offset - scale:
         raise DaquError(
             f"The pixels of {name} range from {low:g} to {high:g} in train but from {float(x_test.min()):g} to "
@@ -280,7 +282,7 @@ def _input_map(name: str, x_train: np.ndarray, x_test: np.ndarray) -> tuple[floa
 def _cut(
     name: str, x: np.ndarray, y: np.ndarray, fraction: float, wanted: int, seed: int
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Cuts `fraction` of the images off, or `wanted` images if more, but then at most a third; stratified."""
+    """Cuts off `fraction` of the images, or `wanted` images if that is more, but then at most a third; stratified by class."""
     from sklearn.model_selection import train_test_split
 
     counts = np.bincount(y)

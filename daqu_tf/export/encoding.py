@@ -1,4 +1,4 @@
-"""A graph as the bytes of a `.tflite` file, with the types that its ends are to have."""
+"""The encoding of a graph as the bytes of a `.tflite` file, with the wanted types of input and output."""
 
 import dataclasses
 import os
@@ -12,15 +12,15 @@ from daqu_tf.tflite.operators import Dequantize, Quantize
 
 
 def encode(graph: Graph, storage: Storage, metadata: Metadata | None = None) -> bytes:
-    """The bytes of a file, read back and compared.
+    """The bytes of a `.tflite` file, which are read back and compared with the graph.
 
     Args:
-        graph: What it computes.
-        storage: Has the types of its ends.
-        metadata: As for `export_tflite`.
+        graph: The graph that the file computes.
+        storage: The storage, which has the types of input and output.
+        metadata: What the file tells an application; None leaves it out.
 
     Raises:
-        DaquError: The file does not hold the graph, or the graph cannot have such ends.
+        DaquError: The file does not hold the graph, or the graph cannot have these types.
     """
     graph = _with_output(_with_input(graph, storage.input_type), storage.output_type)
     data = tflite.write(graph) if metadata is None else tflite.write_with_metadata(graph, metadata)
@@ -30,10 +30,10 @@ def encode(graph: Graph, storage: Storage, metadata: Metadata | None = None) -> 
 
 
 def write(data: bytes, path: str | os.PathLike) -> None:
-    """Puts a file in its place, whole or not at all.
+    """Writes the bytes of a file, whole or not at all.
 
     Raises:
-        DaquError: It cannot be written.
+        DaquError: The file cannot be written.
     """
     try:
         files.write_bytes(path, data)
@@ -44,7 +44,7 @@ def write(data: bytes, path: str | os.PathLike) -> None:
 
 
 def _with_input(graph: Graph, wanted: str | None) -> Graph:
-    """A graph that begins with a change of type; what is read keeps the name of the input, so that applications find it alike."""
+    """The graph with a change of type before it; the new input has the name of the old one, so that applications find it."""
     source = graph.tensor(graph.input)
     if wanted in (None, source.type.lower()):
         return graph
@@ -57,7 +57,7 @@ def _with_input(graph: Graph, wanted: str | None) -> Graph:
 
 
 def _with_output(graph: Graph, wanted: str | None) -> Graph:
-    """A graph that ends with a change of type; what is written keeps the name of the output."""
+    """The graph with a change of type behind it; the new output has the name of the old one."""
     sink = graph.tensor(graph.output)
     if wanted in (None, sink.type.lower()):
         return graph
@@ -71,7 +71,7 @@ def _with_output(graph: Graph, wanted: str | None) -> Graph:
 
 
 def _of_type(tensor: Tensor, wanted: str, end: str) -> Tensor:
-    """The same numbers in another type."""
+    """A tensor of the same real numbers in another type."""
     if isinstance(tensor, FloatTensor):
         raise DaquError(f"`{end}_type` must be float32 where the network is in float, but received {wanted!r}: leave it out.")
     if wanted == "float32":

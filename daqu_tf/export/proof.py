@@ -1,4 +1,4 @@
-"""Whether a file computes what its network does: it is run, and compared, before it gets its name."""
+"""The proof that a file computes what its network does: it is run and compared before it gets its name."""
 
 import math
 import os
@@ -20,25 +20,29 @@ from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import ACTIVATION_LIMITS, FloatTensor, Graph
 
 PROOF_IMAGES = 16
-# Of outputs, over their own between images. Random networks came to 0.12 at most, a wrong kernel to 1 or more.
+# The most deviation of a file's outputs from the network's, as a share of what outputs differ by between images. Random networks
+# reached 0.12 at most, and a wrong kernel 1 or more.
 MOST_DEVIATION = 0.5
-# Of files that compute something else: activations that are not rounded, or, in INT4 convolutions, rounded twice. Random networks
-# of 8-bit activations came to 1.07; of fewer bits to anything, so of those it is only asked that they run.
+# The most deviation of files that compute something else, since activations are not rounded, or, in INT4 convolutions, rounded
+# twice. Random networks with 8-bit activations reached 1.07; those with fewer bits reached anything, so they only have to run.
 MOST_DEVIATION_OF_OTHERS = 1.5
+# Outputs that hardly differ between images, as those of a network that was never trained, are compared with this share of their own
+# size, which is about two steps of 8 bits.
+LEAST_SHARE = 0.02
 
 
 def prove(data: bytes, network: StaticNetwork | keras.Model, images: np.ndarray, name: str, limit: float) -> None:
-    """Runs a file in a process of its own, and compares its outputs with the network's.
+    """Runs a file in a process of its own, and compares its outputs with those of the network.
 
     Args:
-        data: The file.
-        network: What it should compute.
-        images: As the network takes them.
-        name: Of the file, for messages.
-        limit: Of the deviation, as of `MOST_DEVIATION`.
+        data: The bytes of the file.
+        network: The network that the file should compute.
+        images: The images to compare on, as the network takes them.
+        name: The name of the file, for messages.
+        limit: The most deviation of the outputs, as a share of what outputs differ by between images.
 
     Raises:
-        DaquError: The runtime does not run it, or it computes something else.
+        DaquError: The runtime does not run the file, or the file computes something else.
     """
     simulated = np.asarray(network(images, training=False))
     if not np.isfinite(simulated).all():
@@ -52,27 +56,37 @@ def prove(data: bytes, network: StaticNetwork | keras.Model, images: np.ndarray,
     if not isinstance(network, StaticNetwork):
         computed = stock_graph.after_logits(network, computed)
     between = np.sqrt(np.mean((simulated - simulated.mean(0)) ** 2))
-    deviation = np.sqrt(np.mean((computed - simulated) ** 2)) / max(between, np.finfo(np.float32).tiny)
+    least = max(LEAST_SHARE * np.abs(simulated).max(), np.finfo(np.float32).tiny)
+    deviation = np.sqrt(np.mean((computed - simulated) ** 2)) / max(between, least)
     if not deviation <= limit:
         raise DaquError(
             f"{name} was not written: its outputs are {deviation:.2g} times as far from the network's as those of two images from "
-            "each other. Call `round_biases` first, recalibrate the network, or report it."
+            "each other. Recalibrate the network, or report it."
         )
 
 
 def most_deviation(network: StaticNetwork | keras.Model, storage: Storage) -> float:
-    """What `prove` allows."""
+    """The most deviation that `prove` allows for a network and the storage of its file."""
     if storage.container in ("auto", "int8"):
         return MOST_DEVIATION
     if isinstance(network, StaticNetwork):
-        widths = [bits for name, bits in network.subnet.choices if name.endswith(".activation_bits")]
+        all_bits = [bits for name, bits in network.subnet.choices if name.endswith(".activation_bits")]
     else:
-        widths = stock_graph.activation_bits(network)
-    return MOST_DEVIATION_OF_OTHERS if min(widths, default=FIXED_BITS) >= FIXED_BITS else math.inf
+        all_bits = stock_graph.activation_bits(network)
+    return MOST_DEVIATION_OF_OTHERS if min(all_bits, default=FIXED_BITS) >= FIXED_BITS else math.inf
 
 
 def checked(images: np.ndarray, graph: Graph, any_size: bool) -> np.ndarray:
-    """The images as float32, if the graph can read them, or what brings them to its size."""
+    """The images as float32, if there are two or more and the graph can read them.
+
+    Args:
+        images: The images (count, height, width, channels).
+        graph: The graph.
+        any_size: Whether the network resizes images, so that their height and width do not matter.
+
+    Raises:
+        DaquError: The images do not fit.
+    """
     shape = graph.tensor(graph.input).shape[1:]
     try:
         images = np.asarray(images, np.float32)
@@ -85,7 +99,14 @@ def checked(images: np.ndarray, graph: Graph, any_size: bool) -> np.ndarray:
 
 
 def sample_images(graph: Graph, count: int = PROOF_IMAGES) -> np.ndarray:
-    """Random images (count, height, width, channels), neighbours alike, over the whole range that a graph reads; [0, 1] if real."""
+    """Random images (count, height, width, channels) with similar neighbours.
+
+    They span the whole range that the input of the graph can hold, or [0, 1] if it is real.
+
+    Args:
+        graph: The graph.
+        count: The number of images.
+    """
     source = graph.tensor(graph.input)
     shape = source.shape[1:]
     noise = np.random.default_rng(0).random((count, *(side + 2 for side in shape[:-1]), shape[-1]), np.float32)
@@ -97,7 +118,7 @@ def sample_images(graph: Graph, count: int = PROOF_IMAGES) -> np.ndarray:
 
 
 def at_size(network: StaticNetwork | keras.Model, images: np.ndarray) -> np.ndarray:
-    """The images as the file reads them: a subnet's own network brings them to its resolution."""
+    """The images as the file reads them: for a subnet, they are resized to its resolution, as its network does by itself."""
     if not isinstance(network, StaticNetwork):
         return images
     return resize(tf.constant(images), image_size(network.space.input_shape, network.subnet["resolution"])).numpy()

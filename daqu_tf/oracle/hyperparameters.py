@@ -1,4 +1,4 @@
-"""KerasTuner's hyperparameters as the choices of a search."""
+"""KerasTuner's hyperparameters as the choices of a surrogate search."""
 
 import warnings
 from collections.abc import Mapping
@@ -7,39 +7,41 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daqu_tf.errors import DaquError
-from daqu_tf.pareto.choices import LEVELS, Alphabet, Conditions
+from daqu_tf.pareto.choices import LEVELS, Choices, Conditions
 
 if TYPE_CHECKING:
     import keras_tuner
     from keras_tuner.engine.trial import Trial
 
 
-def alphabet_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapping[str, Conditions] | None = None) -> Alphabet:
-    """The choices among KerasTuner's hyperparameters of any kind; of a number with very many values, `LEVELS` + 1 of them.
+def choices_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapping[str, Conditions] | None = None) -> Choices:
+    """The choices that KerasTuner's hyperparameters of any kind give.
+
+    A number with more than `LEVELS` values, or without a step, has `LEVELS` + 1 values, evenly on its own scale.
 
     Args:
-        hyperparameters: The space.
-        conditions: Further ones than those that they are registered under.
+        hyperparameters: The hyperparameters, which hold the whole space.
+        conditions: Conditions by the name of a hyperparameter, beside those under which it is registered.
 
     Raises:
-        DaquError: There are none, two have one name, or a condition names one that does not stand before its own.
+        DaquError: There are no hyperparameters, two have one name, or a condition names one that does not stand before its own.
     """
     if hyperparameters is None or not hyperparameters.space:
         raise DaquError("`hyperparameters` must hold the whole search space, but received none: register everything in it.")
-    choices, gates = {}, dict(conditions or {})
+    options, gates = {}, dict(conditions or {})
     for parameter in hyperparameters.space:
-        if parameter.name in choices:
+        if parameter.name in options:
             raise DaquError(f"`{parameter.name}` must be registered once, but is there twice: give each branch a name of its own.")
-        choices[parameter.name] = _values(parameter)
+        options[parameter.name] = _values(parameter)
         if parameter.conditions:
             own = tuple((condition.name, tuple(condition.values)) for condition in parameter.conditions)
             gates[parameter.name] = (*gates.get(parameter.name, ()), *own)
-    order = list(choices)
+    order = list(options)
     for name, parents in gates.items():
         for parent, _ in parents:
-            if name not in choices or parent not in order[: order.index(name)]:
+            if name not in options or parent not in order[: order.index(name)]:
                 raise DaquError(f"`conditions` must name parents that are registered first, but received `{parent}` of `{name}`.")
-    return Alphabet(choices, gates)
+    return Choices(options, gates)
 
 
 def overwritten(trial: "Trial", proposed: Mapping[str, Any]) -> str:
@@ -88,7 +90,7 @@ def _values(parameter: Any) -> tuple[Any, ...]:
         steps = list(parameter.values)
         if len(steps) <= LEVELS:
             return tuple(steps)
-    # KerasTuner's own scale, linear or logarithmic; just below 1, where its integers end.
+    # The values lie on KerasTuner's own scale, linear or logarithmic, and end just below 1, where its integers end.
     values = [parameter.prob_to_value(prob) for prob in np.linspace(0, 1 - 1e-9, LEVELS + 1).tolist()]
     if kind == "Float" and parameter.step is None:
         values[-1] = parameter.max_value

@@ -1,10 +1,10 @@
 """An append-only file of JSON lines that survives a kill at any moment.
 
-The first line says what the file is of; every other line is one record. A line without its line feed was cut off by a
-kill: it is ignored, and overwritten by the next record.
+The first line says what the file belongs to, and every other line is one record. A last line without a line feed was cut off by a
+kill; it is ignored, and overwritten by the next record.
 
-Whoever writes holds the file's lock, which vanishes with the process. Where there are no locks (Windows, some network file
-systems), a second writer is not refused, but noticed: the first one's next record raises an error.
+The process that writes holds a lock of the file, which vanishes with the process. Where there are no locks (Windows, some network
+file systems), a second writer is not refused but noticed: the next record of the first one raises an error.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from daqu_tf.errors import DaquError, WriteError
 from daqu_tf.fields import difference
 
 SYNC_SECONDS = 1.0
-FORMAT = 2  # 1 had no line for a trial that starts.
+FORMAT = 2  # Format 1 had no line for a trial that starts.
 
 
 def _line(value: Any) -> bytes:
@@ -30,7 +30,7 @@ def _line(value: Any) -> bytes:
 
 
 def header(path: str | os.PathLike) -> dict[str, Any]:
-    """Format, identity and notes of a journal, as far as there is one; it may be in use."""
+    """The first line of a journal, with `format`, `identity` and `notes`; empty if there is none. The journal may be in use."""
     if not os.path.exists(path):
         return {}
     with open(path, "rb") as file:
@@ -108,18 +108,18 @@ def check_free(path: pathlib.Path) -> None:
 
 
 class Journal:
-    """Records on disk, in the order they were appended.
+    """Records in a file, in the order in which they were appended.
 
-    Opening creates the file if there is none, and reading is always allowed. One process may write at a time: the first record, or
-    `claim`, locks the file.
+    The file is created if there is none. One process may write at a time: `claim`, or else the first record, locks the file. Any
+    process may read.
 
     Args:
-        path: The file; its directory must exist.
-        identity: What the records belong to, as JSON. A file with another identity is refused.
-        notes: What else is written when the file is made, for `header`.
+        path: The path of the file, in a directory that exists.
+        identity: A JSON object that says what the records belong to. A file with another identity is refused.
+        notes: A JSON object that is written into the first line when the file is created; None writes null.
 
     Raises:
-        DaquError: The file is no journal, is damaged, or is of another format or identity.
+        DaquError: The file is no journal, is damaged, or has another format or identity.
     """
 
     def __init__(self, path: str | os.PathLike, identity: Mapping[str, Any], notes: Mapping[str, Any] | None = None):
@@ -150,10 +150,10 @@ class Journal:
             raise DaquError(f"{self.path} is damaged in line {number}: restore that line, or start in a new directory.") from None
 
     def read(self) -> list[dict[str, Any]]:
-        """Every whole record.
+        """All whole records, in order.
 
         Raises:
-            DaquError: A line that is not the last is no JSON (its number is named).
+            DaquError: A whole line is no JSON (its number is named).
         """
         with open(self.path, "rb") as file:
             lines = file.read(self._end).splitlines()
@@ -190,16 +190,16 @@ class Journal:
     def append(self, record: Mapping[str, Any], durable: bool = True) -> None:
         """Writes one record, which a kill of this process cannot undo.
 
-        A crash of the machine can, unless it is on disk; to wait for that takes milliseconds, so it is done once a second at most.
-        If it fails, nothing has been written, and the next record may be tried in its place.
+        A crash of the machine can undo it until it is on disk. Waiting for that takes milliseconds, so it is done at most once a
+        second. If writing fails, the file is as if it had not been tried, and another record can be appended.
 
         Args:
-            record: JSON, finite numbers only.
-            durable: Whether to wait until this record and all earlier ones are on disk, if the last time is a second ago.
+            record: The record, a JSON object with finite numbers.
+            durable: Whether to wait until all records are on disk, unless that was done within the last second.
 
         Raises:
-            WriteError: There is no room, or another reason that the system gives.
-            DaquError: Another process writes to the file, or has written to it or removed it since this one opened it.
+            WriteError: There is no room for the record, or the file cannot be written to for another reason of the system.
+            DaquError: Another process writes to the file, or has changed or removed it since this one opened it.
         """
         line = _line(record)
         if not self.path.exists() or self.path.stat().st_size != self._size:

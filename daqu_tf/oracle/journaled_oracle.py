@@ -33,11 +33,11 @@ class JournaledOracle(StoredTrials):
     order of the journal, and hold up nothing but other new trials, however long they take.
 
     Args:
-        objective: As ParetoOracle's.
+        objective: The objectives, at least one; trials are ranked by each for itself.
         lease_seconds: How long a worker may be silent before its trial is given to another; `DaquTuner`'s workers give a sign of
             life four times as often.
-        kwargs: Of `StoredTrials`, such as `max_deaths_per_trial`, how often a trial may begin and come to no end before it has
-            failed, and of `keras_tuner.Oracle`.
+        kwargs: Further arguments of `StoredTrials` and of `keras_tuner.Oracle`, such as `max_deaths_per_trial`, `hyperparameters` and
+            `max_trials`.
     """
 
     def __init__(self, objective: list[keras_tuner.Objective], lease_seconds: float = LEASE_SECONDS, **kwargs: Any):

@@ -36,10 +36,10 @@ class StoredTrials(keras_tuner.Oracle):
     """Keeps trials, and what is known of who runs them; their life is `JournaledOracle`'s.
 
     Args:
-        objective: As ParetoOracle's.
-        lease_seconds: As JournaledOracle's.
-        max_deaths_per_trial: As JournaledOracle's.
-        kwargs: Of `keras_tuner.Oracle`.
+        objective: The objectives, at least one; trials are ranked by each for itself.
+        lease_seconds: The time for which a worker may be silent before its trial is given to another.
+        max_deaths_per_trial: The number of times that a trial may begin and come to no end before it has failed.
+        kwargs: Further arguments of `keras_tuner.Oracle`, such as `hyperparameters` and `max_trials`.
 
     Raises:
         DaquError: `lease_seconds` or `max_deaths_per_trial` cannot be used.

@@ -50,7 +50,7 @@ def finish(path: pathlib.Path, name: str, seconds: float) -> None:
 
 def _finish(plan: Plan, name: str, seconds: float) -> None:
     from daqu_tf.export.description import describe
-    from daqu_tf.export.export import export_tflite, round_biases
+    from daqu_tf.export.export import export_tflite
     from daqu_tf.export.proof import PROOF_IMAGES
     from daqu_tf.training.fine_tuning import FineTuner, FineTuning
 
@@ -62,7 +62,6 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
     how = FineTuning(**config.how_to_fine_tune | length | {"seed": config.seed + 1 + list(finalists).index(name)})
     tuner = FineTuner(plan.space, files.read_arrays(folder.supernet), dataset, how)
     network, steps = tuner.tune(plan.space.subnet(finalists[name]["values"]))
-    round_biases(network)
     files.write_arrays(folder.finished / f"{name}.npz", network.arrays())
 
     model, storage = folder.models / f"{name}.tflite", plan.target.storage

@@ -1,4 +1,4 @@
-"""How each operator of a `Graph` is written to a .tflite file and read back: one encoder and one decoder."""
+"""How each operator of a `Graph` is written to a `.tflite` file and read back, one encoder and one decoder each."""
 
 import math
 from collections.abc import Callable
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _SPATIAL_AXES = np.array([1, 2], "<i4")
 
-# The version is the lowest that stands for the types used, as old runtimes
-# refuse higher ones (TensorFlow, lite/tools/versioning/op_version.cc).
+# The lowest version of each operator that has the types used, since old runtimes refuse higher ones (TensorFlow,
+# lite/tools/versioning/op_version.cc).
 _CONV_VERSIONS = {"INT8": 3, "INT4": 7, "FLOAT32": 1, "FLOAT16": 1, "INT8 in float": 5, "INT4 in float": 8}
 _DEPTHWISE_VERSIONS = {"INT8": 3, "INT4": 7, "FLOAT32": 1, "FLOAT16": 1, "INT8 in float": 6, "INT4 in float": 7}
 _DENSE_VERSIONS = {"INT8": 4, "INT4": 10, "FLOAT32": 1, "FLOAT16": 1, "INT8 in float": 12, "INT4 in float": 12}
@@ -226,4 +226,5 @@ def _window(node: Any) -> dict[str, Any]:
 def _require_plain(node: Any, *conditions: bool) -> None:
     if not all(conditions):
         kind = type(node.builtinOptions).__name__
-        raise DaquError(f"the file must hold operators of daqu_tf, but {kind} is {vars(node.builtinOptions)}")
+        came = f"{kind} with {vars(node.builtinOptions)}"
+        raise DaquError(f"The file must hold operators of daqu_tf, but received {came}: read only files that daqu_tf wrote.")

@@ -1,4 +1,4 @@
-"""What a .tflite file tells an application: the standard TFLite metadata, and the labels in a zip behind the model.
+"""What a `.tflite` file tells an application: the standard TFLite metadata, and the labels in a zip file behind the model.
 
 The tables, and the order of their fields, are those of `tensorflow_lite_support/metadata/metadata_schema.fbs` in
 https://github.com/tensorflow/tflite-support, which MediaPipe shares; the packing is that of `MetadataPopulator` there.
@@ -23,11 +23,11 @@ BUFFER = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
 
 _IDENTIFIER = b"M001"
-_PARSER_VERSION = "1.0.0"  # The least that knows all these fields.
+_PARSER_VERSION = "1.0.0"  # The lowest version that knows all these fields.
 _RGB, _GRAYSCALE, _TENSOR_AXIS_LABELS = 1, 2, 2
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # The first date of a zip: the same model is the same bytes.
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # The first date that a zip file can hold, so that the same model is always the same bytes.
 
-# By table, all fields up to the last one used: a field's number is its place, and a union takes two.
+# The fields of each table, up to the last one used. The number of a field is its place, and a union takes two numbers.
 _TABLES = {
     "ModelMetadata": {
         "name": "string",
@@ -62,23 +62,23 @@ _TABLES = {
     "Stats": {"max": "[float]", "min": "[float]"},
     "AssociatedFile": {"name": "string", "description": "string", "type": "byte", "locale": "string"},
 }
-# The tag of a member is its place, from 1; members behind the last one used are left out.
+# The members of each union, up to the last one used. The tag of a member is its place, from 1.
 _UNIONS = {"ContentProperties": ("FeatureProperties", "ImageProperties"), "ProcessUnitOptions": ("NormalizationOptions",)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What is known of a model beside its graph.
+    """What an application is told about a model beside its graph.
 
     Attributes:
-        name: Of the model.
-        description: What it does, in a sentence or two.
+        name: The name of the model.
+        description: What the model does, in a sentence or two.
         labels: The name of each class, in the order of the outputs.
-        version: Of the model, or of what made it.
-        input_offset: What a pixel of 0 stands for in the images that the model was trained on.
-        input_scale: How much more a pixel of 255 stands for.
-        mean: Of the pixels: the network takes (pixel - mean) / std.
-        std: Likewise; searched networks take pixel / 255.
+        version: The version of the model, or of the program that made it.
+        input_offset: The value that a pixel of 0 had in the images that the model was trained on.
+        input_scale: The difference between the values that pixels of 255 and of 0 had in those images.
+        mean: The mean in (pixel - mean) / std, which the network takes; 0 for searched networks.
+        std: The divisor in (pixel - mean) / std, which the network takes; 255 for searched networks.
     """
 
     name: str
@@ -92,10 +92,10 @@ class Metadata:
 
 
 def write_with_metadata(graph: Graph, metadata: Metadata) -> bytes:
-    """Returns the .tflite file of `graph` with its metadata and labels, after reading both back.
+    """The bytes of the `.tflite` file of a graph with metadata and labels, both of which are read back as a check.
 
     Raises:
-        DaquError: If the labels do not fit the graph's output, or the file does not hold what it should.
+        DaquError: The labels do not fit the graph's output, or the file does not hold what it should.
     """
     tables = describe(graph, metadata)
     data = _append_labels(file.write(graph, {BUFFER: encode(tables)}), metadata.labels)
@@ -105,23 +105,24 @@ def write_with_metadata(graph: Graph, metadata: Metadata) -> bytes:
 
 
 def read_metadata(data: bytes) -> dict[str, Any] | None:
-    """Returns the metadata of any .tflite file as `describe` gives them, or None if it has none.
+    """The metadata in the bytes of any `.tflite` file, in the form of `describe`, or None if it has none.
 
-    Fields and members of unions that `describe` never gives are passed over.
+    Fields and members of unions that `describe` never uses are ignored.
 
     Raises:
-        DaquError: If it is no such file, or its metadata are of another schema.
+        DaquError: The bytes are no `.tflite` file, or its metadata have another schema.
     """
     buffer = file.read_buffers(data).get(BUFFER)
     if buffer is None:
         return None
     if buffer[4:8] != _IDENTIFIER:
-        raise DaquError(f"the metadata must have the identifier {_IDENTIFIER.decode()}, but received {buffer[4:8]!r}")
+        came = f"must have the identifier {_IDENTIFIER.decode()}, but received {buffer[4:8]!r}"
+        raise DaquError(f"The metadata {came}: write the file anew with `write_with_metadata`.")
     return _read_table("ModelMetadata", Table(buffer, int.from_bytes(buffer[:4], "little")))
 
 
 def read_labels(data: bytes) -> tuple[str, ...]:
-    """Returns the labels in the zip behind a model; none if there is no such file."""
+    """The labels in the bytes of a `.tflite` file, from the zip file behind the model; empty if it has none."""
     stream = io.BytesIO(data)
     if not zipfile.is_zipfile(stream):
         return ()
@@ -130,13 +131,17 @@ def read_labels(data: bytes) -> tuple[str, ...]:
 
 
 def describe(graph: Graph, metadata: Metadata) -> dict[str, Any]:
-    """The tables of the metadata as plain values: dicts, and for a union the name of its member and the dict.
+    """The metadata as plain values: a dict for each table, and for a union the name of its member and the dict.
 
-    The normalization is that of 8-bit pixels, which are what readers of an image tensor start from: (pixel - mean) / std is
-    the real number that the tensor's scale and zero point turn into an integer.
+    The normalization is that of 8-bit pixels, from which readers of an image tensor start: (pixel - mean) / std is the real number
+    that the scale and the zero point of the tensor turn into an integer.
+
+    Args:
+        graph: The graph that the metadata describe.
+        metadata: What is known about the model.
 
     Raises:
-        DaquError: There is not one label of one line for each output.
+        DaquError: The labels are not one text of one line for each output.
     """
     tensors = {tensor.name: tensor for tensor in graph.tensors}
     image, scores = tensors[graph.input], tensors[graph.output]
@@ -167,7 +172,7 @@ def describe(graph: Graph, metadata: Metadata) -> dict[str, Any]:
 
 
 def _image_text(metadata: Metadata, image: Tensor) -> str:
-    """How to make of 8-bit pixels what the file reads."""
+    """A sentence that says how to turn 8-bit pixels into what the file reads."""
     mean, std = f" - {metadata.mean:g}" if metadata.mean else "", f" / {metadata.std:g}"
     real = f"(pixel{mean}){std}" if mean else f"pixel{std}"
     if isinstance(image, FloatTensor):
@@ -183,7 +188,7 @@ def _image_text(metadata: Metadata, image: Tensor) -> str:
 
 def _check_labels(labels: tuple[str, ...], classes: int) -> None:
     if len(labels) != classes:
-        raise DaquError(f"`labels` must be {classes} names, one a class, but received {len(labels)}: give as many.")
+        raise DaquError(f"`labels` must be {classes} names, one for each class, but received {len(labels)}: give as many.")
     for label in labels:
         if label.splitlines() != [label] or not label.strip():
             raise DaquError(f"`labels` must be names of one line, but received {label!r}: rename that class.")
@@ -191,8 +196,8 @@ def _check_labels(labels: tuple[str, ...], classes: int) -> None:
 
 def _append_labels(data: bytes, labels: tuple[str, ...]) -> bytes:
     stream = io.BytesIO(data)
-    stream.seek(0, io.SEEK_END)  # Places in the zip count from the begin of the file, as readers expect.
-    entry = zipfile.ZipInfo(LABELS_FILE, _LONG_AGO)  # Stored: readers on devices take no other.
+    stream.seek(0, io.SEEK_END)  # Offsets in the zip file count from the start of the whole file, as readers expect.
+    entry = zipfile.ZipInfo(LABELS_FILE, _LONG_AGO)  # Not compressed, since readers on devices take nothing else.
     entry.create_system, entry.external_attr = 3, 0o644 << 16
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr(entry, "".join(f"{label}\n" for label in labels).encode())
@@ -200,7 +205,7 @@ def _append_labels(data: bytes, labels: tuple[str, ...]) -> bytes:
 
 
 def encode(tables: dict[str, Any]) -> bytes:
-    """The flatbuffer of what `describe` gives."""
+    """The flatbuffer of metadata in the form of `describe`."""
     builder = flatbuffers.Builder(1024)
     builder.Finish(_write_table(builder, "ModelMetadata", tables), _IDENTIFIER)
     return bytes(builder.Output())
@@ -208,7 +213,7 @@ def encode(tables: dict[str, Any]) -> bytes:
 
 @functools.cache
 def _slots(table: str) -> dict[str, int]:
-    """The number of each field; of a union, that of its tag."""
+    """The number of each field of a table; for a union, the number of its tag."""
     slots, count = {}, 0
     for name, kind in _TABLES[table].items():
         slots[name] = count
@@ -218,7 +223,7 @@ def _slots(table: str) -> dict[str, int]:
 
 def _write_table(builder: flatbuffers.Builder, table: str, values: dict[str, Any]) -> int:
     kinds, slots = _TABLES[table], _slots(table)
-    # Leaves first: nothing else may be written while a table is.
+    # Leaves come first, since nothing else may be written while a table is open.
     written = {name: _write(builder, kinds[name], value) for name, value in values.items()}
     builder.StartObject(len(slots) + sum(kind in _UNIONS for kind in kinds.values()))
     for name, value in written.items():
@@ -233,7 +238,7 @@ def _write_table(builder: flatbuffers.Builder, table: str, values: dict[str, Any
 
 
 def _write(builder: flatbuffers.Builder, kind: str, value: Any) -> int:
-    """Writes a value and returns where it is; a byte is its own value."""
+    """Writes a value and returns its offset; a byte is returned as it is."""
     if kind == "byte":
         return value
     if kind == "string":
@@ -260,7 +265,7 @@ def _read_table(kind: str, table: Table) -> dict[str, Any]:
 
 
 def _read(kind: str, table: Table, offset: int, next_offset: int) -> Any:
-    """A field's value; that of a union, whose tag it is, comes next."""
+    """The value of a field; for a union, the field is its tag, and its value is in the next field."""
     place = table.Pos + offset
     if kind == "byte":
         return table.Get(Int8Flags, place)
@@ -279,5 +284,5 @@ def _read(kind: str, table: Table, offset: int, next_offset: int) -> Any:
 
 
 def _read_item(kind: str, table: Table, place: int) -> Any:
-    """What the reference at `place` leads to."""
+    """The string or table that the reference at `place` points to."""
     return table.String(place).decode() if kind == "string" else _read_table(kind, Table(table.Bytes, table.Indirect(place)))

@@ -94,7 +94,7 @@ def trained():
     return net
 
 
-def test_integers_are_the_trained_ones_up_to_sign(trained):
+def test_integers_are_the_trained_ones_up_to_sign_and_a_power_of_two_a_channel(trained):
     trained.model(trained.images[:1])  # Puts the fake-quantized kernels into the layers.
     written, names = (
         operators(trained.model),
@@ -107,8 +107,11 @@ def test_integers_are_the_trained_ones_up_to_sign(trained):
             codes = np.rint(trained.model.get_layer(f"quant_{tensor.layer}").layer.kernel / step)
             found = np.moveaxis(written[names[tensor.layer]].weights, 0, -1)
             alive = np.abs(found).reshape(-1, found.shape[-1]).sum(axis=0) > 0
-            assert np.array_equal(np.abs(found[..., alive]), np.abs(codes[..., alive])) and alive.mean() > 0.8
-            assert written[names[tensor.layer]].weight_bits <= bits
+            largest = [np.abs(part[..., alive]).reshape(-1, alive.sum()).max(axis=0) for part in (found, codes)]
+            powers = largest[0] / largest[1]  # Each channel's, by which few-bit weights are multiplied in the file.
+            assert set(np.log2(powers) % 1) == {0.0} and powers.min() >= 1 and alive.mean() > 0.8
+            assert np.array_equal(np.abs(found[..., alive]), np.abs(codes[..., alive]) * powers)
+            assert written[names[tensor.layer]].trained_bits <= bits
 
 
 def test_rounding_the_biases_changes_no_file_and_brings_the_model_nearer(trained):
@@ -200,7 +203,7 @@ REFUSED = {
     "strides": (lambda: sequence(conv(strides=(1, 2))), r"'conv' .* `strides` are \(1, 2\): take the same"),
     "three": (three_summed, "'sum' .* it adds 3 tensors: add two at a time"),
     "concatenation": (concatenated, "'both' of type Concatenate"),
-    "rank": (lambda: sequence(conv(), layers.Reshape((80, 4), name="rows")), "tensor 'rows': shape must be"),
+    "rank": (lambda: sequence(conv(), layers.Reshape((80, 4), name="rows")), "Tensor 'rows': shape must be"),
     "outputs": (two_outputs, "`model` must have one input and one output, but has 1 and 2"),
     "size": (of_any_size, r"'images' .* its shape is \(None, None, None, 3\): build the model for images of one size"),
 }

@@ -120,3 +120,15 @@ def test_a_model_of_dense_layers(tmp_path):
     round_biases(model)
     for container in ("auto", "float32"):
         export_tflite(model, tmp_path / "model.tflite", container)
+
+
+@pytest.mark.parametrize("container", ["float32", "int8"])
+def test_outputs_that_are_alike_for_all_images_are_compared_by_what_can_be_told_from_them(container, tmp_path):
+    inputs = keras.Input((4, 4, 1))
+    kernel, bias = keras.initializers.RandomNormal(stddev=1e-9, seed=0), keras.initializers.Constant([0.3, -0.2, 0.1])
+    outputs = keras.layers.Dense(3, kernel_initializer=kernel, bias_initializer=bias)(keras.layers.Flatten()(inputs))
+    model = make_switchable(keras.Model(inputs, outputs))
+    initialise_steps(model, np.random.default_rng(0).random((16, 4, 4, 1), np.float32))
+    set_bits(model, 8, 8)
+    export_tflite(model, tmp_path / "alike.tflite", container)
+    assert (tmp_path / "alike.tflite").exists()

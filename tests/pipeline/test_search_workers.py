@@ -68,6 +68,7 @@ def of_its_own(trained, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("one at a time")
 def test_workers_of_this_machine_one_of_which_is_killed(trained, tmp_path):
     folder = of_its_own(trained, tmp_path)
     process = start("search", folder, "--workers=2", "--export_keras_tuner")
@@ -95,6 +96,7 @@ def test_workers_of_this_machine_one_of_which_is_killed(trained, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("one at a time")
 @pytest.mark.parametrize("is_shared", [True, False], ids=["a shared folder", "a copy"])
 def test_a_chief_and_a_worker_of_several_machines(trained, tmp_path, is_shared):
     folder = of_its_own(trained, tmp_path)
@@ -114,6 +116,7 @@ def test_a_chief_and_a_worker_of_several_machines(trained, tmp_path, is_shared):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("one at a time")
 def test_a_worker_whose_device_is_another_is_refused(trained, tmp_path):
     folder = of_its_own(trained, tmp_path)
     address = {"TUNER_ID": "worker0", "ORACLE_IP": "127.0.0.1", "ORACLE_PORT": str(free_port())}
@@ -132,6 +135,7 @@ def test_a_worker_without_a_trained_supernet(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("one at a time")
 def test_a_worker_that_dies_again_and_again_ends_the_search(tmp_path):
     """In an empty folder none can live."""
     (tmp_path / "search").mkdir()

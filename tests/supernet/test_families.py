@@ -186,7 +186,7 @@ def test_gradients_through_codes_are_those_through_real_values(family, monkeypat
         assert any(np.any(gradient) for name, gradient in through_codes.items() if name.endswith("activation_log_step"))
 
 
-def test_an_alphabet_of_one_width_and_a_product_in_float():
+def test_an_alphabet_of_one_entry_and_a_product_in_float():
     space = FAMILIES["squeeze_excite"].restrict(weight_bits=(4,), activation_bits=(4,))
     supernet, images = make_supernet(space, 8)
     in_float = "stage2.block1.excite.activation_bits"
