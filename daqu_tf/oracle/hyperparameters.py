@@ -48,8 +48,8 @@ def overwritten(trial: "Trial", proposed: Mapping[str, Any]) -> str:
     """Which value of a trial is not the one that was proposed, for people; empty where all are. Others may have been added.
 
     Args:
-        trial: As it has run.
-        proposed: Its values as they were proposed.
+        trial: The trial, as it has run.
+        proposed: The trial's values, as they were proposed.
     """
     sent = trial.hyperparameters.values  # With what a worker has added, whose default is not searched.
     for name, value in proposed.items():
@@ -66,8 +66,8 @@ def keep_proposed(trial: "Trial", proposed: Mapping[str, Any]) -> None:
     What was measured counts for them: with the values that it was proposed, `run_trial` came to that.
 
     Args:
-        trial: As it has run.
-        proposed: Its values as they were proposed.
+        trial: The trial, as it has run.
+        proposed: The trial's values, as they were proposed.
     """
     if differing := overwritten(trial, proposed):
         warnings.warn(

@@ -64,7 +64,7 @@ def hold(path: pathlib.Path) -> _Hold:
     """Keeps other processes from writing to a journal; all journals of this process on that file share one.
 
     Args:
-        path: Of the file, which exists.
+        path: The path of the file, which exists.
 
     Raises:
         DaquError: Another process writes to it, or this one may not.
@@ -98,7 +98,7 @@ def check_free(path: pathlib.Path) -> None:
     """Refuses to go on where another process writes to a journal; all is well where there is none.
 
     Args:
-        path: Of the file.
+        path: The path of the file.
 
     Raises:
         DaquError: Another process writes to it.

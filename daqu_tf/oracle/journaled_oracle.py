@@ -137,7 +137,7 @@ class JournaledOracle(StoredTrials):
 
         Args:
             tuner_id: The worker.
-            how: As in "worker0 was killed by SIGKILL", without the name.
+            how: What became of the worker, without its name: "was killed by SIGKILL".
 
         Returns:
             Whether it had a trial.
