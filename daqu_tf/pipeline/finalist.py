@@ -32,7 +32,7 @@ def finish(path: pathlib.Path, name: str, seconds: float) -> None:
         seconds: How long it is fine-tuned, where the settings do not give it epochs.
 
     Raises:
-        RefusedError: It cannot be finished.
+        RefusedError: The finalist cannot be finished.
         DaquError: Something that is not the finalist's fault: the folder, the runtime or the disk.
     """
     compute_on_one_thread()

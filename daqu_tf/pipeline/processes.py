@@ -110,8 +110,8 @@ def in_sentences(work: Callable[[], object], status: Callable[[DaquError], int] 
     """Does the work of such a process: what a user can mend is the last line that it prints.
 
     Args:
-        work: Is called once.
-        status: Of the process, by the error.
+        work: The work, a function that is called once.
+        status: The status with which the process ends, by the error.
     """
     try:
         work()
