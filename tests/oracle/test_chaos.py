@@ -30,6 +30,7 @@ def harass(search: Search, kills: int, rng: np.random.Generator) -> collections.
         if victim not in absent and killed.total() < kills and search.kill(victim):
             killed[victim] += 1
             absent[victim] = time.monotonic() + rng.choice((0.0, 0.3, 3.0), p=(0.5, 0.4, 0.1))
+    search.start(*absent)  # Those that were killed last come back too.
     return killed
 
 
