@@ -6,7 +6,9 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 DEMO_DIR := runs/demo
 # Two processes share two cores best where each computes on one.
-PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(VENV)/bin/python -m pytest --durations=10
+ONE_THREAD := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1
+PYTEST := $(ONE_THREAD) $(VENV)/bin/python -m pytest --durations=10
+FAST := -n 2 --dist worksteal -m "not slow and not devices"
 
 # What tests on devices use beside `.venv`: tflite-runtime, whose last release is for Python up to 3.11, Pythons for ARM, and adb.
 OLD_VENV := .venv-tflite-runtime
@@ -40,11 +42,11 @@ docs: $(STAMP)  ## The documentation site, which `make test-slow` builds too. Th
 	@echo "The site: $(CURDIR)/site/index.html"
 
 test: $(STAMP)  ## At most 6 minutes on 2 cores.
-	$(PYTEST) -n 2 --dist worksteal -m "not slow and not devices"
+	$(PYTEST) $(FAST)
 
 # As `test`, with another TensorFlow of the range that setup.py allows: make test-tensorflow TENSORFLOW=2.16
 test-tensorflow: $(TENSORFLOW_VENV)/.installed
-	$(TENSORFLOW_VENV)/bin/python -m pytest -m "not slow and not devices"
+	$(ONE_THREAD) $(TENSORFLOW_VENV)/bin/python -m pytest $(FAST)
 
 # By files, but those that start several processes or have so many minutes for a job, which are one group: never two of them at once.
 test-slow: $(STAMP)
