@@ -9,8 +9,11 @@ HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "daqu_tf" / "__init__.py").read_text())[1]
 INSTALL = [
     # TensorFlow, tf_keras and TensorBoard belong together, version by version: whoever pins TensorFlow gets the others that fit.
-    "tensorflow>=2.16,<2.22",
-    "tf_keras>=2.16,<2.22",
+    # The seeds of tf_keras before 2.19 are none for Python 3.12 and later.
+    "tensorflow>=2.16,<2.22; python_version<'3.12'",
+    "tensorflow>=2.19,<2.22; python_version>='3.12'",
+    "tf_keras>=2.16,<2.22; python_version<'3.12'",
+    "tf_keras>=2.19,<2.22; python_version>='3.12'",
     "tensorflow-model-optimization>=0.8.1,<0.9",
     # `ParetoOracle` and `DaquTuner` override KerasTuner's internals.
     "keras-tuner>=1.4.8,<1.5",
