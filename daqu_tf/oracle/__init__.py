@@ -2,8 +2,8 @@
 
 `oracle` proposes trials by the surrogate search of `daqu_tf.pareto`, over `hyperparameters` and `objectives`. It is built on
 `journaled_oracle`, which gives trials to workers by `leases`, and on `stored_trials`, which keeps their `records` in an append-only
-`journal`. `attempts` that come to no end fail a trial, and `failures` end a search early. `chief` serves trials over gRPC, `client` is
-a worker's side of that, and `distributed_tuner` makes any tuner a chief or a worker, by the `roles` that the environment gives.
+`journal`. `attempts` that come to no end fail a trial, and `failures` end a search early. `chief` serves trials over gRPC, `client`
+is a worker's side of that, and `distributed_tuner` makes any tuner a chief or a worker, by the `roles` that the environment gives.
 `keras_tuner_files` writes what KerasTuner's own tools read.
 """
 

@@ -36,8 +36,8 @@ class JournaledOracle(StoredTrials):
         objective: The objectives, at least one; trials are ranked by each for itself.
         lease_seconds: How long a worker may be silent before its trial is given to another; `DaquTuner`'s workers give a sign of
             life four times as often.
-        kwargs: Further arguments of `StoredTrials` and of `keras_tuner.Oracle`, such as `max_deaths_per_trial`, `hyperparameters` and
-            `max_trials`.
+        kwargs: Further arguments of `StoredTrials` and of `keras_tuner.Oracle`, such as `max_deaths_per_trial`, `hyperparameters`
+            and `max_trials`.
     """
 
     def __init__(self, objective: list[keras_tuner.Objective], lease_seconds: float = LEASE_SECONDS, **kwargs: Any):

@@ -104,8 +104,8 @@ class ParetoOracle(JournaledOracle):
         max_retries_per_trial: The number of times that a trial that crashed or returned NaN is run again.
         max_consecutive_failed_trials: The number of failed trials in a row that ends the search.
         lease_seconds: The time for which a worker may be silent before its trial is given to another.
-        max_deaths_per_trial: The number of times that a trial may begin and come to no end, because its process was killed, crashed,
-            fell silent or made a report that was refused. Then the trial has failed, and is not run again.
+        max_deaths_per_trial: The number of times that a trial may begin and come to no end, because its process was killed,
+            crashed, fell silent or made a report that was refused. Then the trial has failed, and is not run again.
         allow_new_entries: Whether a model may ask for hyperparameters that are not among `hyperparameters`; None allows it where
             `hyperparameters` is None.
         tune_new_entries: Whether such hyperparameters are searched, which has to begin before the first trial, or else keep their
