@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from daqu_tf import files
 from daqu_tf.devices import ModelError
@@ -156,7 +157,7 @@ def time_models(job: Job) -> None:
         for missed in member.missed_constraints or ():
             job.progress.warn(f"{member.name} misses {missed}, now that it is trained and timed: it is not on the front.")
     objectives = [{"name": name, "direction": direction} for name, direction in plan.target.objectives]
-    front = {"space": plan.space.name, "target": plan.target.name, "objectives": objectives}
+    front: dict[str, Any] = {"space": plan.space.name, "target": plan.target.name, "objectives": objectives}
     if left_out := {name: _left_out(folder, name) for name in files.read_json(folder.finalists) if name not in names}:
         front["left_out"] = left_out
     files.write_json(folder.front, front | {"members": [member.to_json() for member in members]})
