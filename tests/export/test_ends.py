@@ -162,7 +162,7 @@ def test_a_function_that_the_model_leaves_to_its_loss(activation, tmp_path):
 
 def test_metadata_state_the_range_that_is_true(tmp_path):
     model = trained_on((-1, 1), classifier("softmax"))
-    export_tflite(model, path := tmp_path / "m.tflite", input_type="uint8", input_range=(-1, 1), labels="a b c d e".split())
+    export_tflite(model, path := tmp_path / "m.tflite", input_type="uint8", input_range=(-1, 1), labels=list("abcde"))
     (source,) = tflite.read_metadata(path.read_bytes())["subgraph_metadata"][0]["input_tensor_metadata"]
     assert source["process_units"] == [{"options": ("NormalizationOptions", {"mean": [127.5], "std": [127.5]})}]
     assert source["description"] == "An image of 8-bit pixels: feed them as they are."
@@ -208,7 +208,7 @@ REFUSED = {
     ),
     "other activation": ({"output_activation": "sigmoid"}, "of a model that ends in softmax must be one of none, softmax, but"),
     "no activation": ({"output_activation": "tanh"}, "`output_activation` .* but received 'tanh'"),
-    "few labels": ({"labels": "abcd"[:2].split()}, "`labels` must be 5 names"),
+    "few labels": ({"labels": ["a", "b"]}, "`labels` must be 5 names"),
     "one text": ({"labels": "abcde"}, "`labels` must be a sequence of texts, but received 'abcde'"),
     "other labels": ({"labels": tuple("edcba"), "metadata": Metadata("m", "", LABELS)}, "`labels` must be those of the metadata"),
 }
