@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from daqu_tf.data.class_names import names_of_classes
+from daqu_tf.data.ranges import range_of
 from daqu_tf.errors import DaquError
 
 KERAS_NAMES = ("fashion_mnist", "mnist", "cifar10", "cifar100")
 NAMES = ("digits", *KERAS_NAMES)
 
+_STATED_RANGES = {"digits": (0.0, 16.0)}
 _TEST_FRACTION = 0.2
 _SEARCH_IMAGES_PER_CLASS = 25
 _NPZ_ERRORS = (
@@ -49,11 +51,12 @@ class Dataset:
         num_classes: The number of classes.
         input_offset: The offset of the given images, which became `clip((given - input_offset) / input_scale, 0, 1)`. An
             application must do the same before it calls a model.
-        input_scale: The scale of the given images: 255 for uint8, 1 for other numbers within [0, 1], else the range of the training
-            images.
+        input_scale: The scale of the given images: 255 for uint8, for other numbers that of the usual range which they fill
+            ([0, 1], [-1, 1] or [0, 255]), else the range of the training images.
         test_was_cut: Whether `test` was cut out of the training images because the source has no test split.
         fingerprint: The sha256, in hex, of the images as given and of the labels, in the order of the splits.
         class_names: The name of each class by its number; the numbers themselves where no names are known.
+        notes: Sentences about the data that a user should read before a run.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Dataset:
     test_was_cut: bool
     fingerprint: str
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -112,19 +116,20 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
     else:
         test = _checked(name, "test", arrays["x_test"], arrays["y_test"])
         _check_alike(name, train[0], test, num_classes)
-    offset, scale = _input_map(name, train[0], test[0])
+    pixels = range_of(name, train[0], {"test": test[0]}, _STATED_RANGES.get(os.fspath(name_or_path)))
     train, search = _cut(name, *train, search_fraction, _SEARCH_IMAGES_PER_CLASS * num_classes, seed)
     splits = {"train": train, "search": search, "test": test}
     return Dataset(
         name=name,
-        **{f"x_{key}": _to_unit(x, offset, scale) for key, (x, _) in splits.items()},
+        **{f"x_{key}": _to_unit(x, pixels.offset, pixels.scale) for key, (x, _) in splits.items()},
         **{f"y_{key}": y for key, (_, y) in splits.items()},
         num_classes=num_classes,
-        input_offset=offset,
-        input_scale=scale,
+        input_offset=pixels.offset,
+        input_scale=pixels.scale,
         test_was_cut=test_was_cut,
         fingerprint=_fingerprint(array for split in splits.values() for array in split),
         class_names=class_names,
+        notes=pixels.notes,
     )
 
 
@@ -260,23 +265,6 @@ def _check_alike(name: str, x_train: np.ndarray, test: tuple[np.ndarray, np.ndar
             f"`y_test` of {name} has label {y_test.max()}, but `y_train` only 0 to {num_classes - 1}: "
             "remove those test images or add training images of their class."
         )
-
-
-def _input_map(name: str, x_train: np.ndarray, x_test: np.ndarray) -> tuple[float, float]:
-    """The offset and the scale that bring the training images into [0, 1]."""
-    if x_train.dtype == np.uint8:
-        return 0.0, 255.0
-    low, high = float(x_train.min()), float(x_train.max())
-    if low == high:
-        raise DaquError(f"All pixels of `x_train` of {name} are {low}: give images with content.")
-    offset, scale = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high - low)
-    # Clipping forgives outliers, but would silently turn a test split of another scale into noise.
-    if x_test.max() > offset + 2 * scale or x_test.min() < offset - scale:
-        raise DaquError(
-            f"The pixels of {name} range from {low:g} to {high:g} in train but from {float(x_test.min()):g} to "
-            f"{float(x_test.max()):g} in test: scale both splits alike."
-        )
-    return offset, scale
 
 
 def _cut(

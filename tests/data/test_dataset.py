@@ -105,6 +105,86 @@ def test_other_floats_are_mapped_by_the_training_range_and_clipped(save):
     assert list(loaded.x_test.flat[:2]) == [0, 1]
 
 
+def floats(low, high, dtype=np.float32, seed=0):
+    """Images whose pixels go exactly from `low` to `high` in train, and about so in test."""
+    content = arrays(dtype=np.float64, seed=seed)
+    for key in ("x_train", "x_test"):
+        content[key] = (low + content[key] / 255 * (high - low)).astype(dtype)
+    content["x_train"].flat[:2] = low, high
+    return content
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "offset", "scale"),
+    [
+        (0, 1, 0, 1),
+        (0.02, 0.97, 0, 1),
+        (-1, 1, -1, 2),
+        (-0.98, 0.9, -1, 2),
+        (-1, 0.3, -1, 2),
+        (0, 255, 0, 255),
+        (3, 250, 0, 255),
+        (0, 1.0000001, 0, 1),
+        (-1.0000001, 1, -1, 2),
+        (-0.0001, 255.01, 0, 255),
+    ],
+)
+def test_usual_ranges_are_recognised_by_images_that_do_not_touch_their_ends(save, low, high, offset, scale):
+    loaded = data.load(save(**floats(low, high)))
+    assert (loaded.input_offset, loaded.input_scale) == (offset, scale) and loaded.notes == ()
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int64, np.uint16, np.float16])
+def test_usual_ranges_are_recognised_in_every_number_type(save, dtype):
+    loaded = data.load(save(**floats(2, 251, dtype)))
+    assert (loaded.input_offset, loaded.input_scale) == (0, 255) and loaded.notes == ()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 16), (-0.5, 0.5), (-2.1, 2.6), (0, 4095), (-128, 127), (-0.1, 1.1), (-1, 255)])
+def test_other_ranges_are_those_of_the_training_images_and_are_said(save, low, high):
+    loaded = data.load(save(**floats(low, high, np.float64)))
+    assert (loaded.input_offset, loaded.input_scale) == (low, pytest.approx(high - low))
+    (note,) = loaded.notes
+    assert f"{low:g} is taken for black" in note and f"{high:g} for white" in note and "99%" not in note
+
+
+def test_a_hot_pixel_that_squeezes_all_others_is_said(save):
+    content = floats(0, 1)
+    content["x_train"][5, 2, 2] = 40
+    (note,) = data.load(save(**content)).notes
+    assert "40 for white" in note and "99% of them lie from" in note
+
+
+@pytest.mark.parametrize("content", [floats(0, 1 / 255), floats(0, 0.06), arrays() | {"x_train": np.eye(120, 30, dtype=np.uint8)}])
+def test_images_that_fill_little_of_their_range_are_said(save, content):
+    content["x_train"] = content["x_train"].reshape(120, 6, 5)
+    (note,) = data.load(save(**content)).notes
+    assert "little of the range" in note
+
+
+def test_the_digits_have_a_range_that_is_known_but_a_file_of_that_name_has_not(tmp_path):
+    assert data.load("digits").notes == ()
+    np.savez(tmp_path / "digits.npz", **floats(0, 16))
+    assert len(data.load(tmp_path / "digits.npz").notes) == 1
+
+
+@pytest.mark.parametrize(("train", "test"), [((0, 255), (0, 1)), ((0, 1), (-1, 1)), ((-1, 1), (0, 255)), ((0, 255), (-1, 1))])
+def test_a_test_split_on_another_scale_is_refused(save, train, test):
+    content = floats(*train) | {"x_test": floats(*test)["x_test"]}
+    refused(save(**content), "scale both", "in test")
+
+
+def test_pixels_that_are_clipped_and_signs_that_differ_are_said(save):
+    content = floats(-1, 1)
+    content["x_test"].flat[:3] = -1.2, 1.2, 1.3
+    (note,) = data.load(save(**content)).notes
+    assert "3 of the 900 pixels of `x_test`" in note and "clipped" in note
+    (note,) = data.load(save(**(floats(-1, 1) | {"x_test": floats(0, 1)["x_test"]}))).notes
+    assert "scaled alike" in note
+    notes = data.load(save(**(floats(0, 65535) | {"x_test": floats(0, 255)["x_test"]}))).notes
+    assert len(notes) == 2 and "scaled like those of `x_train`" in notes[1]
+
+
 def test_classes_are_named_by_the_file_by_the_data_set_or_by_number(save, tmp_path):
     names = np.array(["cat", "dog", " a mouse "])
     for key in ("class_names", "labels"):
