@@ -24,6 +24,8 @@ NAMES = ("digits", *KERAS_NAMES)
 _STATED_RANGES = {"digits": (0.0, 16.0)}
 _TEST_FRACTION = 0.2
 _SEARCH_IMAGES_PER_CLASS = 25
+_KNOWN_ARRAYS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test", "class_names")
+_MOST_NAMED = 8
 _NPZ_ERRORS = (
     OSError,
     ValueError,
@@ -44,7 +46,8 @@ class Dataset:
         name: The name of the data set, or of the file without its suffix.
         x_train: The training images (N, H, W, C), float32 in [0, 1].
         y_train: The labels (N,) of the training images, int32 in [0, num_classes).
-        x_search: Images held out of training, on which subnets are compared, in the form of `x_train`.
+        x_search: Images on which subnets are compared, in the form of `x_train`: the source's `x_val`, or else held
+            out of training.
         y_search: The labels of `x_search`, in the form of `y_train`.
         x_test: Images for the final figures alone, in the form of `x_train`.
         y_test: The labels of `x_test`, in the form of `y_train`.
@@ -96,29 +99,33 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
     """Loads a data set and splits it, the same way each time for the same seed.
 
     Args:
-        name_or_path: One of `NAMES`, or the path of a `.npz` file with x_train, y_train and perhaps x_test, y_test and class_names.
+        name_or_path: One of `NAMES`, or the path of a `.npz` file with x_train, y_train and perhaps x_val, y_val, x_test, y_test
+            and class_names.
         seed: The seed of the splits.
         search_fraction: The share of the training images held out as `search`, above 0 and at most 0.5. At least 25 images per
-            class are held out, unless that is more than a third.
+            class are held out, unless that is more than a third. It has no effect where the source has x_val and y_val: these are
+            `search` then.
 
     Raises:
         DaquError: The source cannot be read or is not a labelled image data set that can be split.
     """
     if not 0 < search_fraction <= 0.5:
         raise DaquError(f"`search_fraction` must be above 0 and at most 0.5, but received {search_fraction}.")
-    name, arrays = _read(name_or_path)
+    name, arrays, notes = _read(name_or_path)
     train = _checked(name, "train", arrays["x_train"], arrays["y_train"])
     num_classes = _num_classes(name, train[1])
     class_names = names_of_classes(name, num_classes, arrays.get("class_names"))
-    test_was_cut = "x_test" not in arrays
+    given = {split: _given(name, split, arrays, train[0], num_classes) for split in ("val", "test") if f"x_{split}" in arrays}
+    test_was_cut = "test" not in given
     if test_was_cut:
-        train, test = _cut(name, *train, _TEST_FRACTION, num_classes, seed)
+        train, given["test"] = _cut(name, *train, _TEST_FRACTION, num_classes, seed)
+    others = {split: x for split, (x, _) in given.items()}
+    pixels = range_of(name, train[0], others, _STATED_RANGES.get(os.fspath(name_or_path)))
+    if "val" in given:
+        search = given["val"]
     else:
-        test = _checked(name, "test", arrays["x_test"], arrays["y_test"])
-        _check_alike(name, train[0], test, num_classes)
-    pixels = range_of(name, train[0], {"test": test[0]}, _STATED_RANGES.get(os.fspath(name_or_path)))
-    train, search = _cut(name, *train, search_fraction, _SEARCH_IMAGES_PER_CLASS * num_classes, seed)
-    splits = {"train": train, "search": search, "test": test}
+        train, search = _cut(name, *train, search_fraction, _SEARCH_IMAGES_PER_CLASS * num_classes, seed)
+    splits = {"train": train, "search": search, "test": given["test"]}
     return Dataset(
         name=name,
         **{f"x_{key}": _to_unit(x, pixels.offset, pixels.scale) for key, (x, _) in splits.items()},
@@ -129,19 +136,20 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
         test_was_cut=test_was_cut,
         fingerprint=_fingerprint(array for split in splits.values() for array in split),
         class_names=class_names,
-        notes=pixels.notes,
+        notes=pixels.notes + notes,
     )
 
 
-def _read(name_or_path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
+def _read(name_or_path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray], tuple[str, ...]]:
+    """The name, the arrays, and notes on what was not read."""
     text = os.fspath(name_or_path)
     if text == "digits":
-        return text, _read_digits()
+        return text, _read_digits(), ()
     if text in KERAS_NAMES:
-        return text, _read_keras(text)
+        return text, _read_keras(text), ()
     if text.endswith(".npz") or os.path.exists(text):
         path = pathlib.Path(text)
-        return path.stem, _read_npz(path)
+        return path.stem, *_read_npz(path)
     raise DaquError(f"`{text}` is no data set known here: give one of {', '.join(NAMES)} or the path of a .npz file.")
 
 
@@ -166,18 +174,19 @@ def _read_keras(name: str) -> dict[str, np.ndarray]:
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise DaquError(f"The data file {path} {kind}: give the path of a .npz file or one of {', '.join(NAMES)}.")
     try:
         with np.load(path, allow_pickle=False) as file:
             _check_keys(path, file.files)
-            wanted = ("x_train", "y_train", "x_test", "y_test", "class_names")
-            arrays = {key: file[key] for key in wanted if key in file.files}
+            arrays = {key: file[key] for key in _KNOWN_ARRAYS if key in file.files}
+            unknown = sorted(set(file.files) - set(arrays))
             if "class_names" not in arrays and _is_text(file, "labels"):
                 arrays["class_names"] = file["labels"]
-            return arrays
+                unknown.remove("labels")
+            return arrays, _note_on_unknown(path, unknown)
     except DaquError:
         raise
     except PermissionError as error:
@@ -189,6 +198,14 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
         ) from error
 
 
+def _note_on_unknown(path: pathlib.Path, unknown: list[str]) -> tuple[str, ...]:
+    if not unknown:
+        return ()
+    named = ", ".join(key if key.isprintable() else repr(key) for key in unknown[:_MOST_NAMED])
+    more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+    return (f"Not used of the data file {path}: {named}{more}. What is used is called {', '.join(_KNOWN_ARRAYS)}.",)
+
+
 def _is_text(file: np.lib.npyio.NpzFile, key: str) -> bool:
     """Whether the file has an array of texts under `key`; any other array of that name, even an unreadable one, is ignored."""
     try:
@@ -198,10 +215,11 @@ def _is_text(file: np.lib.npyio.NpzFile, key: str) -> bool:
 
 
 def _check_keys(path: pathlib.Path, found: list[str]) -> None:
-    tests = {"x_test", "y_test"} & set(found)
-    if not {"x_train", "y_train"} <= set(found) or len(tests) == 1:
+    halves = [split for split in ("val", "test") if len({f"x_{split}", f"y_{split}"} & set(found)) == 1]
+    if not {"x_train", "y_train"} <= set(found) or halves:
+        split = halves[0] if halves else "test"
         raise DaquError(
-            f"The data file {path} must hold x_train and y_train, and x_test and y_test or neither of them, "
+            f"The data file {path} must hold x_train and y_train, and x_{split} and y_{split} or neither of them, "
             f"but it holds {', '.join(sorted(found)) or 'nothing'}: rename its arrays."
         )
 
@@ -253,18 +271,22 @@ def _num_classes(name: str, labels: np.ndarray) -> int:
     return len(found)
 
 
-def _check_alike(name: str, x_train: np.ndarray, test: tuple[np.ndarray, np.ndarray], num_classes: int) -> None:
-    x_test, y_test = test
-    if x_train.shape[1:] != x_test.shape[1:] or x_train.dtype != x_test.dtype:
+def _given(
+    name: str, split: str, arrays: dict[str, np.ndarray], x_train: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A split of the source beside train, in the form of train."""
+    x, y = _checked(name, split, arrays[f"x_{split}"], arrays[f"y_{split}"])
+    if x_train.shape[1:] != x.shape[1:] or x_train.dtype != x.dtype:
         raise DaquError(
             f"The images of {name} must have one shape and type, but train has {x_train.shape[1:]} {x_train.dtype} "
-            f"and test {x_test.shape[1:]} {x_test.dtype}: save both alike."
+            f"and {split} {x.shape[1:]} {x.dtype}: save both alike."
         )
-    if y_test.max() >= num_classes:
+    if y.max() >= num_classes:
         raise DaquError(
-            f"`y_test` of {name} has label {y_test.max()}, but `y_train` only 0 to {num_classes - 1}: "
-            "remove those test images or add training images of their class."
+            f"`y_{split}` of {name} has label {y.max()}, but `y_train` only 0 to {num_classes - 1}: "
+            f"remove those {split} images or add training images of their class."
         )
+    return x, y
 
 
 def _cut(

@@ -91,7 +91,8 @@ def _guessed(name: str, x_train: np.ndarray, low: float, high: float) -> str:
         most = f", though 99% of them lie from {inner_low:g} to {inner_high:g}"
     return (
         f"The pixels of `x_train` of {name} fill none of the usual ranges [0, 1], [-1, 1] and [0, 255]: {low:g} is taken for "
-        f"black and {high:g} for white, the lowest and the highest that occur{most}. Scale the images to [0, 1] if they mean another range."
+        f"black and {high:g} for white, the lowest and the highest that occur{most}. "
+        "Scale the images to [0, 1] if they mean another range."
     )
 
 
@@ -121,7 +122,7 @@ def _doubts(name: str, taken: tuple[float, float], split: str, images: np.ndarra
         return (
             f"The pixels of `x_{split}` of {name} lie within [0, 1] but those of `x_train` within [-1, 1]: are both scaled alike?",
         )
-    if _is_tiny(images, last - first):
+    if taken not in _USUAL and _is_tiny(images, last - first):
         return (f"The pixels of `x_{split}` of {name} go from {low:g} to {high:g} only: are they scaled like those of `x_train`?",)
     if low >= first - slack and high <= last + slack:
         return ()

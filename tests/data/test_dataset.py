@@ -331,3 +331,56 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(tf_keras.datasets.cifar10, "load_data", fail)
     refused("cifar10", "could not be downloaded", ".npz")
+
+
+def with_val(n=40, **changes):
+    other = arrays(n=n, test=False, seed=5)
+    return arrays(**changes) | {"x_val": other["x_train"], "y_val": other["y_train"]}
+
+
+def test_x_val_is_the_search_split(save):
+    content = with_val()
+    loaded = data.load(save(**content), search_fraction=0.4)
+    np.testing.assert_array_equal(loaded.x_search[..., 0], content["x_val"].astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(loaded.y_search, content["y_val"])
+    np.testing.assert_array_equal(loaded.y_train, content["y_train"])
+    np.testing.assert_array_equal(loaded.x_test[..., 0], content["x_test"].astype(np.float32) / np.float32(255))
+    assert loaded.notes == () and not loaded.test_was_cut
+    assert loaded.fingerprint != data.load(save(**arrays())).fingerprint
+
+
+def test_x_val_without_a_test_split_still_cuts_one(save):
+    loaded = data.load(save(**with_val(test=False)))
+    assert [len(loaded.y_train), len(loaded.y_search), len(loaded.y_test)] == [96, 40, 24] and loaded.test_was_cut
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"y_val": None}, ["x_val and y_val or neither"]),
+        ({"x_val": None}, ["x_val and y_val or neither"]),
+        ({"y_val": np.arange(40) % 4}, ["`y_val`", "label 3", "val images"]),
+        ({"y_val": np.arange(39) % 3}, ["`y_val`", "40 images"]),
+        ({"x_val": np.zeros((40, 5, 5), np.uint8)}, ["and val (5, 5, 1)"]),
+        ({"x_val": np.zeros((40, 6, 5), np.float32)}, ["float32", "alike"]),
+    ],
+)
+def test_a_bad_x_val_is_refused_like_a_bad_x_test(save, change, words):
+    content = {key: value for key, value in (with_val() | change).items() if value is not None}
+    refused(save(**content), *words)
+
+
+def test_x_val_on_another_scale_is_refused(save):
+    refused(save(**(floats(0, 255) | {"x_val": floats(0, 1)["x_test"], "y_val": np.arange(30) % 3})), "in val")
+
+
+def test_arrays_that_are_not_used_are_named(save):
+    (note,) = data.load(save(**arrays(), x_valid=np.zeros(3), Y_test=np.zeros(3))).notes
+    assert "Y_test, x_valid." in note and "x_val" in note
+    (note,) = data.load(save(**arrays(), labels=np.arange(120))).notes
+    assert ": labels." in note
+    names = np.array(["a", "b", "c"])
+    assert data.load(save(**arrays(), labels=names)).notes == ()
+    assert ": labels." in data.load(save(**arrays(), labels=names, class_names=names)).notes[0]
+    (note,) = data.load(save(**arrays(), **{"a\nb": names} | {f"z{number}": names for number in range(20)})).notes
+    assert "\n" not in note and "and 13 more" in note
