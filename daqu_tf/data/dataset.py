@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from daqu_tf.data.class_names import names_of_classes
+from daqu_tf.data.copies import hashes, keep_together, note_on_copies
 from daqu_tf.data.ranges import range_of
 from daqu_tf.errors import DaquError
 
@@ -117,15 +118,18 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
     class_names = names_of_classes(name, num_classes, arrays.get("class_names"))
     given = {split: _given(name, split, arrays, train[0], num_classes) for split in ("val", "test") if f"x_{split}" in arrays}
     test_was_cut = "test" not in given
+    ids = {split: hashes(x) for split, (x, _) in {"train": train, **given}.items()}
     if test_was_cut:
-        train, given["test"] = _cut(name, *train, _TEST_FRACTION, num_classes, seed)
+        train, given["test"], ids["train"], ids["test"] = _cut(name, *train, ids["train"], _TEST_FRACTION, num_classes, seed)
     others = {split: x for split, (x, _) in given.items()}
     pixels = range_of(name, train[0], others, _STATED_RANGES.get(os.fspath(name_or_path)))
     if "val" in given:
-        search = given["val"]
+        search, ids["search"] = given["val"], ids["val"]
     else:
-        train, search = _cut(name, *train, search_fraction, _SEARCH_IMAGES_PER_CLASS * num_classes, seed)
+        wanted = _SEARCH_IMAGES_PER_CLASS * num_classes
+        train, search, ids["train"], ids["search"] = _cut(name, *train, ids["train"], search_fraction, wanted, seed)
     splits = {"train": train, "search": search, "test": given["test"]}
+    notes += note_on_copies(name, {split: (ids[split], y) for split, (_, y) in splits.items()})
     return Dataset(
         name=name,
         **{f"x_{key}": _to_unit(x, pixels.offset, pixels.scale) for key, (x, _) in splits.items()},
@@ -290,9 +294,13 @@ def _given(
 
 
 def _cut(
-    name: str, x: np.ndarray, y: np.ndarray, fraction: float, wanted: int, seed: int
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Cuts off `fraction` of the images, or `wanted` images if that is more, but then at most a third; stratified by class."""
+    name: str, x: np.ndarray, y: np.ndarray, ids: np.ndarray, fraction: float, wanted: int, seed: int
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+    """Cuts off `fraction` of the images, or `wanted` images if that is more, but then at most a third; stratified by class.
+
+    Copies of an image, which have one number in `ids`, stay together. The kept images come first, then those that are held out,
+    then the `ids` of both.
+    """
     from sklearn.model_selection import train_test_split
 
     counts = np.bincount(y)
@@ -303,7 +311,8 @@ def _cut(
         )
     size = max(round(fraction * len(y)), min(wanted, len(y) // 3))
     kept, held = train_test_split(np.arange(len(y)), test_size=size, random_state=seed, stratify=y)
-    return (x[kept], y[kept]), (x[held], y[held])
+    kept, held = keep_together(ids, y, kept, held)
+    return (x[kept], y[kept]), (x[held], y[held]), ids[kept], ids[held]
 
 
 def _to_unit(x: np.ndarray, offset: float, scale: float) -> np.ndarray:

@@ -1,10 +1,13 @@
+import hashlib
 import pathlib
+import time
 
 import numpy as np
 import pytest
 
 from daqu_tf import data
 from daqu_tf.data.class_names import names_of_classes
+from daqu_tf.data.copies import hashes
 from daqu_tf.errors import DaquError
 
 
@@ -384,3 +387,77 @@ def test_arrays_that_are_not_used_are_named(save):
     assert ": labels." in data.load(save(**arrays(), labels=names, class_names=names)).notes[0]
     (note,) = data.load(save(**arrays(), **{"a\nb": names} | {f"z{number}": names for number in range(20)})).notes
     assert "\n" not in note and "and 13 more" in note
+
+
+def pictures(x):
+    return {image.tobytes() for image in x}
+
+
+def assert_apart(loaded, *splits):
+    for first, second in splits:
+        assert not pictures(getattr(loaded, f"x_{first}")) & pictures(getattr(loaded, f"x_{second}"))
+
+
+@pytest.mark.parametrize("test", [True, False])
+@pytest.mark.parametrize("times", [2, 3, 5])
+def test_copies_are_cut_off_together(save, times, test):
+    content = arrays(n=300, test=test)
+    content["x_train"] = content["x_train"][np.repeat(np.arange(300 // times), times)]
+    content["y_train"] = np.repeat(np.arange(300 // times) % 3, times)
+    loaded = data.load(save(**content))
+    assert_apart(loaded, ("train", "search"), ("train", "test"), ("search", "test"))
+    assert loaded.notes == ()
+    total = len(loaded.y_train) + len(loaded.y_search)
+    assert total + (0 if test else len(loaded.y_test)) == 300
+    assert 60 <= len(loaded.y_search) <= 90
+    assert np.bincount(loaded.y_search).min() >= 15 and np.bincount(loaded.y_train).min() >= 40
+
+
+def test_a_few_copies_move_little_and_images_without_copies_not_at_all(save):
+    content = arrays(n=300)
+    before = data.load(save(**content))
+    content["x_train"][200:206] = content["x_train"][0:6]  # Some with another label.
+    loaded = data.load(save(**content))
+    assert_apart(loaded, ("train", "search"))
+    single = pictures(before.x_search) - pictures(loaded.x_search)
+    assert len(single) <= 12 and abs(len(loaded.y_search) - 75) <= 3
+
+
+def test_splits_without_copies_are_what_they_were(save):
+    loaded = data.load(save(**arrays()), seed=1)
+    assert hashlib.sha256(loaded.x_search.tobytes()).hexdigest()[:16] == "17f24c6cd804538f"
+    assert loaded.fingerprint[:16] == "74123d3a71e98d78"
+
+
+def test_images_that_are_all_alike_still_make_three_splits(save):
+    loaded = data.load(save(x_train=np.zeros((40, 4, 4), np.uint8), y_train=np.arange(40) % 2))
+    assert min(len(loaded.y_train), len(loaded.y_search), len(loaded.y_test)) > 0
+    assert any("several splits" in note for note in loaded.notes)
+
+
+def test_images_that_stand_in_train_and_test_are_said(save):
+    content = arrays(n=300)
+    content["x_test"][:6], content["y_test"][:6] = content["x_train"][:6], content["y_train"][:6]
+    content["y_test"][:2] = (content["y_test"][:2] + 1) % 3
+    with_a_val = content | {"x_val": content["x_test"][10:40], "y_val": content["y_test"][10:40]}
+    (note,) = data.load(save(**with_a_val)).notes
+    assert "6 of the 75 test images stand in train too, 2 of them with another label" in note
+    assert "30 of the 75 test images stand in search too." in note and "search images" not in note
+
+
+def test_copies_are_found_in_floats_and_whatever_the_sign_of_zero(save):
+    content = floats(-1, 1)
+    content["x_train"][:4] = 0
+    content["x_train"][:4, 0, 0] = np.linspace(0.1, 0.4, 4)
+    content["x_test"][:4] = -content["x_train"][:4] * np.float32(-1)
+    content["x_test"][:4][content["x_test"][:4] == 0] = -0.0
+    notes = data.load(save(**content | {"x_val": content["x_train"][4:24], "y_val": np.arange(4, 24) % 3})).notes
+    assert len(notes) == 1 and "4 of the 30 test images stand in train too." in notes[0]
+    assert "20 of the 20 search images stand in train too." in notes[0].replace(";", ".")
+
+
+def test_70000_images_are_hashed_in_about_a_second():
+    images = np.random.default_rng(0).integers(0, 256, (70_000, 28, 28, 1), np.uint8)
+    began = time.process_time()
+    assert len(np.unique(hashes(images))) == 70_000
+    assert time.process_time() - began < 3
