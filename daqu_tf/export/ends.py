@@ -45,7 +45,7 @@ class Ends:
     @property
     def left_out(self) -> str:
         """The function with which the network ends and the file does not."""
-        return "none" if self.ending == self.output_activation else self.ending if self.output_activation == "none" else "none"
+        return self.ending if self.output_activation == "none" else "none"
 
     @property
     def added(self) -> str:
