@@ -11,7 +11,7 @@ def hashes(images: np.ndarray) -> np.ndarray:
     """A number (N,) for each of the images (N, ...), uint64: the same for the same pixels, and else another."""
     plain = images + images.dtype.type(0) if images.dtype.kind == "f" else images  # This makes -0.0 into 0.0.
     rows = np.ascontiguousarray(plain).reshape(len(plain), -1).view(np.uint8)
-    return np.frombuffer(b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows), np.uint64)
+    return np.frombuffer(b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows), np.uint64)
 
 
 def keep_together(ids: np.ndarray, labels: np.ndarray, kept: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
