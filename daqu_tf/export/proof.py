@@ -96,13 +96,14 @@ def _check_ties(simulated: np.ndarray, computed: np.ndarray, sink: Tensor, ends:
 
 def most_deviation(network: StaticNetwork | keras.Model, storage: Storage) -> float:
     """The most deviation that `prove` allows for a network and the storage of its file."""
-    if storage.container in ("auto", "int8"):
-        return MOST_DEVIATION
     if isinstance(network, StaticNetwork):
-        all_bits = [bits for name, bits in network.subnet.choices if name.endswith(".activation_bits")]
+        all_bits = [bits for name, bits in network.subnet.bits.items() if name.endswith(".activation_bits")]
     else:
         all_bits = stock_graph.activation_bits(network)
-    return MOST_DEVIATION_OF_OTHERS if min(all_bits, default=FIXED_BITS) >= FIXED_BITS else math.inf
+    has_few = min(all_bits, default=FIXED_BITS) < FIXED_BITS  # One step of a tensor of few bits is a large one.
+    if storage.container in ("auto", "int8"):
+        return MOST_DEVIATION_OF_OTHERS if has_few else MOST_DEVIATION
+    return math.inf if has_few else MOST_DEVIATION_OF_OTHERS
 
 
 def checked(images: np.ndarray, graph: Graph, any_size: bool) -> np.ndarray:
