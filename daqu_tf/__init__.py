@@ -1,10 +1,10 @@
 """Joint search of network architecture and per-layer precision that ends in real `.tflite` files.
 
-The packages, each of which imports only those above it:
+The packages; each imports only those in the rows above its own:
 
-    spaces, tflite, devices, data, pareto    search spaces; the file format; devices that time files; images; Pareto fronts
-    supernet, targets, oracle                one network for all subnets; what a network is for; KerasTuner's side of a search
-    stock_models, training                   switchable bits for any tf_keras model; warm-up, precision transfer, fine-tuning
+    spaces, tflite, devices, data, pareto    search spaces; the file format and its operators; devices; images; Pareto fronts
+    supernet, targets, oracle                one network for all subnets, and its quantizers; runtimes, objectives, costs; trials
+    stock_models, training                   switchable bits for any tf_keras model; which subnets a step draws, and how they train
     export, runs                             networks to files; a run as settings and a folder
     latency, report                          latencies of subnets from a table; what a run found, for people
     search                                   the joint search of architecture and bits

@@ -30,7 +30,7 @@ _INPUT_TYPE = flags.DEFINE_enum(
     "input_type",
     None,
     targets.TYPES,
-    "The type of the input: uint8 takes pixels as they are, int8 takes pixel - 128, float32 takes pixel / 255.",
+    "The type of the input, for 8-bit pixels: uint8 takes them as they are, int8 takes pixel - 128, float32 takes pixel / 255.",
 )
 _OUTPUT_TYPE = flags.DEFINE_enum(
     "output_type", None, targets.TYPES, "The type of the logits; by default int8, or float32 in a float file."

@@ -111,7 +111,7 @@ class Device(abc.ABC):
         """
 
     def predict(self, model_path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
-        """The logits (N, classes) of images, float32, with the arguments and errors of `outputs`."""
+        """The outputs (N, classes) of images as real numbers, float32, with the arguments and errors of `outputs`."""
         raw, scale, zero_point = self.outputs(model_path, images)
         return (raw.astype(np.float32) - zero_point) * np.float32(scale) if scale else raw.astype(np.float32)
 

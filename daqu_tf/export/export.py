@@ -8,17 +8,19 @@ read back, run on images and compared with the network before it gets its name.
 """
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
 from daqu_tf.errors import DaquError
 from daqu_tf.export import stock_graph, subnet_graph
 from daqu_tf.export.encoding import encode, write
+from daqu_tf.export.ends import Ends, ExportedFile, resolve, state
 from daqu_tf.export.proof import checked, most_deviation, prove, sample_images
 from daqu_tf.keras import keras
 from daqu_tf.supernet.supernet import StaticNetwork
 from daqu_tf.targets.storage import Storage
-from daqu_tf.tflite.graph import Graph
+from daqu_tf.tflite.graph import FloatTensor, Graph
 from daqu_tf.tflite.metadata import Metadata
 
 
@@ -32,11 +34,14 @@ def export_tflite(
     output_type: str | None = None,
     metadata: Metadata | None = None,
     images: np.ndarray | None = None,
-) -> None:
+    input_range: tuple[float, float] | None = None,
+    output_activation: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> ExportedFile:
     """Writes a network to a `.tflite` file, which is read back, run and compared with the network before.
 
-    The file gives logits: a softmax or sigmoid at the end of a model of your own is left out. Layers at 32 bits are real numbers in
-    an otherwise integer file.
+    The file puts out what the network does: logits of a searched subnet, and of a model of your own that ends in a softmax or
+    sigmoid, probabilities. Layers at 32 bits are real numbers in an otherwise integer file.
 
     Args:
         network: A recalibrated `StaticNetwork`, as `Supernet.extract` gives it, or a model from `stock_models.make_switchable`
@@ -45,9 +50,16 @@ def export_tflite(
         container: How weights are stored: `auto`, `int8`, `int4`, `float32`, `float16` or `dynamic` (see `targets.Storage`).
         runtime: The oldest runtime that has to run the file, `litert` or `tflite_runtime`.
         input_type: The type of the images: `int8`, `uint8`, `float32`, or None for the network's own.
-        output_type: The type of the logits: `int8`, `uint8`, `float32`, or None for the network's own.
-        metadata: What the file tells an application; None leaves it out, labels too, which saves about a kilobyte.
+        output_type: The type of the outputs: `int8`, `uint8`, `float32`, or None for the network's own: float32 of probabilities.
+        metadata: What the file tells an application; None without `labels` leaves it out, which saves about a kilobyte.
         images: At least two images to compare on, as the network takes them; None makes random ones.
+        input_range: The numbers that the network takes for pixels of 0 and of 255, as (-1, 1). With them a file of type uint8 takes
+            pixels as they are, and one of type int8 pixels less 128. Those of a searched subnet are (0, 1), and known.
+        output_activation: The function behind the logits: `none`, `softmax`, `sigmoid`, or None for the network's own.
+        labels: The name of each class, for the metadata; of a sigmoid with one output, those of no and of yes.
+
+    Returns:
+        What was written, and what its two ends mean.
 
     Raises:
         DaquError: A layer cannot be written or has no steps, an argument has an unknown value or does not fit, or the file does not
@@ -55,11 +67,22 @@ def export_tflite(
     """
     check_path(path)
     storage = Storage(container, runtime, input_type, output_type)
-    graph = to_graph(network, storage)
-    data = encode(graph, storage, metadata)
-    images = sample_images(graph) if images is None else checked(images, graph, isinstance(network, StaticNetwork))
-    prove(data, network, images, os.fspath(path), most_deviation(network, storage))
+    graph, is_subnet = to_graph(network, storage), isinstance(network, StaticNetwork)
+    ending, own_range = ("none", (0.0, 1.0)) if is_subnet else (stock_graph.ending(network), None)
+    ends = resolve(graph, storage, ending, own_range, input_range, output_activation, metadata)
+    stated = state("subnet" if is_subnet else network.name, ends, metadata, labels)
+    data = encode(graph, storage, None if metadata is None and labels is None else stated, ends)
+    prove(data, network, _images(images, graph, is_subnet, ends), os.fspath(path), most_deviation(network, storage), ends)
     write(data, path)
+    return ExportedFile.of(path, data, ends, stated)
+
+
+def _images(given: np.ndarray | None, graph: Graph, is_subnet: bool, ends: Ends) -> np.ndarray:
+    """The images to compare on, which are those of pixels where the file takes pixels."""
+    if given is None:
+        is_narrow = ends.in_pixels or isinstance(graph.tensor(graph.input), FloatTensor)
+        return ends.nearest(sample_images(graph, input_range=ends.input_range if is_narrow else None))
+    return ends.nearest(checked(given, graph, is_subnet))
 
 
 def check_path(path: str | os.PathLike) -> None:

@@ -1,7 +1,7 @@
 """The graph of a switchable model of your own, as `subnet_graph` makes it for searched subnets.
 
 An operator of the file ends where the model has a quantizer: batch normalization is folded into the kernel before it, and a ReLU
-clips where int8 itself does. Dropout is left out, and so is a softmax or sigmoid at the end, so that the file gives logits.
+clips where int8 itself does. Dropout is left out. The graph ends with logits; a softmax or sigmoid behind them is `encoding`'s.
 """
 
 import dataclasses
@@ -25,8 +25,9 @@ from daqu_tf.tflite.graph import FloatTensor, Graph, QuantizedTensor, Tensor
 from daqu_tf.tflite.operators import Add, GlobalAveragePool, MaxPool, Minimum, Pad, Reshape
 
 layers = keras.layers
-LOGITS = {"softmax", "sigmoid"}  # They are left out at the end, where they do not change the order of the outputs.
+LOGITS = {"softmax", "sigmoid"}  # The functions that may stand behind logits, at the end of a model.
 PLAIN = {"data_format": "channels_last", "groups": 1, "dilation_rate": (1, 1), "depth_multiplier": 1}
+KINDS = {layers.Dense: "dense", layers.DepthwiseConv2D: "depthwise"}
 UNPADDED = ((0, 0), (0, 0))
 TINY = float(np.finfo(np.float32).tiny)
 
@@ -94,7 +95,7 @@ class _Builder:
         if (layer.name, "activation") in self.quantizers:
             value = self.rounded(layer, value)
         if function not in RELU | {"linear"} and not (is_last and function in LOGITS):
-            raise _refused(layer, f"the file has no {function}, and only at the end of a model a softmax or sigmoid is left out")
+            raise _refused(layer, f"the file has no {function}, and only at the end of a model a softmax or sigmoid can stand")
         return value
 
     def image(self, layer: keras.layers.Layer) -> Tensor:
@@ -229,7 +230,7 @@ class _Builder:
 
     def trained(self, value: _Unrounded) -> Kernel:
         """The trained weights of a value's layer, at its active bits."""
-        layer, kind = value.layer, _kind(value.layer)
+        layer, kind = value.layer, KINDS.get(type(value.layer), "conv")
         if tensor := self.quantizers.get((layer.name, "weight")):
             return Kernel.of(kind, self.kernels[layer.name].numpy(), _step(tensor), _bits(tensor), value.stride, value.padding)
         own = layer.depthwise_kernel if type(layer) is layers.DepthwiseConv2D else layer.kernel
@@ -274,10 +275,8 @@ def _check_plain(layer: keras.layers.Layer) -> None:
             raise _refused(layer, f"its `{name}` is {found!r}: only {only!r} can be written")
     if len(set(strides := getattr(layer, "strides", (1, 1)))) > 1:
         raise _refused(layer, f"its `strides` are {strides}: take the same along height and width")
-
-
-def _kind(layer: keras.layers.Layer) -> str:
-    return {layers.Dense: "dense", layers.DepthwiseConv2D: "depthwise"}.get(type(layer), "conv")
+    if isinstance(layer, layers.Softmax) and layer.axis not in (-1, len(layer.output_shape) - 1):
+        raise _refused(layer, f"its `axis` is {layer.axis}: take the last one")
 
 
 def _rectified(layer: keras.layers.Layer, value: _Value) -> _Unrounded:
@@ -359,11 +358,11 @@ def activation_bits(model: keras.Model) -> list[int]:
     return [_bits(tensor) for tensor in switchable_tensors(model) if tensor.role == "activation"]
 
 
-def after_logits(model: keras.Model, logits: np.ndarray) -> np.ndarray:
-    """The outputs of the model where its file gives `logits` (count, classes)."""
+def ending(model: keras.Model) -> str:
+    """The function behind the logits of a model: `softmax`, `sigmoid` or `none`."""
     (last,) = functional(model)._output_layers
     function = last_function(last.layer if isinstance(last, QuantizeWrapper) else last)
-    return keras.activations.get(function if function in LOGITS else "linear")(tf.constant(logits)).numpy()
+    return function if function in LOGITS else "none"
 
 
 def _build(model: keras.Model, storage: Storage) -> tuple[_Builder, str, str]:

@@ -289,6 +289,7 @@ class JournaledOracle(StoredTrials):
             for objective in self.objectives:
                 mine.metrics.metrics[objective.name].direction = objective.direction
         elif theirs.status == TrialStatus.COMPLETED and np.isnan(objective_point(mine, self.objectives)).all():
+            self._leases.release(mine.trial_id)  # Its worker has done with it: any may run it again.
             return "it has no metrics, which were sent to nobody or to a chief that is gone"
         return None
 

@@ -214,9 +214,10 @@ class TrainedRun:
         self._begin()
         network = self._network(subnet, weights) if weights else self.inherited(subnet)
         metadata, images = self.plan.metadata(stem), self.dataset.x_search[:PROOF_IMAGES]
-        export_tflite(network, path, **dataclasses.asdict(storage), metadata=metadata, images=images)
+        written = export_tflite(network, path, **dataclasses.asdict(storage), metadata=metadata, images=images)
         state, commands = "fine_tuned" if weights else "inherited", self._commands(name, weights, path, storage)
-        manifest = describe(path, stem, network, self.dataset, storage, state, seed=self.config.seed, commands=commands)
+        more = {"seed": self.config.seed, "commands": commands, "ends": written.meaning()}
+        manifest = describe(path, stem, network, self.dataset, storage, state, **more)
         write(files.encode_json(manifest.to_json()), path.with_suffix(ENDING))
         return manifest
 

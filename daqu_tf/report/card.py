@@ -122,7 +122,8 @@ def _input(member: Member) -> str:
         "Bring an image to the model's pixels, bilinearly, then make int8 of each value: "
         f"`round(clip((value - {numbers['offset']}) / {numbers['scale']}, 0, 1) * 255) - 128`"
         + (", for 8-bit pixels simply `pixel - 128`. " if eight_bits else ". ")
-        + "The largest output is the class. The files hold the labels, and TFLite metadata that say this of 8-bit pixels. "
+        + "The largest output is the class; outputs are logits. "
+        + "The files hold the labels, and TFLite metadata that say this of 8-bit pixels. "
         + "For one that takes 8-bit pixels as they are, as MediaPipe's ImageClassifier needs it: "
         + f"`daqu-export --run=.. --subnet={member.name} --fine_tuned --input_type=uint8 --output_type=uint8 "
         + f"--output={member.name}_uint8.tflite`."

@@ -47,8 +47,9 @@ class Storage:
             `tflite_runtime` is tflite-runtime 2.14, which has no INT4 and no real FULLY_CONNECTED with a scale for each channel;
             for its kernels, INT8 weights of few bits are multiplied by powers of two (see `tflite.widening`).
         input_type: The type of the images, one of `TYPES`: `uint8` is pixels as they are, `int8` is pixels less 128, and
-            `float32` is what the network was trained on. None is the network's own: int8, or float32 where its input is real.
-        output_type: The type of the logits, one of `TYPES`; None is the network's own.
+            `float32` is what the network was trained on. None is the network's own: int8, or float32 where its input is real. An
+            `int8` of a model of your own is pixels only if `export_tflite` gets its `input_range`, which `uint8` needs.
+        output_type: The type of the outputs, one of `TYPES`; None is the network's own, float32 of probabilities.
 
     Raises:
         DaquError: A field has an unknown value, or the runtime does not run the container.

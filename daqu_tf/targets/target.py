@@ -13,7 +13,7 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.targets.storage import RUNTIMES, Storage
 
-COMPUTED = ("parameters", "macs", "bitops", "bit_packed_bytes", "peak_activation_bytes")
+COMPUTED = ("parameters", "macs", "bitops", "bit_packed_bytes", "peak_activation_bytes")  # Of each there is a function in `costs`.
 METRICS = ("accuracy", "latency_us", "file_bytes", "deflated_bytes", *COMPUTED)  # What a trial can report.
 
 

@@ -85,18 +85,20 @@ class Encoder:
             code: The name of what it computes, such as ADD.
             version: The version of the operator in the file format.
             operator: The operator, whose inputs and output are named.
-            options: The table of its options.
+            options: The table of its options; None if it has none.
             constants: The indices of the constant tensors that it reads after its inputs.
         """
         inputs = (*(self._indices[name] for name in operator.inputs), *constants)
         self._add_node(code, version, inputs, self._indices[operator.output], options)
 
     def _add_node(self, code: str, version: int, inputs: tuple[int, ...], output: int, options: Any) -> None:
+        union = self.schema.BuiltinOptions
+        kind = union.NONE if options is None else getattr(union, type(options).__name__.removesuffix("T"))
         node = self.schema.OperatorT(
             opcodeIndex=self._codes.setdefault((code, version), len(self._codes)),
             inputs=int32(*inputs),
             outputs=int32(output),
-            builtinOptionsType=getattr(self.schema.BuiltinOptions, type(options).__name__.removesuffix("T")),
+            builtinOptionsType=kind,
             builtinOptions=options,
         )
         self._nodes.append(node)

@@ -11,7 +11,15 @@ import numpy as np
 
 from daqu_tf.tflite.base import Shape
 from daqu_tf.tflite.checks import check_scales, require
-from daqu_tf.tflite.operators import AddConstant, Moving, Multiply, Operator
+from daqu_tf.tflite.operators import (
+    PROBABILITY_SCALE,
+    PROBABILITY_ZERO_POINT,
+    AddConstant,
+    Moving,
+    Multiply,
+    Operator,
+    Probability,
+)
 
 ACTIVATION_LIMITS = {"INT8": (-128, 127), "UINT8": (0, 255)}  # The range of integers in an activation tensor.
 
@@ -156,6 +164,11 @@ def _check_operator(operator: Operator, tensors: dict[str, Tensor], computed: se
     if isinstance(output, FloatTensor) or len(in_integers) < len(inputs):
         return
     operator.check_scales(output.scale, *(tensor.scale for tensor in in_integers))
+    if isinstance(operator, Probability):
+        fixed = (PROBABILITY_SCALE, PROBABILITY_ZERO_POINT)
+        received = f"but received {output.scale:.9g} and {output.zero_point}"
+        message = f"scale and zero_point must be 1/256 and -128 where {type(operator).__name__} writes, {received}; take these"
+        require((output.scale, output.zero_point) == fixed, output.name, message)
     if isinstance(operator, Moving):
         (source,) = in_integers
         same = (output.scale, output.zero_point) == (source.scale, source.zero_point)

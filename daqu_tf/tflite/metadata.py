@@ -24,7 +24,7 @@ LABELS_FILE = "labels.txt"
 
 _IDENTIFIER = b"M001"
 _PARSER_VERSION = "1.0.0"  # The lowest version that knows all these fields.
-_RGB, _GRAYSCALE, _TENSOR_AXIS_LABELS = 1, 2, 2
+_RGB, _GRAYSCALE, _TENSOR_AXIS_LABELS, _TENSOR_VALUE_LABELS = 1, 2, 2, 3
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # The first date that a zip file can hold, so that the same model is always the same bytes.
 
 # The fields of each table, up to the last one used. The number of a field is its place, and a union takes two numbers.
@@ -73,22 +73,43 @@ class Metadata:
     Attributes:
         name: The name of the model.
         description: What the model does, in a sentence or two.
-        labels: The name of each class, in the order of the outputs.
+        labels: The name of each class, in the order of the outputs; of a sigmoid with one output, those of no and of yes.
         version: The version of the model, or of the program that made it.
-        input_offset: The value that a pixel of 0 had in the images that the model was trained on.
-        input_scale: The difference between the values that pixels of 255 and of 0 had in those images.
-        mean: The mean in (pixel - mean) / std, which the network takes; 0 for searched networks.
-        std: The divisor in (pixel - mean) / std, which the network takes; 255 for searched networks.
+        input_offset: The value that a pixel of 0 had in the images that the model was trained on; None is 0.
+        input_scale: The difference between the values that pixels of 255 and of 0 had in those images; None is 255.
+        mean: The mean in (pixel - mean) / std, which the network takes; None is 0, as for searched networks.
+        std: The divisor in (pixel - mean) / std, which the network takes; None is 255, as for searched networks.
+        knows_pixels: Whether anybody knows what pixels are to the network; if not, the file says nothing of them.
+        output_activation: The function that the file ends with: `none`, `softmax` or `sigmoid`.
+        left_out: The function with which the network ends, where the file leaves it out; else `none`.
     """
 
     name: str
     description: str
     labels: tuple[str, ...]
     version: str = ""
-    input_offset: float = 0.0
-    input_scale: float = 255.0
-    mean: float = 0.0
-    std: float = 255.0
+    input_offset: float | None = None
+    input_scale: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    knows_pixels: bool = True
+    output_activation: str = "none"
+    left_out: str = "none"
+
+    @property
+    def normalization(self) -> tuple[float, float]:
+        """The mean and the divisor in (pixel - mean) / std."""
+        return self.mean or 0.0, 255.0 if self.std is None else self.std
+
+    @property
+    def trained_range(self) -> tuple[float, float]:
+        """The values that pixels of 0 and of 255 had in the images that the model was trained on."""
+        low = self.input_offset or 0.0
+        return low, low + (255.0 if self.input_scale is None else self.input_scale)
+
+    def is_yes_or_no(self, outputs: int) -> bool:
+        """Whether the only output tells two classes apart, as one with a sigmoid does."""
+        return outputs == 1 and "sigmoid" in (self.output_activation, self.left_out)
 
 
 def write_with_metadata(graph: Graph, metadata: Metadata) -> bytes:
@@ -141,49 +162,98 @@ def describe(graph: Graph, metadata: Metadata) -> dict[str, Any]:
         metadata: What is known about the model.
 
     Raises:
-        DaquError: The labels are not one text of one line for each output.
+        DaquError: The labels are not one text of one line for each class.
     """
     tensors = {tensor.name: tensor for tensor in graph.tensors}
     image, scores = tensors[graph.input], tensors[graph.output]
-    _check_labels(metadata.labels, scores.shape[-1])
-    ends = sorted((pixel - metadata.mean) / metadata.std for pixel in (0, 255))
-    low, high = ends if isinstance(image, FloatTensor) else ACTIVATION_LIMITS[image.type]
-    source = {
-        "name": graph.input,
-        "description": _image_text(metadata, image),
-        "content": {"content_properties": ("ImageProperties", {"color_space": _RGB if image.shape[-1] == 3 else _GRAYSCALE})},
-        "process_units": [{"options": ("NormalizationOptions", {"mean": [metadata.mean], "std": [metadata.std]})}],
-        "stats": {"max": [float(high)], "min": [float(low)]},
-    }
+    is_yes_or_no = metadata.is_yes_or_no(scores.shape[-1])
+    _check_labels(metadata.labels, 2 if is_yes_or_no else scores.shape[-1])
+    kind = _TENSOR_VALUE_LABELS if is_yes_or_no else _TENSOR_AXIS_LABELS
     sink = {
         "name": "scores",
-        "description": "Logits, a class each: the largest is the answer.",
+        "description": output_text(metadata, scores),
         "content": {"content_properties": ("FeatureProperties", {})},
-        "associated_files": [{"name": LABELS_FILE, "description": "Class names.", "type": _TENSOR_AXIS_LABELS}],
+        "associated_files": [{"name": LABELS_FILE, "description": "Class names.", "type": kind}],
     }
     return {
         "name": metadata.name,
         "description": metadata.description,
         "version": metadata.version,
-        "subgraph_metadata": [{"input_tensor_metadata": [source], "output_tensor_metadata": [sink]}],
+        "subgraph_metadata": [{"input_tensor_metadata": [_describe_input(metadata, image)], "output_tensor_metadata": [sink]}],
         "author": "",
         "min_parser_version": _PARSER_VERSION,
     }
 
 
-def _image_text(metadata: Metadata, image: Tensor) -> str:
-    """A sentence that says how to turn 8-bit pixels into what the file reads."""
-    mean, std = f" - {metadata.mean:g}" if metadata.mean else "", f" / {metadata.std:g}"
-    real = f"(pixel{mean}){std}" if mean else f"pixel{std}"
-    if isinstance(image, FloatTensor):
-        feed = real
-    elif np.isclose(image.scale * metadata.std, 1, rtol=1e-6) and not mean:
-        feed = "them as they are" if image.zero_point == 0 else f"pixel - {-image.zero_point}"
-    else:
-        feed = f"round({real} / {image.scale:.9g}) {'+-'[image.zero_point < 0]} {abs(image.zero_point)}"
-    text = f"An image of 8-bit pixels: feed {feed}."
-    low, high = metadata.input_offset, metadata.input_offset + metadata.input_scale
+def _describe_input(metadata: Metadata, image: Tensor) -> dict[str, Any]:
+    mean, std = metadata.normalization
+    color_space = _RGB if image.shape[-1] == 3 else _GRAYSCALE
+    properties = ("ImageProperties", {"color_space": color_space}) if len(image.shape) == 4 else ("FeatureProperties", {})
+    source: dict[str, Any] = {
+        "name": image.name,
+        "description": input_text(metadata, image),
+        "content": {"content_properties": properties},
+    }
+    if metadata.knows_pixels:
+        source["process_units"] = [{"options": ("NormalizationOptions", {"mean": [mean], "std": [std]})}]
+    elif isinstance(image, FloatTensor):
+        return source
+    ends = sorted((pixel - mean) / std for pixel in (0, 255))
+    low, high = ends if isinstance(image, FloatTensor) else ACTIVATION_LIMITS[image.type]
+    return source | {"stats": {"max": [float(high)], "min": [float(low)]}}
+
+
+def input_text(metadata: Metadata, image: Tensor) -> str:
+    """A sentence that says how to turn 8-bit pixels, or what the network takes, into what the file reads.
+
+    Args:
+        metadata: What is known about the model.
+        image: The tensor that the file reads.
+    """
+    what = "An image" if len(image.shape) == 4 else "Numbers"
+    if not metadata.knows_pixels:
+        return f"{what} as the model was trained on, x: feed {_rounded('x', image)}."
+    mean, std = metadata.normalization
+    real = f"(pixel - {mean:g}) / {std:g}" if mean else f"pixel / {std:g}"
+    feed = "pixel - 128" if image.type == "INT8" else "them as they are"
+    text = f"{what} of 8-bit pixels: feed {feed if _takes_pixels(image, mean, std) else _rounded(real, image)}."
+    low, high = metadata.trained_range
     return text if (low, high) == (0, 255) else f"{text} In training, 0 and 255 were {low:g} and {high:g}."
+
+
+def _takes_pixels(image: Tensor, mean: float, std: float) -> bool:
+    """Whether the integers of a tensor are pixels, less 128 in int8; a file makes up for a mean between two zero points."""
+    if isinstance(image, FloatTensor):
+        return False
+    zero_point = image.zero_point - ACTIVATION_LIMITS[image.type][0]
+    return bool(np.isclose(image.scale * std, 1, rtol=1e-6)) and abs(zero_point - mean) < 0.501
+
+
+def _rounded(real: str, image: Tensor) -> str:
+    """The formula of what the file reads, from that of the real number."""
+    if isinstance(image, FloatTensor):
+        return real
+    return f"round({real} / {image.scale:.9g}) {'+-'[image.zero_point < 0]} {abs(image.zero_point)}"
+
+
+def output_text(metadata: Metadata, scores: Tensor) -> str:
+    """A sentence that says what the file puts out, and what the answer is.
+
+    Args:
+        metadata: What is known about the model.
+        scores: The tensor that the file puts out.
+    """
+    kind = "Logits" if metadata.output_activation == "none" else "Probabilities"
+    left = "" if metadata.left_out == "none" else f" The model's {metadata.left_out}, which would follow, is left out."
+    half = "0" if metadata.output_activation == "none" else "0.5"
+    if metadata.is_yes_or_no(scores.shape[-1]):
+        no, yes = metadata.labels if len(metadata.labels) == 2 else ("class 0", "class 1")
+        return f"The {kind[:5].lower() if half == '0' else 'probability'} of {yes}: above {half} it is the answer, else {no}.{left}"
+    if "sigmoid" in (metadata.output_activation, metadata.left_out):
+        return f"{kind}, a class each: those above {half} are the answer.{left}"
+    if scores.shape[-1] == 1 and half == "0":
+        return "One number, as the model puts it out."
+    return f"{kind}, a class each: the largest is the answer.{left}"
 
 
 def _check_labels(labels: tuple[str, ...], classes: int) -> None:

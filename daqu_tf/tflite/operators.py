@@ -21,6 +21,8 @@ from daqu_tf.tflite.base import (
 from daqu_tf.tflite.checks import check_numbers, check_scales, require
 from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
 
+PROBABILITY_SCALE, PROBABILITY_ZERO_POINT = 1 / 256, -128  # In int8; 1.0 itself is out of reach.
+
 
 class _Pairwise(BaseOperator):
     """An operator on two tensors."""
@@ -201,6 +203,30 @@ class Minimum(UnaryOperator):
         return shape
 
 
+class Probability(UnaryOperator):
+    """An operator whose outputs lie in [0, 1]; kernels insist on `PROBABILITY_SCALE` and `PROBABILITY_ZERO_POINT` for int8."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The shape of the output for an input of shape `shape`."""
+        return shape
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Softmax(Probability):
+    """The softmax over the last axis of a tensor."""
+
+    input: str
+    output: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Logistic(Probability):
+    """The sigmoid 1 / (1 + exp(-x)) of each number of a tensor."""
+
+    input: str
+    output: str
+
+
 class Moving(UnaryOperator):
     """An operator that moves integers without changing them; its output has the scale and the zero point of its input."""
 
@@ -278,6 +304,8 @@ Operator = (
     | Quantize
     | Dequantize
     | Minimum
+    | Softmax
+    | Logistic
     | MaxPool
     | Pad
     | Reshape
