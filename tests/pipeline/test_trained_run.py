@@ -147,6 +147,8 @@ def test_a_finalist_is_exported_as_the_run_fine_tuned_it(run, tmp_path, monkeypa
         f"daqu-run --dataset=digits --output_dir={run.folder} --space=digits",
         f"daqu-export --run={run.folder} --subnet=m01 --fine_tuned --output={path} --input_type=uint8",
     )
+    ends = {"input_type": "uint8", "input_range": [0, 1], "output_type": "int8", "output_activation": "none", "left_out": "none"}
+    assert manifest.ends == ends == Manifest.read(path.with_suffix(".manifest.json")).ends
     network.load_arrays(arrays)
     expected = network(run.dataset.x_search[:20]).numpy()
     np.testing.assert_allclose(HostDevice().predict(path, run.dataset.x_search[:20]), expected, atol=0.2)
