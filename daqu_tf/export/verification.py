@@ -36,6 +36,7 @@ class Statement:
         fingerprint: The fingerprint of the data set, as `data.Dataset` has it.
         seed: The seed of the splits of the data set.
         accuracy: The accuracy of the file on the test split, in [0, 1].
+        antialias: Whether the network brought images to its size without skipping pixels. Files of before state no preprocessing.
     """
 
     path: pathlib.Path
@@ -48,6 +49,7 @@ class Statement:
     fingerprint: str
     seed: int
     accuracy: float
+    antialias: bool
 
     @classmethod
     def read(cls, path: pathlib.Path) -> "Statement":
@@ -69,6 +71,7 @@ class Statement:
                 fingerprint=content["dataset_fingerprint"],
                 seed=int(content["seed"]),
                 accuracy=float(content["accuracy"]["file"]["test"]),
+                antialias=bool(content.get("preprocessing")),
             )
         except (KeyError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
@@ -152,7 +155,7 @@ class Verifier:
         dataset = self._load(source, stated.seed)
         if dataset.fingerprint != stated.fingerprint:
             raise DaquError(f"{stated.path} was tested on another {stated.dataset} than {source}: give that.")
-        return _resized(dataset.x_test, stated.image_size), dataset.y_test
+        return _resized(dataset.x_test, stated.image_size, stated.antialias), dataset.y_test
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
@@ -191,13 +194,13 @@ def _noted(faults: list[str]) -> Iterator[None]:
         faults.append(str(error))
 
 
-def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The images, resized as networks do it to the height and width that a file reads."""
+def _resized(images: np.ndarray, size: tuple[int, int], antialias: bool) -> np.ndarray:
+    """The images, resized as the network of a file did it to the height and width that the file reads."""
     if images.shape[1:3] == size:
         return images
     from daqu_tf.supernet.layers import resize  # Imported late: it brings TensorFlow.
 
-    return resize(images, size).numpy()
+    return resize(images, size, antialias).numpy()
 
 
 def _checked_content(stated: Statement) -> bytes:

@@ -216,7 +216,7 @@ class TrainedRun:
         metadata, images = self.plan.metadata(stem), self.dataset.x_search[:PROOF_IMAGES]
         written = export_tflite(network, path, **dataclasses.asdict(storage), metadata=metadata, images=images)
         state, commands = "fine_tuned" if weights else "inherited", self._commands(name, weights, path, storage)
-        more = {"seed": self.config.seed, "commands": commands, "ends": written.meaning()}
+        more = {"seed": self.config.seed, "commands": commands, **written.stated()}
         manifest = describe(path, stem, network, self.dataset, storage, state, **more)
         write(files.encode_json(manifest.to_json()), path.with_suffix(ENDING))
         return manifest
