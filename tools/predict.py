@@ -24,7 +24,8 @@ def _predict(argv: list[str]) -> None:
 
     if len(argv) != 2:
         raise DaquError(f"A model and a photo or a folder must be given, but received {len(argv)} paths: daqu-predict MODEL PHOTO.")
-    found = predict(*argv, _TOP.value)
+    model, photo = argv
+    found = predict(model, photo, _TOP.value)
     if _JSON.value:
         print(json.dumps(found.to_json(), indent=1))
     else:

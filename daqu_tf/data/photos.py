@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from daqu_tf.errors import DaquError
 
@@ -207,7 +207,7 @@ def decode(photo: Photo, channels: str) -> Image.Image:
     except PermissionError as error:
         raise DaquError(f"{what} may not be read: allow it with chmod, or leave it out.") from error
     except Exception as error:  # Bytes that are no image, or only a part of one, can raise anything in its reader.
-        is_unknown = isinstance(error, Image.UnidentifiedImageError)
+        is_unknown = isinstance(error, UnidentifiedImageError)
         reason = "no format that is known" if is_unknown else " ".join(str(error).split()).rstrip(".")
         raise DaquError(f"{what} cannot be read as an image ({reason}): save it as JPEG or PNG, or leave it out.") from error
 

@@ -116,8 +116,7 @@ def preprocessing_of(source: Tensor, input_range: Range, source_size: Size | Non
     if len(source.shape) != 4 or source.shape[-1] not in (1, 3):
         return None
     (_, height, width, count), kind = source.shape, source.type.lower()
-    is_integer = isinstance(source, QuantizedTensor)
-    scale, zero_point = (source.scale, source.zero_point) if is_integer else (None, None)
+    scale, zero_point = (source.scale, source.zero_point) if isinstance(source, QuantizedTensor) else (None, None)
     return Preprocessing((height, width), kind, input_range, channels_of(count), source_size, scale, zero_point)
 
 
