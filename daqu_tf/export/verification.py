@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +38,8 @@ class Statement:
         fingerprint: The fingerprint of the data set, as `data.Dataset` has it.
         seed: The seed of the splits of the data set.
         accuracy: The accuracy of the file on the test split, in [0, 1].
-        antialias: Whether the network brought images to its size without skipping pixels. Files of before state no preprocessing.
+        preprocessing: What becomes of a photo before the file reads it; empty of files of before, whose networks skipped pixels
+            where they made images smaller.
     """
 
     path: pathlib.Path
@@ -49,7 +52,7 @@ class Statement:
     fingerprint: str
     seed: int
     accuracy: float
-    antialias: bool
+    preprocessing: Mapping[str, Any]
 
     @classmethod
     def read(cls, path: pathlib.Path) -> "Statement":
@@ -71,7 +74,7 @@ class Statement:
                 fingerprint=content["dataset_fingerprint"],
                 seed=int(content["seed"]),
                 accuracy=float(content["accuracy"]["file"]["test"]),
-                antialias=bool(content.get("preprocessing")),
+                preprocessing=dict(content.get("preprocessing", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
@@ -134,6 +137,8 @@ class Verifier:
             with _noted(faults):
                 _check_labels(stated, content)
             with _noted(faults):
+                _check_preprocessing(stated, content)
+            with _noted(faults):
                 images, labels = self._test_split(stated, graph)
                 logits = HostDevice().predict(stated.path, images)
                 if labels is not None:
@@ -155,7 +160,7 @@ class Verifier:
         dataset = self._load(source, stated.seed)
         if dataset.fingerprint != stated.fingerprint:
             raise DaquError(f"{stated.path} was tested on another {stated.dataset} than {source}: give that.")
-        return _resized(dataset.x_test, stated.image_size, stated.antialias), dataset.y_test
+        return _resized(dataset.x_test, stated.image_size, bool(stated.preprocessing)), dataset.y_test
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
@@ -241,6 +246,12 @@ def _check_labels(stated: Statement, content: bytes) -> None:
     if (found := tflite.read_labels(content)) != stated.class_names:
         shown = ", ".join(found) or "none"
         raise DaquError(f"{stated.path} has other labels ({shown}) than its manifest: {_AGAIN}.")
+
+
+def _check_preprocessing(stated: Statement, content: bytes) -> None:
+    """Raises `DaquError` unless the file says of photos what its manifest says."""
+    if json.loads(tflite.read_preprocessing(content) or "{}") != stated.preprocessing:
+        raise DaquError(f"{stated.path} says another preprocessing than its manifest: {_AGAIN}.")
 
 
 def _check_accuracy(stated: Statement, found: float, images: int) -> None:

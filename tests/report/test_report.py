@@ -248,7 +248,7 @@ def test_the_card_says_what_the_models_are_and_how_to_feed_them(reported):
         "standard error of",
         "Latency is the median, timed by ai-edge-litert 2.3.0, 1 thread, on AMD EPYC",
         "Cut out the largest rectangle of 30 to 42 around its centre.",
-        "Bring it to 30 x 42 pixels (width x height), and then to 20 x 28, with an antialiased triangle filter, which is BILINEAR of Pillow and `antialias=True` of `tf.image.resize`",
+        "Bring it to 30 x 42 pixels (width x height), and then to 20 x 28, with an antialiased triangle filter, which is",
         "feed `round(pixel / 255 / 0.015625) - 3` as int8. That is m00; the others differ in their own pixels alone",
         "`daqu-predict m00.tflite photo.jpg`",
         "0 cat, 1 T-shirt/top.",
