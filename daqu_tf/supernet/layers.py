@@ -315,7 +315,10 @@ def resize(images: tf.Tensor, size: tuple[Size, Size], antialias: bool = True) -
     """
     if all(isinstance(side, int) for side in size) and tuple(images.shape[1:3]) == tuple(size):
         return images
-    return tf.image.resize(images, tf.stack(size), antialias=antialias)
+    target = tf.stack(size)
+    # The largest subnets, which every other step has, would pay for a filter that changes nothing.
+    is_there = tf.reduce_all(tf.equal(target, tf.shape(images)[1:3]))
+    return tf.cond(is_there, lambda: images, lambda: tf.image.resize(images, target, antialias=antialias))
 
 
 def quantize_input(x: tf.Tensor) -> tf.Tensor:
