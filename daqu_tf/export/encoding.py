@@ -1,7 +1,6 @@
 """The encoding of a graph as the bytes of a `.tflite` file, with the wanted types and meanings of input and output."""
 
 import dataclasses
-import json
 import os
 
 from daqu_tf import files, tflite
@@ -41,7 +40,7 @@ def encode(graph: Graph, storage: Storage, metadata: Metadata | None = None, end
     wanted = storage.output_type
     graph = _with_output(graph, wanted) if ends.output_activation == "none" else _with_function(graph, wanted, ends)
     if metadata is not None and (way := ends.preprocessing(graph.tensor(graph.input))) is not None:
-        metadata = dataclasses.replace(metadata, preprocessing=json.dumps(way.to_json()))
+        metadata = dataclasses.replace(metadata, preprocessing=way.to_json())
     data = tflite.write(graph) if metadata is None else tflite.write_with_metadata(graph, metadata)
     if tflite.read(data) != graph:
         raise DaquError("The file does not hold the trained numbers: please report the network.")

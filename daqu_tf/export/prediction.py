@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -219,12 +218,12 @@ def _labels(path: pathlib.Path, data: bytes, manifest: Manifest) -> tuple[str, .
     if known := tflite.read_labels(data) or manifest.class_names:
         return known
     beside = path.with_name(LABELS_FILE)
-    return tuple(beside.read_text(encoding="utf-8").splitlines()) if beside.exists() else ()
+    return tuple(beside.read_text(encoding="utf-8", errors="replace").splitlines()) if beside.exists() else ()
 
 
 def _preprocessing(path: pathlib.Path, data: bytes, source: Tensor, manifest: Manifest) -> Preprocessing:
     """What is stated of photos, with the size, the scale and the zero point that the file really has."""
-    stated = manifest.preprocessing or json.loads(tflite.read_preprocessing(data) or "{}")
+    stated = manifest.preprocessing or tflite.read_preprocessing(data)
     way = Preprocessing.from_json(stated) if stated else None
     known = way.input_range if way else _range(data, manifest)
     if preprocessing_of(source, (0.0, 1.0)) is None:

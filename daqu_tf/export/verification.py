@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -250,7 +249,7 @@ def _check_labels(stated: Statement, content: bytes) -> None:
 
 def _check_preprocessing(stated: Statement, content: bytes) -> None:
     """Raises `DaquError` unless the file says of photos what its manifest says."""
-    if json.loads(tflite.read_preprocessing(content) or "{}") != stated.preprocessing:
+    if tflite.read_preprocessing(content) != stated.preprocessing:
         raise DaquError(f"{stated.path} says another preprocessing than its manifest: {_AGAIN}.")
 
 

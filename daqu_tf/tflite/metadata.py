@@ -7,7 +7,9 @@ https://github.com/tensorflow/tflite-support, which MediaPipe shares; the packin
 import dataclasses
 import functools
 import io
+import json
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import flatbuffers
@@ -83,7 +85,7 @@ class Metadata:
         knows_pixels: Whether anybody knows what pixels are to the network; if not, the file says nothing of them.
         output_activation: The function that the file ends with: `none`, `softmax` or `sigmoid`.
         left_out: The function with which the network ends, where the file leaves it out; else `none`.
-        preprocessing: What becomes of a photo before the model reads it, as JSON; empty if nothing says that.
+        preprocessing: What becomes of a photo before the model reads it, as JSON values; empty if nothing says that.
     """
 
     name: str
@@ -97,7 +99,7 @@ class Metadata:
     knows_pixels: bool = True
     output_activation: str = "none"
     left_out: str = "none"
-    preprocessing: str = ""
+    preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def normalization(self) -> tuple[float, float]:
@@ -124,10 +126,10 @@ def write_with_metadata(graph: Graph, metadata: Metadata) -> bytes:
     tables = describe(graph, metadata)
     texts = {LABELS_FILE: "".join(f"{label}\n" for label in metadata.labels)}
     if metadata.preprocessing:
-        texts[PREPROCESSING_FILE] = metadata.preprocessing
+        texts[PREPROCESSING_FILE] = json.dumps(metadata.preprocessing)
     data = _append_files(file.write(graph, {BUFFER: encode(tables)}), texts)
     written = read_metadata(data), read_labels(data), read_preprocessing(data)
-    if written != (tables, metadata.labels, metadata.preprocessing):
+    if written != (tables, metadata.labels, dict(metadata.preprocessing)):
         raise DaquError(f"The metadata of {metadata.name!r} are not what was written: please report its labels.")
     return data
 
@@ -154,9 +156,19 @@ def read_labels(data: bytes) -> tuple[str, ...]:
     return tuple(_read_file(data, LABELS_FILE).splitlines())
 
 
-def read_preprocessing(data: bytes) -> str:
-    """What becomes of a photo before the model in the bytes of a `.tflite` file reads it, as JSON; empty if nothing says it."""
-    return _read_file(data, PREPROCESSING_FILE)
+def read_preprocessing(data: bytes) -> dict[str, Any]:
+    """What becomes of a photo before the model in the bytes of a `.tflite` file reads it, a JSON object; empty if nothing says it.
+
+    Raises:
+        DaquError: The file says it in another form.
+    """
+    try:
+        found = json.loads(_read_file(data, PREPROCESSING_FILE) or "{}")
+    except ValueError:  # UnicodeDecodeError is one too.
+        found = None
+    if not isinstance(found, dict):
+        raise DaquError(f"The {PREPROCESSING_FILE} behind the model must be a JSON object, but received others: export it again.")
+    return found
 
 
 def _read_file(data: bytes, name: str) -> str:

@@ -104,7 +104,7 @@ def test_the_file_states_its_way_and_every_type_of_input_keeps_to_it(made, kind,
     way = written.preprocessing
     assert (way.source_size, way.size, way.input_range, way.input_type) == ((12, 12), (8, 8), (0.0, 1.0), kind)
     stored = tflite.read_preprocessing((tmp_path / "m.tflite").read_bytes())
-    assert Preprocessing.from_json(json.loads(stored)) == way
+    assert Preprocessing.from_json(stored) == way
     name = photo(tmp_path / "some.jpg")
     assert predict(tmp_path / "m.tflite", name, 5).found == predict(path, name, 5).found
 

@@ -205,7 +205,7 @@ def test_images_become_smaller_as_those_of_the_network_did(antialias, manifest, 
     restated(manifest, dataset_fingerprint=dataset.fingerprint, accuracy__file__test=right[antialias])
     if antialias:
         way = preprocessing_of(tflite.read(path.read_bytes()).tensor("input"), (0.0, 1.0), (40, 40)).to_json()
-        metadata = tflite.Metadata("small", "", LABELS, preprocessing=json.dumps(way))
+        metadata = tflite.Metadata("small", "", LABELS, preprocessing=way)
         path.write_bytes(tflite.write_with_metadata(tflite.read(path.read_bytes()), metadata))
         restated(manifest, preprocessing=way, **stated_bytes(path))
     verdict = verifier.verify(manifest)

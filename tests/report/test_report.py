@@ -272,7 +272,7 @@ def test_the_code_of_the_card_does_what_the_reference_does(kind, shape, folder, 
     network = tflite_networks.RandomNetwork(0, (1, 28, 20, 1 if kind == "grey model" else 3))
     graph = network.graph(network.dense(network.pool(network.conv("input", 8)), 2))
     model = renamed(graph, {graph.input: "image", graph.output: "classifier"})
-    metadata = tflite.Metadata("m00", "", ("cat", "T-shirt/top"), preprocessing=json.dumps(way.to_json()))
+    metadata = tflite.Metadata("m00", "", ("cat", "T-shirt/top"), preprocessing=way.to_json())
     (place / "m00.tflite").write_bytes(tflite.write_with_metadata(model, metadata))
     (code,) = re.findall("```python\n(.*?)```", (folder / "models" / "README.md").read_text(), re.DOTALL)
     (place / "app.py").write_text(f"{code}\nnp.save('pixels.npy', pixel)\n")
