@@ -231,8 +231,9 @@ def _preprocessing(path: pathlib.Path, data: bytes, source: Tensor, manifest: Ma
     found = None if known is None else preprocessing_of(source, known, way.source_size if way else None)
     if found is None:
         raise DaquError(
-            f"Nothing says what pixels are to {path}: export it again with `input_range` and `labels`, or put a manifest beside it "
-            "whose `ends` have an `input_range`, as [0, 1]."
+            f"Nothing says what pixels are to {path}: export it again with `input_range` and `labels`, or put a "
+            f"{path.stem}{ENDING} beside it that says it, as "
+            '{"name": "mine", "ends": {"input_range": [0, 1]}}.'
         )
     return found
 

@@ -130,4 +130,5 @@ class Decoder:
 
     def code(self, node: Any) -> str:
         """The name of what an operator computes, such as ADD."""
-        return self._code_names[self._model.operatorCodes[node.opcodeIndex].builtinCode]
+        code = self._model.operatorCodes[node.opcodeIndex]
+        return self._code_names[max(code.builtinCode, code.deprecatedBuiltinCode)]  # Old files have the second number alone.
