@@ -318,7 +318,22 @@ def resize(images: tf.Tensor, size: tuple[Size, Size], antialias: bool = True) -
     target = tf.stack(size)
     # The largest subnets, which every other step has, would pay for a filter that changes nothing.
     is_there = tf.reduce_all(tf.equal(target, tf.shape(images)[1:3]))
-    return tf.cond(is_there, lambda: images, lambda: tf.image.resize(images, target, antialias=antialias))
+    filtered = _filtered if antialias else tf.image.resize
+    return tf.cond(is_there, lambda: images, lambda: filtered(images, target))
+
+
+def _filtered(images: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """What `tf.image.resize(images, target, antialias=True)` computes, with the same last bit in a traced function as outside."""
+    # It divides in float32, of which graphs make a product with the reciprocal: pixels halfway between two codes then fall otherwise.
+    scale = tf.cast(target, tf.float64) / tf.cast(tf.shape(images)[1:3], tf.float64)
+    return tf.raw_ops.ScaleAndTranslate(
+        images=images,
+        size=target,
+        scale=tf.cast(scale, tf.float32),
+        translation=tf.zeros(2),
+        kernel_type="triangle",
+        antialias=True,
+    )
 
 
 def quantize_input(x: tf.Tensor) -> tf.Tensor:

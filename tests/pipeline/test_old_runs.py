@@ -102,7 +102,10 @@ def test_a_finalist_is_exported_again_as_it_was(folder, tmp_path):
     manifest = run.export("m00", fine_tuned=True, path=tmp_path / "again.tflite")
     before = Manifest.read(OLD / "done" / "models" / "m00.manifest.json")
     assert manifest.subnet == before.subnet and manifest.layers == before.layers
-    assert manifest.accuracy["fine_tuned"] == pytest.approx(before.accuracy["fine_tuned"], abs=0.01)
+    # It was trained with images of which pixels were skipped where they became smaller, and that is said.
+    smaller = manifest.input["height"] < run.space.input_shape[0]
+    assert manifest.accuracy["fine_tuned"] == pytest.approx(before.accuracy["fine_tuned"], abs=0.1 if smaller else 0.01)
+    assert ("trains it on" in run.note(manifest)) == smaller and manifest.preprocessing["filter"] == "antialiased triangle"
 
 
 @pytest.mark.slow

@@ -224,3 +224,13 @@ def test_images_are_brought_to_a_size_as_photos_are(shape, size, as_bits):
 def test_images_of_the_size_stay_as_they_are(as_bits):
     images = values(2, 12, 10, 3)
     np.testing.assert_array_equal(resize(images, (as_bits(12), as_bits(10))), images)
+
+
+@pytest.mark.parametrize("size", [(8, 10), (9, 7), (5, 11)])
+def test_images_become_the_same_bits_traced_or_not(size):
+    """Many of these values lie halfway between two codes, where the last bit decides."""
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (64, 10, 12, 3)) / 255, tf.float32)
+    traced = tf.function(lambda images, height, width: resize(images, (height, width)))
+    static, as_tensors = resize(images, size), traced(images, *map(tf.constant, size))
+    np.testing.assert_array_equal(static, as_tensors)
+    np.testing.assert_allclose(static, tf.image.resize(images, size, antialias=True), atol=1e-6)
