@@ -324,7 +324,7 @@ def resize(images: tf.Tensor, size: tuple[Size, Size], antialias: bool = True) -
 
 def _filtered(images: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """What `tf.image.resize(images, target, antialias=True)` computes, with the same last bit in a traced function as outside."""
-    # It divides in float32, of which graphs make a product with the reciprocal: pixels halfway between two codes then fall otherwise.
+    # It divides in float32, which graphs turn into a product with the reciprocal: pixels halfway between two codes fall otherwise.
     scale = tf.cast(target, tf.float64) / tf.cast(tf.shape(images)[1:3], tf.float64)
     return tf.raw_ops.ScaleAndTranslate(
         images=images,
