@@ -5,5 +5,6 @@ and `class_names` what the classes are called. `photos` is the way from a photo 
 """
 
 from daqu_tf.data.dataset import NAMES, Dataset, load
+from daqu_tf.data.photos import Preprocessing
 
-__all__ = ["load", "Dataset", "NAMES"]
+__all__ = ["load", "Dataset", "NAMES", "Preprocessing"]

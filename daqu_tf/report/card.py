@@ -145,7 +145,7 @@ def _photos(member: Member, way: Preprocessing) -> tuple[str, ...]:
     text = (
         f"{way.text()}{trained}{others} The largest output is the class; outputs are logits. Each file holds the labels, and it "
         "states all of this for programs, as its manifest does. The reference, to compare an application with: "
-        f"`daqu-predict {member.file} photo.jpg`. The same as a script:"
+        f"`daqu-predict {member.file} photo.jpg`. The same as a script, for photos of 8 bits a channel:"
     )
     height, width = way.sizes[0]
     code = _CODE.format(
