@@ -48,13 +48,14 @@ def goes_on(tool: str, folder: RunFolder, *flags: str) -> None:
     command = [sys.executable, "-m", f"daqu_tf.tools.{tool}", *FLAGS, *flags, f"--output_dir={folder.path}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
+    assert "goes on with antialiasing: networks of fewer than 8 pixels" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", ["training", "search", "done"])
 def test_its_settings_its_space_and_its_schedule_are_the_ones_it_was_begun_with(name):
     folder = RunFolder(OLD / name)
     settings = folder.settings()
-    assert "version" not in settings
+    assert "version" not in settings and folder.skipped_pixels
     config = folder.settled(RunConfig("digits", str(folder.path), space="digits"))
     assert config.seed == 3 and config.max_trials == 20 and folder.difference(config) == ""
     plan = Plan.of(config, settings)
