@@ -1,11 +1,12 @@
 """Files that are whole or absent, whatever kills the process, and readers that say what is wrong with a file."""
 
 import contextlib
+import io
 import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+def write_bytes(path: str | os.PathLike, data: bytes | memoryview) -> None:
     """Writes bytes to a file, which is whole or unchanged whatever happens."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
@@ -83,11 +84,12 @@ def read_json(path: pathlib.Path, default: Any = None, remedy: str = "restore it
         raise DaquError(f"{path} cannot be read ({error}): {remedy}.") from error
 
 
-def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays by name to a `.npz` file, which is whole or unchanged whatever happens."""
-    named: dict[str, Any] = arrays  # Which might otherwise be taken for an option of `savez`.
-    with replacing(path) as temporary:
-        np.savez(temporary, **named)
+    named: dict[str, Any] = dict(arrays)  # Which might otherwise be taken for an option of `savez`.
+    content = io.BytesIO()  # Not the file itself: a zip that finds no room complains again whenever Python collects it.
+    np.savez(content, **named)
+    write_bytes(path, content.getbuffer())
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:

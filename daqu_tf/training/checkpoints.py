@@ -44,11 +44,10 @@ class Checkpoints:
             state: A JSON object, which goes into the same file, so that both always fit each other.
         """
         path = self._folder / f"step-{step:09d}.npz"
-        content: dict[str, Any] = {**arrays, _STATE: np.frombuffer(json.dumps(state).encode(), np.uint8)}
+        content = {**arrays, _STATE: np.frombuffer(json.dumps(state).encode(), np.uint8)}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with files.replacing(path) as temporary:
-                np.savez(temporary, **content)
+            files.write_arrays(path, content)
         except OSError as error:
             if not self._said:
                 self._warn(

@@ -232,8 +232,7 @@ def test_a_full_disk_is_said_once_and_costs_no_checkpoint(tmp_path):
     assert got["second"] == [2, new, 9]  # Said again, after one that succeeded.
     assert "step-000000003.npz could not be written (File too large)" in got["warnings"][0]
     assert "step-000000010.npz" in got["warnings"][1]
-    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":  # Before, NumPy left a file behind whose end complained again.
-        assert "Traceback" not in run.stderr and "Exception ignored" not in run.stderr
+    assert "Traceback" not in run.stderr and "Exception ignored" not in run.stderr
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
@@ -249,7 +248,8 @@ def test_a_kill_while_writing_leaves_the_ones_before(folder):
 import os, pathlib, sys
 import numpy as np
 from daqu_tf.training.checkpoints import Checkpoints
-np.savez = lambda path, **arrays: (pathlib.Path(path).write_bytes(b"half"), os.kill(os.getpid(), 9))
+write = pathlib.Path.write_bytes
+pathlib.Path.write_bytes = lambda path, data: (write(path, data[:100]), os.kill(os.getpid(), 9))
 Checkpoints(pathlib.Path(sys.argv[1]), print).save(3, {"a": np.ones(3)}, {})
 """
     assert subprocess.run([sys.executable, "-c", code, folder.path]).returncode == -9
