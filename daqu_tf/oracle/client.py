@@ -28,6 +28,7 @@ from daqu_tf.oracle.chief import (
     Message,
 )
 from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS
+from daqu_tf.pareto.incoming import named, number
 
 CALL_SECONDS = 3600.0  # As KerasTuner's: a chief that is alive may think for long.
 RETRY_SECONDS = 0.3
@@ -163,6 +164,7 @@ class ChiefClient(OracleClient):
 
     def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Trial:
         """Reports, and keeps a copy for the end: the chief may be another by then."""
+        metrics = {name: number(value) for name, value in named("metrics", metrics).items()}
         tracker = self._reported.setdefault(trial_id, MetricsTracker())
         for name, value in metrics.items():
             tracker.update(name, value, step=step)

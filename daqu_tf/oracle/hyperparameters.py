@@ -7,6 +7,7 @@ import numpy as np
 
 from daqu_tf.errors import DaquError
 from daqu_tf.pareto.choices import LEVELS, Alphabet, Conditions
+from daqu_tf.pareto.incoming import named, shown
 
 if TYPE_CHECKING:
     import keras_tuner
@@ -24,7 +25,7 @@ def alphabet_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapp
     """
     if hyperparameters is None or not hyperparameters.space:
         raise DaquError("`hyperparameters` must hold the whole search space, but received none: register everything in it.")
-    choices, gates = {}, dict(conditions or {})
+    choices, gates = {}, {name: _gate(name, parents) for name, parents in named("conditions", conditions or {}).items()}
     for parameter in hyperparameters.space:
         if parameter.name in choices:
             raise DaquError(f"`{parameter.name}` must be registered once, but is there twice: give each branch a name of its own.")
@@ -38,6 +39,19 @@ def alphabet_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapp
             if name not in choices or parent not in order[: order.index(name)]:
                 raise DaquError(f"`conditions` must name parents that are registered first, but received `{parent}` of `{name}`.")
     return Alphabet(choices, gates)
+
+
+def _gate(name: str, parents: Any) -> Conditions:
+    try:
+        found = [(parent, values if isinstance(values, str) else tuple(values)) for parent, values in parents]
+    except (TypeError, ValueError):
+        found = [(None, ())]
+    if not all(isinstance(parent, str) and isinstance(values, tuple) for parent, values in found):
+        raise DaquError(
+            f"`conditions` must have the form name: [(parent, [values])], but received {shown(parents)} for `{name}`: put parents, "
+            "and the values of each, into lists."
+        )
+    return tuple(found)
 
 
 def _values(parameter: Any) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from daqu_tf.oracle.journal import Journal, header
 from daqu_tf.oracle.leases import Leases
 from daqu_tf.oracle.objectives import Objectives, direction, objective_point
 from daqu_tf.oracle.records import RUNNING, TrialRecord, ended
+from daqu_tf.pareto.incoming import named, number
 
 LEASE_SECONDS = 60.0
 IDLE_SECONDS = 0.2  # Between two questions of a worker for whom there is no trial now: KerasTuner's loop asks without a pause.
@@ -244,7 +245,7 @@ class JournaledOracle(keras_tuner.Oracle):
         """Takes in what a running trial measured; every objective must be among `metrics`. One that has ended stays as it is."""
         with self._lock:
             trial = self.trials[trial_id]
-            self._check_objective_found(metrics)
+            self._check_objective_found(named("metrics", metrics))
             if trial_id in self._leases.open:
                 self._leases.hear_of(trial_id)
                 self._track(trial, metrics, step)
@@ -256,7 +257,7 @@ class JournaledOracle(keras_tuner.Oracle):
             if not trial.metrics.exists(name):
                 trial.metrics.register(name, directions.get(name) or direction(name))
             # MetricsTracker.update computes what was best before and after, which nobody asks for.
-            trial.metrics.metrics[name].update(float(value), step)
+            trial.metrics.metrics[name].update(number(value), step)
 
     def score_trial(self, trial: Trial) -> None:
         """Sets KerasTuner's score, the first objective's value; it ranks nothing here."""

@@ -14,6 +14,7 @@ from daqu_tf.pareto.fronts import first_front
 
 PLACES, DRAWS = 800, 20_000  # Wanted in the region, and drawn at most to find them.
 OPTIMISM = 2.5  # Deviations below its mean at which a candidate bounds the region.
+SCREENED, SCREEN_PLACES = 800, 100  # Candidates that are left by a first look at some of the places.
 _BLOCK = 2000
 
 
@@ -37,18 +38,28 @@ def choose(
     hopeful = np.flatnonzero(~_dominated(optimistic, front) & (weights > 0))
     if not len(hopeful):
         return []
-    chosen = _choose(means[hopeful], deviations[hopeful], weights[hopeful], _places(optimistic[hopeful], front, rng), count)
+    places = _places(optimistic[hopeful], front, rng)
+    if len(hopeful) > SCREENED:
+        gains = _covers(means[hopeful], deviations[hopeful], weights[hopeful], places[:SCREEN_PLACES]).sum(axis=1)
+        hopeful = np.sort(hopeful[np.argsort(-gains, kind="stable")[:SCREENED]])
+    chosen = _choose(_covers(means[hopeful], deviations[hopeful], weights[hopeful], places), count)
     return hopeful[chosen].tolist()
 
 
-def _choose(means: np.ndarray, deviations: np.ndarray, weights: np.ndarray, places: np.ndarray, count: int) -> list[int]:
+def _covers(means: np.ndarray, deviations: np.ndarray, weights: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(candidates, places) probability that the candidate meets the constraints and dominates the place, block by block."""
     covers = np.zeros((len(means), len(places)), dtype=np.float32)
     for start in range(0, len(means), _BLOCK):
         part = slice(start, start + _BLOCK)
         covers[part] = _cover(means[part], deviations[part], places) * weights[part, None]
-    left = np.ones(len(places), dtype=np.float32)
+    return covers
+
+
+def _choose(covers: np.ndarray, count: int) -> list[int]:
+    """Greedily by what each covers of the places that are left (candidates, places); at most `count` indices."""
+    left = np.ones(covers.shape[1], dtype=np.float32)
     chosen: list[int] = []
-    while len(chosen) < min(count, len(means)):
+    while len(chosen) < min(count, len(covers)):
         gains = covers @ left
         gains[chosen] = -1.0
         best = int(np.argmax(gains))

@@ -40,6 +40,11 @@ class Goal:
         """Metrics to be maximised."""
         return frozenset(name for name, direction in self.objectives if direction == "max")
 
+    @property
+    def limits(self) -> dict[str, tuple[float, ...]]:
+        """Those of the constraints, by metric."""
+        return {name: tuple(one.limit for one in self.constraints if one.metric == name) for name in self.metrics}
+
     def violation(self, values: np.ndarray) -> np.ndarray:
         """(n,) total violation of the constraints by values (n, metrics)."""
         return np.zeros(len(values)) + total_violation(self.constraints, dict(zip(self.metrics, values.T)))

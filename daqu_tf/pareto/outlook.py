@@ -20,10 +20,24 @@ class Outlook:
         front: (f, m) non-dominated among the trials that meet the constraints; where none does, the worst corner of all.
     """
 
-    def __init__(self, predictor: MetricsPredictor, goal: Goal, values: np.ndarray):
+    def __init__(self, predictor: MetricsPredictor, goal: Goal, genomes: np.ndarray, values: np.ndarray):
         self._predictor, self._goal = predictor, goal
         scaled = [predictor.scaled(name, column) for name, column in zip(goal.metrics, values.T)]
         points = np.stack(scaled[: len(goal.signs)], axis=1) * goal.signs
+        import os
+
+        m, mode = len(goal.signs), os.environ.get("DN", "out")
+        if mode != "no":
+            mean = predictor.predict(genomes)[0][:, :m] * goal.signs
+            if mode == "out":
+                beyond = np.stack([predictor.scales[name].is_beyond(c) for name, c in zip(goal.metrics[:m], values.T)], axis=1)
+                points = np.where(beyond, np.maximum(mean, points), points)
+            elif mode == "all":
+                points = mean
+            elif mode == "max":
+                points = np.maximum(mean, points)
+            else:
+                points = (mean + points) / 2
         good = points[goal.violation(values) == 0]
         front = good[first_front(good)] if len(good) else points.max(0, keepdims=True)
         self._low, spans = front.min(0), np.ptp(front, axis=0)

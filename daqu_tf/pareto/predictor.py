@@ -4,13 +4,18 @@ Which surrogate: `benchmarks/surrogates.py` compares this one with others at the
 """
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from daqu_tf.errors import DaquError
+from daqu_tf.pareto import targets
 from daqu_tf.pareto.choices import ABSENT, Alphabet, Genome
+from daqu_tf.pareto.gaussian_process import GaussianProcess
+from daqu_tf.pareto.incoming import columns
+from daqu_tf.pareto.targets import Scale
+import os
 
 Costs = Callable[[list[dict[str, Any]]], Mapping[str, np.ndarray]]
 RAMPS = 7  # Pieces of a number with many values.
@@ -64,44 +69,6 @@ class Standardised:
         return (rows - self.mean) / self.deviation
 
 
-class GaussianProcess:
-    """One length in all directions, and noise (scikit-learn's), by marginal likelihood.
-
-    Args:
-        hyperparameters: Of the kernel, as an earlier one found them: fitting then takes a Cholesky decomposition alone.
-    """
-
-    def __init__(self, hyperparameters: np.ndarray | None = None):
-        self._hyperparameters = hyperparameters
-
-    def fit(self, rows: np.ndarray, targets: np.ndarray) -> "GaussianProcess":
-        """Learns targets (n,) of rows (n, columns)."""
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-
-        kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (0.1, 100.0)) + WhiteKernel(0.1, (1e-4, 1.0))
-        optimizer: str | None = "fmin_l_bfgs_b"
-        if self._hyperparameters is not None:
-            kernel, optimizer = kernel.clone_with_theta(self._hyperparameters), None
-        self._mean, self._deviation = targets.mean(), targets.std() or 1.0
-        self._process = GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=optimizer, random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            self._process.fit(rows, (targets - self._mean) / self._deviation)
-        return self
-
-    @property
-    def hyperparameters(self) -> np.ndarray:
-        """As `__init__` takes them."""
-        return self._process.kernel_.theta
-
-    def predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation (count,) of what rows (count, columns) will measure, noise included."""
-        mean, deviation = self._process.predict(rows, return_std=True)
-        return self._mean + self._deviation * mean, self._deviation * deviation
-
-
 class CostColumns:
     """Costs (count,) by name as features (count, names): logarithms of those that are positive for all that were fitted."""
 
@@ -144,9 +111,14 @@ class KnownCosts:
         return dict(zip(self._names, rows.T))
 
     def _look_up(self, costs: Costs, keys: list[Genome]) -> None:
-        found = costs([self._alphabet.decode(key) for key in keys])
-        self._names = list(found)
-        self._memory |= zip(keys, np.stack([np.asarray(column, dtype=float) for column in found.values()], axis=1).tolist())
+        many = [self._alphabet.decode(key) for key in keys]
+        found = columns(costs(list(many)), many)
+        if self._names and set(found) != set(self._names):
+            raise DaquError(
+                f"`costs` must always return the same names, but {self._names} became {list(found)}: return all of them."
+            )
+        self._names = self._names or list(found)
+        self._memory |= zip(keys, np.stack([found[name] for name in self._names], axis=1).tolist())
 
 
 @dataclasses.dataclass
@@ -167,12 +139,13 @@ class MetricsPredictor:
     metrics: Sequence[str]
     maximised: frozenset[str] = frozenset()
     known: "Callable[[np.ndarray], dict[str, np.ndarray]]" = lambda genomes: {}
+    limits: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._features = Features(self.alphabet)
         self._columns = CostColumns({})
         self._known_features: Standardised | None = None
-        self.logarithmic: dict[str, bool] = {}
+        self.scales: dict[str, Scale] = {}
         self._models: dict[str, GaussianProcess | None] = {}
 
     def fit(
@@ -187,11 +160,23 @@ class MetricsPredictor:
         """
         rows, known = self.all_features(genomes), self.known(genomes)
         for name, column in zip(self.metrics, values.T):
-            self.logarithmic[name] = name not in self.maximised and (np.minimum(column, known.get(name, column)) > 0).all()
+            self.scales[name] = self._scale(name, column, known)
             rest = self.scaled(name, column) - (self.scaled(name, known[name]) if name in known else 0.0)
+            if name in known:
+                rest = targets.fitted(rest, logarithmic=False)(rest)
             exact = name in known and np.abs(rest).max() < _EXACT
             self._models[name] = None if exact else GaussianProcess((kernels or {}).get(name)).fit(rows, rest)
         return self
+
+    def _scale(self, name: str, values: np.ndarray, known: Mapping[str, np.ndarray]) -> Scale:
+        is_maximised = name in self.maximised
+        is_positive = not is_maximised and bool((np.minimum(values, known.get(name, values)) > 0).all())
+        if name in known:
+            return Scale(is_positive)
+        is_log = is_positive and (os.environ.get("SKEW", "1") != "1" or targets.is_skew(values))
+        if os.environ.get("SQ", "1") != "1":
+            return Scale(is_log)
+        return targets.fitted(values, is_log, 1 if is_maximised else -1, self.limits.get(name, ()))
 
     def all_features(self, genomes: np.ndarray) -> np.ndarray:
         """Features (count, columns) of genomes (count, n) that are all there are, costs included."""
@@ -207,7 +192,7 @@ class MetricsPredictor:
 
     def scaled(self, name: str, values: np.ndarray) -> np.ndarray:
         """Values of a metric in the unit of predictions."""
-        return np.log(np.maximum(values, 1e-300)) if self.logarithmic[name] else np.asarray(values, dtype=float)
+        return self.scales[name](values)
 
     def _rows(self, genomes: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
         rows = self._features(genomes)
