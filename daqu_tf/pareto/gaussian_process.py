@@ -29,20 +29,29 @@ class GaussianProcess:
         self._given = hyperparameters
         self.hyperparameters = _STARTS[0] if hyperparameters is None else hyperparameters
 
-    def fit(self, rows: np.ndarray, targets: np.ndarray) -> "GaussianProcess":
-        """Learns targets (n,) of rows (n, columns)."""
-        self._center, self._mean, self._deviation = rows.mean(0), targets.mean(), targets.std() or 1.0
+    def fit(self, rows: np.ndarray, targets: np.ndarray, doubt: np.ndarray | None = None) -> "GaussianProcess":
+        """Learns targets (n,) of rows (n, columns).
+
+        Args:
+            rows: Features.
+            targets: What was measured.
+            doubt: (n,) by how much each may be off beside the noise of all, as a deviation; None where none is.
+        """
+        doubt = np.zeros(len(targets)) if doubt is None else doubt
+        sure = targets[doubt == 0] if (doubt == 0).any() else targets
+        self._center, self._mean, self._deviation = rows.mean(0), sure.mean(), sure.std() or 1.0
+        jitter = np.diag(_JITTER + (doubt / self._deviation) ** 2)
         self._rows = rows - self._center
         standardised = (targets - self._mean) / self._deviation
         products, squares = self._rows @ self._rows.T, cdist(self._rows, self._rows, "sqeuclidean")
         if self._given is None:
             found = [
-                minimize(_cost, start, (products, squares, standardised), "L-BFGS-B", jac=True, bounds=_BOUNDS) for start in _STARTS
+                minimize(_cost, start, (products, squares, jitter, standardised), "L-BFGS-B", jac=True, bounds=_BOUNDS) for start in _STARTS
             ]
             self.hyperparameters = min(found, key=lambda one: one.fun).x
         smooth = _smooth(squares, self.hyperparameters)
         kernel = np.exp(self.hyperparameters[0]) * products + smooth
-        self._factor = cho_factor(kernel + (np.exp(self.hyperparameters[3]) + _JITTER) * np.eye(len(rows)), lower=True)
+        self._factor = cho_factor(kernel + jitter + np.exp(self.hyperparameters[3]) * np.eye(len(rows)), lower=True)
         self._weights = cho_solve(self._factor, standardised)
         return self
 
@@ -52,6 +61,8 @@ class GaussianProcess:
         linear, smooth, _, noise = np.exp(self.hyperparameters)
         across = linear * (rows @ self._rows.T) + _smooth(cdist(rows, self._rows, "sqeuclidean"), self.hyperparameters)
         explained = solve_triangular(self._factor[0], across.T, lower=True, check_finite=False)
+        import os
+        noise = noise * float(os.environ.get('NZ', '0'))
         variance = linear * (rows**2).sum(axis=1) + smooth + noise - (explained**2).sum(axis=0)
         deviation = np.sqrt(np.maximum(variance, 1e-12))
         return self._mean + self._deviation * (across @ self._weights), self._deviation * deviation
@@ -61,12 +72,12 @@ def _smooth(squares: np.ndarray, hyperparameters: np.ndarray) -> np.ndarray:
     return np.asarray(np.exp(hyperparameters[1] - squares / (2 * np.exp(2 * hyperparameters[2]))))
 
 
-def _cost(hyperparameters: np.ndarray, products: np.ndarray, squares: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+def _cost(hyperparameters: np.ndarray, products: np.ndarray, squares: np.ndarray, jitter: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
     """The negative logarithm of the marginal likelihood, and its gradient (4,)."""
     linear, _, length, noise = np.exp(hyperparameters)
     smooth, unit = _smooth(squares, hyperparameters), np.eye(len(targets))
     try:
-        factor = cho_factor(linear * products + smooth + (noise + _JITTER) * unit, lower=True)
+        factor = cho_factor(linear * products + smooth + jitter + noise * unit, lower=True)
     except np.linalg.LinAlgError:
         return 1e25, np.zeros(4)
     weights = cho_solve(factor, targets)

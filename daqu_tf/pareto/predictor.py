@@ -162,10 +162,15 @@ class MetricsPredictor:
         for name, column in zip(self.metrics, values.T):
             self.scales[name] = self._scale(name, column, known)
             rest = self.scaled(name, column) - (self.scaled(name, known[name]) if name in known else 0.0)
+            scale = self.scales[name]
+            off = scale.is_off(column)
             if name in known:
-                rest = targets.fitted(rest, logarithmic=False)(rest)
+                scale = targets.fitted(rest, logarithmic=False)
+                off, rest = scale.is_off(rest), scale(rest)
+            import os
+            doubt = np.where(off, float(os.environ.get("DOUBT", 2)) * scale.spread, 0.0)
             exact = name in known and np.abs(rest).max() < _EXACT
-            self._models[name] = None if exact else GaussianProcess((kernels or {}).get(name)).fit(rows, rest)
+            self._models[name] = None if exact else GaussianProcess((kernels or {}).get(name)).fit(rows, rest, doubt)
         return self
 
     def _scale(self, name: str, values: np.ndarray, known: Mapping[str, np.ndarray]) -> Scale:

@@ -46,6 +46,11 @@ class Scale:
         values = np.asarray(values, dtype=float)
         return np.log(np.maximum(values, _TINY)) if self.logarithmic else np.clip(values, -_HUGE, _HUGE)
 
+    def is_off(self, values: np.ndarray) -> np.ndarray:
+        """Which values lie beyond a fence."""
+        taken = self.taken(values)
+        return (taken > self.high) | (taken < self.low)
+
     def is_beyond(self, values: np.ndarray) -> np.ndarray:
         """Which values lie beyond the fence on the better side."""
         taken = self.taken(values)

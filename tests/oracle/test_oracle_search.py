@@ -100,6 +100,15 @@ def test_conditions_that_are_not_registered(tmp_path):
         alphabet_of(space, {"depth": (("second", (2,)),)})
 
 
+@pytest.mark.parametrize("bad", [{"b": ("a", (1,))}, {"b": 3}, {"b": [("a", "1")]}, {"b": [(1, [1])]}, {"b": [("a",)]}])
+def test_conditions_of_another_form(bad):
+    space = keras_tuner.HyperParameters()
+    space.Choice("a", [1, 2])
+    space.Choice("b", [1, 2])
+    with pytest.raises(DaquError, match="`conditions` must have the form"):
+        alphabet_of(space, bad)
+
+
 # Costs.
 
 

@@ -54,7 +54,7 @@ def test_predictions_are_near_and_know_how_near(known):
     means, deviations = predictor.predict(genomes(300, seed=2))
     wanted = truth(genomes(300, seed=2))
     wanted[:, 1] = np.log(wanted[:, 1])
-    assert predictor.logarithmic == {"accuracy": False, "bytes": True}
+    assert [predictor.scales[name].logarithmic for name in ("accuracy", "bytes")] == [False, True]
     assert np.corrcoef(means.T[0], wanted.T[0])[0, 1] > 0.95 and np.corrcoef(means.T[1], wanted.T[1])[0, 1] > 0.98
     assert np.mean(np.abs(means[:, 0] - wanted[:, 0]) < 2 * deviations[:, 0]) > 0.85
     if known:

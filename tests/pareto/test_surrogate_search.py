@@ -1,0 +1,60 @@
+"""What is found where measurements are bad; `tests/oracle/test_oracle_search.py` has what an oracle proposes in general."""
+
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+
+from daqu_tf import pareto
+from daqu_tf.pareto.choices import Alphabet
+from daqu_tf.pareto.goal import Goal
+from daqu_tf.pareto.surrogate_search import SurrogateSearch
+
+ALPHABET = Alphabet({f"x{index}": tuple(range(6)) for index in range(6)})
+REFERENCE = np.array([1.1, 1.1])
+
+
+def measure(genome):
+    """ZDT1 on a grid."""
+    first, *others = np.array(genome) / 5
+    slope = 1 + 9 * np.mean(others)
+    return np.array([first, slope * (1 - np.sqrt(first / slope))])
+
+
+def has_diverged(genome):
+    return zlib.crc32(bytes(genome)) % 10 == 0
+
+
+def search(value, direction="min", trials=50, seed=0, constraints=()):
+    """The genomes of a search in a tenth of whose trials the second objective is `value`; None leaves it as it is."""
+    goal = Goal((("first", "min"), ("second", direction)), constraints)
+    one, found = SurrogateSearch(ALPHABET, goal, [], 12, seed=seed), []
+    for trial in range(trials):
+        values = one.propose(np.random.default_rng((seed, trial)))
+        one.tried(values)
+        found.append(ALPHABET.encode(values))
+        first, second = measure(found[-1])
+        second = -second if direction == "max" else second
+        one.learn(values, {"first": first, "second": value if value is not None and has_diverged(found[-1]) else second})
+    return found
+
+
+def volume(genomes):
+    """Of what did not diverge."""
+    return pareto.hypervolume(np.array([measure(one) for one in genomes if not has_diverged(one)]), REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("value", "direction"), [(1e9, "min"), (-1e3, "max"), (-1e3, "min"), (1e200, "min"), (1.7e308, "min"), (-1.7e308, "max")]
+)
+def test_trials_that_diverge_do_not_blind_the_search(value, direction):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = search(value, direction)
+    assert any(map(has_diverged, found))
+    assert volume(found) > 0.9 * volume(search(None))
+
+
+def test_a_search_is_a_function_of_its_seed():
+    assert search(1e9, seed=3, trials=30) == search(1e9, seed=3, trials=30) != search(1e9, seed=4, trials=30)
