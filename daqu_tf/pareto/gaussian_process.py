@@ -61,8 +61,6 @@ class GaussianProcess:
         linear, smooth, _, noise = np.exp(self.hyperparameters)
         across = linear * (rows @ self._rows.T) + _smooth(cdist(rows, self._rows, "sqeuclidean"), self.hyperparameters)
         explained = solve_triangular(self._factor[0], across.T, lower=True, check_finite=False)
-        import os
-        noise = noise * float(os.environ.get('NZ', '0'))
         variance = linear * (rows**2).sum(axis=1) + smooth + noise - (explained**2).sum(axis=0)
         deviation = np.sqrt(np.maximum(variance, 1e-12))
         return self._mean + self._deviation * (across @ self._weights), self._deviation * deviation

@@ -14,6 +14,7 @@ class Outlook:
     Args:
         predictor: Fitted.
         goal: Objectives and constraints.
+        genomes: (n, genes) of the trials so far.
         values: (n, metrics) of the trials so far, in the order of `goal.metrics`.
 
     Attributes:
@@ -24,20 +25,11 @@ class Outlook:
         self._predictor, self._goal = predictor, goal
         scaled = [predictor.scaled(name, column) for name, column in zip(goal.metrics, values.T)]
         points = np.stack(scaled[: len(goal.signs)], axis=1) * goal.signs
-        import os
-
-        m, mode = len(goal.signs), os.environ.get("DN", "out")
-        if mode != "no":
-            mean = predictor.predict(genomes)[0][:, :m] * goal.signs
-            if mode == "out":
-                beyond = np.stack([predictor.scales[name].is_beyond(c) for name, c in zip(goal.metrics[:m], values.T)], axis=1)
-                points = np.where(beyond, np.maximum(mean, points), points)
-            elif mode == "all":
-                points = mean
-            elif mode == "max":
-                points = np.maximum(mean, points)
-            else:
-                points = (mean + points) / 2
+        # A value that is too good to be true may be: it counts as what is expected where it was measured.
+        count = len(goal.signs)
+        expected = predictor.predict(genomes)[0][:, :count] * goal.signs
+        beyond = [predictor.scales[name].is_beyond(column) for name, column in zip(goal.metrics[:count], values.T)]
+        points = np.where(np.stack(beyond, axis=1), np.maximum(expected, points), points)
         good = points[goal.violation(values) == 0]
         front = good[first_front(good)] if len(good) else points.max(0, keepdims=True)
         self._low, spans = front.min(0), np.ptp(front, axis=0)

@@ -15,10 +15,10 @@ from daqu_tf.pareto.choices import ABSENT, Alphabet, Genome
 from daqu_tf.pareto.gaussian_process import GaussianProcess
 from daqu_tf.pareto.incoming import columns
 from daqu_tf.pareto.targets import Scale
-import os
 
 Costs = Callable[[list[dict[str, Any]]], Mapping[str, np.ndarray]]
 RAMPS = 7  # Pieces of a number with many values.
+DOUBT = 2.0  # Spreads by which a value beyond a fence may be off: it says something of its neighbours, and not much (ours).
 _EXACT = 1e-6
 _MEMORY = 100_000  # Subnets whose costs are remembered.
 _COST_SHARE = 0.3  # Of a cost's deviation: its range is then about 1, as that of a choice.
@@ -133,6 +133,7 @@ class MetricsPredictor:
         metrics: Names.
         maximised: Those whose logarithm is not taken: what is minimised counts by its ratio, if it is positive (ours).
         known: Costs (count,) by name of genomes (count, n), as of `KnownCosts`.
+        limits: By metric those of its constraints.
     """
 
     alphabet: Alphabet
@@ -167,8 +168,7 @@ class MetricsPredictor:
             if name in known:
                 scale = targets.fitted(rest, logarithmic=False)
                 off, rest = scale.is_off(rest), scale(rest)
-            import os
-            doubt = np.where(off, float(os.environ.get("DOUBT", 2)) * scale.spread, 0.0)
+            doubt = np.where(off, DOUBT * scale.spread, 0.0)
             exact = name in known and np.abs(rest).max() < _EXACT
             self._models[name] = None if exact else GaussianProcess((kernels or {}).get(name)).fit(rows, rest, doubt)
         return self
@@ -178,9 +178,7 @@ class MetricsPredictor:
         is_positive = not is_maximised and bool((np.minimum(values, known.get(name, values)) > 0).all())
         if name in known:
             return Scale(is_positive)
-        is_log = is_positive and (os.environ.get("SKEW", "1") != "1" or targets.is_skew(values))
-        if os.environ.get("SQ", "1") != "1":
-            return Scale(is_log)
+        is_log = is_positive and targets.is_skew(values)
         return targets.fitted(values, is_log, 1 if is_maximised else -1, self.limits.get(name, ()))
 
     def all_features(self, genomes: np.ndarray) -> np.ndarray:
