@@ -8,9 +8,12 @@ from setuptools import find_packages, setup
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "daqu_tf" / "__init__.py").read_text())[1]
 INSTALL = [
-    # TensorFlow, tf_keras and TensorBoard belong together, version by version.
-    "tensorflow>=2.21,<2.22",
-    "tf_keras>=2.21,<2.22",
+    # TensorFlow, tf_keras and TensorBoard belong together, version by version: whoever pins TensorFlow gets the others that fit.
+    # The seeds of tf_keras before 2.19 are none for Python 3.12 and later.
+    "tensorflow>=2.16,<2.22; python_version<'3.12'",
+    "tensorflow>=2.19,<2.22; python_version>='3.12'",
+    "tf_keras>=2.16,<2.22; python_version<'3.12'",
+    "tf_keras>=2.19,<2.22; python_version>='3.12'",
     "tensorflow-model-optimization>=0.8.1,<0.9",
     # `ParetoOracle` and `DaquTuner` override KerasTuner's internals.
     "keras-tuner>=1.4.8,<1.5",
@@ -21,7 +24,7 @@ INSTALL = [
     "scikit-learn>=1.5",
     "scipy>=1.11",
     "matplotlib>=3.8",
-    "tensorboard>=2.21,<2.22",
+    "tensorboard>=2.16,<2.22",
 ]
 EXTRAS = {
     "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.12", "mypy>=2"],
@@ -46,7 +49,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.14",
     packages=[*find_packages(include=["daqu_tf", "daqu_tf.*"]), "daqu_tf.tools"],
     # `tools/` lies beside the library and installs inside it: no top-level `tools` in site-packages.
     package_dir={"daqu_tf": "daqu_tf", "daqu_tf.tools": "tools"},

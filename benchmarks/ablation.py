@@ -4,10 +4,10 @@
 
 Every arm takes the same steps over the same batches, on one core; two arms run at a time. Then, on the search split:
 - a panel of 16 architectures at 8 bits and at mixed bits: the accuracy gap and the mean;
-- three architectures at every width throughout, against their own 8 bits;
+- three architectures at all of `BITS` throughout, against their own 8 bits;
 - how well the accuracy with inherited weights ranks subnets: Kendall's tau with that after an equal fine-tuning, within bands of
   MACs and precision (first seed);
-- fine-tuning those three at every width, also with the largest subnet as teacher, against the same network trained alone for as
+- fine-tuning those three at all of `BITS`, also with the largest subnet as teacher, against the same network trained alone for as
   many steps and for three times as many (first seed).
 Each part is written down as it ends, and what there is is summed up. Cut off, the command goes on with the next part. One that
 fails does not stop the others, but the command then ends with status 1.
@@ -55,7 +55,7 @@ ARMS = {  # --warmup and --precision_transfer as of daqu-train, and what else is
 FINE_TUNED_BANDS, FINE_TUNED_IN_A_CELL = 4, 3
 PRECISIONS = ("high", "4", "low", "mixed")
 RANKED = FINE_TUNED_BANDS * len(PRECISIONS) * FINE_TUNED_IN_A_CELL
-WIDTHS = (8, 6, 4, 3, 2)
+BITS = (8, 6, 4, 3, 2)
 QUICK = {"dataset": "digits", "space": "digits", "arms": ["full", "no_warm_up"], "seeds": ["0"], "epochs": 15.0, "batch_size": 32}
 QUICK |= {"learning_rate": 0.005, "ranking": False, "alone": False}
 
@@ -70,7 +70,7 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.02, "Peak, everywhere: twice that of daqu-train for twice its batch.")
 _STEPS = flags.DEFINE_integer("fine_tuning_steps", 500, "Of each fine-tuning.")
 _RANKING = flags.DEFINE_bool("ranking", True, "Fine-tune 48 subnets of two arms, for Kendall's tau.")
-_ALONE = flags.DEFINE_bool("alone", True, "Fine-tune three architectures at every width, and train each alone.")
+_ALONE = flags.DEFINE_bool("alone", True, "Fine-tune three architectures at all of `BITS`, and train each alone.")
 _FOLDER = flags.DEFINE_string("folder", "runs/ablation", "What has been done so far; the command goes on from there.")
 _QUICK = flags.DEFINE_bool(
     "quick", False, "Two arms of the space `digits` on its own data, one seed, about a minute; others by their flags."
@@ -114,7 +114,7 @@ class Part:
         """Whether all of it is there."""
         if self.kind == "train":
             return self.path.exists()
-        return len(read_lines(self.path)) >= {"rank": RANKED, "alone": 3 * len(WIDTHS)}[self.kind]
+        return len(read_lines(self.path)) >= {"rank": RANKED, "alone": 3 * len(BITS)}[self.kind]
 
     def can_start(self) -> bool:
         """A supernet must be trained and scored before it is used."""
@@ -192,13 +192,13 @@ def train(part: Part) -> None:
 
 
 def accuracies(space: SearchSpace, score: Callable[[list[Subnet]], list[float]]) -> dict[str, dict[str, list[float]]]:
-    """Of the panel at 8 and at mixed bits, and of three of it at every width."""
+    """Of the panel at 8 and at mixed bits, and of three of it at all of `BITS`."""
     panel, few = architectures(space, PANEL, PANEL_SEED), three(space)
     rng = np.random.default_rng(7)
     mixed = [mixed_bits(space, subnet, space.weight_bits, rng) for subnet in panel]
     return {
         "panel": {"8 bits": score([uniform_bits(space, subnet, 8) for subnet in panel]), "mixed bits": score(mixed)},
-        "precisions": {str(width): score([uniform_bits(space, subnet, width) for subnet in few]) for width in WIDTHS},
+        "precisions": {str(bits): score([uniform_bits(space, subnet, bits) for subnet in few]) for bits in BITS},
     }
 
 
@@ -256,7 +256,7 @@ def rank(part: Part) -> None:
 
 
 def alone(part: Part) -> None:
-    """Three architectures at every width: fine-tuned, and trained from random weights, also for three times the steps."""
+    """Three architectures at all of `BITS`: fine-tuned, and trained from random weights, also for three times the steps."""
     from daqu_tf.keras import keras
     from daqu_tf.supernet.scoring import Scorer
     from daqu_tf.supernet.supernet import StaticNetwork
@@ -276,11 +276,11 @@ def alone(part: Part) -> None:
         "alone": (random, dataclasses.replace(from_random, steps=3 * how.steps)),
     }
     tuners = {name: FineTuner(space, arrays, dataset, variant) for name, (arrays, variant) in variants.items()}
-    cells = [(place, width) for place in range(3) for width in WIDTHS]
-    for place, width in cells[len(read_lines(part.path)) :]:
-        row = {"architecture": place, "width": width}
+    cells = [(place, bits) for place in range(3) for bits in BITS]
+    for place, bits in cells[len(read_lines(part.path)) :]:
+        row = {"architecture": place, "width": bits}
         for name, tuner in tuners.items():
-            network, _ = tuner.tune(uniform_bits(space, three(space)[place], width))
+            network, _ = tuner.tune(uniform_bits(space, three(space)[place], bits))
             row[name] = Scorer(network, dataset.x_train).accuracy(dataset.x_search, dataset.y_search)
         add_line(part.path, row)
 

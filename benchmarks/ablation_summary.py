@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 DROPS = {"6": 0.005, "4": 0.005, "3": 0.010, "2": 0.040}  # From the same architecture's own 8 bits, at most.
 GAP_RATIO, FLOOR_SLACK = 0.7, 0.005
 RESAMPLES = 2000
-SHOWN_POINTS = 25  # A width that was never trained may lie far below; that would flatten all else.
+SHOWN_POINTS = 25  # Bits that were never trained may lie far below; that would flatten all else.
 TAU_ARMS = ("full", "no_warm_up")
 DIVERGED = 0.5  # A run with an architecture of the panel below that, at 8 bits.
 CAPTION = (
@@ -49,8 +49,8 @@ def figures_of(scores: dict) -> dict[str, float]:
             f"deviation, {kind}": np.std(accuracies),
             f"mean, {kind}": np.mean(accuracies),
         }
-    found |= {f"uniform {width} bits": np.mean(accuracies) for width, accuracies in scores["precisions"].items()}
-    found["mean of precisions"] = np.mean([found[f"uniform {width} bits"] for width in scores["precisions"]])
+    found |= {f"uniform {bits} bits": np.mean(accuracies) for bits, accuracies in scores["precisions"].items()}
+    found["mean of precisions"] = np.mean([found[f"uniform {bits} bits"] for bits in scores["precisions"]])
     return {name: float(value) for name, value in found.items()}
 
 
@@ -110,8 +110,8 @@ def _ranking(taus: dict) -> dict:
 def _fine_tuning(alone: list[dict]) -> dict:
     kinds = ("fine_tuned", "distilled", "same_steps", "alone")
     means = [
-        [f"{width} bits", *(f"{100 * np.mean([row[kind] for row in alone if row['width'] == width]):.2f}" for kind in kinds)]
-        for width in dict.fromkeys(row["width"] for row in alone)
+        [f"{bits} bits", *(f"{100 * np.mean([row[kind] for row in alone if row['width'] == bits]):.2f}" for kind in kinds)]
+        for bits in dict.fromkeys(row["width"] for row in alone)
     ]
     overall = ["all", *(f"{100 * np.mean([row[kind] for row in alone]):.2f}" for kind in kinds)]
     columns = ["width", "fine-tuned", "distilled", "random, same steps", "random, three times the steps"]
@@ -153,10 +153,10 @@ def _warm_up_bars(arms: dict) -> list[dict]:
 
 def _transfer_bars(arms: dict) -> list[dict]:
     bars = []
-    for width, limit in DROPS.items():
+    for bits, limit in DROPS.items():
         if "full" in arms:
-            drops = [figures_of(s)["uniform 8 bits"] - figures_of(s)[f"uniform {width} bits"] for s in arms["full"].values()]
-            bars.append(records.bar(f"{width} bits below own 8 bits", 100 * np.mean(drops), 100 * limit, "at_most", "points"))
+            drops = [figures_of(s)["uniform 8 bits"] - figures_of(s)[f"uniform {bits} bits"] for s in arms["full"].values()]
+            bars.append(records.bar(f"{bits} bits below own 8 bits", 100 * np.mean(drops), 100 * limit, "at_most", "points"))
     for figure in ("mean of precisions", "mean, mixed bits", "uniform 8 bits"):
         if len(both := pairs(arms, "full", "all_at_once", figure)):
             bars.append(_points(f"{figure}, progressive less all at once", both))
@@ -222,10 +222,10 @@ def draw(arms: dict[str, dict[int, dict]], path: pathlib.Path) -> None:
             accuracies = 100 * np.array(scores["panel"]["8 bits"])
             panel.plot([place + shift] * 2, [accuracies.min(), accuracies.max()], color=f"C{place}", linewidth=1)
             panel.scatter([place + shift] * len(accuracies), accuracies, s=10, color=f"C{place}")
-        widths = list(next(iter(seeds.values()))["precisions"])
-        mean = [100 * np.mean([scores["precisions"][width] for scores in seeds.values()]) for width in widths]
-        precisions.plot(range(len(widths)), mean, marker="o", color=f"C{place}", label=arm.replace("_", " "))
-        precisions.set_xticks(range(len(widths)), [f"{width} bits" for width in widths])
+        all_bits = list(next(iter(seeds.values()))["precisions"])
+        mean = [100 * np.mean([scores["precisions"][bits] for scores in seeds.values()]) for bits in all_bits]
+        precisions.plot(range(len(all_bits)), mean, marker="o", color=f"C{place}", label=arm.replace("_", " "))
+        precisions.set_xticks(range(len(all_bits)), [f"{bits} bits" for bits in all_bits])
     top = precisions.get_ylim()[1]
     precisions.set_ylim(max(precisions.get_ylim()[0], top - SHOWN_POINTS), top)
     panel.set_xlim(-0.6, len(arms) - 0.4)

@@ -21,7 +21,7 @@ from absl import app, flags
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = pathlib.Path(__file__).parent
-sys.path.append(str(HERE.parent / "tests"))  # Its networks and images.
+sys.path.append(str(HERE.parent / "tests" / "helpers"))  # Networks and images of the tests.
 OLDER = ("2.0.3", "1.4.0", "1.3.0", "1.2.0")  # Of LiteRT; those before are of NumPy 1.
 UNSUPPORTED = ("1.3.0", "1.2.0")
 PLATFORMS = ("manylinux_2_34_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")

@@ -84,7 +84,7 @@ def images_of(space: SearchSpace) -> np.ndarray:
 
 
 def weights_of(space: SearchSpace, subnet: Subnet, path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Random weights with steps of all widths and statistics from images, made here or in an earlier call."""
+    """Random weights with steps for all bits and statistics from images, made here or in an earlier call."""
     from daqu_tf.keras import keras
     from daqu_tf.supernet.scoring import Scorer
     from daqu_tf.supernet.supernet import StaticNetwork

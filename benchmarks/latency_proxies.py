@@ -37,9 +37,9 @@ def bitops(space: SearchSpace, genome: list[int], storage: Storage) -> int:
     for layer in space.layers(space.from_genome(genome)):
         container = storage.of(layer)
         # What a `dynamic` file rounds as it goes has 8 bits there.
-        width = layer.input_bits if not storage.in_float or (storage.container == "dynamic" and container == "INT8") else 32
+        bits = layer.input_bits if not storage.in_float or (storage.container == "dynamic" and container == "INT8") else 32
         weights = min(layer.weight_bits, 8) if container in ("INT8", "INT4") else _WIDTHS[container]
-        total += layer.macs * weights * width
+        total += layer.macs * weights * bits
     return total
 
 

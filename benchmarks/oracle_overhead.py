@@ -39,7 +39,7 @@ class Timed(ParetoOracle):
         start, cpu_start = time.perf_counter(), time.process_time()
         if self.at_random:
             rng = np.random.default_rng(int(trial_id))
-            response = {"status": "RUNNING", "values": self._alphabet.decode(self._alphabet.random(rng))}
+            response = {"status": "RUNNING", "values": self._choices.decode(self._choices.random(rng))}
         else:
             response = super().populate_space(trial_id)
         self.proposing_seconds += time.perf_counter() - start

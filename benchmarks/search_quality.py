@@ -28,7 +28,7 @@ from search_rivals import RIVALS, Done, Evaluations
 
 from daqu_tf import files, pareto
 from daqu_tf.oracle.oracle import ParetoOracle
-from daqu_tf.pareto.choices import Alphabet
+from daqu_tf.pareto.choices import Choices
 
 REFERENCE = 1.1
 EVALUATIONS = (50, 100, 200, 400)
@@ -57,15 +57,15 @@ class Problem:
 
     Attributes:
         name: Data set and objectives.
-        alphabet: The choices.
-        genomes: (n, genes) of all subnets.
+        choices: The choices.
+        codes: (n, genes) of all subnets.
         metrics: (n,) by name.
         objectives: Names; the first is to be maximised, the others minimised.
     """
 
     name: str
-    alphabet: Alphabet
-    genomes: np.ndarray
+    choices: Choices
+    codes: np.ndarray
     metrics: dict[str, np.ndarray]
     objectives: tuple[str, ...]
 
@@ -79,32 +79,32 @@ class Problem:
     @functools.cached_property
     def rows(self) -> dict[tuple[int, ...], int]:
         """Where a subnet is."""
-        return {tuple(genome): row for row, genome in enumerate(self.genomes.tolist())}
+        return {tuple(code): row for row, code in enumerate(self.codes.tolist())}
 
-    def row_of(self, genome: np.ndarray) -> int:
+    def row_of(self, code: np.ndarray) -> int:
         """The same, whatever values its choices have that change nothing."""
-        return self.rows[tuple(self.alphabet.canonical(np.maximum(genome, 0)[None])[0].tolist())]
+        return self.rows[tuple(self.choices.canonical(np.maximum(code, 0)[None])[0].tolist())]
 
     def hyperparameters(self) -> keras_tuner.HyperParameters:
         """For KerasTuner."""
         space = keras_tuner.HyperParameters()
-        for name, values in self.alphabet.choices.items():
-            parents = self.alphabet.conditions.get(name, ((None, None),))
+        for name, values in self.choices.options.items():
+            parents = self.choices.conditions.get(name, ((None, None),))
             space.Choice(name, list(values), parent_name=parents[0][0], parent_values=parents[0][1] and list(parents[0][1]))
         return space
 
     def design(self) -> list[dict]:
-        """As `daqu_tf.search.search.first_design`: the largest and the smallest architecture at every uniform weight width."""
-        widths = sorted({width for name, widths in self.alphabet.choices.items() if name.endswith("_bits") for width in widths})
+        """As `daqu_tf.search.search.first_design`: the largest and the smallest architecture at all weight bits throughout."""
+        all_bits = sorted({bits for name, options in self.choices.options.items() if name.endswith("_bits") for bits in options})
         found = []
         for end in (-1, 0):
-            for width in reversed(widths):
+            for bits in reversed(all_bits):
                 values = {
-                    name: next((bits for bits in options if bits >= width), options[-1]) if name.endswith("_bits") else options[end]
-                    for name, options in self.alphabet.choices.items()
+                    name: next((each for each in options if each >= bits), options[-1]) if name.endswith("_bits") else options[end]
+                    for name, options in self.choices.options.items()
                 }
-                genome = self.alphabet.canonical(np.array([self.alphabet.encode(values)]))[0]
-                found.append(self.alphabet.decode(genome))
+                code = self.choices.canonical(np.array([self.choices.encode(values)]))[0]
+                found.append(self.choices.decode(code))
         return found
 
     def hypervolume(self, rows: list[int] | slice) -> float:
@@ -116,10 +116,10 @@ def problems(table: str) -> list[Problem]:
     """Those of a data set."""
     content = json.loads(gzip.decompress((records.RESULTS / f"search_quality_{table}.json.gz").read_bytes()))
     conditions = {name: tuple((parent, tuple(values)) for parent, values in gates) for name, gates in content["conditions"].items()}
-    alphabet = Alphabet({name: tuple(values) for name, values in content["choices"].items()}, conditions)
-    genomes = np.array(content["genomes"])
+    choices = Choices({name: tuple(values) for name, values in content["choices"].items()}, conditions)
+    codes = np.array(content["genomes"])
     metrics = {name: np.array(values) for name, values in content["metrics"].items()}
-    return [Problem(f"{table}, {name}", alphabet, genomes, metrics, objectives) for name, objectives in PROBLEMS.items()]
+    return [Problem(f"{table}, {name}", choices, codes, metrics, objectives) for name, objectives in PROBLEMS.items()]
 
 
 def ours(evaluate: Evaluations, seed: int, with_costs: bool) -> None:
@@ -128,7 +128,7 @@ def ours(evaluate: Evaluations, seed: int, with_costs: bool) -> None:
     names = problem.objectives
 
     def costs(many: list[dict]) -> dict[str, np.ndarray]:
-        rows = [problem.rows[problem.alphabet.encode(values)] for values in many]
+        rows = [problem.rows[problem.choices.encode(values)] for values in many]
         return {name: problem.metrics[name][rows] for name in names[1:]}
 
     with tempfile.TemporaryDirectory() as folder:
@@ -143,9 +143,9 @@ def ours(evaluate: Evaluations, seed: int, with_costs: bool) -> None:
         )
         oracle._set_project_dir(folder, "search")
         while (trial := oracle.create_trial("tuner0")).status != "STOPPED":
-            genome = np.array(problem.alphabet.encode(trial.hyperparameters.values))
-            evaluate(genome)
-            row = problem.row_of(genome)
+            code = np.array(problem.choices.encode(trial.hyperparameters.values))
+            evaluate(code)
+            row = problem.row_of(code)
             oracle.update_trial(trial.trial_id, {name: float(problem.metrics[name][row]) for name in names})
             trial.status = "COMPLETED"
             oracle.end_trial(trial)

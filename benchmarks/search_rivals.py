@@ -33,14 +33,14 @@ class Evaluations:
         self.most_asked = 5 * budget
         self._asked = 0
 
-    def __call__(self, genome: np.ndarray) -> np.ndarray:
+    def __call__(self, code: np.ndarray) -> np.ndarray:
         """Normalised objectives (m,), to be minimised, of indices (n,) of the choices' values.
 
         Raises:
             Done: There were enough.
         """
         self._asked += 1
-        row = self.problem.row_of(genome)
+        row = self.problem.row_of(code)
         if (row not in self.rows and len(self.rows) == self.budget) or self._asked > self.most_asked:
             raise Done
         self.rows[row] = None
@@ -51,7 +51,7 @@ def random(evaluate: Evaluations, seed: int) -> None:
     """Without repetition."""
     rng = np.random.default_rng(seed)
     for row in rng.permutation(len(evaluate.problem.points)):
-        evaluate(evaluate.problem.genomes[row])
+        evaluate(evaluate.problem.codes[row])
 
 
 def keras_tuner_bayesian(evaluate: Evaluations, seed: int) -> None:
@@ -59,7 +59,7 @@ def keras_tuner_bayesian(evaluate: Evaluations, seed: int) -> None:
     import keras_tuner
 
     evaluate.most_asked = evaluate.budget
-    alphabet = evaluate.problem.alphabet
+    choices = evaluate.problem.choices
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         oracle = keras_tuner.oracles.BayesianOptimizationOracle(
@@ -72,7 +72,7 @@ def keras_tuner_bayesian(evaluate: Evaluations, seed: int) -> None:
         oracle._set_project_dir(folder, "search")
         while True:
             trial = oracle.create_trial("tuner0")
-            point = evaluate(np.array(alphabet.encode(trial.hyperparameters.values)))
+            point = evaluate(np.array(choices.encode(trial.hyperparameters.values)))
             oracle.update_trial(trial.trial_id, {"score": float(point.sum())})
             trial.status = "COMPLETED"
             oracle.end_trial(trial)
@@ -87,7 +87,7 @@ def _pymoo(algorithm: Callable, evaluate: Evaluations, seed: int) -> None:
     from pymoo.operators.sampling.rnd import IntegerRandomSampling
     from pymoo.problems.static import StaticProblem
 
-    sizes = evaluate.problem.alphabet.sizes
+    sizes = evaluate.problem.choices.sizes
     problem = Problem(n_var=len(sizes), n_obj=evaluate.problem.points.shape[1], xl=0, xu=sizes - 1, vtype=int)
     method = algorithm(
         sampling=IntegerRandomSampling(),
@@ -98,7 +98,7 @@ def _pymoo(algorithm: Callable, evaluate: Evaluations, seed: int) -> None:
     method.setup(problem, termination=("n_gen", 10**6), seed=seed, verbose=False)
     while True:
         asked = method.ask()
-        points = np.array([evaluate(genome) for genome in asked.get("X").astype(int)])
+        points = np.array([evaluate(code) for code in asked.get("X").astype(int)])
         Evaluator().eval(StaticProblem(problem, F=points), asked)
         method.tell(infills=asked)
 
@@ -124,17 +124,17 @@ def _optuna(sampler, evaluate: Evaluations) -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    alphabet = evaluate.problem.alphabet
+    choices = evaluate.problem.choices
     study = optuna.create_study(directions=["minimize"] * evaluate.problem.points.shape[1], sampler=sampler)
     while True:
-        trial, genome = study.ask(), []
-        for name, values in alphabet.choices.items():
+        trial, code = study.ask(), []
+        for name, values in choices.options.items():
             acts = all(
-                alphabet.choices[parent][genome[list(alphabet.choices).index(parent)]] in wanted
-                for parent, wanted in alphabet.conditions.get(name, ())
+                choices.options[parent][code[list(choices.options).index(parent)]] in wanted
+                for parent, wanted in choices.conditions.get(name, ())
             )
-            genome.append(trial.suggest_int(name, 0, len(values) - 1) if acts else 0)
-        study.tell(trial, evaluate(np.array(genome)).tolist())
+            code.append(trial.suggest_int(name, 0, len(values) - 1) if acts else 0)
+        study.tell(trial, evaluate(np.array(code)).tolist())
 
 
 def optuna_nsga2(evaluate: Evaluations, seed: int) -> None:

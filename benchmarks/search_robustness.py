@@ -23,7 +23,7 @@ import records
 from absl import app, flags
 
 from daqu_tf import pareto
-from daqu_tf.pareto.choices import Alphabet, Genome
+from daqu_tf.pareto.choices import Choices, Code
 from daqu_tf.pareto.goal import Goal
 from daqu_tf.pareto.surrogate_search import SurrogateSearch
 
@@ -41,28 +41,28 @@ class Problem:
     """Choices, what is measured of them, and what is true.
 
     Attributes:
-        alphabet: The choices.
+        choices: The choices.
         directions: Of the two objectives as they are measured.
         reference: (2,) of the true objectives, both minimised.
         front: (n, 2) points that hold the true front.
     """
 
-    alphabet = Alphabet({f"x{index}": tuple(range(8)) for index in range(10)})
+    choices = Choices({f"x{index}": tuple(range(8)) for index in range(10)})
     directions: tuple[str, str] = ("min", "min")
     reference: np.ndarray
     front: np.ndarray
 
-    def true(self, genome: Genome) -> np.ndarray:
+    def true(self, code: Code) -> np.ndarray:
         """(2,) to be minimised."""
         raise NotImplementedError
 
-    def measured(self, genome: Genome) -> np.ndarray:
+    def measured(self, code: Code) -> np.ndarray:
         """(2,) as a trial reports it."""
-        return self.true(genome)
+        return self.true(code)
 
-    def share(self, genomes: list[Genome]) -> float:
+    def share(self, codes: list[Code]) -> float:
         """Their hypervolume, of that of the front."""
-        return pareto.hypervolume(np.array(list(map(self.true, genomes))), self.reference) / self._most
+        return pareto.hypervolume(np.array(list(map(self.true, codes))), self.reference) / self._most
 
     @functools.cached_property
     def _most(self) -> float:
@@ -94,9 +94,9 @@ class Wfg4(Problem):
         angle = position * np.pi / 2
         return np.stack([distance + 2 * np.sin(angle), distance + 4 * np.cos(angle)], axis=-1)
 
-    def true(self, genome: Genome) -> np.ndarray:
+    def true(self, code: Code) -> np.ndarray:
         """Of WFG4."""
-        steps = self._transformed(np.array(genome))
+        steps = self._transformed(np.array(code))
         return self._shaped(steps[: self.positions].mean(), steps[self.positions :].mean())
 
 
@@ -114,19 +114,19 @@ class Diverging(Problem):
         self._value, self.directions = value, ("min", direction)
         self.front = np.array([self._zdt((first, *[0] * 9)) for first in range(8)])
 
-    def _zdt(self, genome: Genome) -> np.ndarray:
-        first, *others = np.array(genome) / 7
+    def _zdt(self, code: Code) -> np.ndarray:
+        first, *others = np.array(code) / 7
         slope = 1 + 9 * np.mean(others)
         return np.array([first, slope * (1 - np.sqrt(first / slope))])
 
-    def true(self, genome: Genome) -> np.ndarray:
+    def true(self, code: Code) -> np.ndarray:
         """Of ZDT1, or beyond the reference."""
-        return self.worst if zlib.crc32(bytes(map(int, genome))) % 10 == 0 else self._zdt(genome)
+        return self.worst if zlib.crc32(bytes(map(int, code))) % 10 == 0 else self._zdt(code)
 
-    def measured(self, genome: Genome) -> np.ndarray:
+    def measured(self, code: Code) -> np.ndarray:
         """With the blow-ups."""
-        first, second = self._zdt(genome)
-        if self.true(genome) is self.worst:
+        first, second = self._zdt(code)
+        if self.true(code) is self.worst:
             return np.array([first, self._value])
         return np.array([first, -second if self.directions[1] == "max" else second])
 
@@ -141,20 +141,20 @@ class NoisyCells(Problem):
         deviation: Of a measured accuracy; latencies are off by three hundredths.
     """
 
-    alphabet = Alphabet({f"edge{index}": ("none", "skip", "conv1", "conv3", "pool") for index in range(6)})
+    choices = Choices({f"edge{index}": ("none", "skip", "conv1", "conv3", "pool") for index in range(6)})
     directions, reference = ("max", "min"), np.array([1.1, 1.1])
     PATHS = ((3,), (0, 4), (1, 5), (0, 2, 5))
 
     def __init__(self, deviation: float):
-        genomes = np.array(list(itertools.product(range(5), repeat=6)))
+        codes = np.array(list(itertools.product(range(5), repeat=6)))
         rng = np.random.default_rng(1)
-        passes, computes = np.array([0, 0.35, 0.7, 1, 0.4])[genomes], np.array([0, 0, 1, 1, 0])[genomes]
+        passes, computes = np.array([0, 0.35, 0.7, 1, 0.4])[codes], np.array([0, 0, 1, 1, 0])[codes]
         strength = sum(passes[:, path].prod(axis=1) * (1 + 0.5 * computes[:, path].sum(axis=1)) for path in map(list, self.PATHS))
         pairs = rng.normal(0, 0.04, (6, 6, 5, 5))
-        together = sum(pairs[one, other][genomes[:, one], genomes[:, other]] for one in range(6) for other in range(one))
+        together = sum(pairs[one, other][codes[:, one], codes[:, other]] for one in range(6) for other in range(one))
         accuracy = 0.1 + 0.845 * (1 - np.exp(-1.6 * np.maximum(strength * (1 + 0.3 * together) + 0.05 * together, 0)))
-        work = np.array([0, 0.05, 0.35, 1, 0.2])[genomes] @ np.array([1, 1, 0.9, 1.1, 1, 0.9])
-        latency = 200 * (1 + work) + 15 * (genomes > 0).sum(axis=1)
+        work = np.array([0, 0.05, 0.35, 1, 0.2])[codes] @ np.array([1, 1, 0.9, 1.1, 1, 0.9])
+        latency = 200 * (1 + work) + 15 * (codes > 0).sum(axis=1)
         points = np.stack([-accuracy, latency], axis=1)
         front = points[pareto.non_dominated_mask(points) & (accuracy > 0.5)]
         self._points = self.front = (points - front.min(0)) / np.ptp(front, axis=0)
@@ -162,16 +162,16 @@ class NoisyCells(Problem):
         self._measured = np.stack([accuracy + deviation * noise[:, 0], latency * np.exp(0.03 * noise[:, 1])], axis=1)
 
     @staticmethod
-    def _row(genome: Genome) -> int:
-        return functools.reduce(lambda row, index: 5 * row + int(index), genome, 0)
+    def _row(code: Code) -> int:
+        return functools.reduce(lambda row, index: 5 * row + int(index), code, 0)
 
-    def true(self, genome: Genome) -> np.ndarray:
+    def true(self, code: Code) -> np.ndarray:
         """Without noise; 0 to 1 is the range of the front."""
-        return self._points[self._row(genome)]
+        return self._points[self._row(code)]
 
-    def measured(self, genome: Genome) -> np.ndarray:
+    def measured(self, code: Code) -> np.ndarray:
         """Accuracy and latency, with noise."""
-        return self._measured[self._row(genome)]
+        return self._measured[self._row(code)]
 
 
 PROBLEMS = {
@@ -185,46 +185,46 @@ PROBLEMS = {
 }
 
 
-def ours(problem: Problem, seed: int, budget: int) -> list[Genome]:
+def ours(problem: Problem, seed: int, budget: int) -> list[Code]:
     """As `ParetoOracle` does it."""
     names = ("first", "second")
-    search = SurrogateSearch(problem.alphabet, Goal(tuple(zip(names, problem.directions))), [], INITIAL_RANDOM, seed=seed)
+    search = SurrogateSearch(problem.choices, Goal(tuple(zip(names, problem.directions))), [], INITIAL_RANDOM, seed=seed)
     found = []
     for trial in range(budget):
         values = search.propose(np.random.default_rng((seed, trial)))
         search.tried(values)
-        found.append(problem.alphabet.encode(values))
+        found.append(problem.choices.encode(values))
         search.learn(values, dict(zip(names, problem.measured(found[-1]).tolist())))
     return found
 
 
-def tpe(problem: Problem, seed: int, budget: int) -> list[Genome]:
+def tpe(problem: Problem, seed: int, budget: int) -> list[Code]:
     """The tree-structured Parzen estimator for several objectives, numbers as integers; what it repeats costs it nothing."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     directions = [f"{direction}imize" for direction in problem.directions]
     study = optuna.create_study(directions=directions, sampler=optuna.samplers.TPESampler(seed=seed))
-    found: dict[Genome, None] = {}
+    found: dict[Code, None] = {}
     for _ in range(MOST_ASKED * budget):
         trial = study.ask()
-        genome = tuple(
+        code = tuple(
             trial.suggest_int(name, 0, len(values) - 1)
             if isinstance(values[0], int)
             else values.index(trial.suggest_categorical(name, values))
-            for name, values in problem.alphabet.choices.items()
+            for name, values in problem.choices.options.items()
         )
-        found[genome] = None
-        study.tell(trial, problem.measured(genome).tolist())
+        found[code] = None
+        study.tell(trial, problem.measured(code).tolist())
         if len(found) == budget:
             break
     return list(found)
 
 
-def random(problem: Problem, seed: int, budget: int) -> list[Genome]:
+def random(problem: Problem, seed: int, budget: int) -> list[Code]:
     """Every choice uniformly."""
     rng = np.random.default_rng(seed)
-    return [tuple(problem.alphabet.random(rng).tolist()) for _ in range(budget)]
+    return [tuple(problem.choices.random(rng).tolist()) for _ in range(budget)]
 
 
 METHODS = {OURS: ours, TPE: tpe, RANDOM: random}
@@ -240,9 +240,9 @@ def searches(name: str, method: str, seeds: int) -> list[dict]:
     is_wanted = (_PROBLEMS.value is None or name in _PROBLEMS.value) and method in _METHODS.value
     for seed in range(len(found), seeds if is_wanted else 0):
         start = time.process_time()
-        genomes = METHODS[method](problem, seed, COUNTS[-1])
+        codes = METHODS[method](problem, seed, COUNTS[-1])
         seconds = round(time.process_time() - start, 2)
-        shares = {str(count): round(problem.share(genomes[:count]), 4) for count in COUNTS}
+        shares = {str(count): round(problem.share(codes[:count]), 4) for count in COUNTS}
         found.append({"seed": seed, "seconds": seconds, "shares": shares})
         with open(path, "a") as file:
             file.write(json.dumps(found[-1]) + "\n")

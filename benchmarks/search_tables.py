@@ -28,7 +28,7 @@ BASE = {"stem.width": (8,), "stage1.width": (8,), "stage1.depth": (1,), "stage2.
 BASE |= {"stage3.width": (24,), "stage3.depth": (1,), "stage4.width": (40,), "stage4.depth": (1,), "head.width": (128,)}
 BASE |= {"kernel": (3,), "expansion": (4,)}  # Where there is that choice.
 BITS = 4  # Of what is not chosen.
-FREE = {  # Architecture and per-layer widths; the bits of a last block are there only where the depth is.
+FREE = {  # Architecture and bits by layer; the bits of a last block are there only where the depth is.
     "fashion_mnist": {
         "stage2.block1.expansion": (3, 6),
         "stage3.width": (16, 40),

@@ -21,7 +21,7 @@ from search_rivals import RIVALS, Done, Evaluations
 
 from daqu_tf import data, files, latency, pareto, spaces, targets
 from daqu_tf.oracle.oracle import ParetoOracle
-from daqu_tf.pareto.choices import Alphabet
+from daqu_tf.pareto.choices import Choices
 from daqu_tf.search.search import INITIAL_RANDOM, first_design
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.targets import costs
@@ -48,7 +48,7 @@ class Space:
         self._dataset = dataset
         full = spaces.get("mobilenet_v2_28").for_images(dataset.image_shape, dataset.num_classes)
         self.space: SearchSpace = targets.get("litert_cpu").restrict(full)
-        self.alphabet = Alphabet({gene.name: gene.values for gene in self.space.genes}, self.space.conditions)
+        self.choices = Choices({gene.name: gene.values for gene in self.space.genes}, self.space.conditions)
         self.table = latency.LatencyTable.load(_TABLE.value)
         self.points = np.zeros((0, len(OBJECTIVES)))  # Of which rivals look at the shape alone.
         self._supernet = Supernet(full)
@@ -56,9 +56,9 @@ class Space:
         self._scorer = Scorer(self._supernet, dataset.x_train)
         self._accuracies: dict = {}
 
-    def row_of(self, genome: np.ndarray) -> tuple[int, ...]:
-        """What stands for all genomes of one subnet."""
-        return tuple(self.alphabet.canonical(np.maximum(genome, 0)[None])[0].tolist())
+    def row_of(self, code: np.ndarray) -> tuple[int, ...]:
+        """What stands for all codes of one subnet."""
+        return tuple(self.choices.canonical(np.maximum(code, 0)[None])[0].tolist())
 
     def known(self, many: list[dict]) -> dict[str, np.ndarray]:
         """The costs of subnets."""
@@ -68,7 +68,7 @@ class Space:
 
     def metrics(self, row: tuple[int, ...]) -> dict[str, float]:
         """Of one subnet, scored if it has not been yet."""
-        values = self.alphabet.decode(row)
+        values = self.choices.decode(row)
         if row not in self._accuracies:
             self._supernet.activate(self.space.subnet(values))
             self._scorer.recalibrate()
@@ -79,10 +79,10 @@ class Space:
 class Scored(Evaluations):
     """Scores what a rival asks for; keeps the metrics of new subnets in `rows`."""
 
-    def __call__(self, genome: np.ndarray) -> np.ndarray:
+    def __call__(self, code: np.ndarray) -> np.ndarray:
         """Objectives (m,), to be minimised."""
         self._asked += 1
-        row = self.problem.row_of(genome)
+        row = self.problem.row_of(code)
         if (row not in self.rows and len(self.rows) == self.budget) or self._asked > self.most_asked:
             raise Done
         self.rows[row] = self.problem.metrics(row)
@@ -111,9 +111,9 @@ def ours(evaluate: Scored, seed: int) -> None:
         )
         oracle._set_project_dir(folder, "search")
         while (trial := oracle.create_trial("tuner0")).status != "STOPPED":
-            genome = np.array(problem.alphabet.encode(trial.hyperparameters.values))
-            evaluate(genome)
-            oracle.update_trial(trial.trial_id, evaluate.rows[problem.row_of(genome)])
+            code = np.array(problem.choices.encode(trial.hyperparameters.values))
+            evaluate(code)
+            oracle.update_trial(trial.trial_id, evaluate.rows[problem.row_of(code)])
             trial.status = "COMPLETED"
             oracle.end_trial(trial)
 

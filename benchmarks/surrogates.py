@@ -116,8 +116,8 @@ def main(argv):
     for name in ("fashion_mnist", "cifar10"):
         problem = search_quality.problems(name)[-1]
         known = {cost: problem.metrics[cost] for cost in problem.objectives[1:]}
-        predictor = MetricsPredictor(problem.alphabet, ["accuracy"], known=lambda genomes, known=known: known)
-        rows = predictor.all_features(problem.genomes)
+        predictor = MetricsPredictor(problem.choices, ["accuracy"], known=lambda codes, known=known: known)
+        rows = predictor.all_features(problem.codes)
         found[name] = {
             kind: {
                 trials: np.mean([judge(kind, rows, problem.metrics["accuracy"], trials, seed) for seed in range(seeds)], 0).tolist()

@@ -1,12 +1,12 @@
 """Joint search of network architecture and per-layer precision that ends in real `.tflite` files.
 
-The packages, each of which imports only those above it:
+The packages; each imports only those in the rows above its own:
 
-    spaces, tflite, devices, data, pareto    what may be chosen; the file format; what times files; images; fronts of anything
-    supernet, targets, oracle                one network for all subnets; what a network is for; KerasTuner's side of a search
-    stock_models, training                   switchable bits for any tf_keras model; warm-up, precision transfer, fine-tuning
+    spaces, tflite, devices, data, pareto    search spaces; the file format and its operators; devices; images; Pareto fronts
+    supernet, targets, oracle                one network for all subnets, and its quantizers; runtimes, objectives, costs; trials
+    stock_models, training                   switchable bits for any tf_keras model; which subnets a step draws, and how they train
     export, runs                             networks to files; a run as settings and a folder
-    latency, report                          what subnets take on a device, from a table; what a run found, for people
+    latency, report                          latencies of subnets from a table; what a run found, for people
     search                                   the joint search of architecture and bits
     pipeline                                 the whole job: `daqu_tf.run(daqu_tf.RunConfig(...))`
 

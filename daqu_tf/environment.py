@@ -1,4 +1,4 @@
-"""What TensorFlow reads from the environment when it is first imported, set before that."""
+"""The environment variables that TensorFlow reads when it is first imported, which are set before that."""
 
 import os
 
@@ -6,12 +6,12 @@ from daqu_tf.errors import DaquError
 
 # TFMOT works with tf_keras (Keras 2) only, and decides by this variable when it is first imported.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-# Off by default on some x86 processors, where it makes a training step 1.4 to 1.8 times faster.
+# oneDNN is off by default on some x86 processors, where it makes a training step 1.4 to 1.8 times faster.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def check_keras() -> None:
-    """Refuses Keras 3; not at import, so that the tools can say it in a sentence.
+    """Refuses Keras 3, which is not done at import, so that the tools can say it in a sentence.
 
     Raises:
         DaquError: The user's environment asks for Keras 3.

@@ -1,4 +1,4 @@
-"""The fields of frozen dataclasses: of the right kind, and from JSON."""
+"""The fields of frozen dataclasses: checks of their kinds, and reading from JSON."""
 
 import dataclasses
 import types
@@ -21,16 +21,16 @@ KINDS = {
 
 
 def typed(name: str, kind: Any, value: Any, kinds: Mapping[Any, str] = types.MappingProxyType({})) -> Any:
-    """`value`, of the field or argument `name`, as a `kind`: lists become tuples, NumPy's numbers Python's.
+    """The value of a field or argument as the kind that it must have; lists become tuples, and NumPy's numbers Python's.
 
     Args:
-        name: For the message.
-        kind: A type, or a tuple or union of types.
-        value: What came.
-        kinds: How further kinds are called in the message.
+        name: The name of the field or argument, for the message.
+        kind: The kind: a type, or a tuple or union of types.
+        value: The value.
+        kinds: The names of further kinds in the message, beside `KINDS`.
 
     Raises:
-        DaquError: It is of another kind.
+        DaquError: The value is of another kind.
     """
     try:
         return _as(kind, value)
@@ -56,13 +56,13 @@ def _as(kind: Any, value: Any) -> Any:
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any], shown: Callable[[Any], str] = repr, name: str = "") -> str:
-    """The first place in which two JSON objects differ, in words; empty where they are equal.
+    """A text that says where two JSON objects first differ; empty if they are equal.
 
     Args:
         there: The object that was written before.
         here: The object that is true now.
-        shown: How a value is written in the message.
-        name: What the objects are called inside a larger one, for the message.
+        shown: A function that gives the text of a value.
+        name: The name of the objects in a larger one, with which the text begins.
     """
     for key in [*there, *here]:
         old, new = there.get(key), here.get(key)
@@ -76,21 +76,29 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any], shown: Callabl
 
 
 def check_kinds(instance: Any, kinds: Mapping[Any, str] = types.MappingProxyType({})) -> None:
-    """`typed`, for every field of a frozen dataclass."""
+    """Gives every field of a frozen dataclass the kind that it must have, in place.
+
+    Args:
+        instance: The instance of the dataclass.
+        kinds: The names of further kinds in the message, beside `KINDS`.
+
+    Raises:
+        DaquError: A field has a value of another kind (the field is named).
+    """
     for field in dataclasses.fields(instance):
         object.__setattr__(instance, field.name, typed(field.name, field.type, getattr(instance, field.name), kinds))
 
 
 def from_json(cls: type, content: Any, what: str) -> Any:
-    """An instance of the dataclass `cls`.
+    """The instance of a dataclass that a JSON object describes.
 
     Args:
-        cls: With a field for every key.
-        content: A JSON object.
-        what: What it is, for messages.
+        cls: The dataclass, with a field for every key of the object.
+        content: The JSON object.
+        what: What the object is, for messages.
 
     Raises:
-        DaquError: A field is missing, unknown, or has a value that none can have (it is named).
+        DaquError: A field is missing or unknown, or has a value that it cannot have (the field is named).
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}
     if not isinstance(content, Mapping):

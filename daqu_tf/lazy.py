@@ -1,4 +1,4 @@
-"""Public names that are imported on first use: TensorFlow takes seconds, `--help` must not."""
+"""Public names that are imported on first use, since TensorFlow takes seconds and `--help` must not."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +11,9 @@ def attach(
     """The `__getattr__` and `__dir__` of a package that imports its names on first use.
 
     Args:
-        package: The package's `__name__`.
-        modules: Public name to the module that defines it, relative to the package, as in `{"run": "pipeline.pipeline"}`.
-        packages: Packages inside it that can be named without an import of their own.
+        package: The `__name__` of the package.
+        modules: The module that defines each public name, relative to the package, as in `{"run": "pipeline.pipeline"}`.
+        packages: The packages inside it that can be named without an import of their own.
     """
 
     def getattribute(name: str) -> Any:

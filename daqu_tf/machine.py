@@ -1,11 +1,14 @@
-"""What some operating systems lack: the cpus that a process may use, locks of files, and with them whether one can train here."""
+"""What some operating systems lack: the cpus that a process may use, and locks of files, without which training is refused."""
 
 import importlib.util
 import os
 import sys
+import weakref
 from typing import IO, Any
 
 from daqu_tf.errors import DaquError
+
+_locked: "weakref.WeakSet[IO[Any]]" = weakref.WeakSet()
 
 
 def cpus() -> list[int]:
@@ -14,12 +17,12 @@ def cpus() -> list[int]:
 
 
 def cores() -> int:
-    """How many cpus this process may use, at least one; all there are where the system does not tell."""
+    """The number of cpus that this process may use, at least one; all cpus where the system does not tell."""
     return len(cpus()) or os.cpu_count() or 1
 
 
 def check_training() -> None:
-    """Refuses to train and to search where that cannot be done, before anything else is done.
+    """Refuses to train and to search on a system where that is impossible, before anything else is done.
 
     Raises:
         DaquError: This is Windows, where processes that work together cannot lock files as they need to.
@@ -34,16 +37,30 @@ def check_training() -> None:
 def lock(file: IO[Any], shared: bool = False, wait: bool = True) -> None:
     """Locks an open file until it is closed, or until this process is gone, however it went.
 
+    Processes that were forked from this one do not keep it locked: there the file is closed.
+
     Args:
-        file: Which other processes lock as well; its content does not matter.
-        shared: Whether others may hold a shared lock meanwhile.
-        wait: Whether to wait for those that hold it.
+        file: The open file, which other processes lock too; its content does not matter.
+        shared: Whether other processes may hold a shared lock at the same time.
+        wait: Whether to wait for processes that hold a lock.
 
     Raises:
-        DaquError: This system has no such locks; see `check_training`.
+        DaquError: This system has no such locks.
         OSError: The file cannot be locked; it is a `BlockingIOError` where another process holds it and `wait` is false.
     """
     check_training()
-    import fcntl  # Which Windows lacks.
+    import fcntl  # Windows lacks it.
 
     fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    _locked.add(file)
+
+
+def _close_in_child() -> None:
+    """A lock is its open file's, which a fork shares: a child that outlives its parent would hold it for ever."""
+    for file in list(_locked):
+        file.close()
+    _locked.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from daqu_tf import files
+from daqu_tf.errors import DaquError
 
 
 @pytest.fixture(params=["new", "old"])
@@ -69,3 +71,14 @@ def test_a_process_killed_while_it_writes_changes_nothing(path):
 def test_a_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError):
         files.write_bytes(tmp_path / "missing" / "file", b"")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_takes_no_file_is_said_with_the_files_own_name(path, number, monkeypatch):
+    def write(file, data):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", write)
+    with pytest.raises(DaquError, match=f"{path} cannot be written .{os.strerror(number)}.: ") as caught:
+        files.write_json(path, {})
+    assert isinstance(caught.value, OSError) and caught.value.errno == number and os.listdir(path.parent) in ([], [path.name])

@@ -1,6 +1,7 @@
 """The order of the tree, as `docs/architecture.md` tells it: packages in ranks, and an import only ever goes down."""
 
 import ast
+import collections
 import functools
 import graphlib
 import re
@@ -45,7 +46,7 @@ CROSS_CUTTING = {
     "training/test_mixed_precision.py", "export/test_stock_export.py", "export/test_stock_export_float.py",
     "search/test_search_on_devices.py", "devices/test_connect.py", "devices/test_lost_devices.py",
     "devices/test_old_runtimes.py", "devices/test_search_and_table.py", "devices/test_tool.py", "pipeline/test_old_runs.py",
-    "pipeline/test_resume.py",
+    "pipeline/test_every_target.py", "pipeline/test_resume.py",
 }  # fmt: skip
 
 
@@ -204,8 +205,13 @@ def test_tests_stand_where_what_they_test_stands():
     for path in (ROOT / "tests").rglob("test_*.py"):
         name = path.relative_to(ROOT / "tests").as_posix()
         tested = re.sub(r"(^|/)test_", r"\1", name)
-        assert name in CROSS_CUTTING or tested in trees() or name in ("test_layout.py", "test_documents.py"), name
+        assert name in CROSS_CUTTING or tested in trees() or name in ("test_layout.py", "test_documents.py", "test_words.py"), name
     assert all((ROOT / "tests" / name).is_dir() for name in PACKAGES)
+
+
+def test_no_two_files_of_tests_have_one_name():
+    found = collections.Counter(path.name for path in (ROOT / "tests").rglob("*.py"))
+    assert [name for name, count in found.items() if count > 1 and name != "conftest.py"] == []  # Pytest imports them by name.
 
 
 def test_the_packages_are_listed_in_the_order_of_their_ranks():

@@ -1,7 +1,9 @@
 """What runs on which system. There is Linux alone to test on: the calls that others lack are hidden, in processes of their own."""
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ from places import ROOT
 from daqu_tf import RunConfig, machine, pipeline
 from daqu_tf.devices.ssh import SshConnection
 from daqu_tf.errors import DaquError
+from daqu_tf.runs.folder import RunFolder
 from daqu_tf.search.timing_turns import TimingTurns
 
 MODEL = ROOT / "tflite_models" / "digits_w8.tflite"
@@ -124,3 +127,28 @@ def test_boards_are_called_by_each_systems_own_ssh(platform, shared, monkeypatch
     monkeypatch.setattr(sys, "platform", platform)
     SshConnection("pi@board").run("true")
     assert ("ControlMaster=auto" in (tmp_path / "called").read_text()) == shared
+
+
+def test_a_lock_goes_with_its_process_though_a_fork_of_it_lives_on(tmp_path):
+    code = (
+        "import os, sys, time; from daqu_tf import machine; file = open(sys.argv[1], 'w'); machine.lock(file)\n"
+        "if os.fork() == 0: print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    path = tmp_path / "lock"
+    parent = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    assert parent.wait(30) == 0
+    try:
+        os.kill(child, 0)
+        assert _is_free(path, shared=False)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_folder_that_cannot_be_locked_is_not_said_to_be_anothers(tmp_path, monkeypatch):
+    def no_locks(file, wait):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(machine, "lock", no_locks)
+    with pytest.raises(DaquError, match=r"cannot be locked \(No locks available\): choose"), RunFolder(tmp_path).lock():
+        pass

@@ -1,1 +1,1 @@
-"""The command-line tools, one absl application a module; installed as `daqu_tf.tools`."""
+"""The command-line tools, one absl application in each module, which are installed as `daqu_tf.tools`."""

@@ -3,8 +3,8 @@
 daqu-benchmark runs/digits/models/m00.tflite runs/digits/models/m01.tflite
 daqu-benchmark --device=host --device=raspberry_pi:pi@raspberrypi.local runs/digits/models/m00.tflite
 
-What is doubtful is timed again, and named if it stays so: `spread`, calls differ; `run_spread`, processes do; `throttled`, the
-device was hot or slowed down; `clock`, its clock jumped. A device that is lost is waited for.
+A doubtful time is taken again, and flagged if it stays doubtful: `spread` means that calls differ, `run_spread` that processes do,
+`throttled` that the device was hot or slowed down, and `clock` that its clock jumped. A device that is lost is waited for.
 """
 
 import os
@@ -20,9 +20,9 @@ from daqu_tf import files
 from daqu_tf.errors import DaquError
 from daqu_tf.tools import command, device_flags
 
-_DEVICES = flags.DEFINE_multi_string("device", ["host"], f"{device_flags.DEVICE_HELP} Given several times, they work side by side.")
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Processes for each file.", lower_bound=1)
-_JSON = flags.DEFINE_string("json", None, "File for all samples; none by default.")
+_DEVICES = flags.DEFINE_multi_string("device", ["host"], f"{device_flags.DEVICE_HELP} Several such flags work side by side.")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "The number of processes for each file.", lower_bound=1)
+_JSON = flags.DEFINE_string("json", None, "A .json file to which all samples are written; by default they are not.")
 
 
 def _benchmark(argv: list[str]) -> None:
@@ -38,7 +38,7 @@ def _benchmark(argv: list[str]) -> None:
     rows = [(text, path, each) for text, latencies in found.items() for path, each in zip(argv, latencies)]
     timed = [row for row in rows if not isinstance(row[2], DaquError)]
     _print_table(timed)
-    # After the timing, which it would disturb.
+    # The outputs are compared after the timing, which that would disturb.
     parities = {(text, path): _parity_of(devices[text], path) for text, path, _ in timed if text != "host"}
     for (text, path), parity in parities.items():
         print(f"{text}: {path} {_say(parity)}")
@@ -50,7 +50,7 @@ def _benchmark(argv: list[str]) -> None:
 
 
 def _measure(devices: dict[str, Any], paths: list[str]) -> tuple[dict[str, list[Any]], dict[tuple[str, str], DaquError]]:
-    """Returns what each device says of each file, its latency or why it does not run, and what the other devices had to say."""
+    """The latency or the error of each file on each device, and the errors of devices that could not work."""
     from daqu_tf.devices import DeviceError
 
     with futures.ThreadPoolExecutor(len(devices)) as pool:
@@ -81,7 +81,7 @@ def _print_table(rows: list[tuple[str, str, Any]]) -> None:
 
 
 def _parity_of(device: Any, path: str) -> dict[str, Any]:
-    """How far the outputs of a file are from this machine's, for one fixed image."""
+    """How far the outputs of a file on a device are from those of this machine, for one fixed image."""
     from daqu_tf.devices import DeviceError, HostDevice
 
     try:

@@ -1,4 +1,4 @@
-"""What every tool does: flags, TensorFlow's noise kept away, and one sentence for what the user can mend."""
+"""The frame of all tools: flags, no noise from TensorFlow, and one sentence for what the user can mend."""
 
 import errno
 import logging
@@ -23,10 +23,10 @@ def main(
     """Parses the flags and calls `run(arguments)`; exits with status 1 and one sentence on a `DaquError`.
 
     Args:
-        run: The tool's work.
-        usage: The tool's docstring, shown by --help.
-        required: Names of flags that must be given.
-        modules: Whose flags --help shows.
+        run: The function that does the work of the tool, which gets the arguments that are no flags.
+        usage: The docstring of the tool, which --help shows.
+        required: The names of the flags that must be given.
+        modules: The names of the modules whose flags --help shows.
         positional: Whether there may be arguments that are no flags.
     """
     # absl shows the flags and the docstring of the main module, which a console script is not.
@@ -49,7 +49,7 @@ def _guard(run: Callable[[list[str]], None], arguments: list[str], positional: b
     except DaquError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:  # Whoever read the output has seen enough; Python would complain once more when it flushes.
+    except BrokenPipeError:  # The reader of the output has gone, and Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
@@ -65,8 +65,8 @@ def _guard(run: Callable[[list[str]], None], arguments: list[str], positional: b
 def quieten() -> None:
     """Keeps TensorFlow's messages and warnings away, here and in child processes.
 
-    Its libraries write to the file descriptor before any setting is read, so that is pointed elsewhere; Python's own
-    `sys.stderr`, with our progress and every stack trace, goes on to where it went.
+    Its libraries write to the file descriptor of stderr before any setting is read, so the descriptor is pointed elsewhere.
+    Python's own `sys.stderr`, with our progress and every stack trace, still goes to where it went.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")

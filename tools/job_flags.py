@@ -1,4 +1,4 @@
-"""The flags of the whole job, shared by `daqu-run` and by the tools that end after one of its stages."""
+"""The flags of the whole job, which `daqu-run` shares with the tools that end after one of its stages."""
 
 from collections.abc import Iterable
 
@@ -13,57 +13,69 @@ from daqu_tf.tools import device_flags
 from daqu_tf.training.schedule import AUGMENTATIONS, TRANSFERS, WARM_UPS
 from daqu_tf.training.strategies import STRATEGIES
 
-MODULES = (__name__, device_flags.__name__)  # Whose flags the tools of the job have.
+MODULES = (__name__, device_flags.__name__)  # The modules whose flags the tools of the job have.
 
-_DATASET = flags.DEFINE_string("dataset", None, "digits, a .npz file, fashion_mnist, mnist, cifar10 or cifar100.")
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for everything the run writes.")
-_SPACE = flags.DEFINE_string("space", RunConfig.space, f"Search space: {', '.join(SPACES)}, or a .json file.")
-_TARGET = flags.DEFINE_string("target", RunConfig.target, f"What the networks are for: {', '.join(TARGETS)}.")
-_BUDGET = flags.DEFINE_float("budget_minutes", RunConfig.budget_minutes, "Minutes for everything.")
-_FINALISTS = flags.DEFINE_integer("finalists", RunConfig.finalists, "Front members to fine-tune and export, at most.")
+_DATASET = flags.DEFINE_string("dataset", None, "The data set: digits, a .npz file, fashion_mnist, mnist, cifar10 or cifar100.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "The folder for everything that the run writes.")
+_SPACE = flags.DEFINE_string("space", RunConfig.space, f"The search space: {', '.join(SPACES)}, or a .json file.")
+_TARGET = flags.DEFINE_string(
+    "target", RunConfig.target, f"The target, which says what the networks are for: {', '.join(TARGETS)}."
+)
+_BUDGET = flags.DEFINE_float("budget_minutes", RunConfig.budget_minutes, "The minutes for the whole job.")
+_FINALISTS = flags.DEFINE_integer("finalists", RunConfig.finalists, "The most members of the front to fine-tune and export.")
 _CONSTRAINT = flags.DEFINE_multi_string(
     "constraint",
     list(RunConfig.constraint),
-    "What networks must meet, in the search and as they ship: latency_us<=2000. Any number.",
+    "A constraint on the networks, in the search and as they ship, such as latency_us<=2000. It may be given several times.",
 )
-_MAX_TRIALS = flags.DEFINE_integer("max_trials", RunConfig.max_trials, "Subnets scored in the search, at most.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", RunConfig.batch_size, "Images in a training step.")
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", RunConfig.learning_rate, "Peak learning rate of AdamW.")
-_WARMUP = flags.DEFINE_enum("warmup", RunConfig.warmup, WARM_UPS, "How architectures are sampled in full precision, first.")
-_TRANSFER = flags.DEFINE_enum("precision_transfer", RunConfig.precision_transfer, TRANSFERS, "How widths open, from high to low.")
-_EPOCHS = flags.DEFINE_float("epochs", RunConfig.epochs, "Epochs of the supernet; 0: a share of the minutes.")
+_MAX_TRIALS = flags.DEFINE_integer("max_trials", RunConfig.max_trials, "The most subnets to score in the search.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", RunConfig.batch_size, "The number of images in a training step.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", RunConfig.learning_rate, "The peak learning rate of AdamW.")
+_WARMUP = flags.DEFINE_enum(
+    "warmup", RunConfig.warmup, WARM_UPS, "How architectures are sampled in the warm-up, which is in float."
+)
+_TRANSFER = flags.DEFINE_enum("precision_transfer", RunConfig.precision_transfer, TRANSFERS, "How bits open, from high to low.")
+_EPOCHS = flags.DEFINE_float("epochs", RunConfig.epochs, "The epochs of the supernet's training; 0 takes a share of the minutes.")
 _FINETUNE_EPOCHS = flags.DEFINE_float(
-    "finetune_epochs", RunConfig.finetune_epochs, "Epochs of each finalist's fine-tuning; 0: a share of the minutes."
+    "finetune_epochs", RunConfig.finetune_epochs, "The epochs of each finalist's fine-tuning; 0 takes a share of the minutes."
 )
-_SCHEDULE = flags.DEFINE_string("schedule", RunConfig.schedule, "A .json file with a whole training schedule, instead.")
-_AUGMENTATION = flags.DEFINE_enum("augmentation", RunConfig.augmentation, AUGMENTATIONS, "What is done to training images.")
-_STRATEGY = flags.DEFINE_enum("strategy", RunConfig.strategy, STRATEGIES, "tf.distribute strategy of the supernet's training.")
+_SCHEDULE = flags.DEFINE_string(
+    "schedule", RunConfig.schedule, "A .json file with a whole training schedule, in place of the flags for it."
+)
+_AUGMENTATION = flags.DEFINE_enum("augmentation", RunConfig.augmentation, AUGMENTATIONS, "The augmentation of the training images.")
+_STRATEGY = flags.DEFINE_enum("strategy", RunConfig.strategy, STRATEGIES, "The tf.distribute strategy of the supernet's training.")
 _MIXED = flags.DEFINE_enum(
-    "mixed_precision", RunConfig.mixed_precision, MIXED_PRECISIONS, "Type of the float arithmetic, for GPUs."
+    "mixed_precision", RunConfig.mixed_precision, MIXED_PRECISIONS, "The type of float arithmetic in training, for GPUs."
 )
-_DETERMINISTIC = flags.DEFINE_bool("deterministic", RunConfig.deterministic, "One thread, so that --epochs repeat bit for bit.")
-_DEVICE = flags.DEFINE_string("device", RunConfig.device, f"What times files, and whose latency counts: {device_flags.DEVICE_HELP}")
+_DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", RunConfig.deterministic, "Train with one thread, so that --epochs repeat bit for bit."
+)
+_DEVICE = flags.DEFINE_string("device", RunConfig.device, f"{device_flags.DEVICE_HELP} Its latency counts in the search.")
 _LATENCY = flags.DEFINE_enum(
     "latency",
     RunConfig.latency,
     LATENCIES,
-    "Of subnets in the search: from a latency table, measured on the device, or from the table where one is given.",
+    "Where the latency of subnets in the search comes from: a latency table, the device, or a table if one is given.",
 )
-_TABLE = flags.DEFINE_string("latency_table", RunConfig.latency_table, "A .json file of daqu-profile; --latency=table makes one.")
-_WORKERS = flags.DEFINE_integer("workers", RunConfig.workers, "Processes at once; 0: one that scores, one a core to fine-tune.")
-_SEED = flags.DEFINE_integer("seed", RunConfig.seed, "Seed of everything random.")
+_TABLE = flags.DEFINE_string(
+    "latency_table", RunConfig.latency_table, "A .json file from daqu-profile; without it, --latency=table makes one."
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers", RunConfig.workers, "The processes at once; 0 takes one to score subnets, and one for each core to fine-tune."
+)
+_SEED = flags.DEFINE_integer("seed", RunConfig.seed, "The seed of everything random.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings in the output folder.")
 
 
 def run_until(last_stage: str, argv: list[str]) -> None:
-    """Runs the job with the settings given as flags.
+    """Runs the job with the settings that the flags give.
 
     Args:
-        last_stage: One of `pipeline.STAGES`.
-        argv: What is no flag; there is nothing.
+        last_stage: The stage after which the job ends, one of `pipeline.STAGES`.
+        argv: The arguments that are no flags, of which there are none.
 
     Raises:
-        DaquError: Something that the user can mend.
+        DaquError: The user has to mend something.
     """
     del argv
     if flags.FLAGS.dataset is None:
@@ -75,12 +87,17 @@ def run_until(last_stage: str, argv: list[str]) -> None:
     from daqu_tf import pipeline
 
     product = pipeline.run(config, overwrite=_OVERWRITE.value, last_stage=last_stage)
-    is_worker = product.name == "trials.jsonl"  # Of a chief, which has the rest to do.
+    is_worker = product.name == "trials.jsonl"  # A worker leaves the other stages to the chief.
     print("The search is over for this worker." if is_worker else f"{last_stage.capitalize()}: {product.resolve()}")
 
 
 def refuse(because: str, kept: Iterable[str]) -> None:
-    """Raises `DaquError` if a flag of the job is given, other than `kept`, that `because` makes useless."""
+    """Raises `DaquError` if a flag of the job is given that has no effect beside another.
+
+    Args:
+        because: The flag beside which it has none, such as `--schedule`.
+        kept: The names of the flags that have an effect.
+    """
     for name in {*RunConfig.__dataclass_fields__, "overwrite"} - set(kept):
         if flags.FLAGS[name].present:
             raise DaquError(f"--{name} has no effect beside {because}: leave one of them out.")

@@ -1,10 +1,10 @@
-"""Makes the latency table of a device: what each block of a search space takes there. A search can then price subnets by it.
+"""Makes the latency table of a device, with the latency of each block of a search space, from which a search predicts subnets.
 
     daqu-profile --space=mobilenet_v2_28 --device=host --output=host.json
     daqu-profile --space=mobilenet_v2_28 --device=raspberry_pi:pi@raspberrypi.local --output=pi.json
 
 What was timed is kept in --store, so that the same command goes on where it was cut off, and so that a space that shares blocks
-with another needs less.
+with another needs less time.
 """
 
 import os
@@ -17,17 +17,23 @@ from daqu_tf.errors import DaquError
 from daqu_tf.latency.store import DEFAULT_STORE, MeasurementStore
 from daqu_tf.tools import command, device_flags
 
-_SPACE = flags.DEFINE_string("space", None, f"Search space: {', '.join(spaces.SPACES)}, or a .json file.")
-_TARGET = flags.DEFINE_string("target", None, f"What they are for: {', '.join(targets.TARGETS)}; by default what fits the device.")
+_SPACE = flags.DEFINE_string("space", None, f"The search space: {', '.join(spaces.SPACES)}, or a .json file.")
+_TARGET = flags.DEFINE_string("target", None, f"The target: {', '.join(targets.TARGETS)}; by default the one that fits the device.")
 _DATASET = flags.DEFINE_string(
-    "dataset", None, "Data set that the space is for, if its images or classes are others, as of daqu-run."
+    "dataset", None, "The data set, as daqu-run takes it, if its images or classes differ from those of the space."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "The .json file of the table.")
+_OUTPUT = flags.DEFINE_string("output", None, "The .json file to which the table is written.")
 _DEVICE = flags.DEFINE_string("device", "host", device_flags.DEVICE_HELP)
-_STORE = flags.DEFINE_string("store", DEFAULT_STORE, "SQLite file in which all that was timed is kept; name another to time anew.")
-_REPEATS = flags.DEFINE_integer("repeats", 2, "Times that every file is timed, in another order each time.", lower_bound=2)
-_SUBNETS = flags.DEFINE_integer("subnets", 24, "Whole subnets for the correction, and as many others for the error.", lower_bound=8)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the orders and the choice of subnets.", lower_bound=0)
+_STORE = flags.DEFINE_string(
+    "store", DEFAULT_STORE, "The SQLite file that keeps all that was timed; name another one to time anew."
+)
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 2, "The number of times that every file is timed, in another order each time.", lower_bound=2
+)
+_SUBNETS = flags.DEFINE_integer(
+    "subnets", 24, "The number of whole subnets for the correction, and of others for the error.", lower_bound=8
+)
+_SEED = flags.DEFINE_integer("seed", 0, "The seed of the orders and of the choice of subnets.", lower_bound=0)
 
 
 def _profile(argv: list[str]) -> None:

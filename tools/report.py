@@ -9,7 +9,7 @@ from absl import flags
 
 from daqu_tf.tools import command
 
-_RUN = flags.DEFINE_string("run", None, "Output folder of daqu-run.")
+_RUN = flags.DEFINE_string("run", None, "The output folder of daqu-run.")
 
 
 def _report(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""From a data set to a Pareto set of `.tflite` files, searched, fine-tuned and timed on this machine, a board or a phone.
+"""Makes a Pareto set of `.tflite` files for a data set: searched, fine-tuned, and timed on this machine, a board or a phone.
 
     daqu-run --dataset=digits --space=digits --budget_minutes=4 --output_dir=runs/digits
 

@@ -1,4 +1,4 @@
-"""Prints a search space: its choices, the exact number of subnets, and what its ends cost.
+"""Prints a search space: its choices, the exact number of subnets, and the costs of the smallest and the largest.
 
 daqu-space --space=mobilenet_v2_28
 """
@@ -14,10 +14,14 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.targets import costs
 from daqu_tf.tools import command
 
-_SPACE = flags.DEFINE_string("space", "mobilenet_v2_28", f"Search space: {', '.join(spaces.SPACES)}, or a .json file.")
-_TARGET = flags.DEFINE_string("target", "litert_cpu", f"What the networks are for: {', '.join(targets.TARGETS)}.")
-_GENES = flags.DEFINE_bool("genes", False, "Also list every choice by the name it has in genomes, hyperparameters and `restrict`.")
-_JSON = flags.DEFINE_bool("json", False, "Print the space as JSON, to be changed and given as --space.")
+_SPACE = flags.DEFINE_string("space", "mobilenet_v2_28", f"The search space: {', '.join(spaces.SPACES)}, or a .json file.")
+_TARGET = flags.DEFINE_string(
+    "target", "litert_cpu", f"The target, which says what the networks are for: {', '.join(targets.TARGETS)}."
+)
+_GENES = flags.DEFINE_bool(
+    "genes", False, "Also list every gene by the name that it has in subnets, hyperparameters and `restrict`."
+)
+_JSON = flags.DEFINE_bool("json", False, "Print the space as JSON, which can be changed and given as --space.")
 
 
 def _print_space(argv: list[str]) -> None:
@@ -30,7 +34,7 @@ def _print_space(argv: list[str]) -> None:
     print(_describe(space))
     if _GENES.value:
         print("", *(f"{gene.name}: {_list(gene.values)}" for gene in space.genes), sep="\n")
-    # As decimals: a float ends at 1e308.
+    # The numbers are decimals, since a float ends at 1e308.
     nominal, differing = map(decimal.Decimal, (space.cardinality, effective.cardinality))
     print(f"\n{nominal:.3e} subnets, {nominal} exactly")
     print(f"{differing:.3e} of them differ on {target.name}, {differing} exactly\n")
@@ -42,7 +46,7 @@ def _print_space(argv: list[str]) -> None:
 
 
 def _describe(space: SearchSpace) -> str:
-    """The choices as a table, a row a stage; genes that were narrowed one by one are listed below it."""
+    """The choices as a table with a row for each stage; genes that were narrowed one by one are listed below it."""
     height, width, channels = space.input_shape
     rows = [["", "blocks", "width", "depth", "kernel", "expansion", "stride", "activation"]]
     rows.append(["stem", "convolution", _list(space.stem_widths), "", "3", "", str(space.stem_stride), space.activation])

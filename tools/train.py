@@ -1,13 +1,13 @@
-"""Trains the supernet: warm-up, then precision transfer. `daqu-run` with the same flags goes on from there.
+"""Trains the supernet in a warm-up and a precision transfer. `daqu-run` with the same flags goes on from there.
 
     daqu-train --dataset=digits --space=digits --budget_minutes=4 --output_dir=runs/digits
 
 With --subnet it fine-tunes a subnet of a trained supernet instead: `largest`, `smallest`, the name of a finalist (m00), `front` for
-all of those, or a JSON file of gene names and values.
+all finalists, or a JSON file of gene names and values.
 
     daqu-train --output_dir=runs/digits --subnet=largest --fine_tuning_minutes=1
 
-By --fine_tuning_steps instead, in a run that is --deterministic, the same command leaves the same weights bit for bit.
+With --fine_tuning_steps in place of minutes, in a run that is --deterministic, the same command gives the same weights bit for bit.
 """
 
 import pathlib
@@ -18,10 +18,12 @@ from absl import flags
 from daqu_tf import machine
 from daqu_tf.tools import command, job_flags
 
-_SUBNET = flags.DEFINE_string("subnet", None, "What to fine-tune: largest, smallest, a finalist, front, or a JSON file.")
-_MINUTES = flags.DEFINE_float("fine_tuning_minutes", None, "For each subnet; by default 2.")
-_STEPS = flags.DEFINE_integer("fine_tuning_steps", None, "For each subnet, instead of minutes.")
-_DISTILLATION = flags.DEFINE_float("fine_tuning_distillation", 0.0, "Share of the largest subnet's opinion in what is taught.")
+_SUBNET = flags.DEFINE_string(
+    "subnet", None, "The subnet to fine-tune: largest, smallest, the name of a finalist, front, or a JSON file."
+)
+_MINUTES = flags.DEFINE_float("fine_tuning_minutes", None, "The minutes for each subnet; by default 2.")
+_STEPS = flags.DEFINE_integer("fine_tuning_steps", None, "The steps for each subnet, in place of minutes.")
+_DISTILLATION = flags.DEFINE_float("fine_tuning_distillation", 0.0, "The share of the largest subnet's opinion in what is taught.")
 
 
 def _train(argv: list[str]) -> None:
@@ -45,7 +47,7 @@ def _train(argv: list[str]) -> None:
         return begun[name]
 
     def on_progress(name: str, done: float) -> None:
-        began, before = begin(name, done)  # After the first step, which traces for many seconds.
+        began, before = begin(name, done)  # This is after the first step, which traces for many seconds.
         progress.update("", (time.monotonic() - began) * (1 - done) / max(done - before, 1e-9))
 
     how = {"minutes": _MINUTES.value, "steps": _STEPS.value, "distillation": _DISTILLATION.value}

@@ -1,10 +1,10 @@
-"""Verifies exported models: each file against the manifest beside it, in the bytes, layers, labels and accuracy that it states.
+"""Verifies exported models, each file against the bytes, layers, labels and accuracy in the manifest beside it.
 
     daqu-verify-models tflite_models --dataset_path=fashion_mnist=fashion_mnist.npz
 
-Without a folder it takes `tflite_models` of the checkout. It exits with status 1 and a sentence for each fault. The accuracy is
-computed where the data is at hand: `digits` always is, of others --dataset_path says where they are. Nothing is downloaded, unless
-by --dataset_path=fashion_mnist=fashion_mnist.
+Without a folder it takes `tflite_models` of the checkout. If there are faults, it prints a sentence for each and exits with status
+1. The accuracy is computed if the data set is at hand: `digits` always is, and --dataset_path says where others are. Nothing is
+downloaded, unless with --dataset_path=fashion_mnist=fashion_mnist.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from absl import flags
 from daqu_tf.errors import DaquError
 from daqu_tf.tools import command
 
-_PATHS = flags.DEFINE_multi_string("dataset_path", [], "NAME=PATH: where a data set of that name lies; may be given several times.")
+_PATHS = flags.DEFINE_multi_string("dataset_path", [], "The path of a data set, as NAME=PATH. It may be given several times.")
 _MARKDOWN = flags.DEFINE_bool("markdown", False, "Print the manifests as a table for a README, and verify nothing.")
 _CHECKOUT = pathlib.Path(__file__).resolve().parent.parent / "tflite_models"
 

@@ -1,4 +1,4 @@
-"""Names of classes: what a data file says, what is known of a named data set, or else the numbers."""
+"""The names of classes: as a data file gives them, as they are known for a named data set, or else the class numbers."""
 
 import numpy as np
 
@@ -22,12 +22,12 @@ def names_of_classes(name: str, num_classes: int, given: np.ndarray | None = Non
     """The names of the classes of a data set, in the order of their numbers.
 
     Args:
-        name: Of the data set, or of its file: those of Fashion-MNIST and CIFAR are known.
-        num_classes: How many there are.
-        given: What the data file says.
+        name: The name of the data set or of its file; the class names of Fashion-MNIST and CIFAR are known.
+        num_classes: The number of classes.
+        given: The names (num_classes,) from the data file, as an array of texts; None where it has none.
 
     Raises:
-        DaquError: What is given is not one different name of one line for each class.
+        DaquError: `given` does not hold a different name of one line for each class.
     """
     if given is not None:
         return _checked(name, num_classes, given)

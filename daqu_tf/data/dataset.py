@@ -1,6 +1,6 @@
-"""Data sets: named ones and `.npz` files, as float images in [0, 1] in three splits, train / search / test.
+"""Data sets, named ones and `.npz` files, as float images in [0, 1] in three splits: train, search and test.
 
-Training, recalibration and the predictor see `train`, selection sees `search`, and nobody sees `test` before the end.
+Training, recalibration and the predictor see `train`, selection sees `search`, and nothing sees `test` before the end.
 """
 
 import dataclasses
@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 
 from daqu_tf.data.class_names import names_of_classes
+from daqu_tf.data.copies import hashes, keep_together, note_on_copies
+from daqu_tf.data.ranges import range_of
 from daqu_tf.errors import DaquError
 
 KERAS_NAMES = ("fashion_mnist", "mnist", "cifar10", "cifar100")
 NAMES = ("digits", *KERAS_NAMES)
 
+_STATED_RANGES = {"digits": (0.0, 16.0)}
 _TEST_FRACTION = 0.2
 _SEARCH_IMAGES_PER_CLASS = 25
+_KNOWN_ARRAYS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test", "class_names")
+_MOST_NAMED = 8
 _NPZ_ERRORS = (
     OSError,
     ValueError,
@@ -39,20 +44,23 @@ class Dataset:
     """A labelled image data set in its three splits.
 
     Attributes:
-        name: The data set's name, or the file's name without its suffix.
-        x_train: Images, float32, shape (N, H, W, C), in [0, 1]; `x_search` and `x_test` likewise.
-        y_train: Labels, int32, shape (N,), in [0, num_classes); `y_search` and `y_test` likewise.
-        x_search: Images held out of train, on which subnets are compared.
-        y_search: Their labels.
-        x_test: Images for the final figures only.
-        y_test: Their labels.
-        num_classes: Number of classes.
-        input_offset: With `input_scale`, how the images were made from the given ones:
-            `clip((given - input_offset) / input_scale, 0, 1)`. An application must do the same before it calls a model.
-        input_scale: 255 for uint8; 1 for other numbers already within [0, 1]; else the range of the training images.
-        test_was_cut: Whether `test` was cut out of the training images, because the source has no test split.
-        fingerprint: sha256, in hex, of the images as given and of the labels, in the order of the splits.
-        class_names: The name of each class, by its number; the numbers themselves where no names are known.
+        name: The name of the data set, or of the file without its suffix.
+        x_train: The training images (N, H, W, C), float32 in [0, 1].
+        y_train: The labels (N,) of the training images, int32 in [0, num_classes).
+        x_search: Images on which subnets are compared, in the form of `x_train`: the source's `x_val`, or else held
+            out of training.
+        y_search: The labels of `x_search`, in the form of `y_train`.
+        x_test: Images for the final figures alone, in the form of `x_train`.
+        y_test: The labels of `x_test`, in the form of `y_train`.
+        num_classes: The number of classes.
+        input_offset: The offset of the given images, which became `clip((given - input_offset) / input_scale, 0, 1)`. An
+            application must do the same before it calls a model.
+        input_scale: The scale of the given images: 255 for uint8, for other numbers that of the usual range which they fill
+            ([0, 1], [-1, 1] or [0, 255]), else the range of the training images.
+        test_was_cut: Whether `test` was cut out of the training images because the source has no test split.
+        fingerprint: The sha256, in hex, of the images as given and of the labels, in the order of the splits.
+        class_names: The name of each class by its number; the numbers themselves where no names are known.
+        notes: Sentences about the data that a user should read before a run.
     """
 
     name: str
@@ -68,14 +76,15 @@ class Dataset:
     test_was_cut: bool
     fingerprint: str
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of one image."""
+        """The height, width and channels of one image."""
         return self.x_train.shape[1:]
 
     def describe(self) -> dict[str, Any]:
-        """What a run writes down of its data, as JSON: name, sizes of the splits, number of classes and fingerprint."""
+        """The description of the data set in the files of a run, as a JSON object: name, sizes of the splits and fingerprint."""
         return {
             "name": self.name,
             "train": len(self.x_train),
@@ -91,50 +100,60 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
     """Loads a data set and splits it, the same way each time for the same seed.
 
     Args:
-        name_or_path: One of `NAMES`, or the path of a `.npz` file with x_train, y_train and perhaps x_test, y_test and class_names.
-        seed: Seed of the splits.
-        search_fraction: Part of the training images held out as `search`, at most 0.5; a small set gives 25 a class.
+        name_or_path: One of `NAMES`, or the path of a `.npz` file with x_train, y_train and perhaps x_val, y_val, x_test, y_test
+            and class_names.
+        seed: The seed of the splits.
+        search_fraction: The share of the training images held out as `search`, above 0 and at most 0.5. At least 25 images per
+            class are held out, unless that is more than a third. It has no effect where the source has x_val and y_val: these are
+            `search` then.
 
     Raises:
         DaquError: The source cannot be read or is not a labelled image data set that can be split.
     """
     if not 0 < search_fraction <= 0.5:
         raise DaquError(f"`search_fraction` must be above 0 and at most 0.5, but received {search_fraction}.")
-    name, arrays = _read(name_or_path)
+    name, arrays, notes = _read(name_or_path)
     train = _checked(name, "train", arrays["x_train"], arrays["y_train"])
     num_classes = _num_classes(name, train[1])
     class_names = names_of_classes(name, num_classes, arrays.get("class_names"))
-    test_was_cut = "x_test" not in arrays
+    given = {split: _given(name, split, arrays, train[0], num_classes) for split in ("val", "test") if f"x_{split}" in arrays}
+    test_was_cut = "test" not in given
+    ids = {split: hashes(x) for split, (x, _) in {"train": train, **given}.items()}
     if test_was_cut:
-        train, test = _cut(name, *train, _TEST_FRACTION, num_classes, seed)
+        train, given["test"], ids["train"], ids["test"] = _cut(name, *train, ids["train"], _TEST_FRACTION, num_classes, seed)
+    others = {split: x for split, (x, _) in given.items()}
+    pixels = range_of(name, train[0], others, _STATED_RANGES.get(os.fspath(name_or_path)))
+    if "val" in given:
+        search, ids["search"] = given["val"], ids["val"]
     else:
-        test = _checked(name, "test", arrays["x_test"], arrays["y_test"])
-        _check_alike(name, train[0], test, num_classes)
-    offset, scale = _input_map(name, train[0], test[0])
-    train, search = _cut(name, *train, search_fraction, _SEARCH_IMAGES_PER_CLASS * num_classes, seed)
-    splits = {"train": train, "search": search, "test": test}
+        wanted = _SEARCH_IMAGES_PER_CLASS * num_classes
+        train, search, ids["train"], ids["search"] = _cut(name, *train, ids["train"], search_fraction, wanted, seed)
+    splits = {"train": train, "search": search, "test": given["test"]}
+    notes += note_on_copies(name, {split: (ids[split], y) for split, (_, y) in splits.items()})
     return Dataset(
         name=name,
-        **{f"x_{key}": _to_unit(x, offset, scale) for key, (x, _) in splits.items()},
+        **{f"x_{key}": _to_unit(x, pixels.offset, pixels.scale) for key, (x, _) in splits.items()},
         **{f"y_{key}": y for key, (_, y) in splits.items()},
         num_classes=num_classes,
-        input_offset=offset,
-        input_scale=scale,
+        input_offset=pixels.offset,
+        input_scale=pixels.scale,
         test_was_cut=test_was_cut,
         fingerprint=_fingerprint(array for split in splits.values() for array in split),
         class_names=class_names,
+        notes=pixels.notes + notes,
     )
 
 
-def _read(name_or_path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
+def _read(name_or_path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray], tuple[str, ...]]:
+    """The name, the arrays, and notes on what was not read."""
     text = os.fspath(name_or_path)
     if text == "digits":
-        return text, _read_digits()
+        return text, _read_digits(), ()
     if text in KERAS_NAMES:
-        return text, _read_keras(text)
+        return text, _read_keras(text), ()
     if text.endswith(".npz") or os.path.exists(text):
         path = pathlib.Path(text)
-        return path.stem, _read_npz(path)
+        return path.stem, *_read_npz(path)
     raise DaquError(f"`{text}` is no data set known here: give one of {', '.join(NAMES)} or the path of a .npz file.")
 
 
@@ -146,7 +165,7 @@ def _read_digits() -> dict[str, np.ndarray]:
 
 
 def _read_keras(name: str) -> dict[str, np.ndarray]:
-    import tf_keras  # Lazily: it brings TensorFlow, which nothing else here needs.
+    import tf_keras  # Imported late: it brings TensorFlow, which nothing else here needs.
 
     try:
         (x_train, y_train), (x_test, y_test) = getattr(tf_keras.datasets, name).load_data()
@@ -159,31 +178,40 @@ def _read_keras(name: str) -> dict[str, np.ndarray]:
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise DaquError(f"The data file {path} {kind}: give the path of a .npz file or one of {', '.join(NAMES)}.")
     try:
         with np.load(path, allow_pickle=False) as file:
             _check_keys(path, file.files)
-            wanted = ("x_train", "y_train", "x_test", "y_test", "class_names")
-            arrays = {key: file[key] for key in wanted if key in file.files}
+            arrays = {key: file[key] for key in _KNOWN_ARRAYS if key in file.files}
+            unknown = sorted(set(file.files) - set(arrays))
             if "class_names" not in arrays and _is_text(file, "labels"):
                 arrays["class_names"] = file["labels"]
-            return arrays
+                unknown.remove("labels")
+            return arrays, _note_on_unknown(path, unknown)
     except DaquError:
         raise
     except PermissionError as error:
         raise DaquError(f"The data file {path} may not be read: allow it with chmod or give another file.") from error
-    except (*_NPZ_ERRORS, AttributeError, TypeError) as error:  # The last two: np.load gave the lone array of a .npy.
+    except (*_NPZ_ERRORS, AttributeError, TypeError) as error:  # The last two come where np.load gave the lone array of a .npy.
         raise DaquError(
             f"The data file {path} is not a whole .npz of plain number arrays: write it anew with "
             "numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
         ) from error
 
 
+def _note_on_unknown(path: pathlib.Path, unknown: list[str]) -> tuple[str, ...]:
+    if not unknown:
+        return ()
+    named = ", ".join(key if key.isprintable() else repr(key) for key in unknown[:_MOST_NAMED])
+    more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+    return (f"Not used of the data file {path}: {named}{more}. What is used is called {', '.join(_KNOWN_ARRAYS)}.",)
+
+
 def _is_text(file: np.lib.npyio.NpzFile, key: str) -> bool:
-    """Whether an array is there that holds texts; what else goes by that name, even if it cannot be read, is nothing to us."""
+    """Whether the file has an array of texts under `key`; any other array of that name, even an unreadable one, is ignored."""
     try:
         return key in file.files and file[key].dtype.kind == "U"
     except ValueError:
@@ -191,16 +219,17 @@ def _is_text(file: np.lib.npyio.NpzFile, key: str) -> bool:
 
 
 def _check_keys(path: pathlib.Path, found: list[str]) -> None:
-    tests = {"x_test", "y_test"} & set(found)
-    if not {"x_train", "y_train"} <= set(found) or len(tests) == 1:
+    halves = [split for split in ("val", "test") if len({f"x_{split}", f"y_{split}"} & set(found)) == 1]
+    if not {"x_train", "y_train"} <= set(found) or halves:
+        split = halves[0] if halves else "test"
         raise DaquError(
-            f"The data file {path} must hold x_train and y_train, and x_test and y_test or neither of them, "
+            f"The data file {path} must hold x_train and y_train, and x_{split} and y_{split} or neither of them, "
             f"but it holds {', '.join(sorted(found)) or 'nothing'}: rename its arrays."
         )
 
 
 def _checked(name: str, split: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images as (N, H, W, C), of any number type, and labels as int32 (N,)."""
+    """The images as (N, H, W, C), in any number type, and the labels as int32 (N,)."""
     x = _checked_images(f"`x_{split}` of {name}", x)
     return x, _checked_labels(f"`y_{split}` of {name}", y, len(x))
 
@@ -246,41 +275,32 @@ def _num_classes(name: str, labels: np.ndarray) -> int:
     return len(found)
 
 
-def _check_alike(name: str, x_train: np.ndarray, test: tuple[np.ndarray, np.ndarray], num_classes: int) -> None:
-    x_test, y_test = test
-    if x_train.shape[1:] != x_test.shape[1:] or x_train.dtype != x_test.dtype:
+def _given(
+    name: str, split: str, arrays: dict[str, np.ndarray], x_train: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A split of the source beside train, in the form of train."""
+    x, y = _checked(name, split, arrays[f"x_{split}"], arrays[f"y_{split}"])
+    if x_train.shape[1:] != x.shape[1:] or x_train.dtype != x.dtype:
         raise DaquError(
             f"The images of {name} must have one shape and type, but train has {x_train.shape[1:]} {x_train.dtype} "
-            f"and test {x_test.shape[1:]} {x_test.dtype}: save both alike."
+            f"and {split} {x.shape[1:]} {x.dtype}: save both alike."
         )
-    if y_test.max() >= num_classes:
+    if y.max() >= num_classes:
         raise DaquError(
-            f"`y_test` of {name} has label {y_test.max()}, but `y_train` only 0 to {num_classes - 1}: "
-            "remove those test images or add training images of their class."
+            f"`y_{split}` of {name} has label {y.max()}, but `y_train` only 0 to {num_classes - 1}: "
+            f"remove those {split} images or add training images of their class."
         )
-
-
-def _input_map(name: str, x_train: np.ndarray, x_test: np.ndarray) -> tuple[float, float]:
-    """Returns the offset and the scale that bring the training images into [0, 1]."""
-    if x_train.dtype == np.uint8:
-        return 0.0, 255.0
-    low, high = float(x_train.min()), float(x_train.max())
-    if low == high:
-        raise DaquError(f"All pixels of `x_train` of {name} are {low}: give images with content.")
-    offset, scale = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high - low)
-    # Clipping forgives outliers, but would turn a test split of another scale into noise without a word.
-    if x_test.max() > offset + 2 * scale or x_test.min() < offset - scale:
-        raise DaquError(
-            f"The pixels of {name} range from {low:g} to {high:g} in train but from {float(x_test.min()):g} to "
-            f"{float(x_test.max()):g} in test: scale both splits alike."
-        )
-    return offset, scale
+    return x, y
 
 
 def _cut(
-    name: str, x: np.ndarray, y: np.ndarray, fraction: float, wanted: int, seed: int
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Cuts `fraction` of the images off, or `wanted` images if more, but then at most a third; stratified."""
+    name: str, x: np.ndarray, y: np.ndarray, ids: np.ndarray, fraction: float, wanted: int, seed: int
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+    """Cuts off `fraction` of the images, or `wanted` images if that is more, but then at most a third; stratified by class.
+
+    Copies of an image, which have one number in `ids`, stay together. The kept images come first, then those that are held out,
+    then the `ids` of both.
+    """
     from sklearn.model_selection import train_test_split
 
     counts = np.bincount(y)
@@ -291,7 +311,8 @@ def _cut(
         )
     size = max(round(fraction * len(y)), min(wanted, len(y) // 3))
     kept, held = train_test_split(np.arange(len(y)), test_size=size, random_state=seed, stratify=y)
-    return (x[kept], y[kept]), (x[held], y[held])
+    kept, held = keep_together(ids, y, kept, held)
+    return (x[kept], y[kept]), (x[held], y[held]), ids[kept], ids[held]
 
 
 def _to_unit(x: np.ndarray, offset: float, scale: float) -> np.ndarray:

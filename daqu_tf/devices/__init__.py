@@ -1,9 +1,9 @@
 """Devices: what can time a `.tflite` file and run it.
 
-`addresses` finds the device that a text stands for. `base` is what all devices share, `measurement` what they report, `steadiness`
-whether times can be trusted, `errors` what can go wrong. `host` is this machine; `raspberry_pi` is any Linux board, through `ssh`;
-both run Python (`python_device`), in which `runner` times a file. `android` is a phone, through `adb`, with TFLite's own
-`benchmark_model`. `group` is several devices of one kind that share the work.
+`addresses` finds the device that a text stands for. `base` is what all devices share, `measurement` is what they report,
+`steadiness` says whether times can be trusted, and `errors` what can go wrong. `host` is this machine and `raspberry_pi` any Linux
+board, through `ssh`; both run Python (`python_device`), in which `runner` times a file. `android` is a phone, through `adb`, with
+TFLite's own `benchmark_model`. `group` is several devices of one kind that share the work.
 """
 
 from daqu_tf.devices.addresses import connect, connect_with, kind_of

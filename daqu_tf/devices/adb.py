@@ -1,6 +1,6 @@
-"""The user's `adb` client: one phone, commands and files for it, and one sentence for whatever goes wrong.
+"""The user's `adb` client: commands and files for one phone, and one sentence for whatever goes wrong.
 
-adb joins what follows `shell` to one string for a shell on the phone, so commands come here as lists and are quoted here.
+adb joins what follows `shell` into one string for a shell on the phone, so commands are given as lists and quoted here.
 """
 
 import os
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, DeviceTimeoutError
 
-# What adb itself says, what kind of fault that is, and the sentence for it.
+# Words of adb itself, the kind of fault that they mean, and the sentence for it.
 _FAULTS = (
     (
         r"device unauthorized|device still authorizing",
@@ -47,12 +47,12 @@ _CHECK_SECONDS = 20
 class Adb:
     """One phone, as the adb client reaches it.
 
-    Args:
-        serial: As in `adb devices`; None takes the only device that there is.
-        adb: The client.
-        timeout_seconds: When a command that gives no answer is ended.
+    Its methods raise `DeviceLostError`, of which `DeviceTimeoutError` is a kind, and `DeviceSetupError`.
 
-    Raises of its methods: `DeviceLostError`, of which `DeviceTimeoutError` is a kind, and `DeviceSetupError`.
+    Args:
+        serial: The serial of the phone, as `adb devices` shows it; None takes the only device that is connected.
+        adb: The adb client, by name or path.
+        timeout_seconds: The time after which a command that gives no answer is ended.
     """
 
     def __init__(self, serial: str | None = None, adb: str | os.PathLike = "adb", timeout_seconds: float = 300.0):
@@ -62,17 +62,26 @@ class Adb:
         self.serial = self._only_serial() if serial is None else _checked(serial)
 
     def shell(self, command: Sequence[str]) -> tuple[int, str]:
-        """Runs a command, each piece quoted; returns its exit status and what it printed, errors included."""
+        """Runs a command on the phone and gives its exit status and its output, errors included.
+
+        Args:
+            command: The program and its arguments, which are quoted here.
+        """
         return self.script(shlex.join(command))
 
     def script(self, script: str) -> tuple[int, str]:
-        """Runs a shell script, in which whatever is not constant must be quoted already; see `shell`."""
-        # adb reports the exit status of newer phones only, and cannot tell the end of the output from a cut: this line does both.
+        """Runs a shell script on the phone and gives its exit status and its output, errors included.
+
+        Args:
+            script: The script, in which everything that is not constant must be quoted already.
+        """
+        # adb reports the exit status of newer phones only, and cannot tell the end of the output from a broken connection. The last
+        # line tells both.
         end = uuid.uuid4().hex
         done = self._run("shell", f"{{ {script}\n}} 2>&1; status=$?; echo; echo {end} $status")
         output, found, status = done.stdout.replace("\r\n", "\n").rpartition(f"\n{end} ")
         if not found or not status.strip().isdigit():
-            raise self._fault(done.stderr)  # Of the phone's own words none are there.
+            raise self._fault(done.stderr)  # The output of the phone itself is missing.
         return int(status), output
 
     def push(self, path: str | os.PathLike, remote: str) -> None:
@@ -88,12 +97,12 @@ class Adb:
             raise self._fault(f"{done.stderr}\n{done.stdout}")
 
     def check(self) -> None:
-        """Returns if the phone answers a command that takes no time."""
+        """Raises `DeviceLostError` or `DeviceSetupError` if the phone does not answer a command that takes no time."""
         if self._call("-s", self.serial, "shell", "true", timeout_seconds=_CHECK_SECONDS).returncode:
-            self.shell(["true"])  # Which says what is wrong.
+            self.shell(["true"])  # It raises the error that says what is wrong.
 
     def states(self) -> dict[str, str]:
-        """The state of every device that adb knows, by serial: `device`, `offline`, `unauthorized` ..."""
+        """The state of every device that adb knows by its serial, such as `device`, `offline` or `unauthorized`."""
         done = self._call("devices")
         if done.returncode:
             reason = _last_line(done.stderr)
@@ -135,7 +144,7 @@ class Adb:
             ) from error
 
     def _fault(self, said: str) -> DeviceError:
-        """The sentence for a command that came to no end, by what adb said."""
+        """The error for a command that did not end, from what adb said."""
         for pattern, kind, sentence in _FAULTS:
             if re.search(pattern, said):
                 return kind(sentence.format(serial=self.serial, reason=_last_line(said)))

@@ -1,4 +1,4 @@
-"""What a device is called: the text of an address, such as `raspberry_pi:pi@board`, and the device that it stands for."""
+"""The addresses of devices: texts such as `raspberry_pi:pi@board`, and the devices that they stand for."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from daqu_tf.devices.group import DeviceGroup, Patience
 from daqu_tf.devices.host import HostDevice
 from daqu_tf.devices.raspberry_pi import RaspberryPiDevice
 
-# By kind: the class, and how what comes after the colon is called.
+# The class of each kind of device, and what stands after the colon in its address.
 _KINDS = {
     "android": (AndroidDevice, "SERIAL"),
     "host": (HostDevice, ""),
@@ -18,16 +18,16 @@ _KINDS = {
 
 
 def connect(text: str, patience: Patience | None = None, **options: Any) -> Device:
-    """Returns the device of a text.
+    """The device that an address stands for.
 
     Args:
-        text: `host`, this machine; `raspberry_pi:[user@]host[:port]`, any Linux board; or `android:SERIAL`, a phone. Several of
-            one kind, with commas between them, share the work: `android:SERIAL,android:SERIAL`.
-        patience: With it the device is waited for when it is lost, as several are in any case: see `DeviceGroup`.
-        **options: What the class of that device takes, such as `threads`.
+        text: `host` for this machine, `raspberry_pi:[user@]host[:port]` for any Linux board, or `android:SERIAL` for a phone.
+            Several addresses of one kind, with commas between them, share the work: `android:SERIAL,android:SERIAL`.
+        patience: How a lost device is waited for; None does not wait for a single device (see `DeviceGroup`).
+        **options: Arguments of the class of that kind of device, such as `threads`.
 
     Raises:
-        DeviceSetupError: There is no such kind of device, its address is none, or there are several kinds.
+        DeviceSetupError: The kind of device is unknown, its address has another form, or there are several kinds.
     """
     kind_of(text)
     devices = [_connect(each, options) for each in text.split(",")]
@@ -44,25 +44,25 @@ def connect_with(
     cool_seconds: float = 120.0,
     patience: Patience | None = None,
 ) -> Device:
-    """Returns the device of a text, told what the devices of its kind have to know.
+    """The device that an address stands for, with those of the settings that its kind needs.
 
     Args:
-        text: As of `connect`.
-        threads: Of the runtime.
-        python: That of boards.
-        benchmark_model: Path of TFLite's program of that name, for phones.
-        delegate: What computes on phones.
-        max_celsius: At which a device is too hot; None leaves that to the device.
-        cool_seconds: For how long it may cool then.
-        patience: As of `connect`.
+        text: The address of a device, or several with commas between them, as `connect` takes it.
+        threads: The number of threads of the runtime.
+        python: The Python on a board, by name or path.
+        benchmark_model: The path of TFLite's program `benchmark_model`, for phones.
+        delegate: The delegate on a phone, one of `benchmark_model.DELEGATES`.
+        max_celsius: The temperature at which a device is too hot; None keeps the device's own.
+        cool_seconds: The longest time for which a hot device may cool.
+        patience: How a lost device is waited for; None does not wait for a single device.
 
     Raises:
-        DeviceSetupError: There is no such kind of device, or it needs something that was not given.
+        DeviceSetupError: The kind of device is unknown, or it needs a setting that was not given.
     """
     kind = kind_of(text)
     if kind == "android" and not benchmark_model:
         raise DeviceSetupError(
-            "Phones need TFLite's benchmark_model: `benchmark_model` must be its path (README says where it is)."
+            "Phones need TFLite's benchmark_model: `benchmark_model` must be its path (docs/devices.md says where it is)."
         )
     phone = {"benchmark_model": benchmark_model, "delegate": delegate}
     options = {"android": phone, "raspberry_pi": {"python": python}}.get(kind, {})
@@ -74,10 +74,10 @@ def connect_with(
 
 
 def kind_of(text: str) -> str:
-    """Returns the kind of the device, or devices, of a text as of `connect`.
+    """The kind of the devices that an address stands for: `host`, `raspberry_pi` or `android`.
 
     Raises:
-        DeviceSetupError: There is no such kind of device, or there are several.
+        DeviceSetupError: The kind is unknown, or there are several kinds.
     """
     kinds = list(dict.fromkeys(each.partition(":")[0] for each in text.split(",")))
     if not _KINDS.keys() >= set(kinds):

@@ -1,4 +1,4 @@
-"""A phone, over adb, timed with TFLite's own `benchmark_model`."""
+"""An Android phone as a device, through adb, timed with the `benchmark_model` of TFLite or LiteRT."""
 
 import contextlib
 import dataclasses
@@ -44,25 +44,27 @@ echo "governor $(cat $cpu/scaling_governor 2>/dev/null)"; echo "kilohertz $(cat 
 done
 for zone in /sys/class/thermal/thermal_zone*; do echo "zone $(cat $zone/type 2>/dev/null) $(cat $zone/temp 2>/dev/null)"; done
 """
-# The shell of Android says the first, others the second, the linker the rest.
+# Android's shell says the first, other shells the second, and the linker the rest.
 _WRONG_ABI = re.compile(r"not executable: [\w -]*|Exec format error|CANNOT LINK EXECUTABLE|unexpected e_machine")
 
 
 class AndroidDevice(Device):
-    """Times `.tflite` files on a phone. Files are pushed once, under their hash, to `/data/local/tmp/daqu_tf`.
+    """Times `.tflite` files on an Android phone.
 
-    `benchmark_model` gives statistics and no samples, so each sample of a latency is the median of a whole process, or its mean
-    where the program prints no median.
+    Files are pushed once, under their hash, to `/data/local/tmp/daqu_tf`. `benchmark_model` gives
+    statistics and no samples, so each sample of a latency is the median of a whole process, or its mean where the program prints no
+    median.
 
     Args:
-        serial: As in `adb devices`; None takes the only device that there is.
-        benchmark_model: Path of the program, built for the phone's ABI, such as TensorFlow's `android_aarch64_benchmark_model`.
-        threads: Threads for the runtime.
-        delegate: `xnnpack`, `none`, `gpu` or `nnapi`.
+        serial: The serial of the phone, as `adb devices` shows it; None takes the only device that is connected.
+        benchmark_model: The path of the program for the phone's ABI, such as TensorFlow's `android_aarch64_benchmark_model` or that
+            of LiteRT 2.
+        threads: The number of threads of the runtime.
+        delegate: The delegate: `xnnpack`, `none`, `gpu` or `nnapi`.
         core_mask: The cores to run on, as a bit mask for the phone's `taskset`; None lets Android choose.
-        processes: Fresh processes for each measurement, which are its samples.
-        timeout_seconds: When a command that gives no answer is ended.
-        adb: The adb client.
+        processes: The number of fresh processes for each measurement, each of which gives one sample.
+        timeout_seconds: The time after which a command that gives no answer is ended.
+        adb: The adb client, by name or path.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class AndroidDevice(Device):
         self.serial = self._adb.serial
         self.name = f"android:{self.serial}"
         self._described: dict[str, Any] | None = None
+        self._known_flags: dict[str, frozenset[str]] = {}
 
     def measure(
         self,
@@ -97,7 +100,14 @@ class AndroidDevice(Device):
         min_seconds: float = 0.2,
         max_warmup_seconds: float = 1.0,
     ) -> Latency:
-        """Times a model; see `Device.measure`. Each process makes `min_runs` calls or more; warm-up: `max_warmup_seconds`."""
+        """Times a model in several fresh processes of `benchmark_model`, with the errors of `Device.measure`.
+
+        Args:
+            model_path: The path of the `.tflite` file.
+            min_runs: The least number of timed calls in each process.
+            min_seconds: The shortest time for the timed calls of each process, in seconds.
+            max_warmup_seconds: The time for the warm-up of each process, in seconds.
+        """
         check_timing(min_runs, min_seconds, max_warmup_seconds)
         file = _read(model_path, "model")
         device = self.fingerprint()
@@ -124,23 +134,28 @@ class AndroidDevice(Device):
         return self._judged(latency, *{flag for process, run in zip(processes, runs) for flag in run.flags(process.elapsed_us)})
 
     def outputs(self, model_path: str | os.PathLike, images: np.ndarray | None = None) -> tuple[np.ndarray, float, int]:
-        """Runs a model; see `Device.outputs`. Older builds of `benchmark_model` give no outputs, which is a `ModelError`."""
+        """Runs a model on images (N, H, W, C) and gives its raw outputs (N, classes) with their scale and zero point.
+
+        Raises:
+            ModelError: The model does not run, or this build of `benchmark_model` cannot give outputs.
+        """
         model, file = os.fspath(model_path), _read(model_path, "model")
-        # What the program reads and writes are bare bytes; what they mean, the runtime here says.
+        # The program reads and writes bare bytes; the runtime on this machine says what they mean.
         inputs, form = HostDevice(timeout_seconds=self._adb.timeout_seconds).encode(model, images)
         program = self._install(self._program, "benchmark_model-{}")
         graph = self._install(file, "{}.tflite")
-        found = [self._output(model, program, graph, each[None]) for each in inputs]
+        known = self._flags(program)
+        found = [self._output(model, program, graph, each[None], known) for each in inputs]
         shape, kind = form["output_shape"], np.dtype(form["output_type"])
         if any(len(each) != math.prod(shape) * kind.itemsize for each in found):
             raise ModelError(f"The outputs of {model} came back from {self.name} with another size: run it again.")
         return np.concatenate([np.frombuffer(each, kind).reshape(shape) for each in found]), form["scale"], form["zero_point"]
 
-    def _output(self, model: str, program: str, graph: str, values: np.ndarray) -> bytes:
-        """The bytes that a model puts out for one input."""
+    def _output(self, model: str, program: str, graph: str, values: np.ndarray, known: frozenset[str]) -> bytes:
+        """The bytes of a model's output for one input."""
         source, sink = self._install(values.tobytes(), "{}.input"), f"{FOLDER}/{uuid.uuid4().hex}.output"
-        arguments = benchmark_model.output_arguments(graph, self.threads, self.delegate, values.shape, source, sink)
         try:
+            arguments = benchmark_model.output_arguments(graph, self.threads, self.delegate, values.shape, source, sink, known)
             says = self._call(model, [program, *arguments])
             if self._adb.shell(["test", "-f", sink])[0]:
                 raise ModelError(
@@ -155,15 +170,15 @@ class AndroidDevice(Device):
                 self._forget(each)
 
     def identity(self) -> dict[str, Any]:
-        """See `Device.identity`; `runtime_version` is the hash of the program."""
+        """The identity of the phone, in which `runtime_version` is the start of the program's hash."""
         return identity(self.fingerprint(), _RUNTIME, self._program_sha256[:12], self.threads)
 
     def check(self) -> None:
-        """See `Device.check`."""
+        """Raises `DeviceLostError` if the phone does not answer."""
         self._adb.check()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Describes the phone, which is asked once: its kind, serial, model, cpu, abi, os, cores and how they are used."""
+        """The fingerprint of the phone, which is asked once: kind, serial, model, cpu, abi, os, cores, core mask and delegate."""
         if self._described is None:
             names = [name for group in _PROPERTIES.values() for name in group]
             rows = self._look(_LOOK.format(names=" ".join(names)))
@@ -178,9 +193,10 @@ class AndroidDevice(Device):
         return dict(self._described)
 
     def conditions(self) -> dict[str, Any]:
-        """What the speed depends on at the moment, None where the phone does not tell.
+        """The conditions that the phone's speed depends on at the moment; None where it does not tell one.
 
-        `frequency_hz` is the highest that it allows, which it lowers when it is hot: when it is asked it idles.
+        `frequency_hz` is the highest that the phone allows, which it lowers when it is hot; the present one would be that of an
+        idle phone.
         """
         rows = self._look(_CONDITIONS)
         governors = sorted({value.strip() for key, value in rows if key == "governor"} - {""})
@@ -193,42 +209,56 @@ class AndroidDevice(Device):
         }
 
     def temperature_celsius(self) -> float | None:
-        """See `Device.temperature_celsius`."""
+        """The temperature of the processor in degrees Celsius; None where the phone does not tell it."""
         return self.conditions()["temperature_celsius"]
 
     def _look(self, script: str) -> list[tuple[str, str]]:
-        """Lines that a script prints, each a key and a value."""
+        """The keys and values that a script prints, one pair on each line."""
         _, output = self._adb.script(script)
         return [(key, value) for key, space, value in (line.partition(" ") for line in output.splitlines()) if space]
 
     def clear(self) -> None:
-        """Removes all that was pushed to the phone."""
+        """Removes all files that were pushed to the phone."""
         self._adb.shell(["rm", "-rf", FOLDER])
 
     def _processes(self, model: str, file: bytes, settings: tuple[int, float, float]) -> list["_Process"]:
-        """Runs the program, in one fresh process after the other."""
+        """Runs the program in one fresh process after another."""
         program = self._install(self._program, "benchmark_model-{}")
         graph = self._install(file, "{}.tflite")
-        arguments = benchmark_model.arguments(graph, self.threads, self.delegate, *settings)
         found, before = [], self.conditions()
+        arguments = benchmark_model.arguments(graph, self.threads, self.delegate, *settings, self._flags(program))
         for _ in range(self.processes):
             start = time.monotonic()
             output = self._call(model, [program, *arguments])
             elapsed_us, after = (time.monotonic() - start) * 1e6, self.conditions()
+            benchmark_model.check_flags(output, self.delegate)
             found.append(_Process(output, elapsed_us, before, after))
             before = after
         return found
 
-    def _call(self, model: str, command: list[str]) -> str:
-        """What the program prints."""
-        pinned = ["taskset", f"{self.core_mask:x}"] if self.core_mask else []
-        # adb leaves a process running when its client ends; one that hangs would spoil what is timed next.
+    def _flags(self, program: str) -> frozenset[str]:
+        """The flags that the program on the phone knows, which it is asked once; none where it does not list them."""
+        if program not in self._known_flags:
+            try:
+                _, usage = self._script([program, "--help"])  # TFLite's program fails then, and LiteRT's does not.
+            except DeviceTimeoutError:
+                usage = ""  # A program that hangs is told when it times a model.
+            self._known_flags[program] = benchmark_model.known_flags(usage)
+        return self._known_flags[program]
+
+    def _script(self, command: list[str]) -> tuple[int, str]:
+        """Runs a command on the phone, which ends it after too long, and gives its status and what it prints."""
+        # adb leaves a process running when its client ends, and one that hangs would spoil what is timed next.
         limit = math.ceil(self._adb.timeout_seconds) + _GRACE_SECONDS
-        script = f"limit=$(command -v timeout); ${{limit:+$limit {limit}}} {shlex.join([*pinned, *command])}"
+        return self._adb.script(f"limit=$(command -v timeout); ${{limit:+$limit {limit}}} {shlex.join(command)}")
+
+    def _call(self, model: str, command: list[str]) -> str:
+        """Runs a command about a model, and gives what it prints."""
+        pinned = ["taskset", f"{self.core_mask:x}"] if self.core_mask else []
         try:
-            status, output = self._adb.script(script)
+            status, output = self._script([*pinned, *command])
         except DeviceTimeoutError as error:
-            self.check()  # If the phone answers, it is the program that hangs.
+            self.check()  # If the phone answers, the program hangs.
             raise ModelError(
                 f"{model} gave no answer within {self._adb.timeout_seconds:g} s on {self.serial} and is ended: "
                 "give a longer timeout or a smaller model."
@@ -238,7 +268,7 @@ class AndroidDevice(Device):
         return output
 
     def _applied_delegate(self, outputs: list[str]) -> str:
-        """The delegate that took the model or part of it; without that a GPU's time would be the CPU's."""
+        """The delegate that computed the model or part of it; without this check, the CPU's time might pass for a GPU's."""
         if self.delegate == "none" or all(benchmark_model.applied(output, self.delegate) for output in outputs):
             return self.delegate
         if self.delegate == "xnnpack":
@@ -246,7 +276,7 @@ class AndroidDevice(Device):
         raise ModelError(f"The {self.delegate} delegate took nothing of the model on {self.serial}: use `delegate` xnnpack.")
 
     def _install(self, file: bytes, name: str) -> str:
-        """Brings a file to the phone unless it is there, whole; returns its path, which no name of ours is part of."""
+        """Pushes a file to the phone unless it is there, and gives its path on it, which holds the hash and no name of the user."""
         sha256 = hashlib.sha256(file).hexdigest()
         remote = f"{FOLDER}/{name.format(sha256)}"
         if self._sha256(remote) == sha256:
@@ -269,7 +299,8 @@ class AndroidDevice(Device):
         return remote
 
     def _push(self, file: bytes, remote: str) -> None:
-        # From a copy of the very bytes that were hashed: the user's file may change meanwhile, and adb never sees its name.
+        # A copy of the very bytes that were hashed is pushed, since the user's file may change, and so that adb never sees its
+        # name.
         with tempfile.TemporaryDirectory(prefix="daqu_") as folder:
             copy = pathlib.Path(folder, "file")
             copy.write_bytes(file)
@@ -277,23 +308,23 @@ class AndroidDevice(Device):
             self._adb.push(copy, remote)
 
     def _sha256(self, remote: str) -> str | None:
-        """The hash of a file on the phone; None if it is not there."""
+        """The sha256 of a file on the phone; None if it is not there."""
         _, output = self._adb.shell(["sha256sum", remote])
         found = re.search(r"^\\?([0-9a-f]{64})\b", output, re.MULTILINE)
         return found.group(1) if found else None
 
     def _drop_old_models(self) -> None:
-        """Keeps the models that were pushed last."""
+        """Removes all models from the phone but those that were pushed last."""
         names = f"cd {FOLDER} && ls -t | grep -E '^[0-9a-f]{{64}}[.]tflite$' | tail -n +{_KEPT_MODELS}"
         self._adb.script(f'{names} | while read -r name; do rm -f "$name"; done')
 
     def _forget(self, remote: str) -> None:
-        """Removes what is left of a push that failed, if the phone still answers."""
-        with contextlib.suppress(DeviceError):  # The first failure is the one to tell.
+        """Removes a file from the phone, if it still answers."""
+        with contextlib.suppress(DeviceError):  # The first failure is the one that is told.
             self._adb.shell(["rm", "-f", remote])
 
     def _failure(self, model: str, status: int, output: str) -> DeviceError:
-        """The sentence for a process that failed."""
+        """The error for a process that failed."""
         if wrong := _WRONG_ABI.search(output):
             return DeviceSetupError(
                 f"benchmark_model does not run on {self.serial} ({wrong.group(0)}): "
@@ -302,13 +333,18 @@ class AndroidDevice(Device):
         if self.core_mask and "taskset" in output:
             reason = benchmark_model.failure(output)
             return DeviceSetupError(f"{self.serial} refused `core_mask` {self.core_mask:#x} ({reason}): give another.")
+        if refused := benchmark_model.refused_flags(output):
+            return DeviceSetupError(
+                f"This build of benchmark_model does not take the flags that it got on {self.serial} ({refused}): "
+                "take another build of it, TFLite's or LiteRT's."
+            )
         reason = f"benchmark_model crashed with {_signal(status)}" if status > 128 else benchmark_model.failure(output)
         return ModelError(f"{model} could not be run on {self.serial} ({reason}): export it again or leave it out.")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Process:
-    """What one process printed, how long it took by our clock, and the phone's conditions around it."""
+    """What one process printed, how long it took by this machine's clock, and the phone's conditions before and after."""
 
     output: str
     elapsed_us: float
@@ -316,7 +352,7 @@ class _Process:
     after: dict[str, Any]
 
     def statistics(self, device: str) -> benchmark_model.Statistics:
-        """What it says of its calls, if a clock can have shown that."""
+        """The statistics that the process printed, if they are possible in the time that passed here."""
         found = benchmark_model.parse(self.output)
         spoilt = found.median_us is None and "clock" in found.flags(self.elapsed_us)
         if spoilt or not steadiness.is_possible(found.typical_us, self.elapsed_us):
@@ -335,7 +371,7 @@ def _signal(status: int) -> str:
 def _read(path: str | os.PathLike, what: str) -> bytes:
     try:
         file = pathlib.Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte.
+    except (OSError, ValueError) as error:  # ValueError comes from a name with a null byte.
         fault = ModelError if what == "model" else DeviceSetupError
         raise fault(f"The {what} {str(path)!r} cannot be read ({error}): give the path of a file.") from error
     if what == "model" and file[4:8] != b"TFL3":
@@ -344,13 +380,13 @@ def _read(path: str | os.PathLike, what: str) -> bytes:
 
 
 def _temperature(zones: list[str]) -> float | None:
-    """The warmest of the processor's zones, each `type value` with a value in degrees or in thousandths of them."""
+    """The temperature of the hottest processor zone; a zone is `type value` in degrees or thousandths of a degree."""
     values = []
     for zone in zones:
         kind, _, text = zone.strip().rpartition(" ")
         value = float(text) if re.fullmatch(r"-?\d+", text) else 0.0
         value = value / 1000 if abs(value) >= 1000 else value
-        # Not plain `soc`, which some phones call the state of the battery's charge.
+        # A plain `soc` does not count, since on some phones it is the battery's state of charge.
         if re.search(r"cpu|tsens|soc.?therm|^(big|mid|little)$", kind, re.IGNORECASE) and 0 < value < 150:
             values.append(value)
     return max(values, default=None)

@@ -1,4 +1,4 @@
-"""What all devices share: who a device is, and fair timing of many models."""
+"""The base of all devices: their identity, and fair timing of many models."""
 
 import abc
 import dataclasses
@@ -13,13 +13,13 @@ from daqu_tf.devices import steadiness
 from daqu_tf.devices.errors import DeviceSetupError, ModelError
 from daqu_tf.devices.measurement import Latency, settle, wants_another
 
-_COOLER = 5.0  # By how much a device that was too hot has to cool below its limit.
-_LOOK_SECONDS = 2.0  # Between two looks at its thermometer.
-_REST_SECONDS = 10.0  # For a device that gets slower and slower, with a thermometer or without.
+_COOLER = 5.0  # Degrees below its limit to which a device that was too hot has to cool.
+_LOOK_SECONDS = 2.0  # The time between two looks at a thermometer.
+_REST_SECONDS = 10.0  # The rest of a device that gets slower from turn to turn, whether it has a thermometer or not.
 
 
 def check_timing(min_runs: int, min_seconds: float, max_warmup_seconds: float) -> None:
-    """Raises `DeviceSetupError` unless these arguments of `Device.measure` are in range."""
+    """Raises `DeviceSetupError` unless the arguments of `Device.measure` with these names are in range."""
     if min_runs < 1 or min_seconds < 0 or max_warmup_seconds < 0:
         raise DeviceSetupError(
             "`min_runs` must be at least 1 and the seconds at least 0, "
@@ -28,30 +28,32 @@ def check_timing(min_runs: int, min_seconds: float, max_warmup_seconds: float) -
 
 
 class Device(abc.ABC):
-    """Something that can time a `.tflite` file.
+    """Something that can time and run a `.tflite` file.
 
     Attributes:
-        name: What `connect` makes it from, such as `host`, `raspberry_pi:pi@board` or `android:SERIAL`.
-        max_celsius: At this temperature it is too hot: it is let cool before it times anything, and what it timed is flagged.
-        cool_seconds: For how long at most.
+        name: The text from which `connect` makes the device, such as `host`, `raspberry_pi:pi@board` or `android:SERIAL`.
+        max_celsius: The temperature from which on the device is too hot: it cools before it times anything, and what it timed at
+            that temperature is flagged.
+        cool_seconds: The longest time for which the device may cool.
     """
 
     name: str
-    max_celsius: float = 80.0  # A Raspberry Pi slows down from here on; so do phones, which show other sensors.
+    max_celsius: float = 80.0  # From here on a Raspberry Pi slows down, and so do phones, though their sensors differ.
     cool_seconds: float = 120.0
     _has_run: bool = False
     _celsius: float | None = None
 
     @abc.abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Returns what its latencies depend on and what does not change, to store them under: equal to their `identity`.
+        """What the device's latencies depend on and what does not change, under which they are stored.
 
-        Kind, board or model, cpu, cores, os and ABI, the cpus it pins to or its core mask; runtime and version, threads, and the
-        delegate asked for. Not its serial or address, which tell it from others of its kind; not its temperature or frequency.
+        It is equal to the `identity` of the latencies. It holds the kind, board or model, cpu, cores, os and ABI, the cpus that are
+        pinned to or the core mask, the runtime and its version, the threads, and the delegate asked for. It does not hold the
+        serial or address, which differ between devices of one kind, nor the temperature or frequency.
 
         Raises:
-            DeviceLostError: It does not answer.
-            DeviceSetupError: It has no runtime.
+            DeviceLostError: The device does not answer.
+            DeviceSetupError: The device has no runtime.
         """
 
     @abc.abstractmethod
@@ -65,73 +67,75 @@ class Device(abc.ABC):
     ) -> Latency:
         """Times a model in one go: warm-up until the calls are steady, then raw samples.
 
-        A device that is too hot is let cool before. What is doubtful all the same is flagged, not repeated: see `measure_many`.
+        A device that is too hot cools first. A doubtful measurement is flagged, not repeated as in `measure_many`.
 
         Args:
-            model_path: The `.tflite` file.
-            min_runs: Samples to take at least.
-            min_seconds: Seconds to sample for at least.
-            max_warmup_seconds: When to start sampling even if the calls are not steady yet.
+            model_path: The path of the `.tflite` file.
+            min_runs: The least number of samples.
+            min_seconds: The shortest time to sample for, in seconds.
+            max_warmup_seconds: The time after which sampling starts even if the calls are not steady yet, in seconds.
 
         Raises:
-            ModelError: The model does not run there.
+            ModelError: The model does not run on the device.
             DeviceLostError: The device does not answer.
             DeviceSetupError: Something has to be mended first.
         """
 
     def measure_batch(self, model_paths: Sequence[str | os.PathLike], **settings: Any) -> list[Latency]:
-        """Times many small models once, with as little beside it as the device allows: in one process for several, perhaps.
+        """Times many small models once each, with as little overhead as the device allows, perhaps several in one process.
+
+        Errors are those of `measure`.
 
         Args:
-            model_paths: The `.tflite` files.
-            **settings: Of `measure`, which has the errors too.
+            model_paths: The paths of the `.tflite` files.
+            **settings: The arguments of `measure` after the path.
         """
         return [self.measure(path, **settings) for path in model_paths]
 
     @abc.abstractmethod
     def outputs(self, model_path: str | os.PathLike, images: np.ndarray | None = None) -> tuple[np.ndarray, float, int]:
-        """Runs a model on images and returns what it puts out, untouched.
+        """Runs a model on images and gives its raw outputs.
 
         Args:
-            model_path: A `.tflite` file with one input, of batch size 1, and one output.
-            images: float32, shape (N, H, W, C), in [0, 1]; quantized by the input's own scale and zero point. None takes one
-                image of the file's shape, random and the same on every device.
+            model_path: The path of a `.tflite` file with one input, of batch size 1, and one output.
+            images: The images (N, H, W, C), float32 in [0, 1], which are quantized by the scale and zero point of the file's input.
+                None takes one random image of the file's shape, the same on every device.
 
         Returns:
-            The outputs, shape (N, classes), in the file's own type; their scale and zero point, 0.0 and 0 if float.
+            The outputs (N, classes) in the file's own type, and their scale and zero point, which are 0.0 and 0 for real outputs.
 
         Raises:
-            ModelError: The model does not run or takes other images.
+            ModelError: The model does not run, or takes other images.
             DeviceLostError: The device does not answer.
             DeviceSetupError: Something has to be mended first.
         """
 
     def predict(self, model_path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
-        """Returns the logits of images as float32, shape (N, classes); see `outputs` for the arguments and errors."""
+        """The outputs (N, classes) of images as real numbers, float32, with the arguments and errors of `outputs`."""
         raw, scale, zero_point = self.outputs(model_path, images)
         return (raw.astype(np.float32) - zero_point) * np.float32(scale) if scale else raw.astype(np.float32)
 
     def check(self) -> None:  # noqa: B027
-        """Returns if it answers, as this machine always does.
+        """Does nothing if the device answers, as this machine always does.
 
         Raises:
-            DeviceLostError: It does not.
+            DeviceLostError: The device does not answer.
         """
 
     def temperature_celsius(self) -> float | None:
-        """How hot its processor is, None where it does not tell."""
+        """The temperature of the processor in degrees Celsius; None where the device does not tell it."""
         return None
 
     def measure_many(
         self, model_paths: Sequence[str | os.PathLike], repeats: int = 3, seed: int = 0, **settings: Any
     ) -> list[Latency]:
-        """Times several models fairly; see `measure_each` for the arguments.
+        """Times several models fairly, with the arguments and the method of `measure_each`.
 
         Returns:
             One latency for each model, in the order given.
 
         Raises:
-            ModelError: Of the first model that does not run.
+            ModelError: A model does not run; the error is that of the first one.
         """
         found = []
         for each in self.measure_each(model_paths, repeats, seed, **settings):
@@ -149,22 +153,22 @@ class Device(abc.ABC):
         on_run: Callable[[int, Latency | ModelError], None] | None = None,
         **settings: Any,
     ) -> list[Latency | ModelError]:
-        """Times several models fairly: in turns, in a new random order each turn, so that drift hits all alike.
+        """Times several models fairly: in turns, each in a new random order, so that drift affects all models alike.
 
-        What is doubtful is taken again, in turns of its own; what stays doubtful is flagged. A device that gets slower from turn
-        to turn rests before the next one.
+        Doubtful runs are taken again in further turns; what stays doubtful is flagged. A device that gets slower from turn to turn
+        rests before the next turn.
 
         Args:
-            model_paths: The `.tflite` files.
-            repeats: Fresh processes for each model; their samples are joined.
-            seed: Seed of the orders.
-            retries: More turns, at most, for models with doubtful runs.
-            on_run: Called with the index of a model and every single run of it, as it comes: what was timed before a device was
-                lost is lost only if nobody keeps it.
-            **settings: Passed on to `measure`.
+            model_paths: The paths of the `.tflite` files.
+            repeats: The number of runs of each model, each in a fresh process; their samples are joined.
+            seed: The seed of the orders.
+            retries: The most further turns, for models with doubtful runs.
+            on_run: Is called with the index of a model and each single run of it, as it comes, so that a caller can keep what was
+                timed before a device is lost.
+            **settings: The arguments of `measure` after the path.
 
         Returns:
-            For each model, in the order given, its latency, or why it does not run: one bad model costs the others nothing.
+            For each model, in the order given, its latency, or the error that says why it does not run.
 
         Raises:
             DeviceLostError: The device does not answer.
@@ -177,7 +181,7 @@ class Device(abc.ABC):
         faults: dict[int, ModelError] = {}
         for turn in range(repeats + retries):
             wanted = [index for index in range(len(runs)) if index not in faults]
-            # Even if the first runs are as steady as can be: drift shows only in time.
+            # All `repeats` turns are taken even if the first runs are steady, since drift shows only in time.
             wanted = [index for index in wanted if turn < repeats or wants_another(runs[index], repeats)]
             if not wanted:
                 break
@@ -197,7 +201,7 @@ class Device(abc.ABC):
     def _turn(
         self, order: Sequence[int], model_paths: Sequence[str | os.PathLike], settings: dict[str, Any]
     ) -> Iterator[tuple[int, Latency | ModelError]]:
-        """Times the models once, in this order; yields each one's index with what came of it."""
+        """Times the models once, in this order, and yields the index of each with its latency or error."""
         for index in order:
             try:
                 yield index, self.measure(model_paths[index], **settings)
@@ -208,7 +212,7 @@ class Device(abc.ABC):
         """Waits while the device is too hot.
 
         Raises:
-            DeviceSetupError: It has been from the start, and stays so.
+            DeviceSetupError: The device was too hot before it timed anything, and stays so.
         """
         if not self._has_run:
             self._celsius = self.temperature_celsius()
@@ -225,7 +229,7 @@ class Device(abc.ABC):
             )
 
     def _judged(self, latency: Latency, *flags: str) -> Latency:
-        """Adds the flags of one run, and keeps in mind how hot it got."""
+        """Adds flags to the latency of one run, and remembers how hot the device got."""
         found = set(flags)
         if any(steadiness.is_throttled(each["before"], each["after"], self.max_celsius) for each in latency.conditions):
             found.add("throttled")

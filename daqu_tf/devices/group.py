@@ -1,4 +1,4 @@
-"""Several devices of one kind that share the work, or one that may come back: whatever is lost is waited for, within limits."""
+"""Several devices of one kind that share the work; a device that is lost is waited for, within limits."""
 
 import collections
 import dataclasses
@@ -22,9 +22,9 @@ class Patience:
     """How a lost device is waited for.
 
     Attributes:
-        attempts: How often it is tried again.
-        wait_seconds: Before the first time; every wait is twice the one before.
-        notify: Called with a sentence before every wait, and when the device is back; from the thread of that device.
+        attempts: The number of times that the device is tried again.
+        wait_seconds: The wait before the first of them in seconds; every wait is twice as long as the one before.
+        notify: Is called with a sentence before every wait and when the device is back, from the thread of that device.
     """
 
     attempts: int = 5
@@ -38,7 +38,16 @@ class Patience:
             )
 
     def wait_for(self, device: Device, error: DeviceLostError, stopped: threading.Event) -> DeviceLostError | None:
-        """Waits until a device answers again; returns why it does not, if it does not, or if `stopped` is set before."""
+        """Waits until a device answers again.
+
+        Args:
+            device: The device that is lost.
+            error: The error that it was lost with.
+            stopped: An event that ends the wait.
+
+        Returns:
+            None if the device answers, else the last error.
+        """
         for attempt in range(self.attempts):
             seconds = self.wait_seconds * 2**attempt
             said = str(error).rstrip(".")
@@ -56,16 +65,16 @@ class Patience:
 
 
 class DeviceGroup(Device):
-    """Devices of one kind, each timing one model at a time; the identity of all is the same, so their latencies go together.
+    """Devices of one kind, each of which times one model at a time; their identity is the same, so their latencies go together.
 
-    The runs of a model are spread over the devices, not kept on one: phones of one kind differ by some percent, and so all models
-    see the same mix of them, and where they differ too much the latencies say so (`run_spread`). A device that is lost hands its
-    model to the others and is waited for meanwhile; so a group of one is a device with patience. Only who has answered once is
-    waited for: before that it is more likely a slip in the name.
+    The runs of a model are spread over the devices, since even phones of one kind differ by some percent: all models see the same
+    mix of devices, and latencies are flagged `run_spread` where devices differ too much. A device that is lost hands its model to
+    the others and is waited for meanwhile, so a group of one is a device with patience. A device is waited for only if it has
+    answered once, since otherwise its name is more likely wrong.
 
     Args:
-        devices: At least one.
-        patience: For those that are lost.
+        devices: The devices, at least one.
+        patience: How lost devices are waited for; None takes the defaults of `Patience`.
     """
 
     def __init__(self, devices: Sequence[Device], patience: Patience | None = None):
@@ -75,13 +84,14 @@ class DeviceGroup(Device):
         self.devices, self.patience = tuple(devices), patience or Patience()
         self.name = ",".join(names)
         self._identity: dict[str, Any] | None = None
-        self._timed: collections.Counter = collections.Counter()  # By device and model.
+        self._timed: collections.Counter = collections.Counter()  # The number of runs by device and model.
 
     def identity(self) -> dict[str, Any]:
-        """See `Device.identity`.
+        """The identity that all devices of the group have.
 
         Raises:
-            DeviceSetupError: The devices are of different kinds.
+            DeviceLostError: A device does not answer.
+            DeviceSetupError: The devices differ.
         """
         if self._identity is None:
             first, *others = [device.identity() for device in self.devices]
@@ -95,28 +105,38 @@ class DeviceGroup(Device):
         return dict(self._identity)
 
     def measure(self, model_path: str | os.PathLike, **settings: Any) -> Latency:
-        """Times a model once, on a device that is free; see `Device.measure`."""
+        """Times a model once, on a device that is free, with the errors of `Device.measure`.
+
+        Args:
+            model_path: The path of the `.tflite` file.
+            **settings: The arguments of `Device.measure` after the path.
+        """
         ((_, found),) = self._turn([0], [model_path], settings)
         if isinstance(found, ModelError):
             raise found
         return found
 
     def measure_batch(self, model_paths: Sequence[str | os.PathLike], **settings: Any) -> list[Latency]:
-        """See `Device.measure_batch`; several devices take one model at a time each."""
+        """Times many small models once each; of several devices, each takes one model at a time.
+
+        Args:
+            model_paths: The paths of the `.tflite` files.
+            **settings: The arguments of `Device.measure` after the path.
+        """
         if len(self.devices) == 1:
             return self._on_any(lambda device: device.measure_batch(model_paths, **settings))
         return self.measure_many(model_paths, repeats=1, retries=0, **settings)
 
     def outputs(self, model_path: str | os.PathLike, images: np.ndarray | None = None) -> tuple[np.ndarray, float, int]:
-        """See `Device.outputs`; on the first device that answers."""
+        """Runs a model on images (N, H, W, C), on the first device that answers, with the results of `Device.outputs`."""
         return self._on_any(lambda device: device.outputs(model_path, images))
 
     def check(self) -> None:
-        """Returns if one of them answers."""
+        """Raises `DeviceLostError` if none of the devices answers."""
         self._on_any(lambda device: device.check())
 
     def temperature_celsius(self) -> float | None:
-        """How hot the hottest is."""
+        """The temperature of the hottest device in degrees Celsius; None where none tells it."""
         return max((found for found in (each.temperature_celsius() for each in self.devices) if found is not None), default=None)
 
     def _turn(
@@ -132,7 +152,7 @@ class DeviceGroup(Device):
             turn.stop()
 
     def _on_any(self, call: Callable[[Device], _Found]) -> _Found:
-        """Calls with the devices in turn until one answers; then, with patience, again when one has come back."""
+        """Calls `call` with the devices in turn until one answers, and again when a lost one has come back."""
         lost: DeviceLostError  # There is at least one attempt with at least one device.
         for _ in range(self.patience.attempts + 1):
             for device in self.devices:
@@ -146,7 +166,7 @@ class DeviceGroup(Device):
 
 
 class _Turn:
-    """Models that are timed once each. The thread of every device takes them, reports, and gives back what it could not finish."""
+    """Models that are timed once each; the thread of each device takes one, reports it, or gives it back if it is lost."""
 
     def __init__(
         self,
@@ -164,7 +184,7 @@ class _Turn:
         self._results: queue.Queue = queue.Queue()
 
     def results(self, workers: int) -> Iterator[tuple[int, Latency | ModelError]]:
-        """Yields what comes of every model; raises when the last worker is lost, or anything else goes wrong."""
+        """Yields the index of every model with its latency or error; raises when the last worker is lost or anything goes wrong."""
         for _ in range(self._count):
             while isinstance(found := self._results.get(), DeviceLostError) and (workers := workers - 1):
                 pass
@@ -173,13 +193,13 @@ class _Turn:
             yield found
 
     def stop(self) -> None:
-        """Lets the threads end, also those that wait for their device."""
+        """Lets all threads end, also those that wait for their device."""
         self._stopped.set()
         with self._changed:
             self._changed.notify_all()
 
     def work(self, device: Device) -> None:
-        """Times models on a device until none is left, or the device is lost for good."""
+        """Times models on a device until none is left or the device is lost for good."""
         try:
             while (index := self._take(device)) is not None:
                 self._time(device, index)
@@ -198,7 +218,7 @@ class _Turn:
             self._report(index, dataclasses.replace(found, conditions=conditions))
 
     def _wait_for(self, device: Device, index: int, error: DeviceLostError) -> None:
-        """Gives a model back, unless devices are lost by it again and again: then it is the model's fault, if they come back."""
+        """Gives a model back and waits for the device; a model by which devices are lost again and again is given up."""
         with self._changed:
             self._losses[index] += 1
             suspect = self._losses[index] > self._patience.attempts
@@ -216,7 +236,7 @@ class _Turn:
             raise away
 
     def _take(self, device: Device) -> int | None:
-        """A model to time next, of those the one that the device has timed least, so that the runs of all are spread."""
+        """The model to time next: the one that the device has timed least, so that the runs of all models are spread."""
         with self._changed:
             while self._unfinished and not self._waiting and not self._stopped.is_set():
                 self._changed.wait()

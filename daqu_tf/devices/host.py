@@ -1,4 +1,4 @@
-"""This machine as a device. Every model runs in a fresh process of its own, so that one that crashes harms nothing."""
+"""This machine as a device; models run in processes of their own, so that one that crashes harms nothing."""
 
 import json
 import os
@@ -23,10 +23,10 @@ class HostDevice(PythonDevice):
     """Runs `.tflite` files on this machine, with LiteRT, or with tflite-runtime where that is what is installed.
 
     Args:
-        threads: Threads for the runtime.
+        threads: The number of threads of the runtime.
         cpu: The first cpu that the process is pinned to; None takes the last ones, where interrupts are fewest.
-        timeout_seconds: For each file, when a process that gives no answer is ended.
-        python: The interpreter of another environment, to run files with the runtime that is installed there.
+        timeout_seconds: The time for each file after which a process that gives no answer is ended.
+        python: The Python that runs the files, by default this one; that of another environment has another runtime.
     """
 
     kind = name = "host"
@@ -45,14 +45,18 @@ class HostDevice(PythonDevice):
         self._cpus = _choose_cpus(threads, cpu)
 
     def temperature_celsius(self) -> float | None:
-        """See `Device.temperature_celsius`."""
+        """The temperature of the hottest zone of this machine in degrees Celsius; None where the system does not tell it."""
         return runner.conditions()["temperature_celsius"]
 
     def encode(self, path: str | os.PathLike, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
-        """What `outputs` would feed a model, and of what form its outputs are; for devices that do not know that.
+        """The inputs that `outputs` would give a model, and the form of its outputs, for devices that do not know them.
+
+        Args:
+            path: The path of the `.tflite` file.
+            images: The images (N, H, W, C), float32 in [0, 1]; None takes one random image of the file's shape.
 
         Returns:
-            The inputs, shape (N, H, W, C), in the file's own type; `output_shape`, `output_type`, `scale` and `zero_point`.
+            The inputs (N, H, W, C) in the file's own type, and a dict with `output_shape`, `output_type`, `scale` and `zero_point`.
         """
         return self._exchange(os.fspath(path), {"task": "encode"}, images, "inputs")
 
@@ -62,7 +66,7 @@ class HostDevice(PythonDevice):
     def _exchange(
         self, path: str, request: dict[str, Any], images: np.ndarray | None, wanted: str
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Sends images and returns the array that comes back, with the answer."""
+        """Sends images to a process, and gives the array and the answer that come back."""
         with tempfile.TemporaryDirectory(prefix="daqu_") as folder:
             source, sink = os.path.join(folder, "images.npy"), os.path.join(folder, "found.npy")
             if images is not None:
@@ -75,7 +79,7 @@ class HostDevice(PythonDevice):
         request = request | {"models": list(paths), "threads": self.threads, "cpus": self._cpus}
         try:
             done = subprocess.run(
-                # By its path rather than by -m: it needs nothing of the package, and no search path that leads to it.
+                # The runner is called by its path, since it needs nothing of the package and no search path that leads to it.
                 [self.python, str(_RUNNER)],
                 input=json.dumps(request),
                 capture_output=True,
@@ -96,7 +100,7 @@ class HostDevice(PythonDevice):
 
 
 def _choose_cpus(threads: int, cpu: int | None) -> list[int]:
-    """The cpus to pin to; none where the system cannot pin."""
+    """The cpus that the process is pinned to; none where the system cannot pin."""
     allowed, available = machine.cpus(), machine.cores()
     if not 1 <= threads <= available:
         raise DeviceSetupError(f"`threads` must be 1 to {available}, the cpus of this machine, but received {threads}.")

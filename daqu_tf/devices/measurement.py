@@ -1,4 +1,4 @@
-"""A measured latency: what was seen, under which conditions, and what of it is doubtful."""
+"""A measured latency: its samples, the conditions under which they were taken, and what is doubtful about them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ import numpy as np
 from daqu_tf.devices import steadiness
 
 _JSON_SAMPLES = 1000
-# What of a fingerprint says which kind of device it is, and stays the same from day to day; not which one of several it is, its
-# address, its temperature.
+# The fields of a fingerprint that tell the kind of a device and stay the same from day to day. They do not tell which one of
+# several it is.
 _IDENTITY = ("kind", "board", "model", "cpu", "cores", "abi", "os", "pinned_to", "core_mask", "delegate")
 
 
@@ -19,23 +19,23 @@ class Latency:
     """The latency of one model on one device, with all that is needed to judge it.
 
     Attributes:
-        samples_us: Every timed call after the warm-up, in microseconds, in the order taken; of a runtime that gives statistics
-            and no samples, the median of each fresh process, or else its mean.
-        run_medians_us: The median of each fresh process; their spread shows drift, which samples of one process hide.
-        warmup_runs: Calls made before the first sample, over all processes.
-        threads: Threads that the runtime was given.
-        delegate: What took part of the model: `xnnpack`, `gpu`, `nnapi` or `none`.
-        runtime: The Python package of the runtime, or `benchmark_model`.
-        runtime_version: Its version.
-        device: The device's fingerprint: kind, board or model, cpu, cores, os, the cpus the process was pinned to, and the
-            delegate that was asked for, which need not have taken part of this model.
-        sha256: Hash of the very bytes that were timed, in hex.
-        details: What a runtime that gives statistics says of each process, one after the other.
-        conditions: Of each fresh process, what else bears on its samples, None where the device does not tell: `before` and `after`
-            with `governor`, `frequency_hz`, `temperature_celsius` and `throttled`, and `peak_memory_bytes`; of a Python's, whether
-            it was `steady` when the warm-up ended; of a group's, `device_name`.
-        flags: What makes it doubtful, `spread`, `run_spread`, `throttled` or `clock`, as `steadiness.py` says.
-        dropped_runs: Processes that were left out because of such flags, and others taken in their place.
+        samples_us: The time of every call after the warm-up in microseconds, in the order taken. A runtime that gives statistics
+            and no samples has the median of each fresh process here, or else its mean.
+        run_medians_us: The median of each fresh process in microseconds; their spread shows drift, which one process hides.
+        warmup_runs: The number of calls before the first sample, over all processes.
+        threads: The number of threads of the runtime.
+        delegate: The delegate that computed the model or part of it: `xnnpack`, `gpu`, `nnapi` or `none`.
+        runtime: The name of the runtime's Python package, or `benchmark_model`.
+        runtime_version: The version of the runtime.
+        device: The fingerprint of the device: kind, board or model, cpu, cores, os, the cpus that the process was pinned to, and
+            the delegate that was asked for, which need not have computed any of this model.
+        sha256: The hash of the bytes that were timed, in hex.
+        details: The statistics of each process in turn, from a runtime that gives statistics.
+        conditions: The conditions of each fresh process, None where the device does not tell: `before` and `after` with `governor`,
+            `frequency_hz`, `temperature_celsius` and `throttled`, and `peak_memory_bytes`. A process of Python also has `steady`,
+            whether calls were steady when the warm-up ended, and one of a group `device_name`.
+        flags: The reasons why the latency is doubtful: `spread`, `run_spread`, `throttled` or `clock` (see `steadiness`).
+        dropped_runs: The number of processes that were left out because of flags, with others taken in their place.
     """
 
     samples_us: tuple[float, ...]
@@ -54,7 +54,7 @@ class Latency:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What timed it, as `Device.identity` says it, to store the latency under."""
+        """The identity of the device that timed the model, equal to its `Device.identity()`."""
         return identity(self.device, self.runtime, self.runtime_version, self.threads)
 
     @property
@@ -74,13 +74,13 @@ class Latency:
 
     @property
     def outliers(self) -> tuple[int, ...]:
-        """Indices of samples far above the median, which stay among the samples; see `steadiness.outliers`."""
+        """The indices of samples far above the median, as `steadiness.outliers` finds them; they stay among the samples."""
         return tuple(map(int, steadiness.outliers(self.samples_us)))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields and the figures drawn from them, ready for `json.dump`.
+        """The fields and the figures drawn from them, as a JSON object.
 
-        Of very many samples 1,000, evenly spread over the run, are kept; the figures are those of all of them.
+        Of more than 1,000 samples, 1,000 are kept, evenly spread over the run; the figures are drawn from all.
         """
         count = len(self.samples_us)
         kept = np.linspace(0, count - 1, min(count, _JSON_SAMPLES)).astype(int)
@@ -90,13 +90,20 @@ class Latency:
 
 
 def identity(device: dict[str, Any], runtime: str, runtime_version: str, threads: int) -> dict[str, Any]:
-    """The stable part of a fingerprint, and what the runtime is and was told; see `Device.identity`."""
+    """The identity of a device, as `Device.identity` defines it.
+
+    Args:
+        device: The fingerprint of the device, of which the stable part is kept.
+        runtime: The name of the runtime.
+        runtime_version: The version of the runtime.
+        threads: The number of threads of the runtime.
+    """
     stable = {name: device[name] for name in _IDENTITY if name in device}
     return {**stable, "runtime": runtime, "runtime_version": runtime_version, "threads": threads}
 
 
 def merge(runs: Sequence[Latency]) -> Latency:
-    """Joins measurements of one model on one device, taken at several moments."""
+    """One latency from several measurements of one model on one device."""
     return dataclasses.replace(
         runs[0],
         samples_us=tuple(sample for run in runs for sample in run.samples_us),
@@ -110,13 +117,13 @@ def merge(runs: Sequence[Latency]) -> Latency:
 
 
 def wants_another(runs: Sequence[Latency], repeats: int) -> bool:
-    """Whether a model has fewer than `repeats` runs without a flag, or such that differ too much among themselves."""
+    """Whether fewer than `repeats` runs of a model have no flag, or those without a flag differ too much."""
     good = [run for run in runs if not run.flags]
     return len(good) < repeats or steadiness.relative_spread([run.median_us for run in good]) > steadiness.RUN_SPREAD
 
 
 def settle(runs: Sequence[Latency], repeats: int) -> Latency:
-    """Joins the runs of one model: those without a flag if there are enough, else all; what was left out is counted."""
+    """The latency of a model from its runs: from those without a flag if at least `repeats` are, else from all."""
     good = [run for run in runs if not run.flags]
     kept = good if len(good) >= repeats else runs
     found = merge(kept)

@@ -1,4 +1,4 @@
-"""What devices share on which a Python runs `runner.py`: its requests, and its answers, which are never trusted."""
+"""The base of devices on which a Python runs `runner`: its requests, and its answers, which are never trusted."""
 
 import abc
 import hashlib
@@ -22,14 +22,24 @@ _MAGIC = b"TFL3"
 
 
 class PythonDevice(Device):
-    """Times and runs `.tflite` files by a Python that has a runtime; where that is, a kind of device says."""
+    """Times and runs `.tflite` files with a Python that has a runtime; a subclass says where that Python is.
+
+    Attributes:
+        kind: The kind of the device, such as `host`.
+        threads: The number of threads of the runtime.
+    """
 
     kind: str
     threads: int
     _described: dict[str, Any] | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Asks its Python once; see `Device.identity`."""
+        """The identity of the device, for which its Python is asked once.
+
+        Raises:
+            DeviceLostError: The device does not answer.
+            DeviceSetupError: The device has no runtime.
+        """
         if self._described is None:
             answer = self._run([], {"task": "describe"})
             try:
@@ -40,15 +50,25 @@ class PythonDevice(Device):
         return dict(self._described)
 
     def measure(self, model_path: str | os.PathLike, **settings: Any) -> Latency:
-        """Times a model; see `Device.measure`. By default it takes about half a second for a small model."""
+        """Times a model in a fresh process, by default in about half a second for a small one.
+
+        Args:
+            model_path: The path of the `.tflite` file.
+            **settings: The arguments of `Device.measure` after the path.
+        """
         (latency,) = self._measure([model_path], **settings)
         return latency
 
     def measure_batch(self, model_paths: Sequence[str | os.PathLike], **settings: Any) -> list[Latency]:
-        """All in one process, unless one of them does not run; see `Device.measure_batch`."""
+        """Times many small models once each, all in one process, or each in its own if one of them does not run.
+
+        Args:
+            model_paths: The paths of the `.tflite` files.
+            **settings: The arguments of `Device.measure` after the path.
+        """
         try:
             return self._measure(model_paths, **settings)
-        except ModelError:  # In a process of its own, each is told apart.
+        except ModelError:  # In processes of their own, the models that run are told from those that do not.
             return super().measure_batch(model_paths, **settings)
 
     def _measure(
@@ -71,7 +91,7 @@ class PythonDevice(Device):
             if [each.sha256 for each in found] != hashes:
                 raise ValueError("other files were timed")
             return found
-        except DeviceError:  # Which is a ValueError too.
+        except DeviceError:  # It is a ValueError too.
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(
@@ -79,23 +99,23 @@ class PythonDevice(Device):
             ) from error
 
     def outputs(self, model_path: str | os.PathLike, images: np.ndarray | None = None) -> tuple[np.ndarray, float, int]:
-        """See `Device.outputs`."""
+        """Runs a model on images (N, H, W, C) and gives its raw outputs (N, classes) with their scale and zero point."""
         path = _checked(model_path)
         try:
             raw, answer = self._predict(path, None if images is None else np.asarray(images, np.float32))
             return raw, answer["scale"], answer["zero_point"]
-        except DeviceError:  # Which is a ValueError too.
+        except DeviceError:  # It is a ValueError too.
             raise
         except (KeyError, ValueError, EOFError) as error:
             raise ModelError(f"The outputs of {path} came back garbled ({one_line(str(error))}): run it again.") from error
 
     @abc.abstractmethod
     def _run(self, paths: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:
-        """Sends one request, about these models, to a fresh process and returns its answer."""
+        """Sends one request about the models in `paths` to a fresh process, and gives its answer."""
 
     @abc.abstractmethod
     def _predict(self, path: str, images: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Returns the raw outputs and the answer."""
+        """The raw outputs of a model, and the answer of the process."""
 
     def _latency(
         self, elapsed_us: float, samples_us: list[float], device: dict[str, Any], conditions: dict[str, Any], **others: Any
@@ -115,8 +135,8 @@ class PythonDevice(Device):
         return self._judged(latency, *(flag for flag, raised in flags if raised))
 
     def _fingerprint(self, device: dict[str, Any]) -> dict[str, Any]:
-        """What the runner says of the machine, and what only this side knows."""
-        return {"kind": self.kind} | device | {"delegate": "xnnpack"}  # Which these runtimes apply by themselves.
+        """The fingerprint of the device: what the runner says about the machine, and what only this side knows."""
+        return {"kind": self.kind} | device | {"delegate": "xnnpack"}  # These runtimes apply XNNPACK by themselves.
 
 
 def _checked(model_path: str | os.PathLike) -> str:
@@ -133,12 +153,22 @@ def _checked(model_path: str | os.PathLike) -> str:
 
 
 def one_of(paths: Sequence[str]) -> str | None:
-    """What messages call the models of a request."""
+    """The name for the models of a request in messages; None if there are none."""
     return f"{paths[0]} or another of {len(paths)} files" if len(paths) > 1 else next(iter(paths), None)
 
 
 def read_answer(device: str, path: str | None, done: subprocess.CompletedProcess) -> dict[str, Any]:
-    """Reads the answer of a finished process, or raises its failure as one sentence: the model's, or its set-up's."""
+    """The answer of a finished process.
+
+    Args:
+        device: The name of the device.
+        path: The name of the model or models in messages; None if the request has none.
+        done: The process.
+
+    Raises:
+        ModelError: The process failed because of the model.
+        DeviceSetupError: The process failed whatever the model.
+    """
     lines = done.stdout.splitlines()
     try:
         answer = json.loads(lines[-1])
@@ -153,7 +183,7 @@ def read_answer(device: str, path: str | None, done: subprocess.CompletedProcess
 
 
 def _cause_of_death(done: subprocess.CompletedProcess) -> str:
-    # A shell says it with 128 more.
+    # A shell reports a signal as its number and 128.
     number = -done.returncode if done.returncode < 0 else done.returncode - 128
     if number > 0 and number in signal.valid_signals():
         return f"the runtime crashed with {signal.Signals(number).name}"
@@ -162,5 +192,5 @@ def _cause_of_death(done: subprocess.CompletedProcess) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text, whatever it was, as a part of one sentence."""
+    """A text as part of one sentence: on one line, without a full stop, and at most 300 characters long."""
     return " ".join(text.split()).rstrip(".")[:300]

@@ -1,4 +1,4 @@
-"""A Raspberry Pi, or any other Linux board, as a device: through ssh, with no more there than a Python and a runtime."""
+"""A Raspberry Pi, or any other Linux board, as a device: through ssh, with nothing but a Python and a runtime on it."""
 
 import contextlib
 import hashlib
@@ -19,21 +19,22 @@ from daqu_tf.devices.python_device import PythonDevice, one_line, one_of, read_a
 from daqu_tf.devices.ssh import SshConnection
 
 _RUNNER = pathlib.Path(__file__).with_name("runner.py")
-# In the user's home folder there. Files are called by the hash of what is in them, so none is ever stale or copied twice.
+# The folder of files in the user's home folder on the board. A file is named by the hash of its content, so that none is ever stale
+# or copied twice.
 _CACHE = ".cache/daqu_tf"
 _HASHES = 'cd "$1" 2>/dev/null || exit 0; shift; sha256sum "$@" 2>/dev/null; exit 0'
-# Whole or not at all: a connection that is cut leaves at most a file with another name, which is removed.
+# A file is put there whole or not at all: a connection that is cut leaves at most a file of another name, which is removed.
 _PUT = (
     'umask 077; mkdir -p "$1" && cd "$1" || exit 1; trap "rm -f $$.part" EXIT; '
     'cat >"$$.part" && [ "$(sha256sum <"$$.part" | cut -c1-64)" = "$2" ] && mv -f "$$.part" "$3"'
 )
-# With more to do after it, the shell stays and makes a status of the signal that a process dies of.
+# With a command after it, the shell stays, and turns the signal that a process dies of into a status.
 _RUN = '"$@"; exit $?'
 _FETCH = 'cat "$1"'
 _TEMPERATURES = 'for zone in /sys/class/thermal/thermal_zone*/temp; do cat "$zone"; done 2>/dev/null; exit 0'
 _REMOVE = 'rm -f "$@"'
-_NOT_STARTED = (126, 127)  # Not executable; not found.
-_CHECK_SECONDS = 20  # Longer than ssh takes to find out that nobody is there.
+_NOT_STARTED = (126, 127)  # The program is not executable, or not found.
+_CHECK_SECONDS = 20  # Longer than ssh takes to find out that the board does not answer.
 _NUMPY = b"\x93NUMPY"
 
 
@@ -44,11 +45,11 @@ class RaspberryPiDevice(PythonDevice):
     to `~/.cache/daqu_tf` there, once; that folder may be deleted at any time.
 
     Args:
-        address: `[user@]host[:port]`, or a name of the user's ssh config; an IPv6 address in brackets.
-        threads: Threads for the runtime.
+        address: `[user@]host[:port]`, with an IPv6 address in brackets, or a name in the user's ssh config.
+        threads: The number of threads of the runtime.
         cpu: The first cpu that the process is pinned to; None takes the last ones, which are the big ones if there are two kinds.
-        timeout_seconds: For each file, when a process that gives no answer is ended.
-        python: The Python there, by name or path; one that begins with `~/` is in the home folder there.
+        timeout_seconds: The time for each file after which a process that gives no answer is ended.
+        python: The Python on the board, by name or path; a path that begins with `~/` is in the home folder on the board.
     """
 
     kind = "raspberry_pi"
@@ -69,15 +70,15 @@ class RaspberryPiDevice(PythonDevice):
         self.name = f"{self.kind}:{address}"
 
     def close(self) -> None:
-        """Ends the connection; without it, that is done when the device is collected."""
+        """Ends the connection, which otherwise ends when the device is garbage-collected."""
         self._ssh.close()
 
     def check(self) -> None:
-        """See `Device.check`."""
+        """Raises `DeviceLostError` if the board does not answer."""
         self._ssh.run("true", timeout_seconds=_CHECK_SECONDS)
 
     def temperature_celsius(self) -> float | None:
-        """See `Device.temperature_celsius`."""
+        """The temperature of the hottest zone of the board in degrees Celsius; None where the board does not tell it."""
         words = self._ssh.run(_TEMPERATURES, timeout_seconds=_CHECK_SECONDS).stdout.decode(errors="replace").split()
         return max((int(word) / 1000 for word in words if runner.is_number(word)), default=None)
 
@@ -85,14 +86,14 @@ class RaspberryPiDevice(PythonDevice):
         files = [(".py", _RUNNER.read_bytes()), *((".tflite", pathlib.Path(path).read_bytes()) for path in paths)]
         program, *models = self._place(files)
         request = request | {"models": models, "threads": self.threads, "cpus": self._cpus}
-        # The board ends what hangs there, since nothing else does when ssh is gone.
+        # The board itself ends a process that hangs, since nothing else does when ssh is gone.
         seconds = self.timeout_seconds * max(1, len(paths))
         request["alarm_seconds"] = math.ceil(seconds) + 5
         question = json.dumps(request).encode()
         try:
             done = self._ssh.run(_RUN, self.python, program, stdin=question, timeout_seconds=seconds)
         except DeviceTimeoutError as error:
-            self.check()  # If the board answers, it is the process that hangs.
+            self.check()  # If the board answers, the process hangs.
             fault = ModelError if paths else DeviceSetupError
             raise fault(
                 f"{one_of(paths) or self.python} gave no answer within {seconds:g} s on {self.address} and is ended: "
@@ -113,14 +114,14 @@ class RaspberryPiDevice(PythonDevice):
         finally:
             with contextlib.suppress(DeviceError):
                 self._ssh.run(_REMOVE, source, sink)
-        # What a login script may have printed comes first.
+        # The output of a login script may come first.
         return np.load(io.BytesIO(found[max(found.find(_NUMPY), 0) :]), allow_pickle=False), answer
 
     def _fingerprint(self, device: dict[str, Any]) -> dict[str, Any]:
         return {"address": self.address} | super()._fingerprint(device)
 
     def _place(self, files: Sequence[tuple[str, bytes]]) -> list[str]:
-        """Sees to it that files, of these suffixes and contents, are there; returns their paths."""
+        """Copies files, given by suffix and content, to the board unless they are there, and gives their paths on it."""
         names = [hashlib.sha256(content).hexdigest() + suffix for suffix, content in files]
         lines = self._ssh.run(_HASHES, _CACHE, *names).stdout.decode(errors="replace").splitlines()
         for name, (_, content) in zip(names, files):

@@ -1,8 +1,7 @@
-"""Runs `.tflite` files in a process of its own: a JSON request in, a JSON answer out as the last line.
+"""Runs `.tflite` files in a process of its own, which reads a JSON request and writes a JSON answer as its last line.
 
-It imports the standard library, numpy and the runtime and nothing else, so that it starts fast and can be copied to a
-board that has no more than these; Python 3.8 is enough. Requests hold paths as JSON text, so that no name ever passes through
-a shell.
+It imports nothing but the standard library, numpy and the runtime, so that it starts fast and can be copied to a board that has no
+more than these; Python 3.8 is enough. Requests hold paths as JSON text, so that no name ever passes through a shell.
 
     {"task": "measure", "models": [PATH, ...], "threads": 1, "cpus": [1],
      "min_runs": 50, "min_seconds": 0.2, "max_warmup_seconds": 1}
@@ -10,8 +9,8 @@ a shell.
     {"task": "encode", "models": [PATH], "threads": 1, "cpus": [1], "images": IN.npy, "inputs": OUT.npy}
     {"task": "describe", "threads": 1, "cpus": [1]}
 
-"cpus" of null is the last ones there are. "images" of null is one random image, the same everywhere. A process that is to end by
-itself, wherever it hangs, is told "alarm_seconds".
+If "cpus" is null, the last ones are taken. If "images" is null, one random image is taken, the same everywhere. With
+"alarm_seconds", the process ends by itself after so many seconds, wherever it hangs.
 """
 
 from __future__ import annotations  # For Python 3.8.
@@ -40,12 +39,12 @@ _STEADY = 0.02
 
 
 def main() -> None:
-    """Answers one request. A failure is answered as {"error": TEXT, "setup": whether no model would run} and exit status 1."""
+    """Answers one request; a failure is answered as {"error": TEXT, "setup": whether no model would run} with exit status 1."""
     request = json.load(sys.stdin)
     try:
         if "alarm_seconds" in request:
             signal.alarm(request["alarm_seconds"])
-        # Before numpy and the runtime are imported, since they size their thread pools by the cpus they may use.
+        # This comes before numpy and the runtime are imported, since they size their thread pools by the cpus that they may use.
         pin(request["cpus"], request["threads"])
         answer = {"measure": measure, "predict": predict, "encode": encode, "describe": describe}[request["task"]](request)
     except Exception as error:
@@ -56,39 +55,46 @@ def main() -> None:
 
 
 class SetupError(Exception):
-    """What is wrong for every model."""
+    """A fault that keeps every model from running."""
 
 
 def pin(cpus: list[int] | None, threads: int) -> None:
-    """Keeps this process on some cpus, where the system can do that."""
+    """Keeps this process on some cpus, where the system can do that.
+
+    Args:
+        cpus: The numbers of the cpus; None takes the last ones.
+        threads: The number of threads that need a cpu each.
+    """
     if not hasattr(os, "sched_setaffinity"):
         return
     allowed = sorted(os.sched_getaffinity(0))
     if threads > len(allowed) or not set(cpus or ()) <= set(allowed):
         raise SetupError(f"the cpus are {allowed}, too few for {threads} thread(s) or other than {cpus}")
-    # Interrupts are fewest on the last ones, and where there are small cores and big ones, those are big.
+    # The last cpus have the fewest interrupts, and are the big ones where there are small and big cores.
     os.sched_setaffinity(0, allowed[-threads:] if cpus is None else cpus or allowed)
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Times each model's calls on random input, one model after the other."""
+    """Times the calls of each model in a request on random input, one model after the other."""
     gc.disable()
     return {"answers": [measure_one(model, request) for model in request["models"]]}
 
 
 def measure_one(model: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Times one model's calls."""
+    """Times the calls of one model, and gives the answer about it."""
     interpreter, answer = open_model(model, request["threads"])
     fill_inputs(interpreter)
     warmup_runs, steady = warm_up(interpreter.invoke, int(request["max_warmup_seconds"] * 1e9))
-    before = conditions()  # Not earlier: governors raise the frequency when there is work, and only a fall of it is telling.
+    before = (
+        conditions()
+    )  # They are not read earlier, since governors raise the frequency when there is work, and only a fall tells something.
     samples = sample(interpreter.invoke, request["min_runs"], int(request["min_seconds"] * 1e9))
     found = {"before": before, "after": conditions(), "steady": steady, "peak_memory_bytes": peak_memory_bytes()}
     return {**answer, "warmup_runs": warmup_runs, "samples_us": [ns / 1000 for ns in samples], "conditions": found}
 
 
 def predict(request: dict[str, Any]) -> dict[str, Any]:
-    """Runs the model on every image, one at a time as on a device, and saves its raw outputs, shape (N, classes)."""
+    """Runs a model on every image, one at a time, and saves its raw outputs (N, classes)."""
     import numpy as np
 
     interpreter, answer = open_model(request["models"][0], request["threads"])
@@ -105,7 +111,7 @@ def predict(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode(request: dict[str, Any]) -> dict[str, Any]:
-    """Saves what `predict` would feed the model, shape (N, H, W, C), and says of what form its outputs are."""
+    """Saves the inputs (N, H, W, C) that `predict` would give a model, and says which form its outputs have."""
     import numpy as np
 
     interpreter, answer = open_model(request["models"][0], request["threads"])
@@ -117,7 +123,7 @@ def encode(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def images_for(source: dict[str, Any], request: dict[str, Any]) -> np.ndarray:
-    """The images of a request, shape (N, H, W, C)."""
+    """The images (N, H, W, C) of a request, which must have the shape of the model's input `source`."""
     import numpy as np
 
     shape = tuple(source["shape"].tolist())
@@ -131,13 +137,13 @@ def images_for(source: dict[str, Any], request: dict[str, Any]) -> np.ndarray:
 
 
 def describe(request: dict[str, Any]) -> dict[str, Any]:
-    """Says what runtime and machine this is."""
+    """The answer that says which runtime and machine this is."""
     _, runtime, version = import_runtime()
     return {"runtime": runtime, "runtime_version": version, "device": fingerprint()}
 
 
 def open_model(model: str, threads: int) -> tuple[Any, dict[str, Any]]:
-    """Returns a ready interpreter, and what there is to say about it and this machine."""
+    """An interpreter that is ready to run a model, and the part of the answer that describes it and this machine."""
     module, runtime, version = import_runtime()
     with open(model, "rb") as file:
         content = file.read()
@@ -154,7 +160,7 @@ def open_model(model: str, threads: int) -> tuple[Any, dict[str, Any]]:
 
 
 def import_runtime() -> tuple[Any, str, str]:
-    """Returns the interpreter module, the name and the version of the runtime this Python has."""
+    """The interpreter module, the name and the version of the runtime that this Python has."""
     try:
         import ai_edge_litert
         from ai_edge_litert import interpreter
@@ -172,12 +178,12 @@ def import_runtime() -> tuple[Any, str, str]:
 
 
 def is_delegated(interpreter: Any) -> bool:
-    """Whether XNNPACK, the one delegate these runtimes apply by themselves, took part of the graph."""
+    """Whether XNNPACK, the one delegate that these runtimes apply by themselves, computes part of the graph."""
     return any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())
 
 
 def fingerprint() -> dict[str, Any]:
-    """Describes this machine."""
+    """The fingerprint of this machine."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     known = getattr(os, "sysconf_names", {})  # Windows has none.
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in known else None
@@ -187,7 +193,7 @@ def fingerprint() -> dict[str, Any]:
 
 
 def conditions() -> dict[str, Any]:
-    """What the speed of this machine depends on at the moment, None where it does not tell."""
+    """The conditions that the speed of this machine depends on at the moment; None where it does not tell one."""
     cpu = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     scaling = f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_"
     kilohertz = read(scaling + "cur_freq")
@@ -202,9 +208,10 @@ def conditions() -> dict[str, Any]:
 
 
 def throttled() -> bool | None:
-    """Whether the firmware of a Raspberry Pi says that it lacks volts, or that heat slows it down; None on other machines.
+    """Whether a Raspberry Pi's firmware says that its voltage is low or that heat slows it down; None on other machines.
 
-    The frequency that Linux shows there is the one it asked for. The lowest four bits are about now, others about earlier.
+    The frequency that Linux shows on a Raspberry Pi is only the one that it asked for. The lowest four bits of the firmware's
+    answer are about the present.
     """
     found = read("/sys/devices/platform/soc/soc:firmware/get_throttled")
     try:
@@ -214,7 +221,7 @@ def throttled() -> bool | None:
 
 
 def peak_memory_bytes() -> int | None:
-    """The most memory that this process has held, None where the system does not tell."""
+    """The most memory that this process has held, in bytes; None where the system does not tell."""
     try:
         import resource
     except ImportError:
@@ -224,7 +231,7 @@ def peak_memory_bytes() -> int | None:
 
 
 def read(path: str) -> str | None:
-    """The text of a file of the system, or None."""
+    """The text of a file of the system; None if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip("\0\n ")
@@ -233,12 +240,12 @@ def read(path: str) -> str | None:
 
 
 def is_number(text: str | None) -> TypeGuard[str]:
-    """Whether a text that was read, or None, is an integer."""
+    """Whether a text is an integer; False for None."""
     return text is not None and text.lstrip("-").isdigit()
 
 
 def cpu_model() -> str:
-    """The processor's name, or what kind it is where the system does not tell."""
+    """The name of the processor, or its kind where the system does not tell the name."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             fields = [line.partition(":") for line in file]
@@ -249,7 +256,7 @@ def cpu_model() -> str:
 
 
 def fill_inputs(interpreter: Any) -> None:
-    """Gives every input random values in [0, 1), as images have."""
+    """Gives every input of an interpreter random values in [0, 1), as images have."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -259,7 +266,7 @@ def fill_inputs(interpreter: Any) -> None:
 
 
 def quantized(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
-    """Brings float values to the tensor's type, by its scale and zero point, rounding half to even and saturating."""
+    """The float values in the type of a tensor, by its scale and zero point, rounded half to even and saturated."""
     import numpy as np
 
     dtype = np.dtype(tensor["dtype"])
@@ -271,7 +278,12 @@ def quantized(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
 
 
 def warm_up(call: Callable[[], object], max_ns: int) -> tuple[int, bool]:
-    """Calls until the medians of two blocks in a row agree; returns the number of calls, and whether they did in time."""
+    """Calls until the medians of two blocks in a row agree; gives the number of calls, and whether they agreed in time.
+
+    Args:
+        call: What is called.
+        max_ns: The time after which the warm-up ends, in nanoseconds.
+    """
     runs, before, end = 0, 0, time.perf_counter_ns() + max_ns
     while True:
         block = sorted(sample(call, _WARMUP_BLOCK_RUNS, _WARMUP_BLOCK_NS))
@@ -284,7 +296,7 @@ def warm_up(call: Callable[[], object], max_ns: int) -> tuple[int, bool]:
 
 
 def sample(call: Callable[[], object], min_runs: int, min_ns: int) -> list[int]:
-    """Times calls, in nanoseconds each, until there are enough of them and they took long enough."""
+    """The times of calls in nanoseconds, at least `min_runs` of them and over at least `min_ns` nanoseconds."""
     times: list[int] = []
     clock = time.perf_counter_ns
     end = clock() + min_ns

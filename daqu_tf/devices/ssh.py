@@ -12,15 +12,15 @@ import weakref
 
 from daqu_tf.devices.errors import DeviceError, DeviceLostError, DeviceSetupError, DeviceTimeoutError
 
-# No letter of these means anything to a shell, which an ssh config may hand them to (ProxyCommand).
+# No character of an address means anything to a shell, to which an ssh config may pass it (ProxyCommand).
 _ADDRESS = re.compile(
     r"(?:(?P<user>[A-Za-z0-9_.][A-Za-z0-9_.+-]*)@)?(?P<host>[A-Za-z0-9_.][\w.-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?",
     re.ASCII,
 )
 _CONNECT_SECONDS = 10
-_IDLE_SECONDS = 60  # After which a connection that nobody closed ends by itself.
-# What ssh says, what kind of fault that is, and what it means; the first that fits. `{0}` is what ssh is called with by hand.
-# A name that cannot be found is that of a board without power as well, where boards tell their names themselves (mDNS).
+_IDLE_SECONDS = 60  # The time after which a connection that nobody closed ends by itself.
+# Words of ssh, the kind of fault that they mean, and a sentence about it; the first that fits counts. `{0}` is how ssh is called by
+# hand. A name that cannot be found may be that of a board without power, where boards announce their names themselves (mDNS).
 _FAULTS = (
     (
         "IDENTIFICATION HAS CHANGED",
@@ -51,10 +51,12 @@ _FAULTS = (
 
 
 class SshConnection:
-    """One connection that all commands share, so that each takes milliseconds. It is closed when this is collected or at exit.
+    """One connection that all commands share, so that each takes milliseconds.
+
+    It is closed when this object is garbage-collected or the process exits.
 
     Args:
-        address: `[user@]host[:port]`, or a name of the user's ssh config; an IPv6 address in brackets.
+        address: `[user@]host[:port]`, with an IPv6 address in brackets, or a name in the user's ssh config.
     """
 
     def __init__(self, address: str):
@@ -64,7 +66,7 @@ class SshConnection:
             raise DeviceSetupError(f"The address must be user@host or user@host:port, but received {address!r}.")
         user, host, port = match.groups()
         self._by_hand = " ".join([*(["-p", port] if port else []), f"{user}@{host}" if user else host])
-        self._folder = tempfile.mkdtemp(prefix="daqu_")  # For this user alone.
+        self._folder = tempfile.mkdtemp(prefix="daqu_")  # Only this user can read it.
         self._command = ["ssh", "-T", "-a", "-x"]
         for name, value in _options(self._folder).items():
             self._command += ["-o", f"{name}={value}"]
@@ -74,24 +76,24 @@ class SshConnection:
         self.close = weakref.finalize(self, _close, self._command, self._folder)
 
     def run(self, script: str, *arguments: str, stdin: bytes = b"", timeout_seconds: float = 60.0) -> subprocess.CompletedProcess:
-        """Runs a POSIX shell script in the user's home folder there.
+        """Runs a POSIX shell script in the user's home folder on the other machine.
 
         Args:
-            script: A fixed text, on one line, without backslashes and exclamation marks, which some login shells expand.
-            *arguments: Become `$1`, `$2` and so on; quoted, so that no shell reads them.
-            stdin: What the script reads.
-            timeout_seconds: When to give up.
+            script: A fixed text on one line, without backslashes and exclamation marks, which some login shells expand.
+            *arguments: The values of `$1`, `$2` and so on, which are quoted so that no shell reads them.
+            stdin: The bytes that the script reads.
+            timeout_seconds: The time after which the script is given up.
 
         Returns:
-            The process, with bytes as stdout, text as stderr and a status that is the script's own.
+            The finished process, with bytes as stdout, text as stderr, and the exit status of the script.
 
         Raises:
-            DeviceLostError: It cannot be reached, or the connection broke.
+            DeviceLostError: The machine cannot be reached, or the connection broke.
             DeviceTimeoutError: The script did not end in time.
-            DeviceSetupError: It lets nobody in, or has another host key, or there is no ssh here.
+            DeviceSetupError: The machine refuses the user or has another host key, or there is no ssh here.
         """
         pieces = ["sh", "-c", f"LC_ALL=C; export LC_ALL; cd || exit 1; {script}", "sh", *arguments]
-        # A file, as a pipe would stay open for as long as some versions of ssh keep the connection.
+        # Errors go to a file, since a pipe would stay open for as long as some versions of ssh keep the connection.
         with tempfile.TemporaryFile() as errors:
             command = [*self._command, " ".join(map(shlex.quote, pieces))]
             try:
@@ -137,6 +139,6 @@ def _options(folder: str) -> dict[str, str]:
 def _close(command: list[str], folder: str) -> None:
     if os.path.exists(os.path.join(folder, "s")):
         quiet = subprocess.DEVNULL
-        with contextlib.suppress(OSError, subprocess.SubprocessError):  # It ends by itself as well, only later.
+        with contextlib.suppress(OSError, subprocess.SubprocessError):  # Otherwise the connection ends by itself later.
             subprocess.run([command[0], "-O", "exit", *command[1:]], timeout=10, stdin=quiet, stdout=quiet, stderr=quiet)
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,8 +1,9 @@
-"""Networks to `.tflite` files, exactly.
+"""The export of networks to `.tflite` files that compute exactly what the networks do.
 
-`export` writes a network, and rounds its biases to what a file holds. `subnet_graph` and `stock_graph` make a graph of a subnet
-or of a model of your own, both by `builder`; `encoding` makes bytes of it, `proof` runs them and compares. `description` finds
-out how well a file does, `manifest` is the record of that, and `verification` compares files with it.
+`export` writes a network, and rounds its biases to what a file holds. `subnet_graph` and `stock_graph` make the graph of a subnet
+or of a model of your own, both with `builder`; `ends` says what goes in and what comes out; `encoding` turns the graph into bytes,
+and `proof` runs these and compares. `description` finds out how well a file does, `manifest` is the record of that, and
+`verification` compares files with it.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,8 @@
-"""Grows the `Graph` of a network from trained kernels and normalizations, in integers, in real numbers, or in both.
+"""The builder of a graph from trained kernels and normalizations, in integers, in real numbers, or in both.
 
-Between int8 tensors the trained integers are what is stored: batch normalization only changes the per-channel scale of the weights,
-and the sign of channels whose gamma is negative. Where a tensor or a kernel is real, so is the operator; what it reads or writes
-otherwise is converted.
+Between int8 tensors, the trained integers are stored, those of few bits times a power of two for each channel: batch
+normalization only changes the scale of the weights of each channel, and the sign of channels whose gamma is negative. Where a
+tensor or a kernel is real, so is the operator, and tensors of integers that it reads or writes are converted.
 """
 
 import dataclasses
@@ -14,13 +14,13 @@ from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import FloatTensor, Graph, QuantizedTensor, Tensor
 from daqu_tf.tflite.operators import AddConstant, Dequantize, MaxPool, Minimum, Operator, Pad, Quantize, Reshape
 from daqu_tf.tflite.weighted import CONTAINER_LIMITS, FLOAT_CONTAINERS, Conv2D, DepthwiseConv2D, FullyConnected, Weighted
-from daqu_tf.tflite.widening import widened
+from daqu_tf.tflite.widening import Widening, finest, for_double_rounding
 
-# A channel whose weights cannot move its output by this share of a step is a constant: its tiny scale would be illegal.
+# A channel whose weights cannot move its output by this share of a step becomes a constant, since its tiny scale would be illegal.
 DEAD_STEPS = 1e-2
-CONSTANT_PARTS = 4095  # Of an output step.
-LEAST_SCALE = 1e-30  # Of weights between real tensors: one below it is as good as none.
-MOST_STEPS = 255.5  # Of the output in one unit of the accumulator: more saturates all the same, and 256 is more than kernels take.
+CONSTANT_PARTS = 4095  # The parts of an output step in which the bias of a constant counts.
+LEAST_SCALE = 1e-30  # The least scale of weights between real tensors; with a smaller one, the weights are as good as 0.
+MOST_STEPS = 255.5  # The most output steps in one unit of the accumulator; more saturate all the same, and kernels refuse 256.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Kernel:
     """The trained weights of a layer.
 
     Attributes:
-        kind: `dense`, `depthwise` or another convolution.
-        rows: Integers or, of a float layer, real numbers; (output channels, rest).
-        steps: Of the integers (output channels,); None where the numbers are real.
-        weight_bits: 2 to 8, or 32.
-        size: Height and width.
-        stride: Of a convolution.
-        padding: Of a convolution.
+        kind: The kind of the layer: `dense`, `depthwise`, or another name for any other convolution.
+        rows: The weights (output channels, rest), integers or, for a float layer, real numbers.
+        steps: The steps of the integers (output channels,); None for real numbers.
+        weight_bits: The bits of the weights, 2 to 8, or 32.
+        size: The height and width of the kernel.
+        stride: The stride of a convolution.
+        padding: The padding of a convolution, `SAME` or `VALID`.
     """
 
     kind: str
@@ -49,7 +49,16 @@ class Kernel:
     def of(
         cls, kind: str, kernel: np.ndarray, steps: np.ndarray | None, bits: int, stride: int = 1, padding: str = "SAME"
     ) -> "Kernel":
-        """From a kernel as Keras has it, and the steps (output channels,) of its integers, if it is quantized."""
+        """The weights of a layer, from its kernel in Keras.
+
+        Args:
+            kind: The kind of the layer: `dense`, `depthwise`, or another name for any other convolution.
+            kernel: The kernel in the shape that it has in Keras.
+            steps: The steps of its integers (output channels,); None for a float layer.
+            bits: The bits of the weights, 2 to 8, or 32.
+            stride: The stride of a convolution.
+            padding: The padding of a convolution, `SAME` or `VALID`.
+        """
         rows = kernel[..., 0] if kind == "depthwise" else kernel
         rows = np.moveaxis(rows, -1, 0).reshape(rows.shape[-1], -1)
         if steps is not None:
@@ -59,12 +68,12 @@ class Kernel:
 
     @property
     def is_pointwise(self) -> bool:
-        """Whether it is the same matrix product at every pixel."""
+        """Whether the layer is the same matrix product at every pixel."""
         return self.kind == "dense" or (self.kind != "depthwise" and (*self.size, self.stride) == (1, 1, 1))
 
     @property
     def input_channels(self) -> int:
-        """Of what it reads, where it is pointwise."""
+        """The channels of the tensor that the layer reads, if it is pointwise."""
         return self.rows.shape[1]
 
     def real(self) -> np.ndarray:
@@ -74,9 +83,16 @@ class Kernel:
     def operator(
         self, names: tuple[str, str], container: str, rows: np.ndarray, scales: np.ndarray, bias: np.ndarray, relu: bool
     ) -> Conv2D | DepthwiseConv2D | FullyConnected:
-        """What computes with `rows`; a pointwise convolution that is stored as INT4 is a FULLY_CONNECTED.
+        """The operator of the layer; a pointwise convolution in INT4 is a FULLY_CONNECTED.
 
-        XNNPACK takes no INT4 CONV_2D, and runs the FULLY_CONNECTED as fast as INT8.
+        XNNPACK takes no INT4 CONV_2D, but runs the FULLY_CONNECTED as fast as INT8.
+
+        Args:
+            names: The names of the tensors that it reads and writes.
+            container: The container of the weights.
+            rows: The weights (output channels, rest) as the file stores them.
+            relu: Whether a ReLU follows.
+            **numbers: The `weight_scales` and the `bias`.
         """
         if self.kind == "dense" or (self.is_pointwise and container == "INT4"):
             return FullyConnected(*names, rows, scales, bias, container, relu)
@@ -91,7 +107,7 @@ class GraphBuilder:
     """Collects tensors and operators in the order in which they run.
 
     Args:
-        storage: Decides the containers, and whether all tensors are real.
+        storage: The storage, which decides the containers, and whether all tensors are real.
     """
 
     def __init__(self, storage: Storage):
@@ -101,24 +117,23 @@ class GraphBuilder:
 
     def graph(self, source: str, sink: str) -> Graph:
         """What has been collected, between its two ends."""
-        graph = Graph(tuple(self.tensors.values()), tuple(self.operators), source, sink)
-        return widened(graph) if self.storage.runtime == "tflite_runtime" else graph
+        return Graph(tuple(self.tensors.values()), tuple(self.operators), source, sink)
 
     def declare(self, tensor: Tensor) -> Tensor:
-        """Adds a tensor; in a float file it is real."""
+        """Adds a tensor, which becomes a real one in a float file, and gives it."""
         if self.storage.in_float:
             tensor = FloatTensor(tensor.name, tensor.shape)
         self.tensors[tensor.name] = tensor
         return tensor
 
     def add(self, operator: Operator, output: Tensor, real: bool = False) -> Tensor:
-        """Adds an operator with the tensor that it writes; an operand of another type is converted.
+        """Adds an operator with the tensor that it writes, and gives that tensor; operands of another type are converted.
 
         Args:
-            operator: Between tensors that were declared and `output`.
-            output: As the network was trained.
-            real: Whether the tensor is real although `output` is not, as all are in a float file: where fewer than 8 bits or a gate
-                need it, it is clipped as int8 would be.
+            operator: The operator, which reads tensors that were declared and writes `output`.
+            output: The tensor that is written, as the network was trained.
+            real: Whether the tensor becomes real although `output` is not, as in a float file. It is then clipped as int8 would be,
+                where fewer than 8 bits or a gate need that.
         """
         inputs, real = [self.tensors[name] for name in operator.inputs], real or self.storage.in_float
         in_integers = all(isinstance(tensor, QuantizedTensor) for tensor in (*inputs, output)) and not real
@@ -138,7 +153,7 @@ class GraphBuilder:
         return self.declare(output)
 
     def _real(self, tensor: Tensor) -> str:
-        """The name of the tensor, or of its real numbers."""
+        """The name of the tensor, or of the tensor of its real numbers, which is added if it is missing."""
         if isinstance(tensor, FloatTensor):
             return tensor.name
         name = f"{tensor.name}.real"
@@ -147,7 +162,7 @@ class GraphBuilder:
         return name
 
     def _add_clipped(self, operator: Operator, output: QuantizedTensor) -> Tensor:
-        """Adds an operator with real output, and what int8 would do by saturating at fewer than its 255 steps or as a gate."""
+        """Adds an operator with a real output, and clips that where int8 would saturate: below 8 bits, or as a gate."""
         relu = getattr(operator, "relu", False)
         is_gate = False
         if isinstance(operator, Weighted | AddConstant) and not relu and output.zero_point == -128:
@@ -162,40 +177,42 @@ class GraphBuilder:
     def add_weighted(
         self, kernel: Kernel, x: Tensor, output: Tensor, factor: np.ndarray, offset: np.ndarray, relu: bool, real: bool = False
     ) -> tuple[Tensor, np.ndarray]:
-        """Adds the operator with a kernel, and what follows it up to the rounding.
+        """Adds the operator of a layer with weights, with what follows it up to the rounding.
 
         Args:
-            kernel: Of the layer.
-            x: What it reads.
-            output: What it writes.
-            factor: What normalization multiplies by (output channels,).
-            offset: And what it adds (output channels,).
+            kernel: The weights of the layer.
+            x: The tensor that it reads.
+            output: The tensor that it writes, as the network was trained.
+            factor: The factor of the normalization (output channels,).
+            offset: The offset of the normalization (output channels,).
             relu: Whether a ReLU follows.
-            real: As for `add`.
+            real: Whether the tensor that is written becomes real although `output` is not.
 
         Returns:
-            The output, and the offset that the file's bias stands for (output channels,).
+            The tensor that is written, and the offset (output channels,) that the file's bias stands for.
         """
         x, container = self.tensors[x.name], self.storage.of(kernel)
         names = (x.name, output.name)
         real = real or self.storage.in_float
         if real or isinstance(x, FloatTensor) or isinstance(output, FloatTensor) or kernel.steps is None:
-            if not self.storage.in_float and container in CONTAINER_LIMITS:  # Runtimes would round what it reads.
+            if not self.storage.in_float and container in CONTAINER_LIMITS:  # Runtimes would round its input.
                 container = "FLOAT32"
             rows, scales = _real_rows(kernel, container, factor)
             bias = np.asarray(offset, np.float32)
             return self.add(kernel.operator(names, container, rows, scales, bias, relu), output, real), offset
-        rows, scales, bias, written = fold(kernel.rows, kernel.steps, factor, offset, x.scale, output.scale)
+        widening = for_double_rounding if self.storage.runtime == "tflite_runtime" else finest
+        widest = CONTAINER_LIMITS[container]
+        rows, scales, bias, written = fold(kernel.rows, kernel.steps, factor, offset, x.scale, output.scale, widest, widening)
         return self.add(kernel.operator(names, container, rows, scales, bias, relu), output), written
 
     def move(self, operator: MaxPool | Pad | Reshape, source: Tensor) -> Tensor:
-        """Adds an operator that takes numbers as they are."""
+        """Adds an operator that moves the numbers of `source` without changing them, and gives the tensor that it writes."""
         output = dataclasses.replace(source, name=operator.output, shape=operator.output_shape(source.shape))
         return self._append(operator, output)
 
 
 def _real_rows(kernel: Kernel, container: str, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (output channels, rest) and their scales, if they have any, of an operator between real tensors."""
+    """The weights (output channels, rest) of an operator between real tensors, and their scales, if they have any."""
     if kernel.steps is None or container in FLOAT_CONTAINERS:
         return kernel.real() * factor[:, None], np.zeros(0)
     scales = np.abs(factor) * kernel.steps
@@ -205,35 +222,48 @@ def _real_rows(kernel: Kernel, container: str, factor: np.ndarray) -> tuple[np.n
 
 
 def fold(
-    codes: np.ndarray, step: np.ndarray, factor: np.ndarray, offset: np.ndarray, input_scale: float, output_scale: float
+    codes: np.ndarray,
+    step: np.ndarray,
+    factor: np.ndarray,
+    offset: np.ndarray,
+    input_scale: float,
+    output_scale: float,
+    widest: int,
+    widening: Widening = finest,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Folds batch normalization into scale and sign of the weights, and makes constants of dead channels.
+    """Folds batch normalization into the scales and signs of weights, and turns dead channels into constants.
 
-    Where one unit of the accumulator already is more than the output's whole range, a smaller scale, which runtimes can
-    hold, saturates just the same.
+    Where one unit of the accumulator is more than the whole range of the output, it saturates with a smaller scale too, which
+    runtimes can hold.
 
     Args:
-        codes: Trained integers (channels, rest).
-        step: Their steps (channels,).
-        factor: gamma / sigma (channels,).
-        offset: beta - mean * gamma / sigma (channels,).
-        input_scale: Step of the tensor that is read.
-        output_scale: Step of the tensor that is written.
+        codes: The trained integers of the weights (channels, rest).
+        step: The steps of the integers (channels,).
+        factor: The factor of the normalization, gamma / sigma (channels,).
+        offset: The offset of the normalization, beta - mean * gamma / sigma (channels,).
+        input_scale: The step of the tensor that is read.
+        output_scale: The step of the tensor that is written.
+        widest: The largest integer that the container of the weights holds.
+        widening: The powers of two by which weights are multiplied, and their scales divided, so that biases are finer.
 
     Returns:
-        Weights int8 (channels, rest), their scales float32 (channels,), int32 bias (channels,), and the offset that the
-        bias stands for (channels,).
+        The weights (channels, rest), int8; their scales (channels,), float32; the bias (channels,), int32; and the offset
+        (channels,) that the bias stands for.
     """
     scale = np.abs(factor) * step
     reach = np.abs(codes).sum(axis=1) * 255.0 * input_scale * scale
-    limit = 2**30  # Leaves room in int32 for the accumulator.
-    # A bias beyond it belongs to a channel that its weights move by less than a step, too.
+    limit = 2**30  # It leaves room in int32 for the accumulator.
+    # A channel with a bias beyond the limit is also moved by its weights by less than a step.
     dead = (reach < DEAD_STEPS * output_scale) | (np.abs(offset) > limit * input_scale * scale)
     codes = np.where(dead[:, None], 0, codes * np.where(factor < 0, -1, 1)[:, None])
-    # A constant needs only a scale at which its bias is exact to a small part of an output step: an odd one, so that none lies
-    # halfway between two integers, where float32 and the file may round to either.
+    # A constant needs a scale at which its bias is exact to a small part of an output step. The number of parts is odd, so that no
+    # bias lies halfway between two integers, where float32 and the file may round differently.
     scale = np.where(dead, output_scale / input_scale / CONSTANT_PARTS, scale).astype(np.float32)
     unit = np.float64(input_scale) * scale
-    bias = np.clip(np.round(offset / unit), -limit, limit)
-    scale = np.minimum(scale, np.float32(MOST_STEPS * output_scale / input_scale))
-    return codes.astype(np.int8), scale, bias.astype(np.int32), bias * unit
+    power = widening(codes, unit / output_scale, widest)
+    # Where the scale is made smaller below, only whole units of the old scale add up to the same.
+    is_kept = unit <= MOST_STEPS * output_scale
+    power = np.where(is_kept & (np.abs(offset) * power <= limit * unit), power, 1)
+    bias = np.clip(np.round(offset / (unit / power)), -limit, limit)
+    scale = np.minimum(scale, np.float32(MOST_STEPS * output_scale / input_scale)) / power.astype(np.float32)
+    return (codes * power[:, None]).astype(np.int8), scale, bias.astype(np.int32), bias * (unit / power)

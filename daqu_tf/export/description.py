@@ -1,4 +1,4 @@
-"""What a `.tflite` file is and how well it does, found out by running it: its manifest."""
+"""The description of a `.tflite` file, its manifest, for which the file is run."""
 
 import dataclasses
 import hashlib
@@ -28,21 +28,23 @@ from daqu_tf.tflite.weighted import Weighted
 def describe(
     path: pathlib.Path, name: str, network: StaticNetwork, dataset: Dataset, storage: Storage, state: str, **more: Any
 ) -> Manifest:
-    """The manifest of a file, which is run on the test split.
+    """The manifest of a file, which is run on the search and the test split beside the network as it was trained.
 
     Args:
-        path: The file.
-        name: The model's name.
-        network: What the file was exported from.
-        dataset: What the network was trained on.
+        path: The path of the file.
+        name: The name of the model.
+        network: The network that was exported to the file.
+        dataset: The data set on which the network was trained.
         storage: How the file stores the network.
-        state: `inherited` or `fine_tuned`, what the network's weights are.
+        state: The state of the network's weights, `inherited` or `fine_tuned`.
         **more: Fields of the manifest that only the caller knows.
     """
     space, subnet, scorer = network.space, network.subnet, Scorer(network, dataset.x_train)
     height, width = image_size(space.input_shape, subnet["resolution"])
-    simulated, written = scorer.logits(dataset.x_test), HostDevice().predict(path, at_size(network, dataset.x_test))
-    accuracy = {"search": scorer.accuracy(dataset.x_search, dataset.y_search), "test": top1(simulated, dataset.y_test)}
+    splits = {"search": (dataset.x_search, dataset.y_search), "test": (dataset.x_test, dataset.y_test)}
+    simulated = {split: scorer.logits(x) for split, (x, _) in splits.items()}
+    written = {split: HostDevice().predict(path, at_size(network, x)) for split, (x, _) in splits.items()}
+    agreement = float(np.mean(written["test"].argmax(1) == simulated["test"].argmax(1)))
     content = path.read_bytes()
     return Manifest(
         name=name,
@@ -59,8 +61,11 @@ def describe(
         subnet=subnet.to_json(),
         subnet_text=str(subnet),
         layers=tuple(layer_table(space, subnet, to_graph(network, storage))),
-        accuracy={state: accuracy, "file": {"test": top1(written, dataset.y_test)}},
-        top1_agreement=float(np.mean(written.argmax(1) == simulated.argmax(1))),
+        accuracy={
+            name: {split: top1(logits[split], y) for split, (_, y) in splits.items()}
+            for name, logits in ((state, simulated), ("file", written))
+        },
+        top1_agreement=agreement,
         macs=costs.macs(space, subnet),
         parameters=costs.parameters(space, subnet),
         **_costs_of_bits(space, subnet),
@@ -69,7 +74,7 @@ def describe(
 
 
 def _costs_of_bits(space: SearchSpace, subnet: Subnet) -> dict[str, Any]:
-    """What a subnet in full precision does not have: a genome, and costs that are counted in bits."""
+    """The genome, and the costs that are counted in bits, which a subnet in float does not have."""
     if FLOAT_BITS in subnet.bits.values():
         return {}
     return {
@@ -80,7 +85,13 @@ def _costs_of_bits(space: SearchSpace, subnet: Subnet) -> dict[str, Any]:
 
 
 def layer_table(space: SearchSpace, subnet: Subnet, graph: Graph) -> list[dict[str, Any]]:
-    """Bits and container of each layer as stored in a graph, for the manifest."""
+    """The layers of a subnet with their bits and the containers in which a graph stores them, for the manifest.
+
+    Args:
+        space: The space of the subnet.
+        subnet: The subnet.
+        graph: The graph of its file.
+    """
     kernels = {operator.output: operator for operator in graph.operators if isinstance(operator, Weighted)}
     stored = {output.removesuffix(".unrounded").removesuffix(".unclipped"): kernel for output, kernel in kernels.items()}
     fixed = subnet.fixed_bits

@@ -19,12 +19,14 @@ class Manifest:
         file: The file's name.
         sha256: The file's hash, in hex.
         file_bytes: The file's size.
-        deflated_bytes: Its size after DEFLATE, which is what a user downloads.
+        deflated_bytes: The file's size after DEFLATE, which is what a user downloads.
         space: The name of the search space.
         storage: How the file stores the network: the fields of a `targets.Storage`.
         dataset: The name of the data set.
         dataset_fingerprint: The hash of its images and labels, as in `data.Dataset`.
         input: How images are read: `height`, `width`, `offset` and `scale`.
+        ends: The meaning of input and output: `input_type`, `input_range` (the numbers that the network takes for pixels of 0 and
+            of 255), `output_type`, `output_activation` and `left_out`, as an `export.ends.ExportedFile` has them.
         class_names: The name of each class, by its number.
         subnet: The value of each gene that acts, by its name.
         subnet_text: The subnet in one line.
@@ -58,6 +60,7 @@ class Manifest:
     dataset: str = ""
     dataset_fingerprint: str = ""
     input: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    ends: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     subnet: Mapping[str, int] = dataclasses.field(default_factory=dict)
     subnet_text: str = ""
@@ -80,8 +83,8 @@ class Manifest:
 
     @property
     def search_accuracy(self) -> float:
-        """The accuracy on the search split of the weights that ship, in [0, 1]."""
-        return self.accuracy["fine_tuned"]["search"]
+        """The accuracy on the search split of what ships, in [0, 1]: the file's, where it is known."""
+        return self.accuracy.get("file", {}).get("search", self.accuracy["fine_tuned"]["search"])
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -99,7 +102,8 @@ class Manifest:
         """The inverse of `to_json`. What an earlier version did not write is not known; what a later one may add is left out."""
         names = [field.name for field in dataclasses.fields(cls)]
         lists = ("class_names", "layers", "genome", "commands", "missed_constraints")
-        found: dict[str, Any] = {name: content[name] for name in names if content.get(name) is not None}
+        found: dict[str, Any] = {"name": content["name"]}
+        found |= {name: content[name] for name in names if content.get(name) is not None}
         return cls(**found | {name: tuple(found[name]) for name in lists if name in found})
 
     @classmethod

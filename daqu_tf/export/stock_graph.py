@@ -1,7 +1,7 @@
-"""The `Graph` of a switchable model of the user's own: what `subnet_graph.py` is for searched networks.
+"""The graph of a switchable model of your own, as `subnet_graph` makes it for searched subnets.
 
-An operator of the file ends where `stock_models.py` has a quantizer: batch normalization is folded into the kernel before it, and
-a ReLU clips where int8 itself does. Dropout is left out, and so is a softmax or sigmoid at the end: the file puts out logits.
+An operator of the file ends where the model has a quantizer: batch normalization is folded into the kernel before it, and a ReLU
+clips where int8 itself does. Dropout is left out. The graph ends with logits; a softmax or sigmoid behind them is `encoding`'s.
 """
 
 import dataclasses
@@ -25,15 +25,16 @@ from daqu_tf.tflite.graph import FloatTensor, Graph, QuantizedTensor, Tensor
 from daqu_tf.tflite.operators import Add, GlobalAveragePool, MaxPool, Minimum, Pad, Reshape
 
 layers = keras.layers
-LOGITS = {"softmax", "sigmoid"}  # Left out at the end, where they change nothing in the order of the outputs.
+LOGITS = {"softmax", "sigmoid"}  # The functions that may stand behind logits, at the end of a model.
 PLAIN = {"data_format": "channels_last", "groups": 1, "dilation_rate": (1, 1), "depth_multiplier": 1}
+KINDS = {layers.Dense: "dense", layers.DepthwiseConv2D: "depthwise"}
 UNPADDED = ((0, 0), (0, 0))
 TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Padded:
-    """A tensor in zeros, which most convolutions add themselves."""
+    """A tensor with zeros around it, which most convolutions add by themselves."""
 
     name: str
     tensor: Tensor
@@ -42,16 +43,16 @@ class _Padded:
 
 @dataclasses.dataclass(frozen=True)
 class _Unrounded:
-    """What an operator computes before it rounds: batch normalization and a ReLU may still join it.
+    """The output of an operator before it is rounded, which batch normalization and a ReLU may still join.
 
     Attributes:
-        name: Of the layer that it is the output of.
-        layer: With which it begins.
-        inputs: What that reads.
-        stride: Of a convolution.
-        padding: Of a convolution.
-        norm: The batch normalization.
-        relu_limit: Where the ReLU clips, if there is one.
+        name: The name of the last layer that belongs to it.
+        layer: The first layer that belongs to it.
+        inputs: The tensors that this layer reads.
+        stride: The stride of a convolution.
+        padding: The padding of a convolution, `SAME` or `VALID`.
+        norm: The batch normalization; None if there is none.
+        relu_limit: The number at which the ReLU clips, infinite for a plain one; None if there is no ReLU.
     """
 
     name: str
@@ -67,7 +68,7 @@ _Value = Tensor | _Padded | _Unrounded
 
 
 class _Builder:
-    """Adds layers to a graph; each rule takes a stock layer and what it reads."""
+    """Adds layers to a graph; each rule takes a stock layer and the values that it reads."""
 
     def __init__(self, tensors: list[SwitchableTensor], storage: Storage):
         for tensor in tensors:
@@ -75,15 +76,15 @@ class _Builder:
                 raise DaquError(
                     f"layer {tensor.layer!r}: the {tensor.role} has {bits} bits: set bits from 2 to 8, or 32 for float."
                 )
-        # At 32 bits a tensor is as if it had no quantizer.
+        # A tensor at 32 bits is treated as if it had no quantizer.
         self.quantizers = {(tensor.layer, tensor.role): tensor for tensor in tensors if _bits(tensor) != FLOAT_BITS}
-        # A layer's own attribute may be the rounded one.
+        # The attribute of the layer itself may be the rounded kernel.
         self.kernels = {tensor.layer: tensor.kernel for tensor in tensors if tensor.kernel is not None}
         self.graph = GraphBuilder(storage)
-        self.biases: list[tuple[_Unrounded, np.ndarray]] = []  # And what the stored ones stand for.
+        self.biases: list[tuple[_Unrounded, np.ndarray]] = []  # Each with the offset that the stored bias stands for.
 
     def add(self, layer: keras.layers.Layer, values: list[_Value], is_last: bool) -> _Value:
-        """A layer with its function and its quantizer; returns what it leaves."""
+        """Adds a layer with its function and its quantizer, and gives the value that it leaves behind."""
         _check_plain(layer)
         value = _RULES[type(layer)](self, layer, *values)
         function = last_function(layer)
@@ -94,11 +95,11 @@ class _Builder:
         if (layer.name, "activation") in self.quantizers:
             value = self.rounded(layer, value)
         if function not in RELU | {"linear"} and not (is_last and function in LOGITS):
-            raise _refused(layer, f"the file has no {function}, and only at the end of a model a softmax or sigmoid is left out")
+            raise _refused(layer, f"the file has no {function}, and only at the end of a model a softmax or sigmoid can stand")
         return value
 
     def image(self, layer: keras.layers.Layer) -> Tensor:
-        """The model's input."""
+        """Adds the input of the model."""
         (shape,) = layer.output_shape
         if None in shape[1:]:
             raise _refused(layer, f"its shape is {shape}: build the model for images of one size")
@@ -108,7 +109,7 @@ class _Builder:
         return self.graph.declare(QuantizedTensor(layer.name, (1, *shape[1:]), step, 127 - highest))
 
     def kernel(self, layer: keras.layers.Layer, value: _Value) -> _Unrounded:
-        """A convolution or dense layer."""
+        """The value of a convolution or dense layer."""
         if type(layer) is layers.Dense:
             return _Unrounded(layer.name, layer, (self.stored(value),))
         stride = layer.strides[0]
@@ -116,7 +117,7 @@ class _Builder:
         return _Unrounded(layer.name, layer, (source,), stride, padding)
 
     def padding(self, layer: keras.layers.Layer, value: _Value, stride: int) -> tuple[Tensor, str]:
-        """What a convolution reads, and its padding: where a ZeroPadding2D adds what SAME does, it needs no operator."""
+        """The tensor that a convolution reads, and its padding; a ZeroPadding2D that adds what SAME does needs no operator."""
         if layer.padding == "same":
             return self.stored(value), "SAME"
         unpadded, pads = (value.tensor, value.pads) if isinstance(value, _Padded) else (self.stored(value), UNPADDED)
@@ -124,7 +125,7 @@ class _Builder:
         return (unpadded, "SAME") if pads == tuple(same) else (self.stored(value), "VALID")
 
     def normalization(self, layer: keras.layers.Layer, value: _Value) -> _Unrounded:
-        """Batch normalization, which is folded into a kernel."""
+        """The value of a batch normalization, which is folded into a kernel."""
         if (
             not isinstance(value, _Unrounded)
             or type(value.layer) not in KERNELS
@@ -137,38 +138,38 @@ class _Builder:
         return dataclasses.replace(value, norm=layer)
 
     def sum(self, layer: keras.layers.Layer, *values: _Value) -> _Unrounded:
-        """A residual sum."""
+        """The value of a residual sum."""
         if len(values) != 2:
             raise _refused(layer, f"it adds {len(values)} tensors: add two at a time")
         return _Unrounded(layer.name, layer, tuple(map(self.stored, values)))
 
     def pool(self, layer: keras.layers.Layer, value: _Value) -> _Unrounded:
-        """A global average."""
+        """The value of a global average."""
         return _Unrounded(layer.name, layer, (self.stored(value),))
 
     def max_pool(self, layer: keras.layers.Layer, value: _Value) -> Tensor:
-        """The largest of each window."""
+        """Adds a max pooling."""
         source = self.stored(value)
         size, stride = tuple(layer.pool_size), layer.strides[0]
         return self.graph.move(MaxPool(source.name, layer.name, size, stride, layer.padding.upper()), source)
 
     def zeros(self, layer: keras.layers.Layer, value: _Value) -> _Padded:
-        """Zeros around a tensor."""
+        """The value of a zero padding."""
         (above, below), (left, right) = layer.padding
         return _Padded(layer.name, self.stored(value), ((above, below), (left, right)))
 
     def reshaped(self, layer: keras.layers.Layer, value: _Value) -> Tensor:
-        """Another shape, if it is another one."""
+        """Adds a reshape, if it changes the shape."""
         source = self.stored(value)
         shape = tuple(layer.compute_output_shape(source.shape))
         return source if shape == source.shape else self.graph.move(Reshape(source.name, layer.name, shape), source)
 
     def unchanged(self, layer: keras.layers.Layer, value: _Value) -> _Value:
-        """A layer that is nothing but its function, if that."""
+        """The value of a layer that does nothing but apply its function, if it has one."""
         return value
 
     def stored(self, value: _Value) -> Tensor:
-        """The value as a tensor of the file; what no quantizer rounds is real."""
+        """The value as a tensor of the file, which is real if no quantizer rounds it."""
         if isinstance(value, _Unrounded):
             return self.unrounded(value)
         if isinstance(value, _Padded):
@@ -177,11 +178,11 @@ class _Builder:
         return value
 
     def unrounded(self, value: _Unrounded) -> Tensor:
-        """The value as real numbers."""
+        """The value as a tensor of real numbers."""
         return self.graph.tensors.get(value.name) or self.real(value, value.name, value.relu_limit)
 
     def real(self, value: _Unrounded, name: str, relu_limit: float | None) -> Tensor:
-        """The value as a tensor of that name of real numbers, clipped behind a ReLU."""
+        """The value as a tensor of real numbers with that name, clipped by its ReLU."""
         if relu_limit is not None and type(value.layer) is layers.GlobalAveragePooling2D:
             raise _refused(value.layer, "in float no operator is a ReLU behind it: put the ReLU before it")
         if relu_limit in (None, math.inf):
@@ -190,7 +191,7 @@ class _Builder:
         return self.graph.add(Minimum(unclipped.name, name, relu_limit), FloatTensor(name, unclipped.shape))
 
     def rounded(self, layer: keras.layers.Layer, value: _Value) -> Tensor:
-        """The output of an operator that rounds. A ReLU clips at 0, int8 itself at the highest code, which therefore is 127."""
+        """The value as a rounded tensor: a ReLU clips at 0, and int8 itself at the highest code, which therefore is 127."""
         if not isinstance(value, _Unrounded):
             raise _refused(layer, "its input is rounded already, and no operator of the file rounds it once more")
         step, lowest, highest = self.codes(layer.name, value.relu_limit)
@@ -203,17 +204,17 @@ class _Builder:
         return self.computed(value, QuantizedTensor(layer.name, self.shape(value), step, 127 - highest), relu=lowest == 0)
 
     def shape(self, value: _Unrounded) -> tuple[int, ...]:
-        """Of the value."""
+        """The shape of the value."""
         first = value.inputs[0].shape
         if type(value.layer) is layers.Add:
             return first
         computed = value.layer.compute_output_shape((None, *first[1:]))[1:]
-        if value.padding == "SAME":  # Perhaps of a ZeroPadding2D, of which the layer does not know.
+        if value.padding == "SAME":  # It may come from a ZeroPadding2D, which the layer does not know.
             computed = (*(-(-size // value.stride) for size in first[1:3]), computed[-1])
         return (1, *computed)
 
     def computed(self, value: _Unrounded, output: Tensor, relu: bool) -> Tensor:
-        """Adds what computes a value and writes it as `output`."""
+        """Adds the operator that computes a value and writes it to `output`."""
         if type(value.layer) is layers.Add:
             a, b = value.inputs
             return self.graph.add(Add(a.name, b.name, output.name, relu), output)
@@ -228,15 +229,15 @@ class _Builder:
         return output
 
     def trained(self, value: _Unrounded) -> Kernel:
-        """The weights of a value's layer, at its active bits."""
-        layer, kind = value.layer, _kind(value.layer)
+        """The trained weights of a value's layer, at its active bits."""
+        layer, kind = value.layer, KINDS.get(type(value.layer), "conv")
         if tensor := self.quantizers.get((layer.name, "weight")):
             return Kernel.of(kind, self.kernels[layer.name].numpy(), _step(tensor), _bits(tensor), value.stride, value.padding)
         own = layer.depthwise_kernel if type(layer) is layers.DepthwiseConv2D else layer.kernel
         return Kernel.of(kind, self.kernels.get(layer.name, own).numpy(), None, FLOAT_BITS, value.stride, value.padding)
 
     def codes(self, name: str, relu_limit: float | None = None) -> tuple[float, int, int]:
-        """Step, lowest and highest code of an activation."""
+        """The step, the lowest and the highest code of a layer's activation."""
         tensor = self.quantizers[name, "activation"]
         step = _step(tensor)
         lowest, highest = tensor.quantizer.code_range(_bits(tensor))
@@ -274,14 +275,12 @@ def _check_plain(layer: keras.layers.Layer) -> None:
             raise _refused(layer, f"its `{name}` is {found!r}: only {only!r} can be written")
     if len(set(strides := getattr(layer, "strides", (1, 1)))) > 1:
         raise _refused(layer, f"its `strides` are {strides}: take the same along height and width")
-
-
-def _kind(layer: keras.layers.Layer) -> str:
-    return {layers.Dense: "dense", layers.DepthwiseConv2D: "depthwise"}.get(type(layer), "conv")
+    if isinstance(layer, layers.Softmax) and layer.axis not in (-1, len(layer.output_shape) - 1):
+        raise _refused(layer, f"its `axis` is {layer.axis}: take the last one")
 
 
 def _rectified(layer: keras.layers.Layer, value: _Value) -> _Unrounded:
-    """The value behind the ReLU of a layer."""
+    """The value with the ReLU of a layer behind it."""
     if not isinstance(value, _Unrounded) or value.relu_limit is not None:
         reason = "what its ReLU reads is a tensor of the file already, rounded or because another layer reads it"
         raise _refused(layer, f"{reason}: put it directly behind a convolution, batch normalization or sum that is read once")
@@ -291,17 +290,17 @@ def _rectified(layer: keras.layers.Layer, value: _Value) -> _Unrounded:
 
 
 def _bits(tensor: SwitchableTensor) -> int:
-    """The active width."""
+    """The active bits of a tensor."""
     return int(tensor.variables["bits"])
 
 
 def _step(tensor: SwitchableTensor) -> np.ndarray:
-    """The step of the active width, as in training."""
+    """The step of a tensor at its active bits, computed as in training."""
     return tf.exp(tensor.quantizer.log_step(tensor.variables, _bits(tensor))).numpy()
 
 
 def _factor_and_offset(value: _Unrounded, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """What follows the kernel, for each output channel."""
+    """The factor and the offset (output channels,) of what follows the kernel."""
     layer, norm = value.layer, value.norm
     bias = _float64(layer.bias) if layer.use_bias else np.zeros(channels)
     if norm is None:
@@ -317,11 +316,12 @@ def _float64(variable: tf.Variable) -> np.ndarray:
 
 
 def to_graph(model: keras.Model, storage: Storage) -> Graph:
-    """The graph of a model at its active bits; its output are logits.
+    """The graph of a model at its active bits, which gives logits.
 
     Args:
-        model: From `make_switchable` or `quantize_apply`, calibrated by `initialise_steps`, with one input and one output.
-        storage: Decides the containers.
+        model: A model from `make_switchable` or TFMOT's `quantize_apply` with one input and one output, whose steps
+            `initialise_steps` has set.
+        storage: The storage, which decides the containers.
 
     Raises:
         DaquError: A layer cannot be written, or has no steps yet.
@@ -330,18 +330,18 @@ def to_graph(model: keras.Model, storage: Storage) -> Graph:
     return builder.graph.graph(source, sink)
 
 
-def round_biases(model: keras.Model) -> None:
-    """Moves offsets to what a file's int32 biases hold exactly, so that the model computes what its file does.
-
-    A bias counts in input scale x weight scale, which at 2 or 3 weight bits is a good part of an output step.
+def round_biases(model: keras.Model, storage: Storage) -> None:
+    """Rounds offsets to what a file's int32 biases hold exactly, so that the model computes what its file does.
 
     Args:
-        model: As for `to_graph`. Offsets of batch normalization change, or where there are none biases, or else means.
+        model: The model, as `to_graph` takes it. The offsets of batch normalization change, or where there are none, biases, or
+            else means.
+        storage: How the file will store the model.
 
     Raises:
-        DaquError: As `to_graph`.
+        DaquError: A layer cannot be written, or has no steps yet.
     """
-    for value, written in _build(model, Storage("int8"))[0].biases:
+    for value, written in _build(model, storage)[0].biases:
         factor, offset = _factor_and_offset(value, len(written))
         if value.norm is not None and value.norm.center:
             value.norm.beta.assign_add(written - offset)
@@ -354,19 +354,19 @@ def round_biases(model: keras.Model) -> None:
 
 
 def activation_bits(model: keras.Model) -> list[int]:
-    """The active widths of all activations that have a quantizer."""
+    """The active bits of all activations that have a quantizer."""
     return [_bits(tensor) for tensor in switchable_tensors(model) if tensor.role == "activation"]
 
 
-def after_logits(model: keras.Model, logits: np.ndarray) -> np.ndarray:
-    """What the model puts out where its file puts out `logits`."""
+def ending(model: keras.Model) -> str:
+    """The function behind the logits of a model: `softmax`, `sigmoid` or `none`."""
     (last,) = functional(model)._output_layers
     function = last_function(last.layer if isinstance(last, QuantizeWrapper) else last)
-    return keras.activations.get(function if function in LOGITS else "linear")(tf.constant(logits)).numpy()
+    return function if function in LOGITS else "none"
 
 
 def _build(model: keras.Model, storage: Storage) -> tuple[_Builder, str, str]:
-    """All tensors and operators, and the names of input and output."""
+    """The builder with all tensors and operators of a model, and the names of input and output."""
     model = functional(model)
     builder = _Builder(_calibrated(model, storage), storage)
     (first,), (last,) = model._input_layers, model._output_layers
@@ -384,7 +384,7 @@ def _build(model: keras.Model, storage: Storage) -> tuple[_Builder, str, str]:
 
 
 def _calibrated(model: keras.Model, storage: Storage) -> list[SwitchableTensor]:
-    """The quantized tensors, if all are of this package and have steps."""
+    """The quantized tensors of a model, all of which must be of this package and have steps."""
     tensors = switchable_tensors(model) if storage.in_float else all_switchable(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         received = f"{len(model.inputs)} and {len(model.outputs)}"

@@ -1,4 +1,4 @@
-"""The `Graph` of a searched subnet: its trained integers, and real numbers where it has 32 bits."""
+"""The graph of a searched subnet, with its trained integers, and with real numbers where it has 32 bits."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -24,18 +24,21 @@ class LayerBuilder:
 
     Args:
         space: The space of the network that the arrays are from.
-        subnet: Has the bits of the layers.
-        arrays: `StaticNetwork.arrays()`, of the layers that are added.
-        storage: Decides the containers.
+        subnet: The subnet, which has the bits of the layers.
+        arrays: The weights by name of the layers that are added, as `StaticNetwork.arrays()` gives them.
+        storage: The storage, which decides the containers.
+
+    Attributes:
+        offsets: The offset (output channels,) that the stored bias of each layer stands for, by the name of the layer.
     """
 
     def __init__(self, space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray], storage: Storage):
         self.space, self.subnet, self.arrays = space, subnet, arrays
         self.graph = GraphBuilder(storage)
-        self.offsets: dict[str, np.ndarray] = {}  # By layer: what its biases stand for.
+        self.offsets: dict[str, np.ndarray] = {}
 
     def build(self) -> Graph:
-        """The whole graph, which reads images at the subnet's resolution."""
+        """The graph of the whole subnet, which reads images at its resolution."""
         self.check_steps()
         size = image_size(self.space.input_shape, self.subnet["resolution"])
         shape = (1, *size, self.space.input_shape[2])
@@ -48,13 +51,22 @@ class LayerBuilder:
         return self.graph.graph(source.name, walk(layers, source, self.add).name)
 
     def check_steps(self) -> None:
-        """Raises `DaquError` if no step was ever set where there are some to use."""
+        """Raises `DaquError` if the subnet is quantized and no step was ever set."""
         steps = (array for name, array in self.arrays.items() if name.endswith("_log_step"))
         if self.subnet.fixed_bits != FLOAT_BITS and not any(array.any() for array in steps):
             raise DaquError("The network must have steps, but they were never set: call its `initialise_steps` first.")
 
     def add(self, layer: Layer, x: Tensor, other: Tensor) -> Tensor:
-        """A layer with all that belongs to it; returns the tensor that it leaves."""
+        """Adds a layer with all that belongs to it.
+
+        Args:
+            layer: The layer.
+            x: The tensor that it reads.
+            other: The second addend of a sum, or the tensor that is gated.
+
+        Returns:
+            The tensor that the layer leaves behind.
+        """
         if layer.pools:
             pooled = self.tensor(layer, "pooled", (1, x.shape[-1]))
             x = self.graph.add(GlobalAveragePool(x.name, pooled.name), pooled)
@@ -70,7 +82,7 @@ class LayerBuilder:
         return x
 
     def add_weighted(self, layer: Layer, x: Tensor) -> Tensor:
-        """The operator with the layer's kernel, batch normalization and ReLU."""
+        """Adds the operator with the layer's kernel, batch normalization and ReLU, and gives its output."""
         shape = (1, layer.output_channels) if layer.kind == "dense" else (1, *layer.output_size, layer.output_channels)
         real = layer.gates and self.bits(layer, "product") == FLOAT_BITS
         kind = "output" if layer.kind == "dense" else "normalize"
@@ -81,14 +93,14 @@ class LayerBuilder:
         return output
 
     def add_hard_swish(self, layer: Layer, x: Tensor) -> Tensor:
-        """The operators of a hard-swish, of which `x` is the input over sqrt(6)."""
+        """Adds the operators of a hard-swish, for a tensor `x` that holds its input over sqrt(6), and gives the output."""
         output = self.tensor(layer, "hard_swish", x.shape)
         clipped, shifted, product = hard_swish(x, output.name)
         self.graph.add(shifted, clipped, real=isinstance(output, FloatTensor))
         return self.graph.add(product, output)
 
     def tensor(self, layer: Layer, kind: str, shape: tuple[int, ...]) -> Tensor:
-        """An activation tensor; after a ReLU the zero point makes int8's own saturation clip at 2^b - 1 steps."""
+        """The layer's activation tensor of this kind; behind a ReLU, its zero point makes int8 saturate at 2^b - 1 steps."""
         learned, bits = f"{layer.name}.{kind}", self.bits(layer, kind)
         name = layer.name if kind in ("normalize", "output") else learned
         if bits == FLOAT_BITS:
@@ -99,19 +111,19 @@ class LayerBuilder:
         return QuantizedTensor(name, shape, step, 127 - activation_range(bits, layer.tensors[learned])[1])
 
     def bits(self, layer: Layer, kind: str) -> int:
-        """The width of one of the layer's tensors."""
+        """The bits of the layer's activation tensor of this kind."""
         is_left, fixed = f"{layer.name}.{kind}" == layer.left_tensor, self.subnet.fixed_bits
         return self.subnet.values.get(f"{layer.name}.activation_bits", fixed) if is_left else fixed
 
     def kernel(self, layer: Layer) -> Kernel:
-        """The trained weights."""
+        """The trained weights of a layer."""
         bits = self.subnet.values.get(f"{layer.name}.weight_bits", self.subnet.fixed_bits)
         in_float, name = bits == FLOAT_BITS, f"{layer.name}/kernel_log_step"
         steps = None if in_float else weights.step(self.space, self.arrays, name, bits)
         return Kernel.of(layer.kind, self.arrays[f"{layer.name}/kernel"], steps, bits, stride=layer.stride)
 
     def normalization(self, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-        """Factor and offset per output channel of what follows the kernel; of a gate, that of the hard sigmoid too."""
+        """The factor and the offset (output channels,) of what follows the kernel; for a gate, with those of the hard sigmoid."""
         if layer.kind == "dense":
             factor, offset = np.ones(layer.output_channels), self.arrays[f"{layer.name}/bias"].astype(np.float64)
         else:
@@ -123,7 +135,7 @@ class LayerBuilder:
 
 
 def _shrink(layer: Layer) -> float:
-    """What a layer's output is divided by in the file: the operators of a hard-swish read x / sqrt(6)."""
+    """The number by which a layer's output is divided in the file, since the operators of a hard-swish read x / sqrt(6)."""
     return math.sqrt(6) if layer.activation == "hard_swish" else 1.0
 
 
@@ -134,28 +146,30 @@ def _factor_and_mean(arrays: Mapping[str, np.ndarray], layer: Layer) -> tuple[np
 
 
 def to_graph(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray], storage: Storage) -> Graph:
-    """The graph of a subnet, which reads images in [0, 1], or their codes, at the subnet's resolution.
+    """The graph of a subnet, which reads images in [0, 1], or their integers, at the subnet's resolution.
 
     Args:
         space: The space of the network that the arrays are from.
-        subnet: What is exported.
-        arrays: `StaticNetwork.arrays()` of that subnet.
-        storage: Decides the containers.
+        subnet: The subnet to export.
+        arrays: The weights by name of the subnet's network, as `StaticNetwork.arrays()` gives them.
+        storage: The storage, which decides the containers.
     """
     return LayerBuilder(space, subnet, arrays, storage).build()
 
 
-def round_biases(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays with offsets that a file's int32 biases hold exactly, so that the simulation computes what the file does.
-
-    A bias counts in input scale x weight scale, which at 2 or 3 weight bits is a good part of an output step.
+def round_biases(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray], storage: Storage) -> dict[str, np.ndarray]:
+    """The offsets that a file's int32 biases hold exactly, with which the simulation computes what the file does.
 
     Args:
         space: The space of the network that the arrays are from.
-        subnet: What will be exported.
-        arrays: `StaticNetwork.arrays()` of that subnet.
+        subnet: The subnet that will be exported.
+        arrays: The weights by name of the subnet's network, as `StaticNetwork.arrays()` gives them.
+        storage: How the file stores the network: biases are the coarser, the fewer bits its containers have to spare.
+
+    Returns:
+        The arrays that change, by their names.
     """
-    builder, rounded = LayerBuilder(space, subnet, arrays, Storage("int8")), dict(arrays)
+    builder, rounded = LayerBuilder(space, subnet, arrays, storage), {}
     builder.build()
     for layer in space.layers(subnet):
         offset = builder.offsets[layer.name] * _shrink(layer)

@@ -1,4 +1,4 @@
-"""Whether exported files are what their manifests say: the same bytes, layers, labels and accuracy."""
+"""The verification of exported files against their manifests: bytes, layers, labels and accuracy."""
 
 import contextlib
 import dataclasses
@@ -17,32 +17,30 @@ from daqu_tf.files import read_json
 from daqu_tf.tflite.graph import Graph
 from daqu_tf.tflite.weighted import CONTAINER_LIMITS, Weighted
 
-TOLERANCE = 1e-3  # Of an accuracy: other kernels round a few values otherwise. Of a small test split one image is more.
+TOLERANCE = 1e-3  # How far an accuracy may differ, since other kernels round a few values differently. One image may be more.
 _AGAIN = "export the model again"
 
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """What a manifest says of its file, as far as that can be verified.
+    """What a manifest states about its file, as far as that can be verified.
 
     Attributes:
-        path: Of the file.
-        sha256: Its hash, in hex.
-        file_bytes: Its size.
-        runtime: That it was exported for.
-        layers: (name, container, weight bits) of each layer with weights, in order.
-        class_names: By their numbers.
-        image_size: Height and width that it reads.
-        dataset: Name of what it was tested on.
-        fingerprint: Of that, as in `data.Dataset`.
-        seed: Of its splits.
-        accuracy: On the test split, in [0, 1].
+        path: The path of the file.
+        sha256: The hash of the file, in hex.
+        file_bytes: The size of the file in bytes.
+        layers: The name, container and weight bits of each layer with weights, in order.
+        class_names: The names of the classes, by their numbers.
+        image_size: The height and width of the images that the file reads.
+        dataset: The name of the data set on which the file was tested.
+        fingerprint: The fingerprint of the data set, as `data.Dataset` has it.
+        seed: The seed of the splits of the data set.
+        accuracy: The accuracy of the file on the test split, in [0, 1].
     """
 
     path: pathlib.Path
     sha256: str
     file_bytes: int
-    runtime: str
     layers: tuple[tuple[str, str, int], ...]
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
@@ -53,10 +51,10 @@ class Statement:
 
     @classmethod
     def read(cls, path: pathlib.Path) -> "Statement":
-        """From a manifest.
+        """The statement in the manifest at `path`.
 
         Raises:
-            DaquError: It cannot be read, or lacks something.
+            DaquError: The manifest cannot be read, or lacks something.
         """
         content = read_json(path, remedy=_AGAIN)
         try:
@@ -64,7 +62,6 @@ class Statement:
                 path=path.parent / content["file"],
                 sha256=content["sha256"],
                 file_bytes=int(content["file_bytes"]),
-                runtime=content["storage"]["runtime"],
                 layers=tuple((each["name"], each["container"], int(each["weight_bits"])) for each in content["layers"]),
                 class_names=tuple(content["class_names"]),
                 image_size=(int(content["input"]["height"]), int(content["input"]["width"])),
@@ -80,14 +77,14 @@ class Statement:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What came of verifying one file.
+    """The result of verifying one file.
 
     Attributes:
-        name: Of the model.
-        faults: A sentence for each.
-        file_bytes: The size that its manifest states; None where that cannot be read.
-        stated: The accuracy that its manifest states, in [0, 1], likewise.
-        found: The one that it has; None where that was not computed.
+        name: The name of the model.
+        faults: The faults that were found, a sentence for each.
+        file_bytes: The size that the manifest states, in bytes; None where that cannot be read.
+        stated: The accuracy that the manifest states, in [0, 1]; None where that cannot be read.
+        found: The accuracy that the file has, in [0, 1]; None where that was not computed.
     """
 
     name: str
@@ -105,10 +102,10 @@ class Verdict:
 
 
 class Verifier:
-    """Verifies files, those of one data set on the same images.
+    """Verifies files; a data set is loaded once for all of its files.
 
     Args:
-        sources: From the name of a data set to what `data.load` takes; `digits` is known.
+        sources: What `data.load` takes for each data set, by its name; `digits` is known.
     """
 
     def __init__(self, sources: Mapping[str, str] | None = None):
@@ -116,9 +113,12 @@ class Verifier:
         self._load = functools.cache(data.load)
 
     def verify(self, path: pathlib.Path) -> Verdict:
-        """The verdict on the file of one manifest; whatever is wrong with either is a fault.
+        """The verdict on the file of a manifest; whatever is wrong with the file or the manifest is a fault.
 
-        Of a file that has other bytes, or that cannot be read, nothing more is said.
+        A file that has other bytes than stated, or cannot be read, is not verified further.
+
+        Args:
+            path: The path of the manifest.
         """
         stated, found = None, None
         faults: list[str] = []
@@ -140,10 +140,10 @@ class Verifier:
         return Verdict(path.name.removesuffix(ENDING), tuple(faults), size, accuracy, found)
 
     def _test_split(self, stated: Statement, graph: Graph) -> tuple[np.ndarray, np.ndarray | None]:
-        """Images as the file reads them, and labels; without data one blank image, and no labels.
+        """The test images as the file reads them, and their labels; without data, one blank image and no labels.
 
         Raises:
-            DaquError: The data cannot be loaded, or is not what the file was tested on.
+            DaquError: The data set cannot be loaded, or is not the one on which the file was tested.
         """
         if stated.dataset not in self._sources:
             shape = graph.tensor(graph.input).shape
@@ -156,10 +156,10 @@ class Verifier:
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """The manifests in folders, by name.
+    """The paths of all manifests in some folders, sorted by name within each.
 
     Raises:
-        DaquError: There is no such folder, or none in it.
+        DaquError: There is no such folder, or no manifest in it.
     """
     found = []
     for folder in folders:
@@ -172,7 +172,7 @@ def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
-    """Lines for people, one a file."""
+    """A table of verdicts for people, with one line for each file."""
     width = max(len(verdict.name) for verdict in verdicts)
     lines = [f"{'model':<{width}} {'bytes':>9} {'stated':>8} {'found':>8}  verdict"]
     for each in verdicts:
@@ -184,7 +184,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
 
 @contextlib.contextmanager
 def _noted(faults: list[str]) -> Iterator[None]:
-    """Makes a fault of an error."""
+    """Turns an error into a fault."""
     try:
         yield
     except DaquError as error:
@@ -192,16 +192,16 @@ def _noted(faults: list[str]) -> Iterator[None]:
 
 
 def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Images at the size that a file reads, as networks bring them there."""
+    """The images, resized as networks do it to the height and width that a file reads."""
     if images.shape[1:3] == size:
         return images
-    from daqu_tf.supernet.layers import resize  # Lazily: it brings TensorFlow.
+    from daqu_tf.supernet.layers import resize  # Imported late: it brings TensorFlow.
 
     return resize(images, size).numpy()
 
 
 def _checked_content(stated: Statement) -> bytes:
-    """The bytes of the file, which are those that were exported."""
+    """The bytes of the file, which must be those that were exported."""
     try:
         content = stated.path.read_bytes()
     except OSError as error:
@@ -214,34 +214,33 @@ def _checked_content(stated: Statement) -> bytes:
 
 
 def _checked_graph(stated: Statement, content: bytes) -> Graph:
-    """What the file computes."""
+    """The graph of the file."""
     try:
         return tflite.read(content)
-    except Exception as error:  # Bytes that are no such file lead its reader anywhere.
+    except Exception as error:  # Bytes that are no such file can raise anything in its reader.
         raise DaquError(f"{stated.path} cannot be read as a .tflite file ({error}): {_AGAIN}.") from error
 
 
 def _check_layers(stated: Statement, graph: Graph) -> None:
-    """Containers are those stated, and no integer needs more bits than its layer has, but where they are widened."""
-    are_trained = stated.runtime != "tflite_runtime"
+    """Raises `DaquError` unless containers are as stated and no weight needs more bits, but for its channel's power of two."""
     stored = [operator for operator in graph.operators if isinstance(operator, Weighted)]
     if len(stored) != len(stated.layers):
         raise DaquError(f"{stated.path} has {len(stored)} layers with weights, not {len(stated.layers)}: {_AGAIN}.")
     for operator, (name, container, bits) in zip(stored, stated.layers):
         if operator.container != container:
             raise DaquError(f"{stated.path} stores {name} as {operator.container}, not {container}: {_AGAIN}.")
-        if are_trained and container in CONTAINER_LIMITS and operator.weight_bits > bits:
-            raise DaquError(f"{stated.path} has weights of {operator.weight_bits} bits in {name}, not {bits}: {_AGAIN}.")
+        if container in CONTAINER_LIMITS and operator.trained_bits > bits:
+            raise DaquError(f"{stated.path} has weights of {operator.trained_bits} bits in {name}, not {bits}: {_AGAIN}.")
 
 
 def _check_labels(stated: Statement, content: bytes) -> None:
-    """Labels are the names of the classes."""
+    """Raises `DaquError` unless the labels are the names of the classes."""
     if (found := tflite.read_labels(content)) != stated.class_names:
         shown = ", ".join(found) or "none"
         raise DaquError(f"{stated.path} has other labels ({shown}) than its manifest: {_AGAIN}.")
 
 
 def _check_accuracy(stated: Statement, found: float, images: int) -> None:
-    """The accuracy is the one stated, up to what other kernels may change."""
+    """Raises `DaquError` unless the accuracy is as stated, up to what other kernels may change."""
     if abs(found - stated.accuracy) > max(TOLERANCE, 1.001 / images):
         raise DaquError(f"{stated.path} gets {found:.2%} of {images} test images right, not {stated.accuracy:.2%}: {_AGAIN}.")

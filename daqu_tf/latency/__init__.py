@@ -1,7 +1,7 @@
-"""What subnets take on a device, from a table of its blocks. No TensorFlow.
+"""The latencies of subnets on a device, from a table of blocks. Nothing here imports TensorFlow.
 
-`table` adds a subnet's blocks up; `profiling` makes it, from files of single `blocks` (`block_graph`) that a device times; `store`
-keeps what was timed.
+`table` adds up the latencies of a subnet's blocks. `profiling` makes a table from files of single `blocks`, which `block_graph`
+builds and a device times, and `store` keeps what was timed.
 """
 
 from daqu_tf.latency.profiling import profile

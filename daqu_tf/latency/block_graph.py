@@ -1,4 +1,4 @@
-"""Graphs with random weights, from the very path by which subnets are exported: what is timed for a latency table.
+"""Graphs with random weights, built as subnets are exported, which are timed for a latency table.
 
 Weights are the same for equal blocks of all spaces, and so is the hash of their files.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from daqu_tf.export.subnet_graph import LayerBuilder, to_graph
-from daqu_tf.latency.blocks import WIDTHS, Block
+from daqu_tf.latency.blocks import TIMED_BITS, TimedBlock
 from daqu_tf.spaces.bits import FIXED_BITS
 from daqu_tf.spaces.layer import Layer
 from daqu_tf.spaces.space import SearchSpace
@@ -17,13 +17,13 @@ from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import FloatTensor, Graph, QuantizedTensor
 
-_STEP = 0.05  # Of activations: any that keeps channels from being constants will do.
+_STEP = 0.05  # The step of activations; any that keeps channels from being constants will do.
 
 
-def of_block(space: SearchSpace, block: Block, storage: Storage) -> Graph:
-    """The graph of one block of a space."""
+def of_block(space: SearchSpace, block: TimedBlock, storage: Storage) -> Graph:
+    """The graph of one block of a space, with random weights."""
     narrowed = tuple((name, values) for name, values in space.narrowed if not name.endswith("_bits"))
-    space = dataclasses.replace(space, weight_bits=WIDTHS, activation_bits=(FIXED_BITS,), narrowed=narrowed)
+    space = dataclasses.replace(space, weight_bits=TIMED_BITS, activation_bits=(FIXED_BITS,), narrowed=narrowed)
     subnet = Subnet(tuple((f"{layer.name}.weight_bits", layer.weight_bits) for layer in block.layers))
     builder = LayerBuilder(space, subnet, _arrays(block.layers, space), storage)
     shape = (1, *block.input_shape)
@@ -32,12 +32,12 @@ def of_block(space: SearchSpace, block: Block, storage: Storage) -> Graph:
 
 
 def of_subnet(space: SearchSpace, subnet: Subnet, storage: Storage) -> Graph:
-    """The graph of a whole subnet of a space."""
+    """The graph of a whole subnet of a space, with random weights."""
     return to_graph(space, subnet, _arrays(space.layers(subnet), space), storage)
 
 
 def _arrays(layers: Iterable[Layer], space: SearchSpace) -> dict[str, np.ndarray]:
-    """Weights, steps for each width of the space, and statistics, by the names that `StaticNetwork.arrays` has for them."""
+    """The weights, steps for all bits of the space, and statistics of layers, by the names of `StaticNetwork.arrays()`."""
     rng = np.random.default_rng(0)
     return {name: array for layer in layers for name, array in _arrays_of(layer, space, rng).items()}
 

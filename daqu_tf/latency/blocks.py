@@ -1,6 +1,6 @@
-"""The blocks that subnets are made of, as far as a device can tell them apart: what a latency table has an entry for.
+"""The blocks that subnets consist of, as far as a device can tell them apart, each of which has an entry in a latency table.
 
-Shapes, kinds and containers of the layers count; bits and weights do not. The stem is a block, and so is all that follows the last
+Shapes, kinds and containers of layers count; bits and weights do not. The stem is a block, and so is all that follows the last
 stage. Nothing here imports TensorFlow.
 """
 
@@ -16,21 +16,21 @@ from daqu_tf.spaces.layer import Layer, Number
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.targets.storage import Storage
 
-PACKED_BITS = 4  # What stands for every width that may be stored as INT4; for all others `FIXED_BITS` does.
-WIDTHS = (PACKED_BITS, FIXED_BITS)
-# Of a layer, what the choices decide.
+PACKED_BITS = 4  # These bits stand for all that may be stored as INT4; `FIXED_BITS` stand for all others.
+TIMED_BITS = (PACKED_BITS, FIXED_BITS)
+# The fields of a layer that choices decide.
 _CHOSEN = ("kernel", "input_size", "output_size", "input_channels", "output_channels", "weight_bits")
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
+class TimedBlock:
     """Layers that are timed together.
 
     Attributes:
-        input_shape: Height, width and channels of the tensor that the first layer reads.
-        layers: In order of computation, each at one choice; weight bits are among `WIDTHS`.
-        widest: Of each layer, the highest weight bits that its gene allows, among `WIDTHS`.
-        narrowest: The lowest.
+        input_shape: The height, width and channels of the tensor that the first layer reads.
+        layers: The layers in order of computation, each at one choice, with weight bits among `TIMED_BITS`.
+        widest: The highest weight bits that the gene of each layer allows, among `TIMED_BITS`.
+        narrowest: The lowest weight bits that the gene of each layer allows, among `TIMED_BITS`.
     """
 
     input_shape: tuple[int, int, int]
@@ -39,23 +39,26 @@ class Block:
     narrowest: tuple[int, ...]
 
     def key(self, storage: Storage) -> str:
-        """What a device can tell of it: `16x16x24 pointwise 96 INT8 relu, depthwise5/2 96 INT8 relu, pointwise 40 INT4`."""
+        """A text of what a device can tell: `16x16x24 pointwise 96 INT8 relu, depthwise5/2 96 INT8 relu, pointwise 40 INT4`."""
         texts = (_text(layer, storage.of(layer)) for layer in self.layers)
         return f"{'x'.join(map(str, self.input_shape))} {', '.join(texts)}"
 
-    def ends(self) -> tuple["Block", "Block"]:
-        """The same at the highest and at the lowest weight bits throughout: what is measured."""
+    def ends(self) -> tuple["TimedBlock", "TimedBlock"]:
+        """The block at the highest and at the lowest weight bits throughout, both of which are measured."""
         return self._at(self.widest), self._at(self.narrowest)
 
-    def _at(self, widths: tuple[int, ...]) -> "Block":
-        layers = (dataclasses.replace(layer, weight_bits=width) for layer, width in zip(self.layers, widths))
+    def _at(self, bits: tuple[int, ...]) -> "TimedBlock":
+        layers = (dataclasses.replace(layer, weight_bits=each) for layer, each in zip(self.layers, bits))
         return dataclasses.replace(self, layers=tuple(layers))
 
     def share_of_narrowest(self, storage: Storage) -> float:
-        """How far it is from the highest weight bits to the lowest, 0 to 1: the share of the MACs of layers that differ there."""
+        """How far the block is from the highest weight bits to the lowest, in [0, 1].
+
+        It is the share of the MACs of layers in the container of the lowest bits, among layers that can be in two.
+        """
         wide, narrow = ([storage.of(layer) for layer in end.layers] for end in self.ends())
         differing = [layer for layer, w, n in zip(self.layers, wide, narrow) if w != n]
-        # Of a layer that differs, the container is one of the two.
+        # A layer that differs has one of the two containers.
         narrowed = [layer for layer, w in zip(self.layers, wide) if storage.of(layer) != w]
         return sum(layer.macs for layer in narrowed) / (sum(layer.macs for layer in differing) or 1)
 
@@ -68,16 +71,16 @@ def _text(layer: Layer[int], container: str) -> str:
     return " ".join([f"{layer.kind}{kernel}", str(layer.output_channels), container, *marks])
 
 
-def blocks_of(space: SearchSpace, genomes: np.ndarray) -> Iterator[tuple[list[Block], np.ndarray]]:
+def blocks_of(space: SearchSpace, genomes: np.ndarray) -> Iterator[tuple[list[TimedBlock], np.ndarray]]:
     """The blocks of many subnets.
 
     Args:
-        space: Of the genomes.
-        genomes: Shape (count, genes).
+        space: The space that the genomes belong to.
+        genomes: The genomes (count, genes) of the subnets.
 
     Yields:
-        For each place where a block may stand: the distinct blocks there, and for each subnet the index (count,) of its own among
-        them, -1 where it has none.
+        For each place where a block may stand, the distinct blocks at this place, and the index among them (count,) of each
+        subnet's own block, -1 where it has none.
     """
     layers = space.layer_table(genomes)
     input_size = layers[0].input_size
@@ -93,11 +96,11 @@ def _place(layer: Layer) -> str:
 
 def _distinct(
     space: SearchSpace, layers: tuple[Layer[Number], ...], input_size: tuple[Number, Number], count: int
-) -> tuple[list[Block], np.ndarray]:
-    """What `blocks_of` yields of one place."""
+) -> tuple[list[TimedBlock], np.ndarray]:
+    """The distinct blocks at one place, and the index of each subnet's own."""
     columns = [layers[0].active, *input_size]
     for layer in layers:
-        columns += _flat(dataclasses.replace(layer, weight_bits=_width(layer.weight_bits)))
+        columns += _flat(dataclasses.replace(layer, weight_bits=_timed_bits(layer.weight_bits)))
     table = np.stack([np.broadcast_to(column, count) for column in columns], axis=1)
     rows, index = np.unique(table, axis=0, return_inverse=True)
     active = rows[:, 0].astype(bool)
@@ -105,8 +108,8 @@ def _distinct(
     return found, np.where(active, np.cumsum(active) - 1, -1)[index.reshape(-1)]
 
 
-def _width(bits: Number | Sequence[int]) -> np.ndarray:
-    """The one of `WIDTHS` that stands for it."""
+def _timed_bits(bits: Number | Sequence[int]) -> np.ndarray:
+    """The entry of `TIMED_BITS` that stands for some bits."""
     return np.where(np.asarray(bits) <= PACKED_BITS, PACKED_BITS, FIXED_BITS)
 
 
@@ -115,23 +118,24 @@ def _flat(layer: Layer[Number]) -> list[Number]:
     return [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
 
 
-def _block(space: SearchSpace, layers: tuple[Layer, ...], row: list[int]) -> Block:
+def _block(space: SearchSpace, layers: tuple[Layer, ...], row: list[int]) -> TimedBlock:
     alphabets = {gene.name: gene.values for gene in space.genes}
     values, found, widest, narrowest = iter(row[2:]), [], [], []
     for layer in layers:
         chosen: dict[str, Any] = {name: (next(values), next(values)) if name.endswith("size") else next(values) for name in _CHOSEN}
-        # Place, held values and bits of activations change no time; with them left out, equal blocks are equal.
+        # The place, held values and bits of activations do not change the time; without them, blocks that take equally long are
+        # equal.
         chosen["name"] = f"block.{layer.name.rpartition('.')[2]}" if layer.block else layer.name
         found.append(dataclasses.replace(layer, held=0, input_bits=FIXED_BITS, output_bits=FIXED_BITS, active=True, **chosen))
-        widths = _width(alphabets.get(f"{layer.name}.weight_bits", (FIXED_BITS,)))
-        widest.append(int(widths.max()))
-        narrowest.append(int(widths.min()))
-    return Block((row[0], row[1], found[0].input_channels), tuple(found), tuple(widest), tuple(narrowest))
+        timed = _timed_bits(alphabets.get(f"{layer.name}.weight_bits", (FIXED_BITS,)))
+        widest.append(int(timed.max()))
+        narrowest.append(int(timed.min()))
+    return TimedBlock((row[0], row[1], found[0].input_channels), tuple(found), tuple(widest), tuple(narrowest))
 
 
-def every_block(space: SearchSpace, storage: Storage) -> dict[str, Block]:
-    """Each distinct block of a space at the highest and at the lowest weight bits throughout, by its key."""
-    found: dict[str, Block] = {}
+def every_block(space: SearchSpace, storage: Storage) -> dict[str, TimedBlock]:
+    """All distinct blocks of a space, at the highest and at the lowest weight bits throughout, by their keys."""
+    found: dict[str, TimedBlock] = {}
     for index, place in enumerate(_places(space)):
         blocks, _ = list(blocks_of(space, _genomes(space, place)))[index]
         found |= {end.key(storage): end for block in blocks for end in block.ends()}
@@ -143,7 +147,7 @@ def _places(space: SearchSpace) -> list[str]:
 
 
 def _genomes(space: SearchSpace, place: str) -> np.ndarray:
-    """Genomes (count, genes) with every combination of the choices that the block at a place depends on."""
+    """Genomes (count, genes) with all combinations of the choices that the block at a place depends on."""
     before = {f"stage{number}": f"stage{number - 1}.width" for number in range(2, len(space.stages) + 1)}
     before |= {"stage1": "stem.width", "stem": "stem.width", "tail": f"stage{len(space.stages)}.width"}
     stage = place.partition(".")[0]
@@ -151,6 +155,6 @@ def _genomes(space: SearchSpace, place: str) -> np.ndarray:
     decides = [
         gene.name in names or (gene.name.startswith(f"{place}.") and not gene.name.endswith("_bits")) for gene in space.genes
     ]
-    # All blocks that there are: of depth, the last value.
+    # All other genes have their last value, so that the depth leaves no block out.
     choices = [range(len(gene.values)) if free else (len(gene.values) - 1,) for gene, free in zip(space.genes, decides)]
     return np.array(list(itertools.product(*choices)))

@@ -1,9 +1,9 @@
-"""Makes the latency table of a device: times every block of a space, then some whole subnets that show what adding misses.
+"""The making of a device's latency table: every block of a space is timed, and some whole subnets, which show what sums miss.
 
     table = profile(connect("host"), space, targets.get("litert_cpu").storage, MeasurementStore("latencies.sqlite"))
 
 Whatever was timed stays in the store, so that the same call goes on where it was cut off. All files are timed several times, in
-another random order each time, so that drift hits all alike and shows.
+another random order each time, so that drift affects all alike and shows.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import Graph
 
-_CHUNK = 24  # Files between two writes to the store.
-_POOL = 3000  # Random subnets from which those to time are taken.
+_CHUNK = 24  # The number of files between two writes to the store.
+_POOL = 3000  # The number of random subnets from which those to time are taken.
 _NO_CORRECTION = Correction(0.0, 1.0, 0.0)
 OnProgress = Callable[[str, int, int], None]
 
@@ -39,15 +39,16 @@ class Settings:
     """How a table is measured.
 
     Attributes:
-        repeats: Times that every file is timed.
-        min_runs: Calls each time, at least.
-        min_seconds: Seconds of them, at least.
-        max_warmup_seconds: As of `Device.measure`.
-        unsteady: A file whose times differ by more than this share is timed again, as is one whose times are doubtful.
-        most_repeats: Times that such a file is timed, at most.
-        calibration: Whole subnets that the correction is fitted to.
-        validation: Others, from which the table's error comes.
-        seed: Of the orders and of the choice of subnets.
+        repeats: The number of times that every file is timed.
+        min_runs: The least number of calls each time.
+        min_seconds: The shortest time for these calls, in seconds.
+        max_warmup_seconds: The time after which the calls begin even if they are not steady yet, in seconds.
+        unsteady: The share by which the times of a file may differ. A file whose times differ by more, or are doubtful, is timed
+            again.
+        most_repeats: The most times that such a file is timed.
+        calibration: The number of whole subnets to which the correction is fitted.
+        validation: The number of other subnets, on which the error of the table is measured.
+        seed: The seed of the orders and of the choice of subnets.
 
     Raises:
         DaquError: A number is out of range.
@@ -71,7 +72,7 @@ class Settings:
 
     @property
     def timing(self) -> dict[str, float]:
-        """The arguments of `Device.measure`."""
+        """The arguments of `Device.measure` by name."""
         return {name: getattr(self, name) for name in ("min_runs", "min_seconds", "max_warmup_seconds")}
 
 
@@ -83,15 +84,15 @@ def profile(
     settings: Settings = Settings(),
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> LatencyTable:
-    """Makes a table.
+    """Makes the latency table of a device.
 
     Args:
-        device: That times the files.
-        space: Whose blocks are timed.
-        storage: How files are stored.
-        store: Where measurements are kept.
-        settings: How they are made.
-        on_progress: Called with what is timed, and how many of how many times it has been.
+        device: The device that times the files.
+        space: The space whose blocks are timed.
+        storage: The storage of the files.
+        store: The store that keeps the measurements.
+        settings: How the table is measured.
+        on_progress: Is called with a text that says what is timed, the number of measurements that are done, and that of all.
 
     Raises:
         DaquError: The device does not answer or cannot run a block, or the store cannot be used.
@@ -125,10 +126,19 @@ def time_subnets(
     """Times whole subnets with random weights.
 
     Args:
-        genomes: Shape (n, genes).
+        device: The device that times the files.
+        space: The space that the genomes belong to.
+        storage: The storage of the files.
+        store: The store that keeps the measurements.
+        settings: How the files are timed.
+        genomes: The genomes (n, genes) of the subnets.
+        on_progress: Is called with a text that says what is timed, the number of measurements that are done, and that of all.
 
     Returns:
-        Microseconds of each turn, shape (n, repeats). The other arguments, and errors, are those of `profile`.
+        The latency in each turn (n, repeats), in microseconds.
+
+    Raises:
+        DaquError: The device does not answer or cannot run a subnet, or the store cannot be used.
     """
     with tempfile.TemporaryDirectory(prefix="daqu_") as folder:
         return _Bench(device, store, settings, pathlib.Path(folder), on_progress).time_subnets(space, storage, genomes)
@@ -137,7 +147,7 @@ def time_subnets(
 def _finished(
     table: LatencyTable, space: SearchSpace, genomes: np.ndarray, turns_us: np.ndarray, settings: Settings, evidence: dict
 ) -> LatencyTable:
-    """The table with its correction, and with its error on subnets that this was not fitted to."""
+    """The table with its correction, and with its error on subnets to which the correction was not fitted."""
     sums, counts = table.sums(space, genomes)
     fit = np.zeros(len(genomes), bool)
     fit[np.random.default_rng(settings.seed).permutation(len(genomes))[: settings.calibration]] = True
@@ -148,11 +158,15 @@ def _finished(
 
 
 def compared(predicted_us: np.ndarray, turns_us: np.ndarray) -> dict[str, Any]:
-    """How well latencies are predicted, and beside it a control: how well the first turn predicts the others.
+    """The errors of predicted latencies, and as a control those of the first measured turn as a prediction of the others.
 
     Args:
-        predicted_us: Shape (n,).
-        turns_us: Measured, turn by turn, shape (n, turns of at least 2).
+        predicted_us: The predicted latency of each subnet (n,), in microseconds.
+        turns_us: The measured latency of each subnet in each of at least two turns (n, turns), in microseconds.
+
+    Returns:
+        Figures by name: relative errors and Kendall's tau, those of the control with the prefix `control_`, the number of
+        `subnets`, and the `range_us` of what was measured.
     """
     from scipy.stats import kendalltau
 
@@ -167,13 +181,22 @@ def compared(predicted_us: np.ndarray, turns_us: np.ndarray) -> dict[str, Any]:
 
 
 def stratified(table: LatencyTable, space: SearchSpace, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Genomes (count, genes), as many in each equal step of the logarithm of the latency as there are.
+    """Chooses random subnets whose latencies are spread evenly over their logarithm.
 
-    Each gene is drawn uniformly, so that shallow networks are as frequent as deep ones; a third of them have the highest
-    weight bits throughout, and a third the lowest.
+    Each gene is drawn uniformly, so that shallow networks are as frequent as deep ones. A third of them have the highest weight
+    bits throughout, and a third the lowest.
+
+    Args:
+        table: The table that predicts the latencies, without a correction.
+        space: The space of the subnets.
+        count: The number of subnets.
+        rng: The source of all random numbers.
+
+    Returns:
+        The genomes (count, genes) of the subnets.
 
     Raises:
-        DaquError: The space has too few.
+        DaquError: The space has too few subnets.
     """
     genomes = rng.integers(0, [len(gene.values) for gene in space.genes], (_POOL, len(space.genes)))
     for column, gene in enumerate(space.genes):
@@ -188,7 +211,7 @@ def stratified(table: LatencyTable, space: SearchSpace, count: int, rng: np.rand
     sums, _ = table.sums(space, genomes)
     order = np.argsort(sums)
     logs = np.log(sums[order])
-    # The nearest ones to evenly spaced latencies, each of which is taken once.
+    # Those nearest to evenly spaced logarithms are taken, each of them once.
     chosen: list[int] = []
     free = np.ones(len(order), bool)
     for wanted in np.linspace(logs[0], logs[-1], count):
@@ -204,10 +227,10 @@ class _Bench:
     def __init__(self, device: Device, store: MeasurementStore, settings: Settings, folder: pathlib.Path, on_progress: OnProgress):
         self.device, self.store, self.settings, self.folder, self.on_progress = device, store, settings, folder, on_progress
         self.identity, self.rng, self.timed = device.identity(), np.random.default_rng(settings.seed), 0
-        self.names: dict[str, str] = {}  # By hash: what messages call the file.
+        self.names: dict[str, str] = {}  # The name of each file in messages, by its hash.
 
     def place(self, graphs: Iterable[tuple[str, Graph]]) -> list[str]:
-        """Writes the files of graphs with their names; returns the hashes."""
+        """Writes the files of graphs, given with their names in messages, and gives their hashes."""
         hashes = []
         for name, graph in graphs:
             data = tflite.write(graph)
@@ -217,21 +240,26 @@ class _Bench:
         return hashes
 
     def time_subnets(self, space: SearchSpace, storage: Storage, genomes: np.ndarray) -> np.ndarray:
-        """Microseconds (n, repeats) of genomes (n, genes)."""
+        """The latencies (n, repeats) in microseconds of whole subnets with genomes (n, genes)."""
         subnets = map(space.from_genome, genomes)
         hashes = self.place((f"the subnet {subnet}", block_graph.of_subnet(space, subnet, storage)) for subnet in subnets)
         times = self.time("subnets", hashes)
         return np.array([times[sha256][: self.settings.repeats] for sha256 in hashes])
 
     def time(self, what: str, hashes: Sequence[str]) -> Mapping[str, list[float]]:
-        """The times of the files in microseconds, by their hashes: of each at least `repeats`."""
+        """The times in microseconds, at least `repeats`, of each file by its hash.
+
+        Args:
+            what: What the files are, for the progress.
+            hashes: The hashes of the files.
+        """
         for turn in range(1, max(self.settings.repeats, self.settings.most_repeats) + 1):
             missing = self._missing(sorted(set(hashes)), turn)
             self._time_once(f"{what}, turn {turn}", [missing[index] for index in self.rng.permutation(len(missing))])
         return {sha256: self._usable(turns) for sha256, turns in self._turns().items()}
 
     def _missing(self, hashes: Sequence[str], turn: int) -> list[str]:
-        """The files that take part in a turn, counted from 1: that have had fewer, and after the usual ones need another."""
+        """The files that take part in a turn, from 1: those that had fewer, and after the usual turns need another."""
         turns, repeats = self._turns(), self.settings.repeats
         missing = [sha256 for sha256 in hashes if len(turns.get(sha256, ())) < turn]
         return [sha256 for sha256 in missing if turn <= repeats or self._wants_another(turns[sha256])]
@@ -241,7 +269,7 @@ class _Bench:
         return len(good) < self.settings.repeats or self._is_unsteady(good)
 
     def _usable(self, turns: Sequence[Turn]) -> list[float]:
-        """The times that are not doubtful, or all if there are too few of them."""
+        """The times without a flag, or all times if there are too few without."""
         good = [turn.median_us for turn in turns if not turn.is_doubtful]
         return good if len(good) >= self.settings.repeats else [turn.median_us for turn in turns]
 
@@ -260,12 +288,18 @@ class _Bench:
         return self.store.turns(self.identity, self.settings.timing)
 
     def _is_unsteady(self, times_us: Sequence[float]) -> bool:
-        # Twice the median deviation, which of two times is their difference, and of more does not mind a lone one.
+        # The measure is twice the median deviation. Of two times, that is their difference; of more, a single outlier does not
+        # change it.
         deviation = np.median(np.abs(np.asarray(times_us) - np.median(times_us)))
         return bool(2 * deviation > self.settings.unsteady * np.median(times_us))
 
     def evidence(self, hashes: Sequence[str], began: float) -> dict:
-        """What is to be known of how the blocks were measured."""
+        """How the blocks were measured, as a JSON object.
+
+        Args:
+            hashes: The hashes of the blocks' files.
+            began: The time when the measuring began, by the monotonic clock.
+        """
         turns = self._turns()
         taken = [turns[sha256] for sha256 in hashes]
         times = [self._usable(each) for each in taken]
@@ -274,9 +308,9 @@ class _Bench:
             "settings": dataclasses.asdict(self.settings),
             "date": datetime.date.today().isoformat(),
             "minutes": round((time.monotonic() - began) / 60, 2),
-            "timed": self.timed,  # In these minutes; what else there is was in the store.
+            "timed": self.timed,  # This is the number in these minutes; other times were in the store.
             "blocks": len(hashes),
-            # Of each turn, against the first: how the device drifted.
+            # The drift of the device: how each turn differs from the first.
             "drift": np.round(np.median(first / first[:, :1], axis=0) - 1, 4).tolist(),
             "median_spread": float(np.median(np.ptp(first, axis=1) / np.median(first, axis=1))),
             "doubtful_blocks": sum(map(self._wants_another, taken)),

@@ -1,4 +1,4 @@
-"""Measured latencies on disk: by the file's hash, the device's identity, and how it was timed. One SQLite file for all of them."""
+"""The store of measured latencies, one SQLite file, by the hash of a file, the identity of a device, and the way of timing."""
 
 import contextlib
 import dataclasses
@@ -13,10 +13,10 @@ from typing import Any
 from daqu_tf.devices import Latency
 from daqu_tf.errors import DaquError
 
-# Raised when the columns change; such a store is refused rather than misread.
+# The version changes with the columns; a store of another version is refused rather than misread.
 _VERSION = 2
 DEFAULT_STORE = "~/.cache/daqu_tf/latencies.sqlite"
-_WAIT_SECONDS = 30.0  # For another process that writes.
+_WAIT_SECONDS = 30.0  # The longest wait for another process that writes.
 _TABLE = """
 CREATE TABLE IF NOT EXISTS measurements (
     sha256 TEXT NOT NULL, device TEXT NOT NULL, settings TEXT NOT NULL,
@@ -28,20 +28,25 @@ _INDEX = "CREATE INDEX IF NOT EXISTS by_model ON measurements (device, settings,
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """One time that a file was timed: its median in microseconds, and whether a flag makes it doubtful."""
+    """One measurement of a file.
+
+    Attributes:
+        median_us: The median latency in microseconds.
+        is_doubtful: Whether the measurement has a flag.
+    """
 
     median_us: float
     is_doubtful: bool
 
 
 class MeasurementStore:
-    """Times of files, a row each time that one was timed. What was added is on disk, whatever kills the process after that.
+    """A store of measurements, with one row each time that a file was timed; a kill of the process loses nothing that was added.
 
     Args:
-        path: Of the SQLite file; made where there is none.
+        path: The path of the SQLite file, which is created if there is none.
 
     Raises:
-        DaquError: It cannot be opened, or is something else.
+        DaquError: The file cannot be opened, or is no such store.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -62,16 +67,16 @@ class MeasurementStore:
         self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the file."""
         self._connection.close()
 
     def add(self, latencies: Sequence[Latency], device: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        """Writes measurements, all or none of them, a row for each.
+        """Adds measurements, all or none of them, with one row for each.
 
         Args:
-            latencies: Of one or more processes each, which count as one.
-            device: The identity of the device that took them.
-            settings: How they were timed.
+            latencies: The latencies, each of which counts as one measurement.
+            device: The identity of the device.
+            settings: The settings of the timing.
         """
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         key = _text(device), _text(settings)
@@ -83,7 +88,7 @@ class MeasurementStore:
             self._connection.executemany("INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def turns(self, device: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, list[Turn]]:
-        """All times of one device and way of timing, by the file's sha256, in the order in which they were taken."""
+        """All measurements of one device and one setting, by the sha256 of the file, in the order in which they were taken."""
         found: dict[str, list[Turn]] = {}
         query = "SELECT sha256, median_us, flags FROM measurements WHERE device = ? AND settings = ? ORDER BY rowid"
         with self._sentences():
@@ -93,7 +98,7 @@ class MeasurementStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Others wait; all is done or nothing."""
+        """A transaction, during which other processes wait, and which is done whole or not at all."""
         self._connection.execute("BEGIN IMMEDIATE")
         with self._connection:
             yield
@@ -107,5 +112,5 @@ class MeasurementStore:
 
 
 def _text(values: Mapping[str, Any]) -> str:
-    """The same text for equal values."""
+    """A text that is the same for equal values."""
     return json.dumps(values, sort_keys=True)

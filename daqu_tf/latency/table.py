@@ -1,10 +1,10 @@
-"""The latency table of one device: what each block of a search space takes there, and from it the latency of any subnet.
+"""The latency table of a device: the latency of each block of a search space, from which that of any subnet is predicted.
 
     table = LatencyTable.load("pi4.json")
     table.check(space, target.storage, device.identity())
     table.predict(space, subnet)  # Microseconds.
 
-`profiling.py` makes tables. Nothing here imports TensorFlow.
+`profiling` makes tables. Nothing here imports TensorFlow.
 """
 
 import dataclasses
@@ -18,28 +18,28 @@ from typing import Any
 import numpy as np
 
 from daqu_tf import fields, files
-from daqu_tf.errors import DaquError
+from daqu_tf.errors import DaquError, WriteError
 from daqu_tf.fields import difference
-from daqu_tf.latency.blocks import Block, blocks_of, every_block
+from daqu_tf.latency.blocks import TimedBlock, blocks_of, every_block
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.targets.storage import Storage
 
 FORMAT = 1
-_LEAST_US = 0.01  # No correction makes a subnet faster than that.
+_LEAST_US = 0.01  # The least latency that a correction gives.
 _MAKE_ONE = "make one with daqu-profile"
 
 
 @dataclasses.dataclass(frozen=True)
 class Correction:
-    """What adding blocks misses: `fixed_us + scale * sum + block_us * number of blocks`.
+    """The correction of the sum of blocks: `fixed_us + scale * sum + block_us * number of blocks`.
 
-    Each call of a file costs something, which every block of the table has in it once, and a whole subnet only once.
+    Each call of a file takes some time. It is in the latency of every block, but only once in that of a whole subnet.
 
     Attributes:
-        fixed_us: Microseconds of every subnet.
-        scale: Of the sum of its blocks.
-        block_us: Microseconds of every block, mostly negative.
+        fixed_us: The microseconds that are added once.
+        scale: The factor of the sum of blocks.
+        block_us: The microseconds that are added for each block, mostly negative.
     """
 
     fixed_us: float
@@ -48,15 +48,15 @@ class Correction:
 
     @classmethod
     def fitted(cls, sums_us: np.ndarray, counts: np.ndarray, measured_us: np.ndarray) -> "Correction":
-        """The one of least squared relative error.
+        """The correction with the least squared relative error.
 
         Args:
-            sums_us: Of the blocks of each subnet, shape (n,).
-            counts: Of its blocks, shape (n,).
-            measured_us: Of whole subnets, shape (n,).
+            sums_us: The sum of the blocks' latencies for each subnet (n,), in microseconds.
+            counts: The number of blocks of each subnet (n,).
+            measured_us: The measured latency of each subnet (n,), in microseconds.
 
         Raises:
-            DaquError: There are too few subnets.
+            DaquError: There are fewer than three subnets.
         """
         if len(measured_us) < 3:
             raise DaquError(f"A correction needs at least 3 measured subnets, but received {len(measured_us)}: measure more.")
@@ -65,21 +65,21 @@ class Correction:
         return cls(*map(float, weights))
 
     def apply(self, sums_us: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Latencies (n,) in microseconds of the sums (n,) and numbers (n,) of blocks."""
+        """The latencies (n,) in microseconds of subnets, from the sums (n,) and the numbers (n,) of their blocks."""
         return np.maximum(self.fixed_us + self.scale * sums_us + self.block_us * counts, _LEAST_US)
 
 
 @dataclasses.dataclass(frozen=True)
 class LatencyTable:
-    """Latencies of all blocks of a space on one device, and how well they predict whole subnets.
+    """The latencies of all blocks of a space on one device, and how well they predict whole subnets.
 
     Attributes:
-        space: Name of the space that it was made for; any other whose blocks are all in it will do.
-        storage: Of the files: `container` and `runtime`.
-        device: The device's `identity`, with runtime, threads and delegate.
-        blocks_us: By `Block.key`, the median latency in microseconds.
-        correction: For what adding misses.
-        evidence: How it was measured, and its error on subnets that it was not fitted to: see `profiling.py`.
+        space: The name of the space that the table was made for; it also serves other spaces whose blocks are all in it.
+        storage: The `container` and the `runtime` of the files.
+        device: The identity of the device, with runtime, threads and delegate.
+        blocks_us: The median latency of each block in microseconds, by its `TimedBlock.key`.
+        correction: The correction of the sum of blocks.
+        evidence: How the table was measured, and its error on subnets to which it was not fitted (see `profiling`).
     """
 
     space: str
@@ -93,26 +93,30 @@ class LatencyTable:
         """The latency of a subnet in microseconds.
 
         Raises:
-            DaquError: The table lacks one of its blocks.
+            DaquError: The table lacks a block of the subnet.
         """
         return float(self.predict_many(space, np.array([space.genome(subnet)]))[0])
 
     def predict_many(self, space: SearchSpace, genomes: np.ndarray) -> np.ndarray:
-        """The latencies of genomes (count, genes), shape (count,), in microseconds; errors as `predict`."""
+        """The latencies (count,) in microseconds of the subnets with genomes (count, genes).
+
+        Raises:
+            DaquError: The table lacks a block of a subnet.
+        """
         return self.correction.apply(*self.sums(space, genomes))
 
     def sums(self, space: SearchSpace, genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of genomes (count, genes): the sums of their blocks (count,) in microseconds, and the numbers of them (count,)."""
+        """The sums (count,) in microseconds, and the numbers (count,), of the blocks of subnets with genomes (count, genes)."""
         sums, counts = np.zeros(len(genomes)), np.zeros(len(genomes), int)
         storage = Storage(**self.storage)
         for blocks, index in blocks_of(space, genomes):
-            prices = np.array([*(self._price(block, storage) for block in blocks), 0.0])  # The last one where there is no block.
+            prices = np.array([*(self._price(block, storage) for block in blocks), 0.0])  # The last price is for no block.
             sums += prices[index]
             counts += index >= 0
         return sums, counts
 
-    def _price(self, block: Block, storage: Storage) -> float:
-        """Between its highest and its lowest weight bits throughout, which were measured, by the share of the MACs."""
+    def _price(self, block: TimedBlock, storage: Storage) -> float:
+        """The latency of a block, between those at its highest and lowest weight bits throughout, by the share of the MACs."""
         wide, narrow = (self._measured(end.key(storage)) for end in block.ends())
         return wide + block.share_of_narrowest(storage) * (narrow - wide)
 
@@ -125,15 +129,15 @@ class LatencyTable:
             ) from None
 
     def check(self, space: SearchSpace, storage: Storage, device: Mapping[str, Any] | None = None) -> None:
-        """Refuses another space, another way to store it, or another device.
+        """Raises `DaquError` unless the table holds for a space, a storage and a device.
 
         Args:
-            space: That subnets will be from.
-            storage: Of their files.
-            device: The `identity` of the device that they are for; None where there is none at hand.
+            space: The space of the subnets.
+            storage: The storage of their files.
+            device: The identity of the device; None does not check it.
 
         Raises:
-            DaquError: The table does not hold for it.
+            DaquError: The table does not hold for one of them.
         """
         wanted = {"container": storage.container, "runtime": storage.runtime}
         if dict(self.storage) != wanted:
@@ -147,11 +151,11 @@ class LatencyTable:
 
     @property
     def errors(self) -> Mapping[str, Any]:
-        """Of `profiling.compared`, for subnets that it was not fitted to; empty where nobody looked."""
+        """The errors on subnets to which the table was not fitted, from `profiling.compared`; empty where they are unknown."""
         return self.evidence.get("validation") or {}
 
     def summary(self) -> str:
-        """How `profiling.profile` measured it and how far off it is, in sentences."""
+        """Sentences that say how `profiling.profile` measured the table, and how far off it is."""
         evidence, error = self.evidence, self.errors
         low, high = error["range_us"]
         drift = ", ".join(f"{share:+.1%}" for share in evidence["drift"][1:])
@@ -170,10 +174,10 @@ class LatencyTable:
 
     @classmethod
     def from_json(cls, content: Any) -> "LatencyTable":
-        """The inverse of `to_json`.
+        """The table that a JSON object describes, the inverse of `to_json`.
 
         Raises:
-            DaquError: It is none, or of another format.
+            DaquError: The object is no latency table, or has another format.
         """
         if not isinstance(content, Mapping) or content.get("format") != FORMAT:
             raise DaquError(f"A latency table must be a JSON object of format {FORMAT}: {_MAKE_ONE}.")
@@ -192,22 +196,24 @@ class LatencyTable:
         return dataclasses.replace(table, correction=correction)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the table as JSON, whole or not at all.
+        """Writes the table to a JSON file, whole or not at all.
 
         Raises:
-            DaquError: It cannot be written.
+            DaquError: The file cannot be written.
         """
         try:
             files.write_json(path, self.to_json())
+        except WriteError:
+            raise
         except OSError as error:
             raise DaquError(f"The latency table {path} cannot be written ({error.strerror}): choose another path.") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "LatencyTable":
-        """Reads what `save` wrote.
+        """The table in a file that `save` wrote.
 
         Raises:
-            DaquError: It cannot be read or is no table.
+            DaquError: The file cannot be read, or holds no latency table.
         """
         try:
             content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))

@@ -1,9 +1,10 @@
 """KerasTuner's side of a search: an oracle proposes trials, keeps them, and shares them out among workers.
 
-`oracle` proposes, by the surrogate search of `daqu_tf.pareto`, over `hyperparameters` and `objectives`; `journaled_oracle` is
-what it stands on: `records` of trials in an append-only `journal`, which `leases` give to workers; `failures` end a search early.
-`chief` serves them over gRPC, `client` is a worker's side, `distributed_tuner` makes any tuner either of them, by the `roles`
-that the environment gives. `keras_tuner_files` writes what KerasTuner's own tools read.
+`oracle` proposes trials by the surrogate search of `daqu_tf.pareto`, over `hyperparameters` and `objectives`. It is built on
+`journaled_oracle`, which gives trials to workers by `leases`, and on `stored_trials`, which keeps their `records` in an
+append-only `journal`. `attempts` that come to no end fail a trial, and `failures` end a search early. `chief` serves trials over
+gRPC, `client` is a worker's side of that, and `distributed_tuner` makes any tuner a chief or a worker, by the `roles` that the
+environment gives. `keras_tuner_files` writes what KerasTuner's own tools read.
 """
 
 from typing import TYPE_CHECKING

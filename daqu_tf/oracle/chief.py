@@ -1,4 +1,4 @@
-"""The chief of a distributed search: KerasTuner's own service around an oracle, which ends whatever happens to the workers."""
+"""The chief of a distributed search: KerasTuner's own service around an oracle, which ends even if workers are lost."""
 
 import ipaddress
 import json
@@ -17,17 +17,18 @@ from daqu_tf.errors import DaquError
 from daqu_tf.oracle.failures import SearchFailedError, last_line
 from daqu_tf.oracle.journaled_oracle import JournaledOracle
 
-# Beside what KerasTuner's messages say, in the metadata of a call: who calls, what went wrong, which they leave out, the
-# metrics as they are, which they round to 24 bits, and the values as they are, to which they add defaults.
-TUNER_ID, IS_FATAL = "daqu-tuner-id", "daqu-is-fatal"
-MESSAGE, METRICS, VALUES = "daqu-message-bin", "daqu-metrics-bin", "daqu-values-bin"
+# Entries in the metadata of a call, for what KerasTuner's messages do not hold: the caller, its process and what went wrong, which
+# they leave out, the exact metrics, which they round to 24 bits, the exact values, to which they add defaults, and why a report is
+# refused.
+TUNER_ID, PROCESS, IS_FATAL = "daqu-tuner-id", "daqu-process", "daqu-is-fatal"
+MESSAGE, METRICS, VALUES, REFUSED = "daqu-message-bin", "daqu-metrics-bin", "daqu-values-bin", "daqu-refused-bin"
 METADATA_BYTES = 2**20
 MESSAGE_BYTES, SENTENCE_LENGTH = METADATA_BYTES // 8, 1500  # The end of a stack trace says most.
 ENDED = grpc.StatusCode.FAILED_PRECONDITION  # The search is over because of an error.
 UNKNOWN_TRIAL = grpc.StatusCode.NOT_FOUND
-THREADS = 128  # At most: workers may wait for a new trial, each in one, while results and signs of life pass them.
+THREADS = 128  # The most threads: a worker that waits for a trial takes one, and results and signs of life need others.
 TICK_SECONDS, GRACE_SECONDS = 0.1, 2.0
-FAREWELL_SECONDS = 3.0  # In which workers that lost an earlier chief at the very end hear that the search is over.
+FAREWELL_SECONDS = 3.0  # The time for workers that lost an earlier chief at the very end to hear that the search is over.
 CHANNEL = (
     ("grpc.max_metadata_size", METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", METADATA_BYTES),
@@ -37,13 +38,13 @@ CHANNEL = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
-# Two chiefs must not share a port in silence, as gRPC lets them by default.
+# Two chiefs must not silently share a port, which gRPC allows by default.
 OPTIONS = (*CHANNEL, ("grpc.so_reuseport", 0))
 Message = Any  # Of KerasTuner's service; its class is generated.
 
 
 class WorkerTraceback(Exception):
-    """The stack trace of a worker, as the cause of the chief's own error."""
+    """The stack trace of a worker, which becomes the cause of the chief's own error."""
 
     def __str__(self) -> str:
         return f"\n\n{self.args[0]}"
@@ -53,7 +54,10 @@ class Servicer(OracleServicer):
     """Answers workers, and remembers the error that ends the search.
 
     Args:
-        oracle: Keeps the trials.
+        oracle: The oracle that keeps the trials.
+
+    Attributes:
+        failure: The error that has ended the search; None while there is none.
     """
 
     def __init__(self, oracle: JournaledOracle):
@@ -76,6 +80,8 @@ class Servicer(OracleServicer):
         return self._answer(self._create_trial, request, context)
 
     def _create_trial(self, request: Message, context: grpc.ServicerContext) -> Message:
+        if process := dict(context.invocation_metadata()).get(PROCESS):
+            self.oracle.meet(request.tuner_id, process)
         response = super().CreateTrial(request, context)
         if response.trial.trial_id in self.oracle.trials:
             values = self.oracle.trials[response.trial.trial_id].hyperparameters.values
@@ -101,10 +107,11 @@ class Servicer(OracleServicer):
         trial.message = metadata[MESSAGE].decode(errors="replace") if MESSAGE in metadata else None
         if METRICS in metadata:
             trial.metrics = MetricsTracker.from_config(json.loads(metadata[METRICS]))
-        if IS_FATAL in metadata:  # The trial has not ended: when what is wrong has been mended, it runs again.
+        if IS_FATAL in metadata:  # The trial has not ended, and runs again when the user has mended what is wrong.
             who, what = metadata.get(TUNER_ID, "A worker"), last_line(trial.message)
             raise SearchFailedError(f"{who} ended the search: {what}") from WorkerTraceback(trial.message)
-        self.oracle.end_trial(trial)
+        if refusal := self.oracle.end_trial(trial):
+            context.set_trailing_metadata(((REFUSED, refusal.encode()[:SENTENCE_LENGTH]),))
         return protos.get_service().EndTrialResponse()
 
     def _check_known(self, trial_id: str, context: grpc.ServicerContext) -> None:
@@ -118,14 +125,18 @@ def _sentence(error: BaseException) -> str:
 
 
 class Chief:
-    """Serves an oracle to workers as long as the `with` block lasts.
+    """Serves an oracle to workers while the `with` block lasts.
 
     Args:
-        oracle: Whose trials the workers run; what ran when an earlier chief was killed is left to its workers for a lease.
-        address: Where to listen, as `127.0.0.1:8000`; port 0 takes a free one.
+        oracle: The oracle whose trials the workers run. Trials that ran when an earlier chief was killed stay with their workers
+            for the time of a lease.
+        address: The host and port to listen at, such as `127.0.0.1:8000`; port 0 takes a free port.
+
+    Attributes:
+        address: The host and port at which the chief listens.
 
     Raises:
-        DaquError: Nobody can listen there.
+        DaquError: The chief cannot listen at the address.
     """
 
     def __init__(self, oracle: JournaledOracle, address: str):
@@ -151,15 +162,15 @@ class Chief:
         self._server.stop(GRACE_SECONDS).wait()
 
     def wait(self, patience_seconds: float, on_tick: Callable[[], None] = lambda: None) -> None:
-        """Returns when the search is over and all workers know it, or are gone.
+        """Waits until the search is over and all workers know it or are gone.
 
         Args:
-            patience_seconds: How long to wait for a worker when there is none.
-            on_tick: Called ten times a second.
+            patience_seconds: The longest time to wait for a worker when there is none.
+            on_tick: Is called ten times a second.
 
         Raises:
             DaquError: There was no worker for too long.
-            Exception: What ended the search, after the workers were told.
+            Exception: An error ended the search; it is raised after the workers have been told.
         """
         began = seen = time.monotonic()
         while not self._servicer.failure:
@@ -180,10 +191,10 @@ class Chief:
 
 
 def exposure(address: str) -> str | None:
-    """What to warn of before listening there; None on loopback.
+    """A warning about listening at an address that other machines can reach; None for loopback.
 
     Args:
-        address: Host and port.
+        address: The host and port.
     """
     host = address.rpartition(":")[0].strip("[]")
     try:

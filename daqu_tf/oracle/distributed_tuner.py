@@ -1,5 +1,6 @@
-"""A KerasTuner tuner that takes part in a search as the chief or as a worker, whichever of them is killed meanwhile."""
+"""A KerasTuner tuner that takes part in a search as its chief or as a worker, and survives the loss of any of the others."""
 
+import pathlib
 import traceback
 import warnings
 from typing import Any
@@ -9,6 +10,7 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 
 from daqu_tf.errors import DaquError
+from daqu_tf.oracle.journal import check_free
 from daqu_tf.oracle.journaled_oracle import JournaledOracle
 from daqu_tf.oracle.roles import chief_address, is_chief, role
 
@@ -16,19 +18,23 @@ PATIENCE_SECONDS = 600.0
 
 
 class DistributedTuner(BaseTuner):
-    """Goes before a KerasTuner tuner: `class MyTuner(DistributedTuner, keras_tuner.Tuner)`. Alone, a process searches as ever.
+    """A base class before a KerasTuner tuner, as in `class MyTuner(DistributedTuner, keras_tuner.Tuner)`.
 
-    Where KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT are set, it is the chief or a worker, as in
-    KerasTuner. Any of them may be killed at any moment and started again under the same id. Only the chief writes trials.
+    A process that is alone searches as without it. Where KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT are
+    set, it is the chief or a worker, as in KerasTuner. Any of them may be killed at any moment and started again under the same id.
+    Only the chief writes trials.
 
     Args:
-        args: Of the tuner.
-        patience_seconds: How long a worker waits for a chief that does not answer, and a chief for a worker when there is none.
-        overwrite: As KerasTuner's; a worker leaves it to the chief, which deletes the search whenever it starts.
-        kwargs: Of the tuner.
+        *args: Arguments of the tuner.
+        patience_seconds: The longest time that a worker waits for a chief that does not answer, and a chief for a worker when there
+            is none.
+        overwrite: Whether to delete an earlier search in the folder, as in KerasTuner. A worker leaves that to the chief, which
+            deletes it whenever it starts.
+        **kwargs: Further arguments of the tuner.
 
     Raises:
-        DaquError: The variables do not say whether this is the chief.
+        DaquError: The environment variables do not say whether this process is the chief, or another process searches in the folder
+            that is to be overwritten.
     """
 
     oracle: keras_tuner.Oracle  # Of a worker, what stands for it.
@@ -37,6 +43,9 @@ class DistributedTuner(BaseTuner):
         self.patience_seconds = patience_seconds
         self._trial: Trial | None = None
         mine = role()
+        if overwrite and mine != "worker":
+            folder = pathlib.Path(kwargs.get("directory") or ".", kwargs.get("project_name") or "untitled_project")
+            check_free(folder / "trials.jsonl")
         super().__init__(*args, overwrite=overwrite and mine != "worker", **kwargs)
         if mine == "worker":
             from daqu_tf.oracle.client import ChiefClient
@@ -44,20 +53,23 @@ class DistributedTuner(BaseTuner):
             self.oracle = ChiefClient(self.oracle._oracle, patience_seconds)
 
     def search(self, *args: Any, **kwargs: Any) -> None:
-        """Searches: alone, as the chief, until the search is over, or as a worker, as long as the chief has trials.
+        """Searches until the search is over; a worker stops when the chief has no more trials.
 
         Raises:
-            DaquError: The chief found no worker for too long, or a worker no chief; or too many trials failed.
+            DaquError: The chief had no worker for too long, a worker had no chief for too long, or too many trials failed.
         """
-        if is_chief():
-            self._warn_if_exposed()
-            if isinstance(self.oracle, JournaledOracle):
-                return self._serve()
         try:
+            if is_chief():
+                self._warn_if_exposed()
+                if isinstance(self.oracle, JournaledOracle):
+                    return self._serve()
             super().search(*args, **kwargs)
         except keras_tuner.errors.FatalError as error:
             self._tell_chief(error)
             raise
+        finally:
+            if isinstance(self.oracle, JournaledOracle):
+                self.oracle.retire()
 
     def _warn_if_exposed(self) -> None:
         from daqu_tf.oracle.chief import exposure
@@ -73,10 +85,10 @@ class DistributedTuner(BaseTuner):
         self.on_tick()
 
     def on_tick(self) -> None:
-        """Called on the chief ten times a second."""
+        """Is called on the chief ten times a second; a subclass may override it."""
 
     def on_trial_begin(self, trial: Trial) -> None:
-        """Remembers which trial it is."""
+        """Remembers the trial that this process runs, and tells the tuner that it begins."""
         self._trial = trial
         super().on_trial_begin(trial)
 
@@ -88,4 +100,4 @@ class DistributedTuner(BaseTuner):
             try:
                 self.oracle.give_up(self._trial, message)
             except (ChiefLostError, SearchEndedError):
-                return  # What is raised is what was wrong here.
+                return  # The caller raises the error of this worker.

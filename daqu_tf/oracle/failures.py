@@ -1,4 +1,4 @@
-"""What ends a search before its time, and how a failed trial's message is shown."""
+"""The errors that end a search before its time, and the text that is shown for a failed trial."""
 
 import textwrap
 
@@ -8,13 +8,13 @@ LINE_LENGTH = 500
 
 
 class SearchFailedError(DaquError, RuntimeError):
-    """Too many trials failed in a row; KerasTuner's contract is a `RuntimeError`."""
+    """Too many trials failed in a row. It is a `RuntimeError`, as KerasTuner's contract says."""
 
 
 class NewEntryError(DaquError, RuntimeError):
-    """A hyperparameter that is registered too late to be searched; KerasTuner's contract for others is a `RuntimeError`."""
+    """A hyperparameter was registered too late to be searched. It is a `RuntimeError`, as KerasTuner's contract says."""
 
 
 def last_line(message: str | None) -> str:
-    """What a trial's message, mostly a stack trace, comes down to."""
+    """The last line of a trial's message, which is mostly a stack trace, shortened to `LINE_LENGTH`."""
     return textwrap.shorten((message or "no message").strip().splitlines()[-1], LINE_LENGTH, placeholder=" ...")

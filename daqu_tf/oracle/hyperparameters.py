@@ -1,44 +1,82 @@
-"""KerasTuner's hyperparameters as the choices of a search."""
+"""KerasTuner's hyperparameters as the choices of a surrogate search."""
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from daqu_tf.errors import DaquError
-from daqu_tf.pareto.choices import LEVELS, Alphabet, Conditions
+from daqu_tf.pareto.choices import LEVELS, Choices, Conditions
 from daqu_tf.pareto.incoming import named, shown
 
 if TYPE_CHECKING:
     import keras_tuner
+    from keras_tuner.engine.trial import Trial
 
 
-def alphabet_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapping[str, Conditions] | None = None) -> Alphabet:
-    """The choices among KerasTuner's hyperparameters of any kind; of a number with very many values, `LEVELS` + 1 of them.
+def choices_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapping[str, Conditions] | None = None) -> Choices:
+    """The choices that KerasTuner's hyperparameters of any kind give.
+
+    A number with more than `LEVELS` values, or without a step, has `LEVELS` + 1 values, evenly on its own scale.
 
     Args:
-        hyperparameters: The space.
-        conditions: Further ones than those that they are registered under.
+        hyperparameters: The hyperparameters, which hold the whole space.
+        conditions: Conditions by the name of a hyperparameter, beside those under which it is registered.
 
     Raises:
-        DaquError: There are none, two have one name, or a condition names one that does not stand before its own.
+        DaquError: There are no hyperparameters, two have one name, or a condition names one that does not stand before its own.
     """
     if hyperparameters is None or not hyperparameters.space:
         raise DaquError("`hyperparameters` must hold the whole search space, but received none: register everything in it.")
-    choices, gates = {}, {name: _gate(name, parents) for name, parents in named("conditions", conditions or {}).items()}
+    options, gates = {}, {name: _gate(name, parents) for name, parents in named("conditions", conditions or {}).items()}
     for parameter in hyperparameters.space:
-        if parameter.name in choices:
+        if parameter.name in options:
             raise DaquError(f"`{parameter.name}` must be registered once, but is there twice: give each branch a name of its own.")
-        choices[parameter.name] = _values(parameter)
+        options[parameter.name] = _values(parameter)
         if parameter.conditions:
             own = tuple((condition.name, tuple(condition.values)) for condition in parameter.conditions)
             gates[parameter.name] = (*gates.get(parameter.name, ()), *own)
-    order = list(choices)
+    order = list(options)
     for name, parents in gates.items():
         for parent, _ in parents:
-            if name not in choices or parent not in order[: order.index(name)]:
+            if name not in options or parent not in order[: order.index(name)]:
                 raise DaquError(f"`conditions` must name parents that are registered first, but received `{parent}` of `{name}`.")
-    return Alphabet(choices, gates)
+    return Choices(options, gates)
+
+
+def overwritten(trial: "Trial", proposed: Mapping[str, Any]) -> str:
+    """Which value of a trial is not the one that was proposed, for people; empty where all are. Others may have been added.
+
+    Args:
+        trial: The trial, as it has run.
+        proposed: The trial's values, as they were proposed.
+    """
+    sent = trial.hyperparameters.values  # With what a worker has added, whose default is not searched.
+    for name, value in proposed.items():
+        if name not in sent:
+            return f"`{name}`, proposed as {value!r}, is missing"
+        if not np.array_equal(sent[name], value):
+            return f"`{name}` is {sent[name]!r}, but {value!r} was proposed"
+    return ""
+
+
+def keep_proposed(trial: "Trial", proposed: Mapping[str, Any]) -> None:
+    """Gives a trial the values back that were proposed, with a warning where `run_trial` has changed one.
+
+    What was measured counts for them: with the values that it was proposed, `run_trial` came to that.
+
+    Args:
+        trial: The trial, as it has run.
+        proposed: The trial's values, as they were proposed.
+    """
+    if differing := overwritten(trial, proposed):
+        warnings.warn(
+            f"Trial {trial.trial_id} was changed while it ran: {differing}. Its metrics are kept for the values that were "
+            "proposed: do not write to `trial.hyperparameters.values`, but to a copy.",
+            stacklevel=3,
+        )
+        trial.hyperparameters.values.update(proposed)
 
 
 def _gate(name: str, parents: Any) -> Conditions:
@@ -66,7 +104,7 @@ def _values(parameter: Any) -> tuple[Any, ...]:
         steps = list(parameter.values)
         if len(steps) <= LEVELS:
             return tuple(steps)
-    # KerasTuner's own scale, linear or logarithmic; just below 1, where its integers end.
+    # The values lie on KerasTuner's own scale, linear or logarithmic, and end just below 1, where its integers end.
     values = [parameter.prob_to_value(prob) for prob in np.linspace(0, 1 - 1e-9, LEVELS + 1).tolist()]
     if kind == "Float" and parameter.step is None:
         values[-1] = parameter.max_value

@@ -24,7 +24,7 @@ def write(path: str | os.PathLike, folder: str | os.PathLike) -> int:
     It would go on with them: none is proposed again, and those that have not ended run first.
 
     Args:
-        path: Of the journal, which may be in use.
+        path: The journal, which may be in use.
         folder: Is made where it is missing; what lies there is replaced.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Who works on which trial, and whether that worker was heard of lately."""
+"""Leases: which worker has which trial, and whether the worker has given a sign of life lately."""
 
 import time
 from collections.abc import Callable
@@ -9,11 +9,15 @@ GAP_SECONDS = 2.0
 
 
 class Leases:
-    """Each worker has at most one trial, for as long as it is heard of; what it had when it fell silent is given out again.
+    """Gives each worker at most one trial, as long as it gives signs of life; the trial of a silent worker is given out again.
 
     Args:
-        seconds: Of silence after which a worker counts as gone.
-        clock: Monotonic seconds.
+        seconds: The seconds of silence after which a worker counts as gone.
+        clock: A clock that gives monotonic seconds.
+
+    Attributes:
+        is_watched: Whether `expire` is called several times a second.
+        trial_of: The trial of each worker that has one.
 
     Raises:
         DaquError: `seconds` is not above 0.
@@ -25,26 +29,26 @@ class Leases:
         self._seconds, self._clock = seconds, clock
         self._heard: dict[str, float] = {}
         self._looked = clock()
-        self.is_watched = False  # Whether `expire` is called several times a second.
-        self._waiting: dict[str, str] = {}  # Trial to the worker that had it last, in the order in which they became free.
-        self.trial_of: dict[str, str] = {}  # By worker.
+        self.is_watched = False
+        self._waiting: dict[str, str] = {}  # By free trial, the worker that had it last; in the order in which they became free.
+        self.trial_of: dict[str, str] = {}
 
     @property
     def open(self) -> set[str]:
-        """Trials that have begun and not ended, whether anyone works on them or not."""
+        """The trials that have begun and not ended, whether a worker has them or not."""
         return {*self.trial_of.values(), *self._waiting}
 
     @property
     def workers(self) -> set[str]:
-        """Those heard of lately."""
+        """The workers that have given a sign of life lately."""
         return set(self._heard)
 
     def hear(self, worker: str) -> None:
-        """A worker gives a sign of life."""
+        """Notes a sign of life from a worker."""
         self._heard[worker] = self._clock()
 
     def hear_of(self, trial: str) -> None:
-        """A sign of life from whoever works on a trial; a worker that was thought gone gets it back if nobody has it yet."""
+        """Notes a sign of life from the worker of a trial; one that counted as gone gets the trial back if no other has it."""
         worker = next((worker for worker, own in self.trial_of.items() if own == trial), self._waiting.get(trial))
         if worker is None:
             return
@@ -53,7 +57,7 @@ class Leases:
             self.take(trial, worker)
 
     def take(self, trial: str, worker: str) -> None:
-        """A worker begins a trial, or takes over one that waits; one that it had before waits from now on."""
+        """Gives a trial, which is new or free, to a worker; a trial that the worker had before becomes free."""
         self._waiting.pop(trial, None)
         if self.trial_of.get(worker, trial) != trial:
             self._waiting[self.trial_of[worker]] = worker
@@ -61,33 +65,33 @@ class Leases:
         self.hear(worker)
 
     def end(self, trial: str) -> None:
-        """Nobody has to work on a trial any more."""
+        """Notes that a trial has ended, so that no worker has it."""
         self._waiting.pop(trial, None)
         self.trial_of = {worker: own for worker, own in self.trial_of.items() if own != trial}
 
     def waiting_for(self, worker: str) -> str | None:
-        """A trial that nobody works on, one that this worker had before if there is one; None where there is none."""
+        """A free trial for a worker, if possible one that it had before; None if no trial is free."""
         own = (trial for trial, last in self._waiting.items() if last == worker)
         return next(own, next(iter(self._waiting), None))
 
     def leave(self, worker: str) -> None:
-        """A worker goes, or is gone; its trial waits."""
+        """Notes that a worker is gone; its trial becomes free."""
         self._heard.pop(worker, None)
         if worker in self.trial_of:
             self._waiting[self.trial_of.pop(worker)] = worker
 
     def release(self, trial: str) -> None:
-        """A trial that has not ended waits for a worker."""
+        """Takes a trial that has not ended from its worker, so that it becomes free."""
         for worker in [worker for worker, own in self.trial_of.items() if own == trial]:
             self._waiting[self.trial_of.pop(worker)] = worker
 
     def leave_all(self) -> None:
-        """No worker is left from an earlier search."""
+        """Notes that all workers are gone."""
         for worker in [*self._heard]:
             self.leave(worker)
 
     def expire(self) -> None:
-        """Lets go of those that were silent for too long, not counting when nobody listened: a machine may sleep."""
+        """Lets go of workers that were silent for too long. Time in which nobody listened does not count: a machine may sleep."""
         now = self._clock()
         gap, self._looked = now - self._looked, now
         if self.is_watched and gap > GAP_SECONDS:
@@ -97,7 +101,7 @@ class Leases:
             self.leave(worker)
 
     def renew(self) -> None:
-        """Takes every worker for alive that had a trial last: after a restart of the chief, they may work on."""
+        """Gives every free trial back to the worker that had it last, which may go on after the chief was started again."""
         for trial, worker in [*self._waiting.items()]:
             if worker not in self.trial_of:
                 self.take(trial, worker)

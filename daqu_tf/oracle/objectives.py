@@ -1,4 +1,4 @@
-"""Several objectives of a KerasTuner trial, kept apart."""
+"""The objectives of a KerasTuner trial, which are kept apart."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,19 @@ from daqu_tf.pareto.incoming import number
 
 @functools.cache
 def direction(name: str) -> str:
-    """`min` or `max`, as KerasTuner infers it from a metric's name."""
+    """The direction of a metric, `min` or `max`, as KerasTuner infers it from the name; `min` where it cannot."""
     return infer_metric_direction(name) or "min"
 
 
 def objective_point(trial: Trial, objectives: Sequence[keras_tuner.Objective]) -> np.ndarray:
-    """What the trial reported last for each objective, all to be minimised.
+    """The objectives of a trial as a point, all of which are minimised.
+
+    Args:
+        trial: The trial.
+        objectives: The objectives, each with a direction.
 
     Returns:
-        (m,) values in the metrics' units, negated where the direction is `max`; NaN where nothing was reported.
+        The values (m,) that the trial reported last, negated where the direction is `max`; NaN where nothing was reported.
     """
     values = [
         trial.metrics.get_last_value(objective.name) if trial.metrics.exists(objective.name) else None for objective in objectives
@@ -33,12 +37,13 @@ def objective_point(trial: Trial, objectives: Sequence[keras_tuner.Objective]) -
 
 
 class Objectives(MultiObjective):
-    """Several objectives. Where KerasTuner's own code wants one number, for the best epoch of a training, it takes the first.
+    """Several objectives for KerasTuner, whose own code takes the first where it wants one number.
 
-    Its sum of all, under a name of its own, would make seconds weigh as much as shares, and be asked for in every trial's metrics.
+    It wants one number for the best epoch of a training. Its own sum of all objectives would weigh seconds like shares, and would
+    have to be reported by every trial under a name of its own.
 
     Args:
-        objectives: At least one.
+        objectives: The objectives, at least one.
     """
 
     def __init__(self, objectives: list[keras_tuner.Objective]):
@@ -46,5 +51,5 @@ class Objectives(MultiObjective):
         self.name, self.direction = objectives[0].name, objectives[0].direction
 
     def get_value(self, logs: Mapping[str, float]) -> float:
-        """That of the first objective."""
+        """The value of the first objective in `logs`."""
         return logs[self.name]

@@ -9,11 +9,12 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf import pareto
 from daqu_tf.errors import DaquError
+from daqu_tf.oracle.attempts import MOST
 from daqu_tf.oracle.failures import SearchFailedError
-from daqu_tf.oracle.hyperparameters import alphabet_of
+from daqu_tf.oracle.hyperparameters import choices_of
 from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS, JournaledOracle
 from daqu_tf.oracle.objectives import objective_point
-from daqu_tf.pareto.choices import Alphabet, Conditions
+from daqu_tf.pareto.choices import Choices, Conditions
 from daqu_tf.pareto.constraints import Constraint, parse, total_violation
 from daqu_tf.pareto.goal import Goal
 from daqu_tf.pareto.incoming import number
@@ -24,7 +25,7 @@ __all__ = ["ParetoOracle", "SearchFailedError", "best_trials", "metrics_of", "ob
 
 
 def metrics_of(trial: Trial) -> dict[str, float]:
-    """What the trial reported last, by name."""
+    """The metrics that a trial reported last, by name."""
     last = {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
     return {name: number(value) for name, value in last.items() if value is not None}
 
@@ -35,16 +36,16 @@ def best_trials(
     at_least: int | None = None,
     constraints: Sequence[Constraint] = (),
 ) -> list[Trial]:
-    """Completed trials front by front, each front by falling crowding distance; what misses a constraint comes after all else.
+    """The completed trials front by front, each front by falling crowding distance, and last those that miss a constraint.
 
-    The first one is the best by the first objective, ties going to the next objectives, then to the order of `trials`.
+    The first trial is the best by the first objective; ties are decided by the next objectives, then by the order of `trials`.
 
     Args:
         trials: Trials of any status.
-        objectives: What to rank by.
-        at_least: Stop after the front that reaches this many; None stops after the first, the Pareto front.
-        constraints: The trials that miss them stand behind the others, one by one, those that miss them by least first; the first
-            of them is the front if no trial meets them.
+        objectives: The objectives to rank by.
+        at_least: The number of trials after which no further front is added; None gives the first front alone, the Pareto front.
+        constraints: The constraints. Trials that miss them come last, those that miss them by least first; if no trial meets them,
+            the first of these stands for the front.
     """
     completed = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
     # KerasTuner's own oracles complete a trial whatever it reports.
@@ -78,37 +79,41 @@ def _check_objectives(objective: Any) -> None:
 class ParetoOracle(JournaledOracle):
     """Searches for the Pareto front of several objectives by surrogate-assisted evolution.
 
-    First the given design runs, then random subnets, then what a predictor expects to widen the front most (`surrogate_search`). No
-    subnet runs twice. What trial i runs depends on `seed`, i and the trials that were created and ended before it, on nothing else:
-    a search that was killed goes on as if it had not been when it is started again. How trials are kept, and given to workers, is
-    `JournaledOracle`'s.
+    First the given design runs, then random values, then what a predictor expects to widen the front most (see
+    `pareto.surrogate_search`). No values run twice. What trial i runs depends on nothing but `seed`, i and the trials that were
+    created and ended before it, so a search that was killed and is started again goes on as if it had not been killed.
+    `JournaledOracle` keeps the trials and gives them to workers.
 
     Args:
-        objective: What to rank by; a trial's weighted or summed score plays no part.
-        max_trials: How many trials to run at most; None runs until the space is exhausted.
-        hyperparameters: The search space, of any kinds, conditional or not, but with every name once; None where a tuner finds it
-            out by building a model. Of a number with more than 64 values 65 are searched, evenly on its own scale.
-        seed: Of everything random.
-        initial_design: Values to run first, in this order; after `canonicalise`, equal ones run once.
-        initial_random: How many random subnets follow before anything is predicted.
-        canonicalise: Maps values to those of the equal network that stands for all its equals; it may leave out what
-            changes nothing. Trials run and record these values.
-        sample: Draws the values of a random subnet; None draws every choice uniformly.
-        identity: What else must not change between a search and its continuation, as JSON (the target, the data).
-        conditions: By name, (parent, values): the hyperparameter acts only where every parent acts and has one of those values, and
-            is left out elsewhere. For those that are not registered under conditions, which KerasTuner is slow to send to workers.
-        costs: Values of many subnets, as a list, to arrays of what is known of them before they run, by name. An objective among
+        objective: The objectives, which are not weighted or summed.
+        max_trials: The most trials to run; None runs until the space is exhausted.
+        hyperparameters: The search space, of hyperparameters of any kind, conditional or not, but with every name once; None where
+            a tuner finds it by building a model. Of a number with more than 64 values, 65 are searched, evenly on its own scale.
+        seed: The seed of everything random.
+        initial_design: The values to run first, in this order; values that `canonicalise` makes equal run once.
+        initial_random: The number of random trials after the design, before anything is predicted.
+        canonicalise: Maps values to the values that stand for all equal networks, and may leave out what changes nothing. Trials
+            run and record these values; None where all values differ.
+        sample: Draws random values; None draws every choice uniformly.
+        identity: A JSON object with what else must not change when a search is continued, such as the target and the data.
+        conditions: Pairs of a parent and its values, by the name of a hyperparameter, which acts only where every parent acts and
+            has one of these values and is left out elsewhere. They are for hyperparameters that are not registered under
+            conditions, since KerasTuner is slow to send those to workers.
+        costs: A function from a list of values to arrays (count,) by name of what is known before a trial runs. An objective among
             them is predicted only as far as trials measure something else; the others help to predict.
-        constraints: As `latency_us<=2000`, on metrics that trials report. What misses one by its costs never runs.
-        max_retries_per_trial: How often a trial that crashed or returned NaN is run again.
-        max_consecutive_failed_trials: How many failed trials in a row end the search.
-        lease_seconds: How long a worker may be silent before its trial is given to another.
-        allow_new_entries: Whether a model may ask for hyperparameters that are not among `hyperparameters`; by default where there
-            are none.
-        tune_new_entries: Whether those are searched, which has to begin before the first trial, or keep their defaults; likewise.
+        constraints: Constraints such as `latency_us<=2000` on metrics that trials report. Values whose costs miss one never run.
+        max_retries_per_trial: The number of times that a trial that crashed or returned NaN is run again.
+        max_consecutive_failed_trials: The number of failed trials in a row that ends the search.
+        lease_seconds: The time for which a worker may be silent before its trial is given to another.
+        max_deaths_per_trial: The number of times that a trial may begin and come to no end, because its process was killed,
+            crashed, fell silent or made a report that was refused. Then the trial has failed, and is not run again.
+        allow_new_entries: Whether a model may ask for hyperparameters that are not among `hyperparameters`; None allows it where
+            `hyperparameters` is None.
+        tune_new_entries: Whether such hyperparameters are searched, which has to begin before the first trial, or else keep their
+            defaults; None searches them where `hyperparameters` is None.
 
     Raises:
-        DaquError: An argument cannot be used (the message says which), or `max_trials` is less than the first design.
+        DaquError: An argument cannot be used (it is named), or `max_trials` is less than the first design.
     """
 
     def __init__(
@@ -128,6 +133,7 @@ class ParetoOracle(JournaledOracle):
         max_retries_per_trial: int = 0,
         max_consecutive_failed_trials: int = 3,
         lease_seconds: float = LEASE_SECONDS,
+        max_deaths_per_trial: int = MOST,
         allow_new_entries: bool | None = None,
         tune_new_entries: bool | None = None,
     ):
@@ -144,6 +150,7 @@ class ParetoOracle(JournaledOracle):
             max_retries_per_trial=max_retries_per_trial,
             max_consecutive_failed_trials=max_consecutive_failed_trials,
             lease_seconds=lease_seconds,
+            max_deaths_per_trial=max_deaths_per_trial,
         )
         if not isinstance(seed, int) or seed < 0:
             raise DaquError(f"`seed` must be an integer of at least 0, but received {seed!r}.")
@@ -152,19 +159,19 @@ class ParetoOracle(JournaledOracle):
         self._conditions = dict(conditions or {})
         goal = Goal(tuple((one.name, one.direction) for one in objective), self.constraints)
         rest = (goal, initial_design, initial_random, canonicalise, sample, costs, seed)
-        self._make_search: Callable[[Alphabet], SurrogateSearch] = lambda alphabet: SurrogateSearch(alphabet, *rest)
+        self._make_search: Callable[[Choices], SurrogateSearch] = lambda choices: SurrogateSearch(choices, *rest)
         self._initial_random = initial_random
         if hyperparameters is not None:
             self.prepare()
 
     def prepare(self) -> None:
-        """Makes the search, of the space as it is known now.
+        """Makes the search over the space as it is known now.
 
         Raises:
             DaquError: The space or the first design cannot be used.
         """
-        self._alphabet = alphabet_of(self.hyperparameters, self._conditions)
-        self._search = self._make_search(self._alphabet)
+        self._choices = choices_of(self.hyperparameters, self._conditions)
+        self._search = self._make_search(self._choices)
         first, drawn = self._search.first, self._initial_random
         if self.max_trials is not None and self.max_trials < first:
             raise DaquError(
@@ -173,22 +180,22 @@ class ParetoOracle(JournaledOracle):
             )
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """The values of a trial to come, as KerasTuner asks for them; `STOPPED` when nothing untried is left."""
+        """The status and the values of a new trial, as KerasTuner asks for them; the status is `STOPPED` when none are left."""
         values = self._search.propose(np.random.default_rng((self.seed, int(trial_id))))
         if values is None:
             return {"status": TrialStatus.STOPPED}
         return {"status": TrialStatus.RUNNING, "values": values}
 
     def identity(self) -> dict[str, Any]:
-        """What must not change between a search and its continuation, as JSON."""
-        return {"space": self._alphabet.choices, **super().identity(), **self._identity}
+        """A JSON object with what must not change when the search is continued."""
+        return {"space": self._choices.options, **super().identity(), **self._identity}
 
     def note_begun(self, values: dict[str, Any]) -> None:
-        """Excludes them from what is proposed from now on."""
+        """Excludes `values`, with which a trial has begun, from what is proposed from now on."""
         self._search.tried(values)
 
     def note_failed(self, values: dict[str, Any]) -> None:
-        """Learns from that, too."""
+        """Learns that a trial with `values` failed."""
         self._search.failed(values)
 
     def _check_objective_found(self, metrics: Mapping[str, float]) -> None:
@@ -197,15 +204,15 @@ class ParetoOracle(JournaledOracle):
             raise DaquError(f"`constraints` must name reported metrics, but `{missing[0]}` is not among {sorted(metrics)}.")
 
     def note_completed(self, values: dict[str, Any], trial: Trial) -> None:
-        """Learns from it."""
+        """Learns what a trial with `values` measured."""
         self._search.learn(values, metrics_of(trial))
 
     # Results.
 
     def pareto_trials(self) -> list[Trial]:
-        """The Pareto front: the best trial by the first objective, then by falling crowding distance."""
+        """The trials on the Pareto front: the best by the first objective, then the others by falling crowding distance."""
         return best_trials(list(self.trials.values()), self.objectives, constraints=self.constraints)
 
     def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
-        """The Pareto front, then the next fronts; unlike KerasTuner's, never a trial that was not completed."""
+        """The trials on the Pareto front, then on the next fronts; unlike in KerasTuner, all of them are completed."""
         return best_trials(list(self.trials.values()), self.objectives, num_trials, self.constraints)[:num_trials]

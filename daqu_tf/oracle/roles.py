@@ -1,4 +1,4 @@
-"""Who a process is in a distributed search, as KerasTuner's environment variables say."""
+"""The role of a process in a distributed search, as KerasTuner's environment variables say."""
 
 import os
 
@@ -11,7 +11,7 @@ def is_chief() -> bool:
     """Whether this process is the chief of a distributed search, by KerasTuner's environment variables.
 
     Raises:
-        DaquError: They do not say which it is.
+        DaquError: KerasTuner's environment variables are incomplete or contradict each other.
     """
     return role() == "chief"
 
@@ -20,13 +20,17 @@ def is_worker() -> bool:
     """Whether this process is a worker of a distributed search, by KerasTuner's environment variables.
 
     Raises:
-        DaquError: They do not say which it is.
+        DaquError: KerasTuner's environment variables are incomplete or contradict each other.
     """
     return role() == "worker"
 
 
 def role() -> str:
-    """`chief`, `worker`, or `alone` where the environment names no chief; raises `DaquError` as `is_chief` does."""
+    """The role of this process: `chief`, `worker`, or `alone` where the environment names no chief.
+
+    Raises:
+        DaquError: KerasTuner's environment variables are incomplete or contradict each other.
+    """
     if "KERASTUNER_ORACLE_IP" not in os.environ:
         return "alone"
     for name in ("KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID"):
@@ -42,5 +46,5 @@ def role() -> str:
 
 
 def chief_address() -> str:
-    """Where the chief listens, by KerasTuner's environment variables."""
+    """The host and port at which the chief listens, by KerasTuner's environment variables."""
     return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"

@@ -1,10 +1,10 @@
-"""Which of many candidates to run next: those expected to add most to the hypervolume, as a batch.
+"""The choice of the candidates to run next: a batch of those that are expected to add most to the hypervolume.
 
-The region that no point dominates yet is sampled; a candidate with independent normal objectives dominates a sampled place with a
-probability in closed form, and its expected gain is the mean of these. What one member of the batch will probably cover counts that
-much less for the next. So the number of objectives does not matter, and an objective that is known exactly is a normal one without
-deviation. (Expected hypervolume improvement: Emmerich et al., IEEE CEC 2011; greedy batches: Daulton et al., NeurIPS 2020; the
-estimate by places is ours.)
+The region that no point dominates yet is sampled at random places. A candidate with independent normal objectives dominates a place
+with a probability in closed form, and its expected gain is the mean of these. What one member of the batch will probably dominate
+counts that much less for the next. So the number of objectives does not matter, and an objective that is known exactly is a normal
+one without deviation. (Expected hypervolume improvement: Emmerich et al., IEEE CEC 2011; greedy batches: Daulton et al., NeurIPS
+2020; the estimate by places is ours.)
 """
 
 import numpy as np
@@ -12,27 +12,27 @@ from scipy.special import ndtr
 
 from daqu_tf.pareto.fronts import first_front
 
-PLACES, DRAWS = 800, 20_000  # Wanted in the region, and drawn at most to find them.
-OPTIMISM = 2.5  # Deviations below its mean at which a candidate bounds the region.
-SCREENED, SCREEN_PLACES = 800, 100  # Candidates that are left by a first look at some of the places.
+PLACES, DRAWS = 800, 20_000  # The places wanted in the region, and the most that are drawn to find them.
+OPTIMISM = 2.5  # A candidate bounds the region so many deviations below its mean.
+SCREENED, SCREEN_PLACES = 800, 100  # The candidates that are left by a first look at some of the places.
 _BLOCK = 2000
 
 
 def choose(
     means: np.ndarray, deviations: np.ndarray, weights: np.ndarray, front: np.ndarray, count: int, rng: np.random.Generator
 ) -> list[int]:
-    """The batch, best first.
+    """Chooses a batch of candidates.
 
     Args:
-        means: (candidates, m) objectives, minimised and about in [0, 1].
-        deviations: (candidates, m), 0 where exact.
-        weights: (candidates,) in [0, 1], the probability that the constraints are met.
-        front: (n, m) what has been reached.
-        count: How many to choose, at most.
-        rng: Where the places come from.
+        means: The predicted objectives (candidates, m), which are minimised and lie about in [0, 1].
+        deviations: The deviations of the predictions (candidates, m), 0 where an objective is exact.
+        weights: The probability (candidates,) that each candidate meets the constraints.
+        front: The objectives (n, m) that have been reached so far.
+        count: The most candidates to choose.
+        rng: The source of all random numbers.
 
     Returns:
-        Indices of candidates.
+        The indices of the chosen candidates, best first.
     """
     optimistic = means - OPTIMISM * deviations
     hopeful = np.flatnonzero(~_dominated(optimistic, front) & (weights > 0))
@@ -71,7 +71,7 @@ def _choose(covers: np.ndarray, count: int) -> list[int]:
 
 
 def _cover(means: np.ndarray, deviations: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """(candidates, places) probability that the candidate is no worse than the place in any objective."""
+    """The probability (candidates, places) that a candidate is no worse than a place in any objective."""
     cover = np.ones((len(means), len(places)), dtype=np.float32)
     for objective in range(means.shape[1]):
         mean, deviation = means[:, objective, None], deviations[:, objective, None]
@@ -84,10 +84,13 @@ def _cover(means: np.ndarray, deviations: np.ndarray, places: np.ndarray) -> np.
 
 
 def _places(optimistic: np.ndarray, front: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(places, m) uniform over what a candidate may reach and the front does not dominate, up to a tenth beyond the worst of it."""
+    """Places (n, m), uniform over what a candidate may reach and the front does not dominate.
+
+    The region ends a tenth of its range beyond the worst of both.
+    """
     best = optimistic[first_front(optimistic)]
     lowest = np.minimum(best.min(0), front.min(0))
-    # Of the candidates too: else nothing would be gained by what is cheaper, and worse, than all so far.
+    # The worst of the candidates counts too: else a candidate that is cheaper and worse than all so far would gain nothing.
     worst = np.maximum(best.max(0), front.max(0))
     highest = worst + 0.1 * np.maximum(worst - lowest, 1e-3)
     drawn = lowest + (highest - lowest) * rng.random((DRAWS, front.shape[1]))
@@ -96,7 +99,7 @@ def _places(optimistic: np.ndarray, front: np.ndarray, rng: np.random.Generator)
 
 
 def _dominated(places: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(places,) whether some point is no worse in every objective."""
+    """Whether each place (places,) is dominated: some point is no worse in every objective."""
     left = np.arange(len(places))
     for point in points:
         left = left[~(places[left] >= point).all(1)]

@@ -1,4 +1,4 @@
-"""Hard constraints on what a trial reports, as `latency_us<=2000`.
+"""Hard constraints on the metrics that a trial reports, such as `latency_us<=2000`.
 
 Deb's rule orders trials: one that meets all constraints before all that do not, and of those the one that misses them by less
 (Deb, "An efficient constraint handling method for genetic algorithms", CMAME 186, 2000).
@@ -19,12 +19,12 @@ _FORM = re.compile(r"\s*([A-Za-z_][\w.\-/ ]*?)\s*(<=|>=)\s*(\S+)\s*")
 
 @dataclasses.dataclass(frozen=True)
 class Constraint:
-    """A metric and the most or least it may be.
+    """A metric and the highest or lowest value that it may have.
 
     Attributes:
-        metric: The name that trials report it by.
-        operator: `<=` or `>=`.
-        limit: In the metric's unit.
+        metric: The name of the metric, as trials report it.
+        operator: The relation to the limit, `<=` or `>=`.
+        limit: The limit in the unit of the metric.
     """
 
     metric: str
@@ -40,16 +40,19 @@ class Constraint:
         return 1.0 if self.operator == "<=" else -1.0
 
     def violation(self, values: np.ndarray) -> np.ndarray:
-        """By how much values (count,) miss the limit, as a share of it where that is not 0; 0 where it is met."""
-        with np.errstate(over="ignore"):  # It is infinite then, and orders as the worst.
+        """How far values (count,) of the metric miss the limit: a share of the limit unless that is 0, and 0 where it is met."""
+        with np.errstate(over="ignore"):  # Beyond the range of floats it is infinite, and orders as the worst.
             return np.maximum((values - self.limit) * self.sign, 0.0) / (abs(self.limit) or 1.0)
 
 
 def parse(constraints: Sequence[str | Constraint]) -> tuple[Constraint, ...]:
-    """Constraints from their texts.
+    """The constraints that texts describe.
+
+    Args:
+        constraints: Texts such as `latency_us<=2000`, or constraints, which are kept.
 
     Raises:
-        DaquError: One has another form, or its limit is no number.
+        DaquError: A text has another form, or its limit is no finite number.
     """
     if isinstance(constraints, str):
         raise DaquError(f"`constraints` must be a list, but received {constraints!r}: write [{constraints!r}].")
@@ -76,14 +79,14 @@ def _parse(text: str) -> Constraint:
 
 
 def total_violation(constraints: Sequence[Constraint], metrics: Mapping[str, float | np.ndarray]) -> np.ndarray:
-    """By how much trials miss all constraints together: 0 where they meet all, infinite where a metric is missing or not finite.
+    """The sum of the violations of all constraints, infinite where a metric is missing or not finite.
 
     Args:
-        constraints: What must be met.
-        metrics: By name: the value of one trial, or (count,) values of many.
+        constraints: The constraints.
+        metrics: The metrics by name, each one number for one trial, or an array (count,) for many.
 
     Returns:
-        One number, or (count,) as the metrics of the constraints have.
+        The sum for one trial, of shape (), or for many (count,); 0 where all constraints are met.
     """
     total = np.zeros(())
     for one in constraints:

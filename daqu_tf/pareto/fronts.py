@@ -1,7 +1,7 @@
-"""Pareto maths over numpy arrays of shape (n, m): n points, m objectives, every one minimised (callers negate).
+"""The mathematics of Pareto fronts over NumPy arrays of n points with m objectives, all of which are minimised.
 
-Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE TEVC 6(2), 2002, is the source where no
-other is named.
+Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE TEVC 6(2), 2002, is the source where no other is
+named.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from daqu_tf.errors import DaquError
 from daqu_tf.pareto.incoming import shown
 
-_BLOCK = 32  # Points that are compared with all others at once.
+_BLOCK = 32  # The number of points that are compared with all others at once.
 _LARGE = 2.0**1000  # From here on sums and differences might not be floats.
 
 
@@ -33,17 +33,17 @@ def _scaled_down(values: np.ndarray) -> np.ndarray:
 
 
 def first_front(points: np.ndarray) -> np.ndarray:
-    """Indices of the points that no other one dominates, by rising sum of the objectives; of equal points the first alone.
+    """The points that no other one dominates, by rising sum of the objectives; of equal points, the first alone.
 
-    A point dominates none that comes before it in that order, so that the first of those that are left can be compared with all at
-    once, and what they dominate is left out before the next ones come. Rounding can make the sums of two such points equal: then
-    the objectives decide.
+    A point dominates none that comes before it in that order. So the first points that are left are compared with all at once, and
+    the points that they dominate are left out before the next ones are compared. Rounding can make the sums of two such
+    points equal; then the objectives decide.
 
     Args:
-        points: (n, m) finite objectives.
+        points: The objectives (n, m) of the points, all finite.
 
     Returns:
-        (front,) int.
+        The indices (front,) of the points.
     """
     sums = _scaled_down(points).sum(axis=1)
     left = np.lexsort((*points.T[::-1], sums))
@@ -57,22 +57,22 @@ def first_front(points: np.ndarray) -> np.ndarray:
 
 
 def _covered(columns: np.ndarray) -> np.ndarray:
-    """Which points, as columns (m, n), are no better anywhere than one of the first ones that stands before them."""
+    """Which points, the columns of (m, n), are in no objective better than one of the first `_BLOCK` that comes before them."""
     covers = np.ones((min(_BLOCK, columns.shape[1]), columns.shape[1]), dtype=bool)
-    for objective in columns:  # All at once, in a third dimension, is five times slower.
+    for objective in columns:  # A third dimension in place of this loop is five times slower.
         covers &= objective[:_BLOCK, None] <= objective
     covers[:, :_BLOCK] = np.triu(covers[:, :_BLOCK], 1)
     return np.asarray(covers.any(axis=0))
 
 
 def non_dominated_mask(points: np.ndarray) -> np.ndarray:
-    """Which points no other point dominates; equal points stay together.
+    """Which points no other point dominates; equal points are treated alike.
 
     Args:
-        points: (n, m) objectives.
+        points: The objectives (n, m) of the points.
 
     Returns:
-        (n,) bool.
+        Whether each point is not dominated (n,).
 
     Raises:
         DaquError: A value is NaN or infinite, or `points` is not two-dimensional.
@@ -86,15 +86,15 @@ def non_dominated_mask(points: np.ndarray) -> np.ndarray:
 def crowding_distance(points: np.ndarray) -> np.ndarray:
     """How far apart each point's neighbours are: the sum over objectives of their distance, as a share of the range.
 
-    The ends of every objective are infinitely far. Deviations from the paper: equal points count as one, whose distance
-    the first of them gets and the others get 0, so that copies never crowd out the rest; an objective in which all
+    The ends of every objective are infinitely far apart. Two things differ from the paper: Equal points count as one, whose
+    distance the first of them gets while the others get 0, so that copies never crowd out the rest. And an objective in which all
     points agree has no ends.
 
     Args:
-        points: (n, m) objectives, usually of one front.
+        points: The objectives (n, m) of the points, usually of one front.
 
     Returns:
-        (n,) distances in [0, inf].
+        The distances (n,), in [0, inf].
 
     Raises:
         DaquError: A value is NaN or infinite, or `points` is not two-dimensional.
@@ -114,11 +114,11 @@ def crowding_distance(points: np.ndarray) -> np.ndarray:
 
 
 def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
-    """The volume that `points` dominate, up to `reference`, exactly.
+    """The exact volume that points dominate, up to a reference point.
 
     Args:
-        points: (n, m) objectives; those that do not dominate `reference` add nothing.
-        reference: (m,) the worst value of each objective.
+        points: The objectives (n, m) of the points; those that do not dominate `reference` add nothing.
+        reference: The worst value of each objective (m,).
 
     Raises:
         DaquError: A value is NaN or infinite, the shapes do not match, or the volume is beyond the range of floats.
@@ -134,11 +134,11 @@ def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
 
 
 def _union(sides: np.ndarray) -> float:
-    """The volume that boxes with a common corner cover together, by their sides (n, m).
+    """The volume that boxes with a common corner cover together, given their sides (n, m).
 
-    For three objectives and more it is the WFG algorithm of While, Bradstreet and Barone, "A fast way of calculating exact
-    hypervolumes", IEEE TEVC 16(1), 2012: a box adds what it does not share with those that come after it. They come by rising last
-    side, so that what is shared is as long as the box there, and one objective less is left to look at.
+    For three objectives or more, it is computed by the WFG algorithm (While, Bradstreet and Barone, "A fast way of calculating
+    exact hypervolumes", IEEE TEVC 16(1), 2012): a box adds what it does not share with the boxes that come after it. Boxes come by
+    rising last side, so what is shared is as long as the box in that objective, which need not be looked at again.
     """
     if sides.shape[1] <= 2:
         return _area(sides)
@@ -152,7 +152,7 @@ def _union(sides: np.ndarray) -> float:
 
 
 def _area(sides: np.ndarray) -> float:
-    """That of rectangles, widest first, each by what it is higher than all before it; of lines, which have a height of 1."""
+    """The area that rectangles cover together, given their sides (n, 2); lines, with sides (n, 1), have a height of 1."""
     widths, heights = sides[:, 0], sides[:, 1] if sides.shape[1] == 2 else np.ones(len(sides))
     order = np.argsort(-widths, kind="stable")
     steps = np.diff(np.maximum.accumulate(heights[order]), prepend=0.0)

@@ -46,7 +46,8 @@ class GaussianProcess:
         products, squares = self._rows @ self._rows.T, cdist(self._rows, self._rows, "sqeuclidean")
         if self._given is None:
             found = [
-                minimize(_cost, start, (products, squares, jitter, standardised), "L-BFGS-B", jac=True, bounds=_BOUNDS) for start in _STARTS
+                minimize(_cost, start, (products, squares, jitter, standardised), "L-BFGS-B", jac=True, bounds=_BOUNDS)
+                for start in _STARTS
             ]
             self.hyperparameters = min(found, key=lambda one: one.fun).x
         smooth = _smooth(squares, self.hyperparameters)
@@ -70,7 +71,9 @@ def _smooth(squares: np.ndarray, hyperparameters: np.ndarray) -> np.ndarray:
     return np.asarray(np.exp(hyperparameters[1] - squares / (2 * np.exp(2 * hyperparameters[2]))))
 
 
-def _cost(hyperparameters: np.ndarray, products: np.ndarray, squares: np.ndarray, jitter: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+def _cost(
+    hyperparameters: np.ndarray, products: np.ndarray, squares: np.ndarray, jitter: np.ndarray, targets: np.ndarray
+) -> tuple[float, np.ndarray]:
     """The negative logarithm of the marginal likelihood, and its gradient (4,)."""
     linear, _, length, noise = np.exp(hyperparameters)
     smooth, unit = _smooth(squares, hyperparameters), np.eye(len(targets))

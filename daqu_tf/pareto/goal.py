@@ -1,4 +1,4 @@
-"""What a search wants: objectives with their directions, and constraints."""
+"""The goal of a search: objectives with their directions, and constraints."""
 
 import dataclasses
 import functools
@@ -9,17 +9,17 @@ from daqu_tf.pareto.constraints import Constraint, total_violation
 
 
 def sign(direction: str) -> float:
-    """What makes of a metric that is to go in a direction, `min` or `max`, one to be minimised: 1 or -1, to multiply it by."""
+    """The factor, 1 or -1, that turns a metric with a direction, `min` or `max`, into one that is minimised."""
     return -1.0 if direction == "max" else 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """What is wanted of the metrics.
+    """The objectives and constraints of a search.
 
     Attributes:
-        objectives: (metric, `min` or `max`).
-        constraints: What must be met.
+        objectives: Pairs of a metric and its direction, `min` or `max`.
+        constraints: The constraints that must be met.
     """
 
     objectives: tuple[tuple[str, str], ...]
@@ -27,17 +27,17 @@ class Goal:
 
     @property
     def metrics(self) -> list[str]:
-        """All that must be known of a trial, objectives first."""
+        """The names of all metrics that a trial must report: those of the objectives, then those of the constraints."""
         return list(dict.fromkeys([*(name for name, _ in self.objectives), *(one.metric for one in self.constraints)]))
 
     @functools.cached_property
     def signs(self) -> np.ndarray:
-        """(objectives,) what makes each objective one to be minimised: 1 or -1."""
+        """The factor (objectives,), 1 or -1, that turns each objective into one that is minimised."""
         return np.array([sign(direction) for _, direction in self.objectives])
 
     @property
     def maximised(self) -> frozenset[str]:
-        """Metrics to be maximised."""
+        """The names of the metrics that are maximised."""
         return frozenset(name for name, direction in self.objectives if direction == "max")
 
     @property
@@ -46,5 +46,5 @@ class Goal:
         return {name: tuple(one.limit for one in self.constraints if one.metric == name) for name in self.metrics}
 
     def violation(self, values: np.ndarray) -> np.ndarray:
-        """(n,) total violation of the constraints by values (n, metrics)."""
+        """The total violation of the constraints (n,) by the metrics (n, metrics) of trials, in the order of `metrics`."""
         return np.zeros(len(values)) + total_violation(self.constraints, dict(zip(self.metrics, values.T)))

@@ -1,4 +1,4 @@
-"""What trials have reached, and what others would probably reach, in one space of normalised objectives."""
+"""The objectives that trials have reached, and that others would probably reach, normalised alike."""
 
 import numpy as np
 from scipy.special import ndtr
@@ -9,25 +9,26 @@ from daqu_tf.pareto.predictor import MetricsPredictor
 
 
 class Outlook:
-    """Predictions as normalised objectives: 0 to 1 is the range of the front so far, and less is better.
+    """Predictions as normalised objectives: the front so far ranges from 0 to 1, and less is better.
 
     Args:
-        predictor: Fitted.
-        goal: Objectives and constraints.
-        genomes: (n, genes) of the trials so far.
-        values: (n, metrics) of the trials so far, in the order of `goal.metrics`.
+        predictor: A predictor that has been fitted to the trials so far.
+        goal: The objectives and constraints of the search.
+        codes: The codes (n, choices) of the trials so far.
+        values: The metrics (n, metrics) of the trials so far, in the order of `goal.metrics`.
 
     Attributes:
-        front: (f, m) non-dominated among the trials that meet the constraints; where none does, the worst corner of all.
+        front: The normalised objectives (f, m) of the trials on the front, among those that meet the constraints. Where none does,
+            it is one point: the worst value of each objective.
     """
 
-    def __init__(self, predictor: MetricsPredictor, goal: Goal, genomes: np.ndarray, values: np.ndarray):
+    def __init__(self, predictor: MetricsPredictor, goal: Goal, codes: np.ndarray, values: np.ndarray):
         self._predictor, self._goal = predictor, goal
         scaled = [predictor.scaled(name, column) for name, column in zip(goal.metrics, values.T)]
         points = np.stack(scaled[: len(goal.signs)], axis=1) * goal.signs
         # A value that is too good to be true may be: it counts as what is expected where it was measured.
         count = len(goal.signs)
-        expected = predictor.predict(genomes)[0][:, :count] * goal.signs
+        expected = predictor.predict(codes)[0][:, :count] * goal.signs
         beyond = [predictor.scales[name].is_beyond(column) for name, column in zip(goal.metrics[:count], values.T)]
         points = np.where(np.stack(beyond, axis=1), np.maximum(expected, points), points)
         good = points[goal.violation(values) == 0]
@@ -36,9 +37,14 @@ class Outlook:
         self._span = np.where(spans > 0, spans, np.maximum(np.ptp(points, axis=0), 1e-9))
         self.front = (front - self._low) / self._span
 
-    def __call__(self, genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Means (count, m), deviations (count, m), and the probability (count,) that the constraints are met."""
-        means, deviations = self._predictor.predict(genomes)
+    def __call__(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Predicts the objectives of candidates with codes (count, n).
+
+        Returns:
+            The means (count, m) and deviations (count, m) of the normalised objectives, and the probability (count,) that the
+            constraints are met.
+        """
+        means, deviations = self._predictor.predict(codes)
         m = len(self._goal.signs)
         points = (means[:, :m] * self._goal.signs - self._low) / self._span
         return points, deviations[:, :m] / self._span, self._feasibility(means, deviations)

@@ -1,6 +1,6 @@
-"""What a subnet will score, and how sure that is: a Gaussian process over the choices and what is known of the costs.
+"""Predictions of what a trial will measure, with their deviations, by Gaussian processes over the choices and the known costs.
 
-Which surrogate: `benchmarks/surrogates.py` compares this one with others at the sizes that a search has.
+`benchmarks/surrogates.py` compares this surrogate with others at the sizes that a search has.
 """
 
 import dataclasses
@@ -11,42 +11,42 @@ import numpy as np
 
 from daqu_tf.errors import DaquError
 from daqu_tf.pareto import targets
-from daqu_tf.pareto.choices import ABSENT, Alphabet, Genome
+from daqu_tf.pareto.choices import ABSENT, Choices, Code
 from daqu_tf.pareto.gaussian_process import GaussianProcess
 from daqu_tf.pareto.incoming import columns
 from daqu_tf.pareto.targets import Scale
 
 Costs = Callable[[list[dict[str, Any]]], Mapping[str, np.ndarray]]
-RAMPS = 7  # Pieces of a number with many values.
-DOUBT = 2.0  # Spreads by which a value beyond a fence may be off: it says something of its neighbours, and not much (ours).
+RAMPS = 7  # The most pieces into which a number with many values is cut.
+DOUBT = 2.0  # A value beyond a fence may be off by so many spreads: it says something of its neighbours, and not much (ours).
 _EXACT = 1e-6
-_MEMORY = 100_000  # Subnets whose costs are remembered.
-_COST_SHARE = 0.3  # Of a cost's deviation: its range is then about 1, as that of a choice.
+_MEMORY = 100_000  # The number of codes whose costs are remembered.
+_COST_SHARE = 0.3  # The factor of a standardised cost as a feature, whose range is then about 1, as that of a choice.
 
 
 class Features:
-    """Genomes as real vectors, in which any additive effect of a number's steps is linear.
+    """Codes as real vectors, in which any additive effect of a number's steps is linear (ours).
 
-    A number with k values becomes min(k - 1, `RAMPS`) ramps from 0 to 1, one behind the other; anything else one column a value. A
-    choice that is absent lies halfway. The two ends of every choice are equally far apart.
+    A number with k values becomes min(k - 1, `RAMPS`) ramps from 0 to 1, one behind the other; any other choice becomes one column
+    for each value. A choice that is absent lies halfway. The two ends of every choice are equally far apart.
 
     Args:
-        alphabet: Of the genomes.
+        choices: The choices that the codes belong to.
     """
 
-    def __init__(self, alphabet: Alphabet):
-        self._tables = [_table(values) for values in alphabet.choices.values() if len(values) > 1]
-        self._columns = [index for index, values in enumerate(alphabet.choices.values()) if len(values) > 1]
+    def __init__(self, choices: Choices):
+        self._tables = [_table(values) for values in choices.options.values() if len(values) > 1]
+        self._columns = [index for index, values in enumerate(choices.options.values()) if len(values) > 1]
 
-    def __call__(self, genomes: np.ndarray) -> np.ndarray:
-        """Features (count, columns) of genomes (count, n); the last row of a table is `ABSENT`'s."""
-        assert ABSENT == -1
-        parts = [table[genomes[:, column]] for table, column in zip(self._tables, self._columns)]
-        return np.concatenate(parts, axis=1) if parts else np.zeros((len(genomes), 1))
+    def __call__(self, codes: np.ndarray) -> np.ndarray:
+        """The features (count, columns) of codes (count, n)."""
+        assert ABSENT == -1  # The last row of a table is that of `ABSENT`.
+        parts = [table[codes[:, column]] for table, column in zip(self._tables, self._columns)]
+        return np.concatenate(parts, axis=1) if parts else np.zeros((len(codes), 1))
 
 
 def _table(values: tuple) -> np.ndarray:
-    """Shape (k + 1, columns)."""
+    """The features (k + 1, columns) of a choice's k values, and behind them those of `ABSENT`."""
     count = len(values)
     if all(isinstance(value, bool | int | float) for value in values):
         ramps = min(count - 1, RAMPS)
@@ -59,50 +59,58 @@ def _table(values: tuple) -> np.ndarray:
 
 
 class Standardised:
-    """Columns with mean 0 and deviation 1, as of the rows given first."""
+    """Standardises rows, so that the columns of the first rows have mean 0 and deviation 1.
+
+    Args:
+        rows: The first rows (n, columns), whose mean and deviation are used for all others.
+    """
 
     def __init__(self, rows: np.ndarray):
         self.mean, self.deviation = rows.mean(0), np.maximum(rows.std(0), 1e-12)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """The rows, standardised."""
+        """The standardised rows (count, columns)."""
         return (rows - self.mean) / self.deviation
 
 
 class CostColumns:
-    """Costs (count,) by name as features (count, names): logarithms of those that are positive for all that were fitted."""
+    """Costs as features, with the logarithms of those that are always positive.
+
+    Args:
+        costs: The costs (n,) by name from which the predictor learns, which decide about the logarithms.
+    """
 
     def __init__(self, costs: Mapping[str, np.ndarray]):
         self._least = {name: float(np.min(values)) for name, values in costs.items()}
 
     def __call__(self, costs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Features (count, names)."""
+        """The features (count, names) of costs (count,) by name."""
         return np.stack([self._column(name, np.asarray(values, dtype=float)) for name, values in costs.items()], axis=1)
 
     def _column(self, name: str, values: np.ndarray) -> np.ndarray:
         least = self._least[name]
-        # One that is not positive counts as the least that was seen.
+        # A cost that is not positive counts as the least that was seen.
         return np.log(np.where(values > 0, values, least)) if least > 0 else values
 
 
 class KnownCosts:
-    """What is known before a subnet runs, looked up once.
+    """The costs that are known before a trial runs, each looked up once.
 
     Args:
-        alphabet: Of the genomes.
-        costs: Values of many subnets to costs (count,) by name; None if nothing is known.
+        choices: The choices that the codes belong to.
+        costs: A function from a list of values by name to costs (count,) by name; None if no costs are known.
     """
 
-    def __init__(self, alphabet: Alphabet, costs: Costs | None):
-        self._alphabet, self._costs = alphabet, costs
+    def __init__(self, choices: Choices, costs: Costs | None):
+        self._choices, self._costs = choices, costs
         self._names: list[str] = []
-        self._memory: dict[Genome, tuple[float, ...]] = {}
+        self._memory: dict[Code, tuple[float, ...]] = {}
 
-    def __call__(self, genomes: np.ndarray) -> dict[str, np.ndarray]:
-        """Costs (count,) by name of genomes (count, n)."""
-        if self._costs is None or not len(genomes):
+    def __call__(self, codes: np.ndarray) -> dict[str, np.ndarray]:
+        """The costs (count,) by name of codes (count, n)."""
+        if self._costs is None or not len(codes):
             return {}
-        keys = [tuple(genome) for genome in np.asarray(genomes).tolist()]
+        keys = [tuple(code) for code in np.asarray(codes).tolist()]
         if new := [key for key in dict.fromkeys(keys) if key not in self._memory]:
             self._look_up(self._costs, new)
         rows = np.array([self._memory[key] for key in keys])
@@ -110,8 +118,8 @@ class KnownCosts:
             self._memory.clear()
         return dict(zip(self._names, rows.T))
 
-    def _look_up(self, costs: Costs, keys: list[Genome]) -> None:
-        many = [self._alphabet.decode(key) for key in keys]
+    def _look_up(self, costs: Costs, keys: list[Code]) -> None:
+        many = [self._choices.decode(key) for key in keys]
         found = columns(costs(list(many)), many)
         if self._names and set(found) != set(self._names):
             raise DaquError(
@@ -123,43 +131,44 @@ class KnownCosts:
 
 @dataclasses.dataclass
 class MetricsPredictor:
-    """Predicts every metric that a search looks at, each in its own unit or, if `logarithmic`, as its logarithm.
+    """Predicts all metrics of a search, each in its own unit or as its logarithm.
 
-    A metric that the costs name is taken from there; what trials measured beyond it, if anything, is learned. Other costs are
-    features.
+    A metric that is among the known costs is predicted by its cost and by what trials measured beyond that, which is learned. Other
+    costs are features. A metric is predicted as its logarithm if it is positive and not maximised, since a metric that is minimised
+    counts by its ratio (ours); `logarithmic` says so by the name of the metric.
 
     Attributes:
-        alphabet: Of the genomes.
-        metrics: Names.
-        maximised: Those whose logarithm is not taken: what is minimised counts by its ratio, if it is positive (ours).
-        known: Costs (count,) by name of genomes (count, n), as of `KnownCosts`.
-        limits: By metric those of its constraints.
+        choices: The choices that the codes belong to.
+        metrics: The names of the metrics.
+        maximised: The names of the metrics that are maximised.
+        known: A function from codes (count, n) to the costs (count,) by name, as `KnownCosts` is.
+        limits: The limits of the constraints on each metric, by its name.
     """
 
-    alphabet: Alphabet
+    choices: Choices
     metrics: Sequence[str]
     maximised: frozenset[str] = frozenset()
-    known: "Callable[[np.ndarray], dict[str, np.ndarray]]" = lambda genomes: {}
+    known: "Callable[[np.ndarray], dict[str, np.ndarray]]" = lambda codes: {}
     limits: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._features = Features(self.alphabet)
+        self._features = Features(self.choices)
         self._columns = CostColumns({})
         self._known_features: Standardised | None = None
         self.scales: dict[str, Scale] = {}
         self._models: dict[str, GaussianProcess | None] = {}
 
     def fit(
-        self, genomes: np.ndarray, values: np.ndarray, kernels: Mapping[str, np.ndarray | None] | None = None
+        self, codes: np.ndarray, values: np.ndarray, kernels: Mapping[str, np.ndarray | None] | None = None
     ) -> "MetricsPredictor":
-        """Learns values (n, metrics) of genomes (n, genes).
+        """Learns what trials measured.
 
         Args:
-            genomes: What was run.
-            values: What was measured, finite.
-            kernels: As `kernels` of one that was fitted before.
+            codes: The codes (count, n) of the trials.
+            values: The metrics (count, metrics) that they measured, all finite.
+            kernels: The `kernels` of a predictor that was fitted before; None finds them.
         """
-        rows, known = self.all_features(genomes), self.known(genomes)
+        rows, known = self.all_features(codes), self.known(codes)
         for name, column in zip(self.metrics, values.T):
             self.scales[name] = self._scale(name, column, known)
             rest = self.scaled(name, column) - (self.scaled(name, known[name]) if name in known else 0.0)
@@ -181,33 +190,37 @@ class MetricsPredictor:
         is_log = is_positive and targets.is_skew(values)
         return targets.fitted(values, is_log, 1 if is_maximised else -1, self.limits.get(name, ()))
 
-    def all_features(self, genomes: np.ndarray) -> np.ndarray:
-        """Features (count, columns) of genomes (count, n) that are all there are, costs included."""
-        known = self.known(genomes)
+    def all_features(self, codes: np.ndarray) -> np.ndarray:
+        """The features (count, columns) of codes (count, n), with their costs standardised over these codes."""
+        known = self.known(codes)
         self._columns = CostColumns(known)
         self._known_features = Standardised(self._columns(known)) if known else None
-        return self._rows(genomes, known)
+        return self._rows(codes, known)
 
     @property
     def kernels(self) -> dict[str, np.ndarray]:
-        """The hyperparameters of every metric's kernel."""
+        """The hyperparameters of the kernel of each metric that is not exact, by its name."""
         return {name: model.hyperparameters for name, model in self._models.items() if model}
 
     def scaled(self, name: str, values: np.ndarray) -> np.ndarray:
-        """Values of a metric in the unit of predictions."""
+        """Values of the metric `name` in the unit of its predictions."""
         return self.scales[name](values)
 
-    def _rows(self, genomes: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
-        rows = self._features(genomes)
+    def _rows(self, codes: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+        rows = self._features(codes)
         if not known or self._known_features is None:
             return rows
         return np.hstack([rows, _COST_SHARE * self._known_features(self._columns(known))])
 
-    def predict(self, genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation (count, metrics) of genomes (count, genes); the deviation is 0 where a metric is exact."""
-        known = self.known(genomes)
-        rows = self._rows(genomes, known)
-        means, deviations = np.zeros((2, len(genomes), len(self.metrics)))
+    def predict(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predicts the metrics of codes (count, n).
+
+        Returns:
+            The means and the deviations, both (count, metrics); the deviation is 0 where a metric is exact.
+        """
+        known = self.known(codes)
+        rows = self._rows(codes, known)
+        means, deviations = np.zeros((2, len(codes), len(self.metrics)))
         for place, name in enumerate(self.metrics):
             if name in known:
                 means[:, place] = self.scaled(name, known[name])

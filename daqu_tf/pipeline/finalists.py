@@ -2,15 +2,16 @@
 
 import dataclasses
 import pathlib
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from daqu_tf import files
 from daqu_tf.devices import ModelError
 from daqu_tf.errors import DaquError
 from daqu_tf.export.manifest import ENDING, Manifest
 from daqu_tf.pipeline import budget, processes
+from daqu_tf.pipeline.finalist import REFUSED
 from daqu_tf.pipeline.front import front_of
 from daqu_tf.pipeline.job import Job
 from daqu_tf.runs.folder import RunFolder
@@ -22,23 +23,30 @@ class FinalistProcesses(processes.Processes):
     Args:
         folder: The folder of the run.
         workers: How many processes work at once.
+
+    Attributes:
+        left_out: Why a finalist cannot be finished, by its name.
     """
 
     def __init__(self, folder: pathlib.Path, workers: int):
         super().__init__()
         self._folder, self._workers = RunFolder(folder.resolve()), workers
+        self.left_out: dict[str, str] = {}
+        self._crashed: set[str] = set()
         for path in (self._folder.models, self._folder.finished):
             path.mkdir(exist_ok=True)
 
     def run(self, names: Sequence[str], seconds: Callable[[str], float]) -> Iterator[int]:
-        """Finishes all of `names`; yields how many are done, about once a second.
+        """Finishes all of `names` that can be; yields how many are done, about once a second.
+
+        One that the export refuses is left out, as is one whose process crashes when it is tried again at the end.
 
         Args:
             names: The finalists, in the order in which they are started.
             seconds: Asked for each one's seconds of fine-tuning when it starts.
 
         Raises:
-            DaquError: One failed; what it printed is in `finalists/NAME.log`.
+            DaquError: One failed for a reason that is not its own; what it printed is in `finalists/NAME.log`.
         """
         waiting = list(names)
         while waiting or self.running:
@@ -49,29 +57,40 @@ class FinalistProcesses(processes.Processes):
             for name, process in list(self.running.items()):
                 if process.poll() is not None:
                     del self.running[name]
-                    self._check(name, process.returncode)
+                    waiting += self._again(name, process)
             yield len(names) - len(waiting) - len(self.running)
 
     def _log(self, name: str) -> pathlib.Path:
         return self._folder.finished / f"{name}.log"
 
-    def _start(self, name: str, seconds: float) -> subprocess.Popen:
+    def _start(self, name: str, seconds: float) -> processes.Child:
         self._log(name).unlink(missing_ok=True)
         arguments = [str(self._folder.path), name, f"{seconds:.1f}"]
         return processes.start("pipeline.finalist", arguments, self._folder.path, self._log(name))
 
-    def _check(self, name: str, status: int) -> None:
-        if status:
+    def _again(self, name: str, process: processes.Child) -> list[str]:
+        """Those that have to be started again when a finalist's process has ended: it, or none."""
+        status = process.poll() or 0
+        if status == REFUSED:
+            self.left_out[name] = process.last_line()
+        elif status < 0 and name not in self._crashed:  # The others may have taken its memory.
+            self._crashed.add(name)
+            return [name]
+        elif status < 0:
+            self.left_out[name] = f"its process {process.how_ended()}, twice"
+        elif status:
             raise DaquError(
-                f"Finalist {name} ended with status {status}: read {self._log(name)}, then run the same command to go on."
+                f"Finalist {name} {process.how_ended()}; mend that, then run the same command to go on (all that it printed is in "
+                f"{self._log(name)})."
             )
+        return []
 
 
 def finish(job: Job) -> None:
     """Fine-tunes and exports every finalist that is not done yet, several at a time, in the time that is left."""
     config, clock, folder = job.plan.config, job.clock, job.folder
     finalists = files.read_json(folder.finalists)
-    todo = [name for name in finalists if not (folder.finished / f"{name}.json").exists()]
+    todo = [name for name in finalists if not (folder.finished / f"{name}.json").exists() and not _left_out(folder, name)]
     # The largest first, so that no core idles at the end.
     todo.sort(key=lambda name: finalists[name]["macs"], reverse=True)
     workers = max(1, min(budget.workers(config), len(todo)))
@@ -87,15 +106,39 @@ def finish(job: Job) -> None:
             done += len(finalists) - len(todo)
             job.progress.update(f"{done} of {len(finalists)} fine-tuned and exported", budget.left(clock, len(finalists)))
             clock.tick()
-    members = [Manifest.read(folder.finished / f"{name}.json") for name in finalists]
+            for name in [name for name in started.left_out if not _left_out(folder, name)]:
+                files.write_json(_reason(folder, name), {"reason": started.left_out[name]})
+                job.progress.warn(f"{name} is left out: {started.left_out[name]}.")
+    members = [Manifest.read(folder.finished / f"{name}.json") for name in _finished(folder)]
+    if not members:
+        reasons = {name: _left_out(folder, name) for name in finalists}
+        for name in finalists:  # What is mended now lets the same command go on.
+            _reason(folder, name).unlink(missing_ok=True)
+        text = ", ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise DaquError(f"None of the {len(finalists)} finalists could be finished ({text}): mend that, then run the same command.")
     best = max(member.search_accuracy for member in members)
     job.progress.end(f"{len(members)} fine-tuned and exported, best {best:.1%} on the search split")
+
+
+def _reason(folder: RunFolder, name: str) -> pathlib.Path:
+    """Where it is written why a finalist is left out, so that a resumed job does not train it again."""
+    return folder.finished / f"{name}.left_out.json"
+
+
+def _left_out(folder: RunFolder, name: str) -> str:
+    """Why a finalist is left out; empty where it is not."""
+    return str(files.read_json(_reason(folder, name), {"reason": ""})["reason"])
+
+
+def _finished(folder: RunFolder) -> list[str]:
+    """The finalists that are not left out."""
+    return [name for name in files.read_json(folder.finalists) if not _left_out(folder, name)]
 
 
 def time_models(job: Job) -> None:
     """Times the very files that are exported, in turn, while nothing else runs; writes manifests and the front."""
     plan, folder = job.plan, job.folder
-    names = list(files.read_json(folder.finalists))
+    names = _finished(folder)
     paths = [folder.models / f"{name}.tflite" for name in names]
     latencies = job.device.measure_each(paths, repeats=3, seed=plan.config.seed)
     members = []
@@ -114,7 +157,9 @@ def time_models(job: Job) -> None:
         for missed in member.missed_constraints or ():
             job.progress.warn(f"{member.name} misses {missed}, now that it is trained and timed: it is not on the front.")
     objectives = [{"name": name, "direction": direction} for name, direction in plan.target.objectives]
-    front = {"space": plan.space.name, "target": plan.target.name, "objectives": objectives}
+    front: dict[str, Any] = {"space": plan.space.name, "target": plan.target.name, "objectives": objectives}
+    if left_out := {name: _left_out(folder, name) for name in files.read_json(folder.finalists) if name not in names}:
+        front["left_out"] = left_out
     files.write_json(folder.front, front | {"members": [member.to_json() for member in members]})
     job.progress.end(f"{len(members)} files timed on {job.device.name}, {sum(bool(one.on_front) for one in members)} on the front")
 

@@ -18,7 +18,7 @@ def front_of(target: Target, members: Sequence[Manifest], constraints: Sequence[
     The search knew inherited accuracies and single or predicted latencies: what misses a constraint by final figures is not on it.
 
     Args:
-        target: Whose objectives count.
+        target: The target, whose objectives count.
         members: The finished members.
         constraints: What members must meet.
     """

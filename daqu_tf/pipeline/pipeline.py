@@ -69,6 +69,8 @@ def _is_worker() -> bool:
 def _run(plan: Plan, overwrite: bool, last_stage: str) -> pathlib.Path:
     """`run`, in a folder that is this process's alone."""
     folder, content, progress = plan.folder, plan.to_json(), Progress()
+    for note in plan.dataset.notes:
+        progress.warn(note)
     changed = folder.difference(plan.config, content)
     if changed and not overwrite:
         raise DaquError(f"{folder.path} holds a run of something else ({changed}): give --overwrite to begin again.")

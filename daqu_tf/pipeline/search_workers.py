@@ -7,6 +7,7 @@ environment variables name a chief, `daqu-search` itself is one of them (`work`)
 import os
 import pathlib
 import sys
+from collections.abc import Callable
 
 from daqu_tf import files
 from daqu_tf.devices import Device
@@ -22,7 +23,7 @@ from daqu_tf.runs.folder import RunFolder
 from daqu_tf.search.timing_turns import TimingTurns
 from daqu_tf.search.tuner import DaquTuner
 
-RESTARTS = 3  # Of one worker: what kills it more often is no accident.
+RESTARTS = 3  # Of one worker that had no trial: what kills it more often is no accident.
 
 
 class SearchWorkers(processes.Processes):
@@ -38,32 +39,38 @@ class SearchWorkers(processes.Processes):
         super().__init__()
         self._folder = RunFolder(folder.resolve())
         self._ip, _, self._port = address.rpartition(":")
-        self._starts = dict.fromkeys((f"worker{number}" for number in range(count)), 0)
-        for name in self._starts:
+        self._deaths = dict.fromkeys((f"worker{number}" for number in range(count)), 0)
+        for name in self._deaths:
             self._start(name)
 
     def _log(self, name: str) -> pathlib.Path:
         return self._folder.search / f"{name}.log"
 
     def _start(self, name: str) -> None:
-        self._starts[name] += 1
         variables = {"TUNER_ID": name, "ORACLE_IP": self._ip, "ORACLE_PORT": self._port}
         variables = {f"KERASTUNER_{key}": value for key, value in variables.items()}
         path = self._folder.path
         self.running[name] = processes.start("pipeline.search_workers", [str(path)], path, self._log(name), **variables)
 
-    def check(self) -> None:
+    def check(self, lose: Callable[[str, str], bool] = lambda name, how: False) -> None:
         """Starts again what has died.
 
+        Args:
+            lose: Told which worker has died, and how; whether it had a trial, which is held responsible then.
+
         Raises:
-            DaquError: A worker dies again and again.
+            DaquError: A worker dies again and again, without a trial.
         """
         for name, process in list(self.running.items()):
             if not process.poll():  # Alive, or at the end of the search.
                 continue
-            if self._starts[name] > RESTARTS:
+            how = process.how_ended()
+            if not lose(name, how):
+                self._deaths[name] += 1
+            if self._deaths[name] > RESTARTS:
                 raise DaquError(
-                    f"{name} died {self._starts[name]} times: read {self._log(name)}, then run the same command to go on."
+                    f"{name} died {self._deaths[name]} times, the last time it {how}: read {self._log(name)}, then run the same "
+                    "command to go on."
                 )
             self._start(name)
 
@@ -78,14 +85,17 @@ def search(tuner: DaquTuner, folder: pathlib.Path, count: int, turns: TimingTurn
         turns: Who may compute and who may time; proposals make use of the processor too.
     """
     tuner.oracle.while_proposing = turns.computing
-    with Chief(tuner.oracle, "127.0.0.1:0") as chief, SearchWorkers(folder, chief.address, count) as workers:
+    try:
+        with Chief(tuner.oracle, "127.0.0.1:0") as chief, SearchWorkers(folder, chief.address, count) as workers:
 
-        def on_tick() -> None:
-            workers.check()
-            tuner.on_tick()
+            def on_tick() -> None:
+                workers.check(tuner.oracle.lose)
+                tuner.on_tick()
 
-        chief.wait(tuner.patience_seconds, on_tick)
-    tuner.on_tick()
+            chief.wait(tuner.patience_seconds, on_tick)
+        tuner.on_tick()
+    finally:
+        tuner.oracle.retire()
 
 
 def work(path: pathlib.Path) -> pathlib.Path:
@@ -135,11 +145,7 @@ def _latency_for(plan: Plan) -> Device | LatencyTable:
 def main(arguments: list[str]) -> None:
     """A process that `SearchWorkers` has started."""
     processes.die_with(int(arguments[1]))
-    try:
-        work(pathlib.Path(arguments[0]))
-    except DaquError as error:
-        print(f"Error: {error}")
-        sys.exit(1)
+    processes.in_sentences(lambda: work(pathlib.Path(arguments[0])))
 
 
 if __name__ == "__main__":

@@ -96,19 +96,19 @@ class TrainedRun:
     ) -> Iterator[dict[str, Any]]:
         """Fine-tunes subnets, one after the other; writes `fine_tuned/NAME.npz` and `NAME.json`.
 
-        One that is there already, from the same supernet and with the same settings, is not trained again. In a run that is
+        A result that is there already, from the same supernet and with the same settings, is not trained again. In a run that is
         `deterministic`, as many `steps` twice leave the same weights, bit for bit.
 
         Args:
-            name: As for `subnets`.
+            name: `largest`, `smallest`, a finalist, `front` for all finalists, or a JSON file of a subnet.
             on_progress: Called with a subnet's name and the share of its training that is done.
-            minutes: For each; `FINE_TUNING_MINUTES` if neither they nor steps are given.
-            steps: For each, instead of minutes.
-            distillation: As in `FineTuning`.
-            overwrite: Whether those that are there with other settings may be replaced.
+            minutes: Minutes of training for each subnet; `FINE_TUNING_MINUTES` if neither minutes nor steps are given.
+            steps: Steps of the optimizer for each subnet, instead of minutes.
+            distillation: The share, in [0, 1], that the largest subnet's opinion has in what is taught.
+            overwrite: Whether results that are there with other settings may be replaced.
 
         Returns:
-            As they are done, the content of the JSON files: subnet, settings, steps, and both accuracies on the search split.
+            The content of each JSON file, as soon as a subnet is done: subnet, settings, steps, accuracies on the search split.
 
         Raises:
             DaquError: There is no such subnet, a number is out of range, a result with other settings is there, the run is
@@ -175,43 +175,49 @@ class TrainedRun:
     def export(
         self,
         name: str,
-        fine_tuned: bool,
+        fine_tuned: bool | None,
         path: pathlib.Path,
         storage: Storage | None = None,
+        overwrite: bool = False,
     ) -> Manifest:
         """Exports one subnet with its metadata, and writes a manifest beside it.
 
         Args:
-            name: As for `subnets`, but not `front`.
-            fine_tuned: Whether with the weights that `fine_tune` left, or for a finalist without such those of its own file,
-                instead of those inherited from the supernet, recalibrated.
+            name: `largest`, `smallest`, a finalist, or a JSON file with a subnet, as `subnets` takes it.
+            fine_tuned: With which weights. None takes the best that there are: those of the finalist in the report, or those that
+                `fine_tune` left, or, of a subnet that was never fine-tuned, those inherited from the supernet, recalibrated. True
+                takes what `fine_tune` left before the finalist's own, and no inherited ones; False takes the inherited ones.
             path: The `.tflite` file to write.
-            storage: How; None is that of the run's target.
+            storage: How the file stores the network; by default as the run's target does.
+            overwrite: Whether a file of another network may be replaced.
 
         Returns:
             The manifest.
 
         Raises:
-            DaquError: There is no such subnet or choice, or it has not been fine-tuned; or the file cannot be written; or the run
-                is deterministic and TensorFlow has begun to work already.
+            DaquError: There is no such subnet, or it has not been fine-tuned; the file has another ending, holds another network,
+                or cannot be written; or the run is deterministic and TensorFlow has begun to work already.
         """
         from daqu_tf.export.description import describe
         from daqu_tf.export.encoding import write
-        from daqu_tf.export.export import export_tflite, round_biases
+        from daqu_tf.export.export import check_path, export_tflite
         from daqu_tf.export.proof import PROOF_IMAGES
 
         if name == FRONT:
             raise DaquError("`subnet` must be one subnet, but received 'front': name one of its members, as m00.")
-        self._begin()
         storage = storage or self.plan.target.storage
         ((stem, subnet),) = self.subnets(name).items()
-        weights = self._fine_tuned(stem, subnet) if fine_tuned else None
+        weights = self._weights(stem, subnet, fine_tuned)
+        check_path(path)
+        if not overwrite:
+            _check_replaced(path, subnet)
+        self._begin()
         network = self._network(subnet, weights) if weights else self.inherited(subnet)
-        round_biases(network)
         metadata, images = self.plan.metadata(stem), self.dataset.x_search[:PROOF_IMAGES]
-        export_tflite(network, path, **dataclasses.asdict(storage), metadata=metadata, images=images)
-        state, commands = "fine_tuned" if fine_tuned else "inherited", self._commands(name, weights, path, storage)
-        manifest = describe(path, stem, network, self.dataset, storage, state, seed=self.config.seed, commands=commands)
+        written = export_tflite(network, path, **dataclasses.asdict(storage), metadata=metadata, images=images)
+        state, commands = "fine_tuned" if weights else "inherited", self._commands(name, weights, path, storage)
+        more = {"seed": self.config.seed, "commands": commands, "ends": written.meaning()}
+        manifest = describe(path, stem, network, self.dataset, storage, state, **more)
         write(files.encode_json(manifest.to_json()), path.with_suffix(ENDING))
         return manifest
 
@@ -223,16 +229,25 @@ class TrainedRun:
         if weights and weights.parent == self._files.fine_tuned:
             lines.append(fine_tuning_command(self.folder, name, read_json(self._path(weights.stem))["how"]))
         usual = self.plan.target.storage
-        return (*lines, export_command(self.folder, name, weights is not None, path, storage, usual))
+        ((stem, subnet),) = self.subnets(name).items()
+        if weights is None:
+            said = None if self._weights(stem, subnet, None) is None else False
+        else:
+            said = True if self._weights(stem, subnet, True) == weights else None
+        return (*lines, export_command(self.folder, name, said, path, storage, usual))
 
-    def _fine_tuned(self, stem: str, subnet: Subnet) -> pathlib.Path:
-        """Where the weights of `subnet` are, as it was fine-tuned by `fine_tune`, or else by the run."""
+    def _weights(self, stem: str, subnet: Subnet, fine_tuned: bool | None) -> pathlib.Path | None:
+        """The file of the weights that `export` takes; None stands for inherited ones."""
         own, finalist = self._files.finished / f"{stem}.npz", self._finalists().get(stem)
-        if read_json(self._path(stem), {}).get("subnet") == subnet.to_json():
-            return self._path(stem).with_suffix(".npz")
-        if finalist and self.space.subnet(finalist["values"]) == subnet and own.exists():  # A file's name may be a finalist's.
-            return own
-        raise DaquError(f"{stem} has not been fine-tuned by daqu-train: run that with --subnet={stem} first.")
+        # A JSON file may have the name of a finalist, and hold another subnet.
+        of_run = own if finalist and self.space.subnet(finalist["values"]) == subnet and own.exists() else None
+        by_name = read_json(self._path(stem), {}).get("subnet") == subnet.to_json()
+        further = self._path(stem).with_suffix(".npz") if by_name else None
+        if fine_tuned is None:
+            return of_run or further
+        if fine_tuned and not (further or of_run):
+            raise DaquError(f"{stem} has not been fine-tuned by daqu-train: run that with --subnet={stem} first.")
+        return (further or of_run) if fine_tuned else None
 
     def _network(self, subnet: Subnet, weights: pathlib.Path) -> "StaticNetwork":
         """The static network of `subnet` with the weights in a file."""
@@ -241,6 +256,21 @@ class TrainedRun:
         network = StaticNetwork(self.space, subnet)
         network.load_arrays(read_arrays(weights))
         return network
+
+
+def _check_replaced(path: pathlib.Path, subnet: Subnet) -> None:
+    """Refuses to replace a file of another network.
+
+    Raises:
+        DaquError: The file is there, and its manifest, if it has one, is of another subnet.
+    """
+    if not path.exists():
+        return
+    beside = path.with_suffix(ENDING)
+    before = Manifest.read(beside) if beside.exists() else None
+    if before is None or before.subnet != subnet.to_json():
+        what = f"another network ({before.name})" if before else "something that has no manifest"
+        raise DaquError(f"{path} holds {what}: choose another --output, or give --overwrite.")
 
 
 def _length(minutes: float | None, steps: int | None) -> tuple[float, int]:

@@ -1,4 +1,4 @@
-"""The card of the models: one Markdown file beside them, for whoever puts one into an application."""
+"""The card of the models: one Markdown file beside them, for people who put a model into an application."""
 
 import html
 import pathlib
@@ -31,7 +31,7 @@ print(labels[scores.argmax()])
 
 
 def write(run: Run) -> str:
-    """Returns the Markdown text; what the run does not say is left out."""
+    """The Markdown text of the card of a run's models; what the run does not tell is left out."""
     data = run.config.get("dataset") or {}
     title = f"Image classifiers for {data.get('name', 'a data set')}, on {run.config.get('target', 'an unnamed target')}"
     parts = [f"# {_text(title)}", _text(headline(run)), "![Accuracy over each cost](../pareto.png)", _table(run), _notes(run)]
@@ -45,10 +45,13 @@ def write(run: Run) -> str:
 
 
 def table_of(manifests: Iterable[Mapping[str, Any]]) -> str:
-    """A Markdown table of models, which need not be of one run.
+    """A Markdown table of models, which may come from several runs.
+
+    Args:
+        manifests: The manifests of the models.
 
     Raises:
-        DaquError: One is no manifest.
+        DaquError: A value is no manifest.
     """
     heads = ("model", "data", "pixels", "weights", "test accuracy", "file, bytes", "deflated")
     try:
@@ -119,7 +122,8 @@ def _input(member: Member) -> str:
         "Bring an image to the model's pixels, bilinearly, then make int8 of each value: "
         f"`round(clip((value - {numbers['offset']}) / {numbers['scale']}, 0, 1) * 255) - 128`"
         + (", for 8-bit pixels simply `pixel - 128`. " if eight_bits else ". ")
-        + "The largest output is the class. The files hold the labels, and TFLite metadata that say this of 8-bit pixels. "
+        + "The largest output is the class; outputs are logits. "
+        + "The files hold the labels, and TFLite metadata that say this of 8-bit pixels. "
         + "For one that takes 8-bit pixels as they are, as MediaPipe's ImageClassifier needs it: "
         + f"`daqu-export --run=.. --subnet={member.name} --fine_tuned --input_type=uint8 --output_type=uint8 "
         + f"--output={member.name}_uint8.tflite`."
@@ -146,5 +150,5 @@ def _origin(run: Run) -> str:
 
 
 def _text(value: Any) -> str:
-    """One line of text that is neither HTML nor a cell's end."""
+    """A text on one line, escaped so that it is no HTML and ends no cell of a table."""
     return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")

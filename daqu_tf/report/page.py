@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from daqu_tf.report.run import Layer, Member, Run
+from daqu_tf.report.run import Member, Run, StoredLayer
 from daqu_tf.report.text import figure, kilobytes, percent, standard_error, timed_by
 
 _CSS = """
@@ -38,13 +38,13 @@ details { margin: .6rem 0; } summary { cursor: pointer; } code { font-size: .85r
 
 
 def write(run: Run, fronts: Mapping[str, bytes], latencies: Mapping[str, bytes], curves: Mapping[str, bytes]) -> str:
-    """Returns the page.
+    """The text of the HTML page.
 
     Args:
-        run: What to tell.
-        fronts: PNG of the front for each theme, `light` and `dark`.
-        latencies: PNG of measured over predicted latency for each theme; empty where nothing was predicted.
-        curves: PNG of the training curves for each theme; empty where there are none.
+        run: The run that the page shows.
+        fronts: The picture of the front as PNG bytes for each theme, `light` and `dark`.
+        latencies: The picture of measured over predicted latency for each theme; empty if nothing was predicted.
+        curves: The picture of the training curves for each theme; empty if there are none.
     """
     data = run.config.get("dataset") or {}
     title = f"{data.get('name', 'data')} on {run.config.get('target', 'an unnamed target')}"
@@ -68,7 +68,7 @@ def write(run: Run, fronts: Mapping[str, bytes], latencies: Mapping[str, bytes],
 
 
 def headline(run: Run) -> str:
-    """The result in one sentence."""
+    """The result of a run in one sentence."""
     front = [member for member in run.front if member.test is not None]
     if not front:
         return "No model reached the front."
@@ -169,7 +169,7 @@ def _bits(run: Run) -> str:
 def _member_bits(member: Member) -> str:
     weights = "".join(_cell(layer, layer.weight_bits, layer.container == "INT4") for layer in member.layers)
     known = [(layer, layer.activation_bits) for layer in member.layers if layer.activation_bits is not None]
-    # A row of nothing but eights says nothing.
+    # A row of nothing but eights is left out.
     varied = any(bits != 8 for _, bits in known)
     inputs = "".join(_cell(layer, bits, False) for layer, bits in known) if varied else ""
     return (
@@ -181,7 +181,7 @@ def _member_bits(member: Member) -> str:
     )
 
 
-def _cell(layer: Layer, bits: int, packed: bool) -> str:
+def _cell(layer: StoredLayer, bits: int, packed: bool) -> str:
     names = " ".join(name for name, holds in (("int4", packed), ("deep", bits >= 7)) if holds)
     title = f"{layer.name}: {layer.weights} weights of {layer.weight_bits} bits in {layer.container}"
     shade = f"background: rgba(var(--bits), {min(bits, 8) ** 1.5 / 8**1.5 * 0.88 + 0.04:.2f})"

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from daqu_tf.report.run import Member, Run
 
-# Of each theme: page, text, lines and grid, trials, front, and four colours for curves.
+# The colours of each theme: page, text, lines and grid, trials, front, and four for curves.
 THEMES = {
     "light": ("#ffffff", "#1c2128", "#d4d9e0", "#8b95a3", "#1d5fd1", ("#1d5fd1", "#c2410c", "#0f766e", "#7c3aed", "#be185d")),
     "dark": ("#15181d", "#e3e7ed", "#363d47", "#77828f", "#7fb0ff", ("#7fb0ff", "#ff9c66", "#4fd1c0", "#c4a1ff", "#f58fb8")),
@@ -25,11 +25,19 @@ AXES = {
     "bitops": ("BitOPs, millions", 1e-6),
 }
 _LOG_FROM_RATIO = 5.0
-_LABELLED_SHARE = 0.15  # Of a training: a shorter phase has no label.
+_LABELLED_SHARE = 0.15  # A phase with a smaller share of the training has no label.
 
 
 def front(run: Run, theme: str) -> bytes:
-    """Draws accuracy on the search split over the first two costs: trials, members before and after, front."""
+    """The picture of the accuracy on the search split over the first two costs: trials, the front, and its members.
+
+    Args:
+        run: The run.
+        theme: The theme, one of `THEMES`.
+
+    Returns:
+        The PNG bytes.
+    """
     known = [name for name in run.costs if any(name in member.costs for member in run.members)][:2]
     with matplotlib.rc_context(_style(theme)):
         figure = Figure(figsize=(5.2 * max(len(known), 1), 4.4), layout="constrained")
@@ -45,7 +53,15 @@ def front(run: Run, theme: str) -> bytes:
 
 
 def latencies(run: Run, theme: str) -> bytes:
-    """Draws the measured latency of each member over what the latency table said, both with their errors."""
+    """The picture of the measured latency of each member over that of the latency table, both with their errors.
+
+    Args:
+        run: The run.
+        theme: The theme, one of `THEMES`.
+
+    Returns:
+        The PNG bytes.
+    """
     page, text, lines, _, blue, _ = THEMES[theme]
     timed = [(each, each.predicted_us, each.costs["latency_us"]) for each in run.members if "latency_us" in each.costs]
     known = [(member, predicted, measured) for member, predicted, measured in timed if predicted is not None]
@@ -66,7 +82,15 @@ def latencies(run: Run, theme: str) -> bytes:
 
 
 def training(run: Run, theme: str) -> bytes:
-    """Draws the supernet's training, phases shaded: loss, accuracy of architectures, and of precisions where those are known."""
+    """The picture of the supernet's training: the loss, and the accuracies of architectures and, if known, of precisions.
+
+    Args:
+        run: The run.
+        theme: The theme, one of `THEMES`.
+
+    Returns:
+        The PNG bytes.
+    """
     names = [name for name in run.training[0] if name.startswith("accuracy")]
     precisions = [name for name in names if re.fullmatch(r"accuracy_w\d+a\d+", name)]
     curves = [part for part in (["loss"], [name for name in names if name not in precisions], precisions) if part]
@@ -119,7 +143,7 @@ def _draw_members(axes: Axes, run: Run, name: str, theme: str) -> None:
 
 
 def _draw_name(axes: Axes, name: str, at: tuple[float, float], color: str) -> None:
-    """Writes up and to the left, where beside a front nothing lies."""
+    """Writes a label up and to the left of a point, where nothing lies beside a front."""
     axes.annotate(name, at, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=color, parse_math=False, zorder=5)
 
 
@@ -128,14 +152,14 @@ def _role(member: Member) -> str:
 
 
 def _draw_gain(axes: Axes, x: float, before: float, after: float, color: str) -> None:
-    """A pale marker for the inherited weights, and an arrow to the fine-tuned ones."""
+    """Draws a pale marker for a member with inherited weights, and an arrow to the fine-tuned one."""
     axes.scatter(x, before, s=26, facecolors="none", edgecolors=color, alpha=0.55, zorder=3, label="inherited weights")
     style = {"arrowstyle": "-|>", "color": color, "alpha": 0.4, "shrinkA": 3, "shrinkB": 4, "mutation_scale": 7}
     axes.annotate("", (x, after), (x, before), arrowprops=style, zorder=2)
 
 
 def _staircase(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """The points that nothing cheaper equals, from cheap to dear."""
+    """The points that no cheaper point equals in accuracy, from cheap to expensive."""
     steps: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
         if not steps or y > steps[-1][1]:
@@ -157,7 +181,7 @@ def _finish_cost_axis(axes: Axes, name: str) -> None:
 
 
 def _limit_accuracy(axes: Axes, run: Run) -> None:
-    """Leaves the worst trials below the picture, so that a few broken subnets do not flatten the front."""
+    """Cuts off the worst trials, so that a few broken subnets do not flatten the front."""
     members = [value for each in run.members for value in (each.search, each.search_inherited) if value is not None]
     trials = [value for trial in run.trials if (value := trial.get("accuracy")) is not None]
     if not members:
@@ -189,7 +213,7 @@ def _column(run: Run, name: str) -> np.ndarray:
 
 
 def _known(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points both of whose values are known, so that lines join over gaps."""
+    """The points of which both values are known, so that lines join over gaps."""
     known = np.isfinite(x) & np.isfinite(y)
     return x[known], y[known]
 
@@ -204,7 +228,7 @@ def _shade_phases(axes: Axes, run: Run, x: np.ndarray, theme: str) -> None:
         if order % 2:
             axes.axvspan(x[start], x[end], color=lines, alpha=0.35, linewidth=0, zorder=0)
         if x[end] - x[start] < _LABELLED_SHARE * (x[-1] - x[0]):
-            continue  # Its label would lie on another.
+            continue  # Its label would lie over another.
         axes.annotate(
             names[start].replace("_", " "), (x[start], 1), (3, 3), xycoords=("data", "axes fraction"),
             textcoords="offset points", fontsize=8, color=text, alpha=0.8, parse_math=False,

@@ -1,4 +1,4 @@
-"""Writes what a run found, for people: `pareto.csv`, `pareto.png`, `report.html` and the models' card."""
+"""The writer of a run's report: `pareto.csv`, `pareto.png`, `report.html` and the models' card."""
 
 import csv
 import io
@@ -18,13 +18,14 @@ def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
     """Writes `pareto.csv`, `pareto.png` and `report.html` into the output folder of a run, and `README.md` beside its models.
 
     Args:
-        output_dir: The folder; it must hold config.json and pareto.json, and whatever else is there is shown too.
+        output_dir: The output folder, which must hold `config.json` and `pareto.json`; other files of a run are shown if they are
+            there.
 
     Returns:
         The path of `report.html`, which needs no other file.
 
     Raises:
-        DaquError: The folder is not that of a run, or one of its files is damaged.
+        DaquError: The folder is not the output folder of a run, or one of its files is damaged.
     """
     folder = pathlib.Path(output_dir)
     run = read(folder)
@@ -42,7 +43,7 @@ def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
 
 
 def _csv(run: Run) -> str:
-    """One row a member; accuracies in [0, 1], unknown figures left empty."""
+    """A table with one row for each member; accuracies are in [0, 1], and unknown figures are empty."""
     costs = list(dict.fromkeys(name for member in run.members for name in member.costs))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

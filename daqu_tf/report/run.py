@@ -16,7 +16,7 @@ _COSTS = ("latency_us", "file_bytes", "deflated_bytes")
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class StoredLayer:
     """A layer with weights: its name, bits, the container the file stores it in, and its number of weights."""
 
     name: str
@@ -31,14 +31,14 @@ class Member:
     """A model of the Pareto set.
 
     Attributes:
-        name: Its name, such as `m00`.
-        file: Its file's name.
+        name: The model's name, such as `m00`.
+        file: The name of the model's file.
         on_front: Whether nothing else in the set dominates it.
         subnet_text: The subnet in one line.
         genome: The genome, its numbers parted by spaces.
         sha256: Hash of the file.
         search_inherited: Accuracy on the search split with inherited weights, in [0, 1]; the next five alike.
-        search_fine_tuned: The same after fine-tuning.
+        search_fine_tuned: Accuracy on the search split after fine-tuning.
         test_inherited: On the test split, inherited weights.
         test_fine_tuned: On the test split, fine-tuned, simulated.
         test_file: On the test split, computed by the file.
@@ -48,7 +48,7 @@ class Member:
         latency_spread_us: Half the interquartile range of the latency samples.
         latency_flags: What makes the latency doubtful, as `devices.steadiness` says.
         predicted_us: The latency by the latency table, if the search had one.
-        predicted_error: Its relative error, which 9 of 10 subnets keep within.
+        predicted_error: The relative error of that prediction, which 9 of 10 subnets keep within.
         runtime: Runtime, version and threads, in one line.
         device: Fingerprint of the device that timed it.
         layers: The layers with weights, in order.
@@ -76,7 +76,7 @@ class Member:
     predicted_error: float | None
     runtime: str
     device: dict[str, Any]
-    layers: tuple[Layer, ...]
+    layers: tuple[StoredLayer, ...]
     input: dict[str, float]
     class_names: tuple[str, ...]
 
@@ -135,7 +135,7 @@ def read(folder: pathlib.Path) -> Run:
     """Reads the output folder of a run; config.json and pareto.json must be there.
 
     Raises:
-        DaquError: They are not there, or a file is damaged.
+        DaquError: One of the two files is not there, or a file is damaged.
     """
     config, pareto = _json(folder / "config.json", dict), _json(folder / "pareto.json", dict)
     try:
@@ -225,8 +225,8 @@ def _runtime(latency: Mapping[str, Any]) -> str:
     return " ".join(words) + (f", {threads} thread{'' if threads == 1 else 's'}" if threads else "")
 
 
-def _layer(layer: Mapping[str, Any]) -> Layer:
-    return Layer(
+def _layer(layer: Mapping[str, Any]) -> StoredLayer:
+    return StoredLayer(
         str(layer["name"]),
         int(layer["weight_bits"]),
         layer.get("input_activation_bits"),

@@ -1,4 +1,4 @@
-"""Figures as people read them, in the page and in the card."""
+"""Figures as texts for people, in the page and in the card."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,22 +8,22 @@ from daqu_tf.report.run import Member, Run
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """A share as percent."""
+    """A share as a text in percent; a dash for None."""
     return "–" if value is None else f"{100 * value:.{digits}f}%"
 
 
 def kilobytes(size_bytes: float | None) -> str:
-    """A size in kB, without the unit."""
+    """A size in bytes as a text in kB, without the unit; a dash for None."""
     return "–" if size_bytes is None else f"{size_bytes / 1000:.1f}"
 
 
 def figure(value: float, digits: int = 3) -> str:
-    """A few significant digits, and no exponent."""
+    """A number as a text with `digits` significant digits and no exponent."""
     return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}" if value else "0"
 
 
 def timed_by(members: Iterable[Member]) -> str:
-    """The runtimes and devices that timed the models; empty where none did."""
+    """A text with the runtimes and devices that timed the models; empty if none did."""
     devices = {(member.runtime, _device(member.device)) for member in members if member.runtime}
     return "; ".join(f"{runtime}{device}" for runtime, device in sorted(devices))
 
@@ -34,7 +34,7 @@ def _device(device: Mapping[str, Any]) -> str:
 
 
 def standard_error(run: Run) -> str:
-    """How exact the best accuracy is, in a sentence; empty where that is not known."""
+    """A sentence with the standard error of the best accuracy; empty where it is not known."""
     images = (run.config.get("dataset") or {}).get("test")
     best = max((member.test for member in run.members if member.test is not None), default=None)
     if not isinstance(images, int) or images < 1 or best is None:

@@ -36,10 +36,11 @@ def fine_tuning_command(folder: pathlib.Path, subnet: str, how: Mapping[str, Any
 
 
 def export_command(
-    folder: pathlib.Path, subnet: str, fine_tuned: bool, path: pathlib.Path, storage: Storage, usual: Storage
+    folder: pathlib.Path, subnet: str, fine_tuned: bool | None, path: pathlib.Path, storage: Storage, usual: Storage
 ) -> str:
     """What exports one subnet of a run to a file; `usual` is the storage of the run's target."""
-    flags = {"run": from_here(folder), "subnet": from_here(subnet), "fine_tuned": fine_tuned, "output": from_here(path)}
+    weights = {} if fine_tuned is None else {"fine_tuned" if fine_tuned else "nofine_tuned": True}
+    flags = {"run": from_here(folder), "subnet": from_here(subnet), **weights, "output": from_here(path)}
     return _line("export", flags | {name: value for name, value in vars(storage).items() if value != vars(usual)[name]})
 
 

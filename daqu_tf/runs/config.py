@@ -55,17 +55,17 @@ class RunConfig:
         learning_rate: The peak, of AdamW, in the supernet's training; fine-tuning has 0.4 of it.
         warmup: How the architectures are first trained in full precision: `gap_aware`, `sandwich`, or `none`.
         precision_transfer: How widths open: `progressive`, `all_at_once`, or `none`, which trains the highest alone.
-        epochs: Of the supernet; 0 gives it a share of the minutes instead.
-        finetune_epochs: Of each finalist's fine-tuning, beside the budget; 0 gives it a share of the minutes instead.
+        epochs: Epochs of the supernet's training; 0 gives it a share of the minutes instead.
+        finetune_epochs: Epochs of each finalist's fine-tuning, beside the budget; 0 gives it a share of the minutes instead.
         schedule: A `.json` file with a whole `Schedule`, which takes the place of the settings of training.
-        augmentation: Of training images: one of `AUGMENTATIONS`.
+        augmentation: What is done to training images: one of `AUGMENTATIONS`.
         strategy: Where the supernet trains: one of `STRATEGIES`.
-        mixed_precision: Of float arithmetic, for GPUs: one of `MIXED_PRECISIONS`.
+        mixed_precision: The type of float arithmetic in the supernet's training, for GPUs: one of `MIXED_PRECISIONS`.
         deterministic: One thread and deterministic operators for the supernet and for `TrainedRun`: with `epochs`, and fine-tuned
             by steps, the same weights bit for bit.
         device: What times files, and whose latency counts: as of `devices.connect`.
-        threads: Of the runtime on the device.
-        python: That of boards.
+        threads: Threads of the runtime on the device.
+        python: The Python of boards, which has to have a runtime.
         benchmark_model: TFLite's program of that name, for phones.
         delegate: What computes on phones.
         max_celsius: At which the device is too hot; None leaves that to the device.
@@ -75,7 +75,7 @@ class RunConfig:
         latency_table: The `.json` file of the table; without one, `table` makes it, in the minutes of the budget.
         workers: Processes that score subnets, and then fine-tune, at once, of one thread each; 0 scores in this one, and fine-tunes
             in one per core.
-        seed: Of everything random.
+        seed: The seed of everything random.
 
     Raises:
         DaquError: A setting is out of range (which one is said).
@@ -169,7 +169,7 @@ class RunConfig:
 
     @property
     def how_to_fine_tune(self) -> dict[str, Any]:
-        """The same of a fine-tuning, whose inherited weights a high learning rate would undo."""
+        """Settings of a fine-tuning, by name: as of training, at a rate that does not undo inherited weights."""
         return self.how_to_train | {"learning_rate": FINE_TUNING_RATE * self.learning_rate}
 
     @property

@@ -38,7 +38,7 @@ class RunFolder:
     Attributes:
         path: The folder.
         clock: The seconds that the run has used.
-        timeline: Its stages and what each took.
+        timeline: The stages of the run and the seconds that each took.
         log: The figures of the supernet's training, a row a scoring.
         checkpoints: A folder of the supernet's states while it is trained.
         tensorboard: A folder with the curves of the training for TensorBoard.
@@ -52,8 +52,8 @@ class RunFolder:
         fine_tuned: A folder with weights and figures of subnets that were fine-tuned by name, outside of the job.
         models: A folder of `.tflite` files and their manifests.
         front: The finished members, each marked whether it is on their Pareto front.
-        front_table: The same as a table.
-        front_picture: The same as a picture.
+        front_table: The finished members as a table.
+        front_picture: The finished members as a picture.
         report: The page that tells a person all of it.
         config: Settings, data, space, schedule and versions: what marks the folder as a run's.
     """
@@ -95,7 +95,7 @@ class RunFolder:
         """Makes the folder where it is missing, and keeps other processes out of it.
 
         Raises:
-            DaquError: The folder cannot be written to, or another process works in it.
+            DaquError: The folder cannot be written to or locked, or another process works in it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -105,9 +105,13 @@ class RunFolder:
         with lock:
             try:
                 machine.lock(lock, wait=False)
-            except OSError as error:
+            except BlockingIOError as error:
                 message = f"Another process is working in {self.path}: wait for it, or choose another --output_dir."
                 raise DaquError(message) from error
+            except OSError as error:
+                raise DaquError(
+                    f"{self.path} cannot be locked ({error.strerror}): choose an --output_dir on a file system that has locks."
+                ) from error
             yield
 
     def settings(self) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """The joint search of architecture and bits over a trained supernet.
 
-`candidates` is what a trial measures, in `timing_turns` where workers share a machine; `tuner` is KerasTuner's loop over them,
-`search` sets it up for a space, and `finalists` chooses which members of the front are trained on.
+`candidates` measures what a trial reports, in `timing_turns` where workers share a machine. `tuner` is KerasTuner's loop over
+trials, `search` sets it up for a space, and `finalists` chooses the members of the front that are trained further.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,9 @@
 """What a trial of the search measures."""
 
+import contextlib
 import pathlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras_tuner
 import numpy as np
@@ -10,9 +11,9 @@ import numpy as np
 from daqu_tf import targets
 from daqu_tf.data.dataset import Dataset
 from daqu_tf.devices import Device, DeviceLostError, DeviceSetupError, HostDevice
-from daqu_tf.errors import DaquError
+from daqu_tf.errors import DaquError, WriteError
 from daqu_tf.export.encoding import encode, write
-from daqu_tf.export.subnet_graph import to_graph
+from daqu_tf.export.subnet_graph import round_biases, to_graph
 from daqu_tf.latency.table import LatencyTable
 from daqu_tf.pareto.constraints import Constraint
 from daqu_tf.search.timing_turns import TimingTurns
@@ -26,22 +27,22 @@ from daqu_tf.targets.target import Target
 
 
 class SearchStoppedError(DaquError, keras_tuner.errors.FatalError):
-    """The device is lost or has to be mended: no trial fails by that, and the search goes on from there when it is called again."""
+    """The device is lost or the disk is full: no trial fails by that, and the search goes on from there when it is called again."""
 
 
 class Candidates:
     """Subnets with inherited weights, measured as files: recalibrated, scored on the search split, exported and timed.
 
     Args:
-        supernet: Trained.
-        scorer: Of the supernet.
-        dataset: The search split decides.
-        target: Decides containers and objectives.
-        folder: The search's own; the file of the trial in flight lies there.
+        supernet: The trained supernet.
+        scorer: What recalibrates and scores the supernet's active subnet.
+        dataset: The images and labels, of which the search split decides.
+        target: The target, which decides containers and objectives.
+        folder: The search's own folder, in which the file of the trial in flight lies.
         images: The most search images a subnet is scored on.
         latency: What times the files, or the table that says what that would show.
-        constraints: On metrics that are reported beside the target's objectives.
-        name: Of the file, and of the worker where there are several.
+        constraints: Constraints on metrics, which are reported beside the target's objectives.
+        name: The name of the file, and of the worker where there are several.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Candidates:
         return {name: float(metrics[name]) for name in wanted}
 
     def _computed(self, subnet: Subnet) -> dict[str, float]:
-        self._activate(subnet)
-        accuracy = self._scorer.accuracy(self._dataset.x_search[: self._images], self._dataset.y_search[: self._images])
+        self.supernet.activate(subnet)
+        self._scorer.recalibrate()
+        with self._as_stored(subnet):
+            accuracy = self._scorer.accuracy(self._dataset.x_search[: self._images], self._dataset.y_search[: self._images])
         return {"accuracy": accuracy, **{name: getattr(costs, name)(self.space, subnet) for name in targets.COMPUTED}}
 
     def known(self, many: list[dict[str, int]]) -> dict[str, np.ndarray]:
@@ -95,7 +98,11 @@ class Candidates:
     def _file_metrics(self, subnet: Subnet) -> dict[str, float]:
         arrays = cut(self.space, subnet, self.supernet.arrays())
         storage = self.target.storage
-        write(encode(to_graph(self.space, subnet, arrays, storage), storage), self._path)
+        data = encode(to_graph(self.space, subnet, arrays, storage), storage)
+        try:
+            write(data, self._path)
+        except WriteError as error:
+            raise SearchStoppedError(f"The search stopped, and goes on with the same command: {error}") from error
         content = self._path.read_bytes()
         return {"file_bytes": len(content), "deflated_bytes": len(zlib.compress(content, 9))}
 
@@ -110,9 +117,16 @@ class Candidates:
         except (DeviceLostError, DeviceSetupError) as error:
             raise SearchStoppedError(f"The search stopped, and goes on with the same command: {error}") from error
 
-    def _activate(self, subnet: Subnet) -> None:
-        self.supernet.activate(subnet)
-        self._scorer.recalibrate()
+    @contextlib.contextmanager
+    def _as_stored(self, subnet: Subnet) -> Iterator[None]:
+        """The active subnet computes what its file would, whose biases are rounded; afterwards the weights are as they were."""
+        arrays = self.supernet.arrays()
+        rounded = round_biases(self.space, subnet, cut(self.space, subnet, arrays), self.target.storage)
+        self.supernet.load_arrays(arrays | {name: _with_first(arrays[name], part) for name, part in rounded.items()})
+        try:
+            yield
+        finally:
+            self.supernet.load_arrays(arrays)
 
     def exact_accuracy(self, subnet: Subnet, split: str) -> float:
         """The accuracy in [0, 1] of a subnet with inherited weights on a whole split, after a longer recalibration than a trial's.
@@ -123,4 +137,10 @@ class Candidates:
         """
         self.supernet.activate(subnet)
         self._scorer.recalibrate(thoroughly=True)
-        return self._scorer.accuracy(getattr(self._dataset, f"x_{split}"), getattr(self._dataset, f"y_{split}"))
+        with self._as_stored(subnet):
+            return self._scorer.accuracy(getattr(self._dataset, f"x_{split}"), getattr(self._dataset, f"y_{split}"))
+
+
+def _with_first(array: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """An array whose first elements are those of a part, which belongs to the first channels."""
+    return np.concatenate([part, array[len(part) :]])

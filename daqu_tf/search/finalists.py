@@ -69,7 +69,7 @@ def spread(accuracies: np.ndarray, prices: np.ndarray, count: int, max_loss: flo
         accuracies: Shape (n,), the best first where they tie.
         prices: Shape (n,), positive.
         count: How many, at most.
-        max_loss: Those further below the best accuracy than this are left out, unless too few remain.
+        max_loss: How far below the best accuracy a trial may lie, in [0, 1]; others are left out, unless too few remain.
 
     Returns:
         At most `count` indices; where a step is empty, the first ones left fill up.

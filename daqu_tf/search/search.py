@@ -1,4 +1,4 @@
-"""How oracle and tuner are set up for a search space."""
+"""The search of a space: its oracle, its tuner, and the design with which it begins."""
 
 from collections.abc import Callable
 
@@ -22,14 +22,14 @@ def make_tuner(
     on_progress: Callable[[DaquTuner, Trial], None] = lambda tuner, trial: None,
     deadline: Callable[[], bool] = lambda: False,
 ) -> DaquTuner:
-    """A tuner over the candidates' space and under their constraints, its journal in the candidates' folder.
+    """A tuner that searches the space of candidates under their constraints, with its journal in their folder.
 
     Args:
-        candidates: What is measured.
+        candidates: The candidates, which measure what trials report.
         max_trials: The most trials.
-        seed: Of the oracle.
-        on_progress: Called with tuner and trial after every trial.
-        deadline: Whether the time is up.
+        seed: The seed of the oracle.
+        on_progress: Is called with the tuner and the trial after every trial.
+        deadline: A function that says whether the time is up.
     """
     space = candidates.space
     design = first_design(space)[:max_trials]
@@ -59,9 +59,12 @@ def make_tuner(
 
 
 def first_design(space: SearchSpace) -> list[Subnet]:
-    """The largest and the smallest architecture at every uniform weight width, or the next one that a tensor has; then the largest
-    at the other resolutions."""
+    """The subnets with which a search begins.
+
+    They are the largest and the smallest architecture, each with the same bits throughout, for all weight bits of the space, from
+    high to low, and then the largest subnet at the other resolutions.
+    """
     ends = (space.largest(), space.smallest())
-    uniform = [uniform_bits(space, end, width) for end in ends for width in reversed(space.weight_bits)]
+    uniform = [uniform_bits(space, end, bits) for end in ends for bits in reversed(space.weight_bits)]
     others = [space.subnet({**ends[0].values, "resolution": height}) for height in space.genes[0].values[:-1]]
     return list(dict.fromkeys([*uniform, *others]))

@@ -1,4 +1,4 @@
-"""Lets processes of one machine compute side by side, and one alone while it times: the others would make its file look slower."""
+"""Turns of processes on one machine, which compute side by side, but not while one of them times a file, to keep it exact."""
 
 import contextlib
 import pathlib
@@ -9,13 +9,13 @@ from daqu_tf import machine
 
 
 class TimingTurns:
-    """A lock in a file, shared by those that compute; whoever is killed gives it back.
+    """A lock in a file, which processes that compute share, and which a process that is killed gives back.
 
-    Nobody waits for ever: who wants to time does not compute meanwhile, so that in the end all want to.
+    No process waits for ever: one that wants to time does not compute meanwhile, so that in the end all want to time.
 
     Args:
-        folder: Of the search, which several machines may share: each has a file of its own.
-        is_elsewhere: Whether what times is another machine, whom computing here does not disturb.
+        folder: The folder of the search. Several machines may share it, and each has a file of its own in it.
+        is_elsewhere: Whether another machine times the files, so that computing here does not disturb it.
 
     Raises:
         DaquError: This system cannot search; see `machine.check_training`.
@@ -27,11 +27,11 @@ class TimingTurns:
         self._is_elsewhere = is_elsewhere
 
     def computing(self) -> contextlib.AbstractContextManager:
-        """A block that makes use of the processor."""
+        """A context manager for a block that computes."""
         return contextlib.nullcontext() if self._is_elsewhere else self._held(shared=True)
 
     def timing(self) -> contextlib.AbstractContextManager:
-        """A block that times."""
+        """A context manager for a block that times."""
         return self._held(shared=False)
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Runs a search: asks an oracle for subnets, evaluates them, and shows the Pareto front."""
+"""The tuner of a search, which asks an oracle for values, evaluates them, and shows the Pareto front."""
 
 import os
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from daqu_tf.pareto.incoming import named, number
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 
-FEW = 8  # Hyperparameters that a table has columns for.
-MANY = 2**31 - 1  # More trials than there are, in an int32 of KerasTuner's messages.
+FEW = 8  # The most hyperparameters that have columns in a table.
+MANY = 2**31 - 1  # More trials than there can be; KerasTuner's messages hold an int32.
 
 
 class MissingObjectiveError(DaquError, keras_tuner.errors.FatalError):
-    """An objective that `evaluate` does not report; at a `FatalError` KerasTuner ends the search."""
+    """`evaluate` does not report an objective or a constrained metric. Since it is a `FatalError`, KerasTuner ends the search."""
 
 
 class _DeadlineReached(Exception):
@@ -28,7 +28,7 @@ class _DeadlineReached(Exception):
 
 
 def _number(value: float) -> str:
-    """Whole numbers in groups of three digits, shares with four digits, all else with one."""
+    """A number as text: whole numbers in groups of three digits, shares with four decimals, all others with one."""
     if value == int(value) and abs(value) > 1:
         return f"{value:,.0f}"
     return f"{value:.4f}" if abs(value) <= 1 else f"{value:,.1f}"
@@ -39,7 +39,7 @@ def _cell(value: Any) -> str:
 
 
 def _endings(trials: list[Trial]) -> str:
-    """How many trials there are, and what the last that failed died of."""
+    """A text with the number of trials by their ends, and the error of the last one that failed."""
     failed = [trial for trial in trials if trial.status == TrialStatus.FAILED]
     running = sum(trial.status in (TrialStatus.RUNNING, TrialStatus.INVALID) for trial in trials)
     parts = [f"{len(trials)} trials", f"{running} still running" if running else ""]
@@ -53,24 +53,25 @@ def _table(rows: list[list[str]]) -> str:
 
 
 class DaquTuner(DistributedTuner):
-    """Evaluates what `oracle` proposes, and goes on where an earlier search in the same directory ended.
+    """Evaluates what an oracle proposes, and goes on where an earlier search in the same folder ended.
 
-    It knows nothing of models: whatever building, scoring and timing a trial takes is in `evaluate`. Any KerasTuner
-    oracle will do; `ParetoOracle` is the one that searches for a front.
+    It knows nothing about models, since `evaluate` does all building, scoring and timing of a trial. Any oracle of KerasTuner will
+    do; `ParetoOracle` is the one that searches for a front.
 
     Args:
-        oracle: Proposes values and keeps the trials.
-        evaluate: Hyperparameter values to metrics, each objective among them. An exception fails the trial alone.
-        directory: Where projects are.
-        project_name: The folder of this search in `directory`.
-        on_progress: Called after every trial that ended.
-        deadline: No new trial starts once it returns True.
+        oracle: The oracle that proposes values and keeps the trials.
+        evaluate: A function from the values of hyperparameters to metrics by name, all objectives among them. An exception fails
+            only its trial.
+        directory: The folder of projects.
+        project_name: The name of the folder of this search in `directory`.
+        on_progress: Is called with the tuner and the trial after every trial that ended.
+        deadline: A function that says whether the time is up; no new trial starts then.
         overwrite: Whether to delete an earlier search in the same folder first.
-        patience_seconds: How long workers and chief of a distributed search wait for each other.
-        space: Of the trials, where it is one of ours; for `pareto_subnets`.
+        patience_seconds: The longest time that the workers and the chief of a distributed search wait for each other.
+        space: The search space of the trials, which `pareto_subnets` needs; None for any other search.
 
     Raises:
-        DaquError: The folder holds a search of something else.
+        DaquError: The folder holds another search.
     """
 
     def __init__(
@@ -99,16 +100,16 @@ class DaquTuner(DistributedTuner):
         self.reload()
         self._told = 0 if self._is_worker() else len(oracle.end_order)
 
-    # The oracle holds all there is to save. Without a file of the tuner's own, the base class finds none to announce
-    # and reload, and a kill between writing the two cannot part them.
+    # The oracle holds all that is saved. The tuner has no file of its own, so that the base class finds none to announce and
+    # reload, and so that a kill cannot come between the writing of two files.
 
     def save(self) -> None:
-        """Saves the oracle."""
+        """Saves the oracle, unless this process is a worker."""
         if not self._is_worker():
             self.oracle.save()
 
     def reload(self) -> None:
-        """Reloads the oracle, if it was saved."""
+        """Reloads the oracle if it was saved, unless this process is a worker."""
         if not self._is_worker() and os.path.exists(self.oracle._get_oracle_fname()):
             self.oracle.reload()
 
@@ -116,7 +117,7 @@ class DaquTuner(DistributedTuner):
         """Runs trials until the oracle stops or the deadline has come.
 
         Args:
-            verbose: How much KerasTuner prints; None leaves it to the oracle.
+            verbose: The verbosity of KerasTuner; None leaves it to the oracle.
         """
         if verbose is not None and not self._is_worker():
             self.oracle.verbose = verbose
@@ -126,12 +127,12 @@ class DaquTuner(DistributedTuner):
             self.on_search_end()
 
     def pre_create_trial(self) -> None:
-        """Ends the search at the deadline; a worker leaves that to the chief."""
+        """Ends the search at the deadline, unless this process is a worker, which leaves that to the chief."""
         if not self._is_worker() and self._deadline is not None and self._deadline():
             raise _DeadlineReached
 
     def on_tick(self) -> None:
-        """On the chief: tells of the trials that workers have ended, and lets none begin after the deadline."""
+        """Tells `on_progress` about trials that workers have ended, and lets none begin after the deadline; for the chief."""
         ended = self.oracle.end_order[self._told :]
         self._told += len(ended)
         if self._on_progress is not None:
@@ -144,10 +145,10 @@ class DaquTuner(DistributedTuner):
         """Evaluates one trial.
 
         Returns:
-            The metrics, and what KerasTuner's stock oracles want beside several objectives: their sum.
+            The metrics by name, with the sum of several objectives, which KerasTuner's stock oracles want.
 
         Raises:
-            MissingObjectiveError: `evaluate` returned no value for an objective, or for a metric under a constraint.
+            MissingObjectiveError: `evaluate` reported no value for an objective or a constrained metric.
         """
         found = named("evaluate", self._evaluate(dict(trial.hyperparameters.values)))
         metrics = {name: number(value) for name, value in found.items()}
@@ -161,7 +162,7 @@ class DaquTuner(DistributedTuner):
         return {**metrics, total.name: total.get_value(metrics)}
 
     def on_trial_end(self, trial: Trial) -> None:
-        """Hands the trial to the oracle, then to `on_progress`, which only the chief of a distributed search does."""
+        """Hands the trial to the oracle, then to `on_progress`, unless this process is a worker."""
         super().on_trial_end(trial)
         if self._on_progress is not None and not self._is_worker():
             self._on_progress(self, trial)
@@ -171,28 +172,28 @@ class DaquTuner(DistributedTuner):
         return getattr(self.oracle.objective, "objectives", [self.oracle.objective])
 
     def pareto_trials(self) -> list[Trial]:
-        """The Pareto front under the constraints: the best trial by the first objective, then by falling crowding distance."""
+        """The trials on the Pareto front under the constraints, in the order of `oracle.best_trials`."""
         return best_trials(self._trials(), self._objectives, constraints=self._constraints)
 
     def _trials(self) -> list[Trial]:
-        """Those that a worker can ask the chief for are the completed ones."""
+        """All trials, or on a worker the completed ones, since it can ask the chief for no others."""
         return self.oracle.get_best_trials(MANY) if self._is_worker() else list(self.oracle.trials.values())
 
     def pareto_subnets(self) -> list[Subnet]:
-        """The subnets of `pareto_trials`, in that order.
+        """The subnets of the trials on the Pareto front, in the order of `pareto_trials`.
 
         Raises:
-            DaquError: The tuner does not know what space its trials are of.
+            DaquError: The tuner does not know the search space of its trials.
         """
         if self._space is None:
             raise DaquError("`space` must be given to the tuner, but received none: give it the SearchSpace of its trials.")
         return [self._space.subnet(trial.hyperparameters.values) for trial in self.pareto_trials()]
 
     def results_summary(self, num_trials: int = 20) -> None:
-        """Prints how the trials ended and a table of the front, best first objective first.
+        """Prints how the trials ended, and a table of the front, sorted by the first objective.
 
         Args:
-            num_trials: How many trials of the front to show at most: those that lie farthest apart.
+            num_trials: The most trials of the front to show, which are those that lie farthest apart.
         """
         trials, front = self._trials(), self.pareto_trials()
         shown = sorted(front[:num_trials], key=lambda trial: tuple(objective_point(trial, self._objectives)))
@@ -200,7 +201,7 @@ class DaquTuner(DistributedTuner):
         print(_table(self._rows(shown)))
 
     def _rows(self, trials: list[Trial]) -> list[list[str]]:
-        """Heads and cells: objectives, and hyperparameters where they are few."""
+        """The heads and cells of a table of trials, with their objectives, and with hyperparameters if they are few."""
         names = list(dict.fromkeys(name for trial in trials for name in trial.hyperparameters.values))
         names = names if len(names) <= FEW else []
         rows = [["trial", *(f"{objective.name} ({objective.direction})" for objective in self._objectives), *names]]

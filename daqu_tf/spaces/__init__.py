@@ -1,8 +1,8 @@
-"""What may be chosen: search spaces, and the subnets in them. No TensorFlow.
+"""What may be chosen: search spaces, and the subnets in them. Nothing here imports TensorFlow.
 
-`named` has the spaces that come with the library and reads those of a file. `space` is a search space, `subnet` a gene and one
-complete choice, `stage` a run of blocks as a space describes it, `layer` one layer of a network, `architecture` which layers a
-choice comes to. `bits` says what so many bits hold, `precisions` gives a subnet other bits.
+`named` has the spaces that come with the library, and reads a space from a file. `space` is a search space, `subnet` has a gene
+and one complete choice, `stage` is a run of blocks as a space describes it, `layer` is one layer of a network, and `architecture`
+says which layers a choice leads to. `bits` says which integers fit in how many bits, and `precisions` gives a subnet other bits.
 """
 
 from daqu_tf.spaces.named import SPACES, get

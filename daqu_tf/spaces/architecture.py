@@ -1,6 +1,6 @@
-"""The layers that a choice of architecture and bits comes to.
+"""The layers that a choice of architecture and bits leads to.
 
-Sizes, channels and bits are whole numbers for one subnet, and arrays for many at once: the arithmetic is the same.
+Sizes, channels and bits are whole numbers for one subnet and arrays for many at once; the arithmetic is the same.
 """
 
 import dataclasses
@@ -15,36 +15,36 @@ Tensor = TypeVar("Tensor")
 
 
 class Family(Protocol):
-    """What decides which layers a network can have; a `SearchSpace` has it."""
+    """The attributes that decide which layers a network can have, as a `SearchSpace` has them."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the images at the highest resolution."""
+        """The height, width and channels of the images at the highest resolution."""
 
     @property
     def num_classes(self) -> int:
-        """Outputs of the classifier."""
+        """The number of outputs of the classifier."""
 
     @property
     def stem_stride(self) -> int:
-        """Of the first convolution."""
+        """The stride of the first convolution, the stem."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """In order."""
+        """The stages of blocks, in order of computation."""
 
     @property
     def head_widths(self) -> tuple[int, ...]:
-        """Channels of the pointwise convolution before pooling; without any there is no head."""
+        """The choices for the channels of the pointwise convolution before pooling; if empty, there is no head."""
 
     @property
     def activation(self) -> str:
-        """Of stem and head."""
+        """The activation of stem and head, `relu` or `hard_swish`."""
 
 
 @dataclasses.dataclass
 class _Chain(Generic[N]):
-    """Adds layers one behind another: `size`, `channels` and `bits` are those of the tensor that the next one reads."""
+    """Adds layers one behind another; `size`, `channels` and `bits` describe the tensor that the next layer reads."""
 
     values: Mapping[str, N]
     layers: list[Layer[N]]
@@ -57,7 +57,7 @@ class _Chain(Generic[N]):
 
     @property
     def count(self) -> N:
-        """Values of the tensor that the next layer reads."""
+        """The number of values in the tensor that the next layer reads."""
         return self.size[0] * self.size[1] * self.channels
 
     def add(
@@ -103,11 +103,11 @@ class _Chain(Generic[N]):
 def layers(space: Family, values: Mapping[str, N]) -> list[Layer[N]]:
     """All layers that a space can have, in order of computation, for the choices in `values`.
 
-    A block that is left out changes neither size nor channels of what passes it, so the layers behind it need not know.
+    A block that is left out changes neither the size nor the channels of the tensor, so the layers behind it are unaffected.
 
     Args:
-        space: Of the choices.
-        values: Gene name to value; a gene that does not act may be missing.
+        space: The space that the choices belong to.
+        values: The value of each gene by its name, an int or an array (count,); a gene that does not act may be missing.
     """
     chain = _Chain(values, [], image_size(space.input_shape, values["resolution"]), space.input_shape[2])
     chain.add("stem", "conv", values["stem.width"], space.activation, kernel=3, stride=space.stem_stride)
@@ -115,7 +115,7 @@ def layers(space: Family, values: Mapping[str, N]) -> list[Layer[N]]:
         name = f"stage{number}"
         for block in range(1, max(stage.depths) + 1):
             chain.active = block <= min(stage.depths) or values[f"{name}.depth"] >= block
-            if chain.active is not False:  # It is a number's comparison; whole arrays have no one answer.
+            if chain.active is not False:  # It is False for one subnet alone; for many it is an array.
                 _BLOCKS[stage.block](chain, stage, f"{name}.block{block}", block, values[f"{name}.width"])
     chain.active = True
     if space.head_widths:
@@ -125,12 +125,13 @@ def layers(space: Family, values: Mapping[str, N]) -> list[Layer[N]]:
 
 
 def walk(layers: Iterable[Layer], x: Tensor, run: Callable[[Layer, Tensor, Tensor], Tensor]) -> Tensor:
-    """Goes through layers, whatever a tensor is to the caller, and returns the last one's output.
+    """Computes layers one after another, whatever a tensor is to the caller, and returns the output of the last layer.
 
     Args:
-        layers: In order of computation.
-        x: What the first one reads.
-        run: Computes a layer from what it reads and from its other operand: the second addend, or what is gated.
+        layers: The layers in order of computation.
+        x: The tensor that the first layer reads.
+        run: Computes one layer from the layer, the tensor that it reads and its other operand, which is the second addend of a
+            sum or the tensor that is gated.
     """
     block, block_input, gated = None, x, x
     for layer in layers:
@@ -144,13 +145,13 @@ def walk(layers: Iterable[Layer], x: Tensor, run: Callable[[Layer, Tensor, Tenso
 
 
 def image_size(input_shape: tuple[int, int, int], resolution: N) -> tuple[N, N]:
-    """Height and width of images of `input_shape` at a resolution, which is the height; the width is rounded."""
+    """The height and width of images of `input_shape` at a resolution: the height is the resolution, the width is rounded."""
     height, width, _ = input_shape
     return resolution, (2 * width * resolution + height) // (2 * height)
 
 
 def squeezed_channels(channels: N) -> N:
-    """Channels between the two layers of squeeze-excite: a quarter, rounded up to a multiple of eight."""
+    """The channels between the two layers of squeeze-excite: a quarter of `channels`, rounded up to a multiple of eight."""
     return -(-channels // 32) * 8
 
 

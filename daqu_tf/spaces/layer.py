@@ -1,4 +1,4 @@
-"""One layer as costs, targets, manifests and the exporter see it."""
+"""The layer of a network, without its weights."""
 
 import dataclasses
 from typing import Generic, TypeVar
@@ -11,28 +11,31 @@ N = TypeVar("N", int, Number)  # Of one subnet, or of many.
 
 @dataclasses.dataclass(frozen=True)
 class Layer(Generic[N]):
-    """One layer as costs, targets, manifests and the exporter see it; of many subnets at once where fields are arrays.
+    """One layer as costs, targets, manifests and the exporter see it.
+
+    Where fields are arrays of shape (count,), it is the layer of many subnets at once.
 
     Attributes:
         name: The layer's name in the supernet.
         kind: `conv`, `pointwise`, `depthwise` or `dense`.
-        kernel: Side of the kernel.
-        stride: In both directions.
-        input_size: Height and width.
-        output_size: Height and width.
-        input_channels: Of the tensor that is read.
-        output_channels: Of the tensor that is written.
-        weight_bits: Of the kernel.
-        input_bits: Of the activation tensor that the layer reads.
-        input_signed: Whether that tensor, or the one that is gated, may be negative.
-        output_bits: Of the activation tensor that it leaves, with all that belongs to it: activation, product, sum.
-        activation: What follows: `linear`, `relu`, `hard_swish` or `hard_sigmoid`.
+        kernel: The side of the kernel in pixels.
+        stride: The stride along height and width.
+        input_size: The height and width of the tensor that the layer reads.
+        output_size: The height and width of the tensor that the layer writes.
+        input_channels: The channels of the tensor that the layer reads.
+        output_channels: The channels of the tensor that the layer writes.
+        weight_bits: The bits of the kernel's weights.
+        input_bits: The bits of the activation tensor that the layer reads.
+        input_signed: Whether the tensor that the layer reads or gates may be negative.
+        output_bits: The bits of the activation tensor that the layer leaves behind, after its activation, product and sum.
+        activation: The function behind the weights: `linear`, `relu`, `hard_swish` or `hard_sigmoid`.
         residual: The activation of the sum that the output goes into, `linear` or `relu`; None where there is no sum. The other
-            addend is the block's input, or, of a `shortcut`, the output of the layer before it.
+            addend is the block's input, or, for a `shortcut`, the output of the layer before it.
         pools: Whether the input is first averaged over its pixels.
         gates: Whether the tensor that was pooled is multiplied by the output.
-        held: Values of other tensors that wait while it is computed; of a tensor that will be gated, nothing is said.
-        active: Whether the subnet has this layer: its depth may leave the block out.
+        held: The number of values of other tensors that wait in memory while the layer is computed. A tensor that waits to be
+            gated does not count.
+        active: Whether the subnet has this layer, which its depth may leave out with the block.
     """
 
     name: str
@@ -56,31 +59,31 @@ class Layer(Generic[N]):
 
     @property
     def is_shortcut(self) -> bool:
-        """Whether it reads what its block reads, beside the layers before it."""
+        """Whether the layer reads the input of its block, beside the layers before it."""
         return self.name.endswith(".shortcut")
 
     @property
     def is_pointwise(self) -> bool | np.ndarray:
-        """Whether it is the same matrix product at every pixel."""
+        """Whether the layer is the same matrix product at every pixel."""
         return (self.kernel == 1) & (self.stride == 1 and self.kind != "depthwise")
 
     @property
     def block(self) -> str:
-        """Name of the block that it belongs to; empty for stem, head and classifier."""
+        """The name of the block that the layer belongs to; empty for stem, head and classifier."""
         return self.name.rpartition(".")[0]
 
     @property
     def output_signed(self) -> bool:
-        """Whether the tensor that is left may be negative."""
+        """Whether the tensor that the layer leaves behind may be negative."""
         if self.gates:
             return self.input_signed
         return (self.residual or self.activation) != "relu"
 
     @property
     def tensors(self) -> dict[str, bool]:
-        """The activation tensors with a quantizer, in order, and whether they are signed.
+        """The names of the layer's activation tensors with a quantizer, in order, and whether each is signed.
 
-        The last one is left to the next layer and has `output_bits`; those before it have `FIXED_BITS`.
+        The last one goes to the next layer and has `output_bits`; those before it have `FIXED_BITS`.
         """
         tensors = {f"{self.name}.pooled": self.input_signed} if self.pools else {}
         if not self.gates:
@@ -95,20 +98,20 @@ class Layer(Generic[N]):
 
     @property
     def left_tensor(self) -> str:
-        """The name of the last of `tensors`."""
+        """The name of the tensor that the layer leaves behind, the last of `tensors`."""
         return list(self.tensors)[-1]
 
     @property
     def weights(self) -> N:
-        """Number of kernel weights."""
+        """The number of weights in the kernel."""
         return self.kernel**2 * self.output_channels * (1 if self.kind == "depthwise" else self.input_channels)
 
     @property
     def output_values(self) -> N:
-        """Numbers that are written."""
+        """The number of values in the tensor that the layer writes."""
         return self.output_size[0] * self.output_size[1] * self.output_channels
 
     @property
     def macs(self) -> N:
-        """Multiply-accumulates of one image."""
+        """The multiply-accumulates that the layer takes for one image."""
         return self.weights * self.output_size[0] * self.output_size[1]

@@ -1,4 +1,4 @@
-"""The named search spaces, and those of a user's own."""
+"""The search spaces that come with the library, and the reader of a space from a file."""
 
 import functools
 import json
@@ -34,7 +34,7 @@ def _mobilenet_v3_imagenet() -> SearchSpace:
 
 
 def _mobilenet_v3_cifar() -> SearchSpace:
-    """The same for images of 32x32; as everywhere, the stem halves them at once."""
+    """MobileNetV3 for images of 32x32, which the stem halves at once."""
     elastic = functools.partial(Stage, kernels=(3, 5), expansions=(3, 4, 6))
     return SearchSpace(
         name="mobilenet_v3_cifar",
@@ -55,7 +55,7 @@ def _mobilenet_v3_cifar() -> SearchSpace:
 
 
 def _mobilenet_v2_28() -> SearchSpace:
-    """Holds the MobileNetV2 that people scale by hand.
+    """Holds the MobileNetV2 that people scale by hand, for images of 28x28.
 
     The stem halves the image at once, and the first stage does not expand: most of a small network's time is spent before the
     second stride. 5x5 kernels are few: TensorFlow trains them so slowly on a CPU that a network with only 3x3 ones takes half the
@@ -99,7 +99,7 @@ def _resnet_cifar() -> SearchSpace:
 
 
 def _digits() -> SearchSpace:
-    """For scikit-learn's handwritten digits, 8x8: trains in a minute."""
+    """A space for scikit-learn's handwritten digits of 8x8, whose supernet trains in a minute."""
     return SearchSpace(
         name="digits",
         input_shape=(8, 8, 1),
@@ -120,7 +120,10 @@ SPACES = {space.name: space for space in _NAMED}
 
 
 def get(name: str | os.PathLike) -> SearchSpace:
-    """Returns the named space, or the one that a `.json` file describes.
+    """The named space, or the space that a `.json` file describes.
+
+    Args:
+        name: One of `SPACES`, or the path of a `.json` file as `SearchSpace.to_json` describes a space.
 
     Raises:
         DaquError: There is no such space, or the file does not describe one.

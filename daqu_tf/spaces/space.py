@@ -1,7 +1,7 @@
-"""The search space: what may be chosen, and one complete choice.
+"""The search space: which architectures and bits may be chosen.
 
 A `SearchSpace` describes a family of networks. Its `genes` are the named choices, architecture and bits alike; a `Subnet`
-gives each gene that acts one value; its `genome` is the same as an int vector. Nothing here imports TensorFlow.
+gives each gene that acts one value, and its genome is the same choice as an int vector. Nothing here imports TensorFlow.
 """
 
 import dataclasses
@@ -28,22 +28,22 @@ class SearchSpace:
     """A family of networks: stem, stages of blocks, pointwise head, classifier.
 
     Attributes:
-        name: The name it is found under.
-        input_shape: Height, width and channels of the images at the highest resolution.
-        num_classes: Outputs of the classifier.
-        stem_widths: Channels after the first convolution.
-        stem_stride: Its stride.
-        stages: In order.
-        head_widths: Channels of the pointwise convolution before pooling; without any there is no head.
-        weight_bits: Alphabet of every searched weight tensor.
-        activation_bits: Alphabet of every searched activation tensor.
-        resolutions: Heights to which images are brought; without any, only that of `input_shape`.
-        activation: Of stem and head, `relu` or `hard_swish`.
-        narrowed: What `restrict` left of genes: (gene name, values).
+        name: The name of the space, by which `spaces.get` finds it and messages call it.
+        input_shape: The height, width and channels of the images at the highest resolution.
+        num_classes: The number of outputs of the classifier.
+        stem_widths: The choices for the channels of the first convolution, the stem.
+        stem_stride: The stride of the stem.
+        stages: The stages of blocks, in order of computation.
+        head_widths: The choices for the channels of the pointwise convolution before pooling; if empty, there is no head.
+        weight_bits: The bit alphabet of every searched weight tensor, within 2 to 8.
+        activation_bits: The bit alphabet of every searched activation tensor, within 2 to 8.
+        resolutions: The choices for the height to which images are resized; if empty, only that of `input_shape`.
+        activation: The activation of stem and head, `relu` or `hard_swish`.
+        narrowed: The values that `restrict` left of single genes, as pairs of gene name and values.
 
     Raises:
-        DaquError: A field has a value of another kind, a choice list is empty, a kernel is even, bits are outside 2..8, a gene
-            that there is not was narrowed, or the image is too small.
+        DaquError: A field has a value of another kind, a list of choices is empty, a kernel is even, bits are outside 2 to 8,
+            `narrowed` names an unknown gene, or the image is too small for the strides.
     """
 
     name: str
@@ -79,7 +79,12 @@ class SearchSpace:
             )
 
     def for_images(self, input_shape: tuple[int, int, int], num_classes: int) -> "SearchSpace":
-        """The same space for other images and classes; resolutions keep their share of the full one."""
+        """The space for other images and classes; resolutions keep their share of the full height.
+
+        Args:
+            input_shape: The height, width and channels of the images.
+            num_classes: The number of classes.
+        """
 
         def scaled(heights: tuple[int, ...]) -> tuple[int, ...]:
             return tuple(sorted({(2 * h * input_shape[0] + self.input_shape[0]) // (2 * self.input_shape[0]) for h in heights}))
@@ -94,7 +99,7 @@ class SearchSpace:
         """The space with fewer choices: `restrict(weight_bits=(4, 8), kernel=(3,), **{"stage1.width": (16,)})`.
 
         Args:
-            **choices: By the name of a gene, or by the last part of the names of several, what they may still be.
+            **choices: The values that may still be chosen, by the name of a gene or by the last part of several genes' names.
 
         Raises:
             DaquError: There is no such gene, a value is not in the space, or a gene would be left without a choice.
@@ -147,7 +152,10 @@ class SearchSpace:
         return [Gene(f"{prefix}.{name}", values, depth_gene, block) for name, values in alphabets.items()]
 
     def subnet(self, values: Mapping[str, int]) -> Subnet:
-        """A canonical subnet: genes that do not act are dropped.
+        """The subnet that has the given values, without the genes that do not act.
+
+        Args:
+            values: The value of each gene by its name; values of genes that do not act are ignored.
 
         Raises:
             DaquError: A gene that acts has no value or one outside its alphabet.
@@ -160,7 +168,7 @@ class SearchSpace:
         return Subnet(tuple((gene.name, int(values[gene.name])) for gene in self.genes if gene.acts(values)))
 
     def genome(self, subnet: Subnet) -> list[int]:
-        """The index of every gene's value; 0 where the gene does not act.
+        """The genome of `subnet`: the index of every gene's value, and 0 where the gene does not act.
 
         Raises:
             DaquError: The space has no such subnet.
@@ -169,7 +177,7 @@ class SearchSpace:
         return [gene.values.index(values[gene.name]) if gene.name in values else 0 for gene in self.genes]
 
     def genomes(self, many: Sequence[Mapping[str, int]]) -> np.ndarray:
-        """The genomes (count, genes) of many subnets' values, which are not checked; 0 where a gene has no value."""
+        """The genomes (count, genes) of many subnets, given as values by gene name, which are not checked; a missing gene is 0."""
         genomes = np.zeros((len(many), len(self.genes)), dtype=int)
         for column, gene in enumerate(self.genes):
             places = {value: index for index, value in enumerate(gene.values)}
@@ -178,7 +186,7 @@ class SearchSpace:
 
     @property
     def conditions(self) -> dict[str, tuple[tuple[str, tuple[int, ...]], ...]]:
-        """By the name of a gene that does not always act: the depth gene, and the depths at which it does."""
+        """When genes act that do not always act: by gene name, pairs of a depth gene and the depths at which the gene acts."""
         depths = {gene.name: gene.values for gene in self._depths}
         return {
             gene.name: ((gene.depth_gene, tuple(depth for depth in depths[gene.depth_gene] if depth >= gene.block)),)
@@ -187,10 +195,10 @@ class SearchSpace:
         }
 
     def from_genome(self, genome: Sequence[int]) -> Subnet:
-        """The inverse of `genome`.
+        """The subnet of a genome, the inverse of `genome`.
 
         Raises:
-            DaquError: Wrong length, or an index that is no whole number or out of range (the gene is named).
+            DaquError: The genome has another length, or an index is no whole number or out of range (the gene is named).
         """
         if not isinstance(genome, Sequence | np.ndarray) or len(genome) != len(self.genes):
             came = len(genome) if isinstance(genome, Sequence | np.ndarray) else repr(genome)
@@ -201,11 +209,11 @@ class SearchSpace:
         return self.subnet({gene.name: gene.values[index] for gene, index in zip(self.genes, genome)})
 
     def sample(self, rng: np.random.Generator) -> Subnet:
-        """A random subnet, uniform over subnets: nearly all of them are as deep as can be."""
+        """A random subnet, uniform over all subnets, nearly all of which have the greatest depths."""
         return self.from_genome(self.sample_genomes(rng, 1)[0])
 
     def sample_genomes(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Random genomes (count, genes), uniform over subnets; genes that do not act have any value."""
+        """Random genomes (count, genes), uniform over all subnets; entries of genes that do not act are arbitrary."""
         genomes = rng.integers(0, [len(gene.values) for gene in self.genes], (count, len(self.genes)))
         for depth in self._depths:
             completions = self._completions(depth)
@@ -218,16 +226,16 @@ class SearchSpace:
         return self.subnet({gene.name: int(rng.choice(gene.values)) for gene in self.genes})
 
     def largest(self) -> Subnet:
-        """Every gene at its maximum."""
+        """The subnet with every gene at its maximum."""
         return self.subnet({gene.name: max(gene.values) for gene in self.genes})
 
     def smallest(self) -> Subnet:
-        """The least architecture at the highest precision."""
+        """The smallest architecture, at the highest bits of every tensor."""
         return self.subnet({gene.name: (max if gene.name.endswith("_bits") else min)(gene.values) for gene in self.genes})
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Every width that some tensor can have, ascending."""
+    def all_bits(self) -> tuple[int, ...]:
+        """All bits that some searched tensor can have, ascending."""
         return tuple(sorted({*self.weight_bits, *self.activation_bits}))
 
     @functools.cached_property
@@ -241,19 +249,19 @@ class SearchSpace:
         return tuple(gene for gene in self.genes if gene.name.endswith(".depth"))
 
     def _completions(self, depth: Gene) -> list[int]:
-        """For each value of a depth gene, how many choices the blocks leave that it keeps."""
+        """For each value of a depth gene, the number of choices within the blocks that it keeps."""
         cut = [gene for gene in self.genes if gene.depth_gene == depth.name]
         return [math.prod(len(gene.values) for gene in cut if gene.block <= value) for value in depth.values]
 
     def layers(self, subnet: Subnet) -> list[Layer[int]]:
-        """The layers of `subnet` in order of computation; the residual stream and linear outputs have 8 bits."""
+        """The layers of `subnet` in order of computation."""
         return architecture.layers(self, subnet.values)
 
     def layer_table(self, genomes: np.ndarray) -> list[Layer[Number]]:
-        """The layers of many subnets at once: every field that depends on a choice is an array (count,).
+        """The layers of many subnets at once; every field that depends on a choice is an array (count,).
 
         Args:
-            genomes: Shape (count, genes), indices of the genes' values.
+            genomes: The genomes (count, genes) of the subnets.
 
         Raises:
             DaquError: The array has another shape or type, or an index is out of range (the gene is named).
@@ -275,7 +283,7 @@ class SearchSpace:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "SearchSpace":
-        """The inverse of `to_json`.
+        """The space that a JSON object describes, the inverse of `to_json`.
 
         Raises:
             DaquError: A field is missing or unknown, or has a value that no space can have (the field is named).
@@ -287,7 +295,7 @@ class SearchSpace:
         return fields.from_json(cls, {**content, "stages": stages}, "A space")
 
     def to_hyperparameters(self) -> "keras_tuner.HyperParameters":
-        """One `Choice` a gene, under its name, on which any of KerasTuner's oracles can run."""
+        """The space as KerasTuner's hyperparameters, one `Choice` for each gene under its name, for any oracle of KerasTuner."""
         import keras_tuner
 
         hyperparameters = keras_tuner.HyperParameters()
@@ -296,7 +304,7 @@ class SearchSpace:
         return hyperparameters
 
     def from_hyperparameters(self, hyperparameters: "keras_tuner.HyperParameters") -> Subnet:
-        """The subnet that KerasTuner's values describe.
+        """The subnet that the values of KerasTuner's hyperparameters describe.
 
         Raises:
             DaquError: A gene that acts has no value or one outside its alphabet.

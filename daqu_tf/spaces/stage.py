@@ -22,14 +22,14 @@ class Stage:
     block has a pointwise convolution in its shortcut.
 
     Attributes:
-        widths: Output channels.
-        depths: Numbers of blocks.
-        kernels: Odd sizes of the depthwise or first kernels.
-        expansions: Hidden channels over input channels; in a basic block, over output channels.
-        stride: Of the first block.
-        block: One of `BLOCKS`.
-        activation: One of `ACTIVATIONS`; basic blocks have ReLUs.
-        squeeze_excite: Whether channels are weighed after the depthwise convolution.
+        widths: The choices for the output channels of the blocks.
+        depths: The choices for the number of blocks.
+        kernels: The choices for the side of a block's elastic kernel; all are odd.
+        expansions: The choices for the ratio of hidden to input channels, or, in a basic block, of hidden to output channels.
+        stride: The stride of the first block; the others have stride 1.
+        block: The kind of block, one of `BLOCKS`.
+        activation: The activation of the blocks, one of `ACTIVATIONS`; basic blocks need `relu`.
+        squeeze_excite: Whether squeeze-excite weighs the channels after the depthwise convolution.
 
     Raises:
         DaquError: A field has a value of another kind (the field is named).
@@ -53,16 +53,23 @@ class Stage:
         return self.expansions != (1,)
 
     def layer_names(self, number: int) -> tuple[str, ...]:
-        """The layers with weights of a block, in order of computation; blocks count from 1."""
+        """The names of a block's layers with weights, in order of computation.
+
+        Args:
+            number: The number of the block, from 1.
+        """
         if self.block == "basic":
             return ("conv1", "conv2", "shortcut") if number == 1 else ("conv1", "conv2")
         weighing = ("squeeze", "excite") if self.squeeze_excite else ()
         return (*["expand"] * self.expands, "depthwise", *weighing, "project")
 
     def searched_activations(self, number: int) -> tuple[str, ...]:
-        """The layers behind which the width of the activation tensor is searched: what a layer with weights reads from a ReLU.
+        """The names of a block's layers whose output bits are searched: a ReLU writes it and a layer with weights reads it.
 
-        With squeeze-excite that is the product, behind `excite`, not the depthwise convolution's own output.
+        With squeeze-excite, that is the product behind `excite` instead of the output of the depthwise convolution.
+
+        Args:
+            number: The number of the block, from 1.
         """
         relu = self.activation == "relu"
         searched = {"expand": relu, "depthwise": relu and not self.squeeze_excite, "excite": relu, "squeeze": True, "conv1": True}
@@ -77,7 +84,10 @@ _KINDS = {
 
 
 def check_fields(choices: Any) -> None:
-    """Makes tuples of the lists in a dataclass, and Python's numbers of NumPy's.
+    """Turns the lists in a dataclass into tuples, and NumPy's numbers into Python's.
+
+    Args:
+        choices: A frozen `Stage` or `SearchSpace`, which is changed in place.
 
     Raises:
         DaquError: A field has a value of another kind (the field is named).

@@ -1,4 +1,4 @@
-"""One named choice, and one complete choice: a gene and a subnet."""
+"""A gene, which is one named choice, and a subnet, which is one complete choice."""
 
 import dataclasses
 import functools
@@ -12,10 +12,10 @@ class Gene:
     """One named choice.
 
     Attributes:
-        name: Readable, for example `stage2.block1.expand.weight_bits`.
-        values: What may be chosen, ascending.
-        depth_gene: The gene that cuts this one's block off, or None where the gene always acts.
-        block: The block's number, from 1; the gene acts where the depth is at least that.
+        name: The name of the gene, for example `stage2.block1.expand.weight_bits`.
+        values: The values that may be chosen, ascending.
+        depth_gene: The name of the gene that may leave this gene's block out; None for a gene that always acts.
+        block: The number of this gene's block, from 1; the gene acts where the depth is at least that.
     """
 
     name: str
@@ -33,14 +33,14 @@ class Subnet:
     """One complete choice: the value of every gene that acts, so that equal networks are equal and hash alike.
 
     Attributes:
-        choices: (gene name, value) in the space's order.
+        choices: Pairs of gene name and value, in the order of the space's genes.
     """
 
     choices: tuple[tuple[str, int], ...]
 
     @functools.cached_property
     def values(self) -> dict[str, int]:
-        """Gene name to value."""
+        """The value of each gene that acts, by its name."""
         return dict(self.choices)
 
     def __getitem__(self, name: str) -> int:
@@ -48,21 +48,26 @@ class Subnet:
 
     @functools.cached_property
     def bits(self) -> dict[str, int]:
-        """The bits of each tensor whose bits are a choice, by the gene's name: no other gene's value is a number of bits."""
+        """The bits of each tensor whose bits are searched, by the name of the gene."""
         return {name: value for name, value in self.choices if name.endswith("_bits")}
 
     @property
     def fixed_bits(self) -> int:
-        """The bits of the tensors whose bits are no choice: 8, or 32 if all others are in float."""
+        """The bits of the tensors that are not searched: 8, or 32 if all others are in float."""
         return FLOAT_BITS if set(self.bits.values()) == {FLOAT_BITS} else FIXED_BITS
 
     def with_bits(self, weight_bits: int, activation_bits: int) -> "Subnet":
-        """The same architecture at one precision throughout, which need not be one of the space's (32 is float)."""
+        """The architecture of this subnet at one precision throughout.
+
+        Args:
+            weight_bits: The bits of all searched weights; 32 is float. The space need not have them.
+            activation_bits: The bits of all searched activations; 32 is float. The space need not have them.
+        """
         bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
         return Subnet(tuple((name, bits.get(name.rpartition(".")[2], value)) for name, value in self.choices))
 
     def to_json(self) -> dict[str, int]:
-        """The values as a JSON object."""
+        """The value of each gene by its name, as a JSON object."""
         return dict(self.choices)
 
     def __repr__(self) -> str:

@@ -4,9 +4,9 @@
     initialise_steps(model, images)
     set_bits(model, weight_bits=4, activation_bits=8)
 
-`models` makes models switchable and switches them, `placement` says where quantizers belong, `quantizers` are what TFMOT puts
-there, `scheme` keeps TFMOT's own away. Importing this package registers its Keras classes, so that `keras.models.load_model`
-finds them.
+`models` makes models switchable and switches them, `placement` says where quantizers belong, `quantizers` has the quantizers that
+TFMOT puts there, and `scheme` keeps TFMOT's own away. Importing this package registers its Keras classes, so that
+`keras.models.load_model` finds them.
 """
 
 from daqu_tf.stock_models.models import initialise_steps, make_switchable, set_bits, switchable_tensors

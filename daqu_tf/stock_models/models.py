@@ -1,14 +1,14 @@
-"""Any functional tf_keras model with bits that are switched at run time, through TFMOT's own annotate and apply.
+"""Switchable models: any functional tf_keras model with bits that are switched at run time, through TFMOT's annotate and apply.
 
     model = make_switchable(keras.applications.MobileNetV2(...))
     initialise_steps(model, images)
     set_bits(model, weight_bits=4, activation_bits=8)
 
-Bits belong to tensors, and each quantizer keeps the active width of its tensor in a variable of the layer it serves, so
-they are saved with the model, and one traced function serves every choice. 32 bits means float.
+Bits belong to tensors, and each quantizer keeps the active bits of its tensor in a variable of the layer that it serves. So bits
+are saved with the model, and one traced function serves every choice. 32 bits means float.
 
-Quantizers sit where the integer kernels of a `.tflite` round: after the last of a group convolution, batch normalization
-and ReLU, not inside it. `load_weights` fills a model built anew by `make_switchable`; a whole model comes back from
+Quantizers sit where the integer kernels of a `.tflite` round: behind the last of a group of convolution, batch normalization and
+ReLU, not within it. `load_weights` fills a model built anew by `make_switchable`; a whole model comes back from
 `keras.models.load_model` under TFMOT's `quantize_scope`, once this module is imported.
 """
 
@@ -29,25 +29,25 @@ BITS = (2, 3, 4, 6, 8)
 
 
 def make_switchable(model: keras.Model, weight_bits: Sequence[int] = BITS, activation_bits: Sequence[int] = BITS) -> keras.Model:
-    """A copy of `model` of which the bits can be switched; at first all are 32, and it computes what `model` does.
+    """A copy of a model whose bits can be switched; at first all bits are 32, and it computes what the model does.
 
-    Weights of the first layers and of the last ones, and activations that do not follow a ReLU (inputs, linear outputs,
-    residual sums, logits), have 8 bits only, or 32.
+    Weights of the first and the last layers, and activations that do not follow a ReLU (inputs, linear outputs, residual sums,
+    logits), have 8 bits only, or 32.
 
     Args:
-        model: A built functional or Sequential model of stock layers. It stays as it is.
-        weight_bits: The alphabet of the other weights.
-        activation_bits: The alphabet of outputs of a ReLU.
+        model: A built functional or Sequential model of stock layers, which stays as it is.
+        weight_bits: The bit alphabet of all other weights, within 2 to 8.
+        activation_bits: The bit alphabet of the outputs of ReLUs, within 2 to 8.
 
     Returns:
-        A functional model; `quant_NAME` wraps layer NAME where that has quantizers.
+        A functional model, in which `quant_NAME` wraps layer NAME where that has quantizers.
 
     Raises:
-        DaquError: The model or one of its layers cannot be quantized, or an alphabet is not of widths from 2 to 8.
+        DaquError: The model or one of its layers cannot be quantized, or a bit alphabet is not within 2 to 8.
     """
     for name, alphabet in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
         if not (isinstance(alphabet, Sequence) and alphabet and all(bits in range(2, 9) for bits in alphabet)):
-            raise DaquError(f"`{name}` must be a sequence of widths from 2 to 8, but received {alphabet!r}: give it as (2, 4, 8).")
+            raise DaquError(f"`{name}` must be a sequence of bits from 2 to 8, but received {alphabet!r}: give it as (2, 4, 8).")
     original = functional(model)
     _check_layers(original)
     copy = keras.models.clone_model(original)
@@ -63,7 +63,11 @@ def make_switchable(model: keras.Model, weight_bits: Sequence[int] = BITS, activ
 
 
 def functional(model: keras.Model) -> keras.Model:
-    """The model as a functional one, on the same layers."""
+    """A Sequential or functional model as a functional one with the same layers.
+
+    Raises:
+        DaquError: The model is neither of these, or is not built.
+    """
     if not isinstance(model, keras.Model) or not (isinstance(model, keras.Sequential) or model._is_graph_network):
         kind = type(model).__name__
         raise DaquError(f"`model` must be a functional or Sequential tf_keras model, but received a {kind}: write it as one.")
@@ -93,11 +97,12 @@ class SwitchableTensor:
     """A tensor of a model that has a quantizer.
 
     Attributes:
-        layer: Name of the stock layer, or of the input.
-        role: `weight` or `activation`.
-        quantizer: Has `alphabet`, `signed`, `channel_axis` and `code_range`.
-        variables: `log_step`, shape (widths,) or (widths, channels), and `bits`, the active width.
-        kernel: The float variable of a weight.
+        layer: The name of the stock layer, or of the input.
+        role: The role of the tensor, `weight` or `activation`.
+        quantizer: The quantizer of the tensor.
+        variables: The variables of the quantizer: `log_step`, of shape (entries of the alphabet,) or (entries of the alphabet,
+            channels), and `bits`, the active bits.
+        kernel: The float variable of a weight; None for an activation.
     """
 
     layer: str
@@ -108,7 +113,7 @@ class SwitchableTensor:
 
 
 def switchable_tensors(model: keras.Model) -> list[SwitchableTensor]:
-    """All tensors of `model` that have a quantizer of this module, in the order of its layers."""
+    """All tensors of a model that have a `StockQuantizer`, in the order of its layers."""
     return [
         SwitchableTensor(name, role, quantizer, variables, kernel)
         for layer in model.layers
@@ -118,7 +123,7 @@ def switchable_tensors(model: keras.Model) -> list[SwitchableTensor]:
 
 
 def quantized(layer: keras.layers.Layer) -> Iterator[tuple]:
-    """Name, role, quantizer, variables and kernel of each quantized tensor; TFMOT keeps them in private places."""
+    """The name, role, quantizer, variables and kernel of each quantized tensor of a layer, from TFMOT's private places."""
     if isinstance(layer, QuantizeLayer):
         yield layer.name.removeprefix(PREFIX), "activation", layer.quantizer, layer.quantizer_vars, None
     if not isinstance(layer, QuantizeWrapper):
@@ -132,11 +137,11 @@ def quantized(layer: keras.layers.Layer) -> Iterator[tuple]:
 
 
 def initialise_steps(model: keras.Model, images: np.ndarray) -> None:
-    """Sets the steps of all widths to those with the least squared error, on the weights and on float activations.
+    """Sets all steps to those with the least squared error on the weights and on float activations.
 
     Args:
-        model: From `make_switchable` or `quantize_apply`. Its bits do not matter and stay as they are.
-        images: One batch, as the model takes it.
+        model: A model from `make_switchable` or TFMOT's `quantize_apply`, whose bits do not matter and stay as they are.
+        images: One batch of images, as the model takes it.
     """
     quantizers = [tensor.quantizer for tensor in all_switchable(model)]
     try:
@@ -153,16 +158,17 @@ def set_bits(
     weight_bits: int | Mapping[str, int] | None = None,
     activation_bits: int | Mapping[str, int] | None = None,
 ) -> None:
-    """Switches bits, without a new trace.
+    """Switches the bits of a model, without a new trace.
 
     Args:
-        model: From `make_switchable` or `quantize_apply`.
-        weight_bits: One width for all weights, or widths by layer name, which leave other layers as they are. 32 means
-            float. Tensors with a single width take that for every width but 32. None leaves all as they are.
-        activation_bits: The same for outputs of layers and for inputs.
+        model: A model from `make_switchable` or TFMOT's `quantize_apply`.
+        weight_bits: The bits of all weights, or bits by layer name, which leave other layers as they are; 32 means float. Tensors
+            with a single entry in their alphabet take that unless the bits are 32. None leaves all weights as they are.
+        activation_bits: The bits of all outputs of layers and inputs of the model, or bits by layer name, in the form of
+            `weight_bits`.
 
     Raises:
-        DaquError: A layer has no such quantizer, or no steps for the width.
+        DaquError: A layer has no quantizer of that role, or no steps for the bits.
     """
     tensors = all_switchable(model)
     changes = [*_changes(tensors, "weight", weight_bits), *_changes(tensors, "activation", activation_bits)]
@@ -171,22 +177,26 @@ def set_bits(
 
 
 def all_switchable(model: keras.Model) -> list[SwitchableTensor]:
-    """`switchable_tensors(model)`; raises DaquError if there are none."""
+    """All tensors of a model that have a `StockQuantizer`, of which there must be one.
+
+    Raises:
+        DaquError: The model has none.
+    """
     if not (tensors := switchable_tensors(model)):
         raise DaquError(f"`model` must have quantizers, but {model.name!r} has none: use what `make_switchable` returns.")
     return tensors
 
 
 def _changes(tensors: list[SwitchableTensor], role: str, bits: int | Mapping[str, int] | None) -> list[tuple[tf.Variable, int]]:
-    """The variables to set and their values, all of them checked."""
+    """The variables to set and their values, all of which have been checked."""
     named = {tensor.layer: tensor for tensor in tensors if tensor.role == role}
-    widths = {} if bits is None else bits if isinstance(bits, Mapping) else _for_all(named, role, bits)
-    for name, width in widths.items():
+    wanted = {} if bits is None else bits if isinstance(bits, Mapping) else _for_all(named, role, bits)
+    for name, value in wanted.items():
         if name not in named:
             raise DaquError(f"`{role}_bits` names {name!r}, which has no {role} quantizer: choose of {', '.join(named)}.")
-        if width not in (legal := [*named[name].quantizer.alphabet, FLOAT_BITS]):
-            raise DaquError(f"`{role}_bits` of {name!r} must be one of {legal}, but received {width!r}: choose one of these.")
-    return [(named[name].variables["bits"], width) for name, width in widths.items()]
+        if value not in (legal := [*named[name].quantizer.alphabet, FLOAT_BITS]):
+            raise DaquError(f"`{role}_bits` of {name!r} must be one of {legal}, but received {value!r}: choose one of these.")
+    return [(named[name].variables["bits"], value) for name, value in wanted.items()]
 
 
 def _for_all(named: dict[str, SwitchableTensor], role: str, bits: int) -> dict[str, int]:

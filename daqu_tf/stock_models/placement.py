@@ -1,4 +1,4 @@
-"""Where quantizers belong in a functional model: where the integer kernels of a `.tflite` round."""
+"""The places of quantizers in a functional model, which are where the integer kernels of a `.tflite` round."""
 
 from daqu_tf.keras import keras
 from daqu_tf.spaces.bits import FIXED_BITS
@@ -21,7 +21,15 @@ NONNEGATIVE = RELU | {"softmax", "sigmoid", "hard_sigmoid"}
 
 
 class Placement:
-    """Who feeds whom in a functional model, and where quantizers belong for that."""
+    """Knows which layer feeds which in a functional model, and where quantizers belong therefore.
+
+    Args:
+        model: A functional model of stock layers.
+
+    Attributes:
+        producers: The layers that feed each layer, by its name.
+        consumers: The layers that each layer feeds, by its name; None stands for an output of the model.
+    """
 
     def __init__(self, model: keras.Model):
         nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes]
@@ -32,12 +40,18 @@ class Placement:
                 self.producers[node.layer.name].append(parent.layer)
                 self.consumers[parent.layer.name].append(node.layer)
         for layer in model._output_layers:
-            self.consumers[layer.name].append(None)  # The world.
+            self.consumers[layer.name].append(None)
 
     def config(
         self, layer: keras.layers.Layer, weight_bits: tuple[int, ...], activation_bits: tuple[int, ...]
     ) -> StockQuantizeConfig | None:
-        """What to quantize of `layer`; None if nothing."""
+        """What is quantized in a layer; None if nothing is.
+
+        Args:
+            layer: The layer.
+            weight_bits: The bit alphabet of weights that are searched.
+            activation_bits: The bit alphabet of activations that are searched.
+        """
         weights: tuple[int, ...] = ()
         activations: tuple[int, ...] = ()
         if type(layer) in KERNELS:
@@ -62,7 +76,7 @@ class Placement:
         )
 
     def _is_searched(self, layer: keras.layers.Layer) -> bool:
-        """Whether a ReLU is the last function, and not one of a residual sum, which stays at 8 bits."""
+        """Whether the last function is a ReLU, but not that of a residual sum, which stays at 8 bits."""
         return last_function(layer) in RELU and not any(type(producer) is layers.Add for producer in self.producers[layer.name])
 
     def _is_rounded(self, layer: keras.layers.Layer) -> bool:
@@ -72,7 +86,7 @@ class Placement:
         return not self._is_fused(layer)
 
     def _is_fused(self, layer: keras.layers.Layer) -> bool:
-        """Whether the only consumer is computed in one with `layer`: batch normalization of a kernel, or a ReLU."""
+        """Whether the only consumer is computed together with `layer`: batch normalization behind a kernel, or a ReLU."""
         if len(self.consumers[layer.name]) != 1 or last_function(layer) != "linear":
             return False
         (consumer,) = self.consumers[layer.name]

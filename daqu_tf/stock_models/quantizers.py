@@ -1,4 +1,4 @@
-"""What TFMOT quantizes of one stock layer, with bits that are switched at run time."""
+"""The switchable quantizer of stock layers, and the configuration that says what TFMOT quantizes in one of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,31 +13,40 @@ from daqu_tf.supernet.quantizers import SwitchableQuantizer
 
 layers = keras.layers
 Activation = Callable[[tf.Tensor], tf.Tensor]
-OBSERVED_VALUES = 65_536  # As many of an activation are enough for its steps; searching all of them takes minutes.
+OBSERVED_VALUES = 65_536  # So many values of an activation are enough for its steps; searching with all of them takes minutes.
 KERNELS = {layers.Conv2D: ("kernel", 3), layers.DepthwiseConv2D: ("depthwise_kernel", 2), layers.Dense: ("kernel", 1)}
 FIXED_SCALE = {"softmax", "sigmoid", "tanh"}  # Their integer kernels choose the output's scale; TFMOT rounds the input.
 
 
 @keras.utils.register_keras_serializable("daqu_tf")
 class StockQuantizer(SwitchableQuantizer):
-    """A switchable quantizer of which the active width is a variable of the layer, next to the steps; at first 32."""
+    """A switchable quantizer whose active bits are a variable of the layer, beside the steps; at first they are 32."""
 
-    observes = False  # Whether the next call sets the steps from the tensor, which passes unchanged.
+    observes = False  # Whether the next call sets the steps from its tensor, which then passes unchanged.
 
     def build(self, tensor_shape: tf.TensorShape, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
-        """Adds the steps and the active width to `layer`."""
-        layer.built = True  # TFMOT's QuantizeLayer does not say so, and a .keras file would build it twice.
+        """Adds the logarithms of the steps and the active bits to a layer.
+
+        Args:
+            tensor_shape: The shape of the tensor that is quantized.
+            name: The name of the tensor, with which those of the variables begin.
+            layer: The layer that gets the variables.
+
+        Returns:
+            The variables `log_step` and `bits` by name.
+        """
+        layer.built = True  # TFMOT's QuantizeLayer does not set it, and a .keras file would build the layer twice.
         _know_inner_weights(layer)
-        width = keras.initializers.Constant(FLOAT_BITS)
-        bits = layer.add_weight(name=f"{name}_bits", shape=[], dtype=tf.int32, initializer=width, trainable=False)
+        in_float = keras.initializers.Constant(FLOAT_BITS)
+        bits = layer.add_weight(name=f"{name}_bits", shape=[], dtype=tf.int32, initializer=in_float, trainable=False)
         return {**super().build(tensor_shape, name, layer), "bits": bits}
 
     def __call__(self, inputs: tf.Tensor, training: Any, weights: Mapping[str, tf.Variable], **kwargs: Any) -> tf.Tensor:
-        """Fake-quantizes `inputs` at the active width."""
+        """The tensor `inputs`, fake-quantized at the active bits; at 32 bits it is unchanged."""
         if self.observes:
             self.initialise(weights, self._sample(inputs.numpy()), self.alphabet)
             return tf.identity(inputs)
-        # A quantizer of the moment: one object of the user's may serve many layers, each with bits of its own.
+        # The quantizer is made anew, since one object of the user's may serve many layers, each with bits of its own.
         return SwitchableQuantizer(**self.get_config(), bits=weights["bits"].read_value)(inputs, training, weights)
 
     def _sample(self, values: np.ndarray) -> np.ndarray:
@@ -47,9 +56,10 @@ class StockQuantizer(SwitchableQuantizer):
 
 
 def _know_inner_weights(layer: keras.layers.Layer) -> None:
-    """Puts the weights of a wrapped layer before the quantizer's, also where the wrapper comes from a file.
+    """Puts the weights of a wrapped layer before those of the quantizer, also where the wrapper comes from a file.
 
-    There TFMOT lists them before the layer is built, so they come last and an .h5 file's arrays go to the wrong places.
+    From a file, TFMOT lists the weights before the layer is built. They would come last, and the arrays of an .h5 file would go to
+    the wrong variables.
     """
     known = layer._trainable_weights
     inner = layer.layer.trainable_weights if isinstance(layer, QuantizeWrapper) else []
@@ -58,11 +68,12 @@ def _know_inner_weights(layer: keras.layers.Layer) -> None:
 
 @keras.utils.register_keras_serializable("daqu_tf")
 class StockQuantizeConfig(QuantizeConfig):
-    """What TFMOT quantizes of one stock layer. `make_switchable` chooses it; or give it to `quantize_annotate_layer`.
+    """What TFMOT quantizes in one stock layer, as `make_switchable` chooses it or as `quantize_annotate_layer` takes it.
 
     Args:
-        weight_bits: Alphabet of the kernel, symmetric per output channel: of a Conv2D, DepthwiseConv2D or Dense. Empty for float.
-        activation_bits: Alphabet of the output. Empty for float.
+        weight_bits: The bit alphabet of the kernel of a Conv2D, DepthwiseConv2D or Dense, which is quantized symmetrically for each
+            output channel; empty for float.
+        activation_bits: The bit alphabet of the output; empty for float.
         signed: Whether the output may be negative.
     """
 
@@ -70,7 +81,7 @@ class StockQuantizeConfig(QuantizeConfig):
         self.weight_bits, self.activation_bits, self.signed = tuple(weight_bits), tuple(activation_bits), signed
 
     def get_weights_and_quantizers(self, layer: keras.layers.Layer) -> list[tuple[tf.Variable, StockQuantizer]]:
-        """The kernel and its quantizer, if it has one."""
+        """The kernel of the layer and its quantizer; empty if the kernel is in float."""
         if not self.weight_bits:
             return []
         if type(layer) not in KERNELS:
@@ -84,16 +95,16 @@ class StockQuantizeConfig(QuantizeConfig):
             setattr(layer, KERNELS[type(layer)][0], weight)
 
     def get_activations_and_quantizers(self, layer: keras.layers.Layer) -> list[tuple[Activation, StockQuantizer]]:
-        """The activation function of which TFMOT quantizes the input, if it is one of those."""
+        """The activation function of the layer and a quantizer, if TFMOT has to quantize the input of the function."""
         return [(layer.activation, quantizer) for quantizer in self._quantizers(layer, before=True)]
 
     def set_quantize_activations(self, layer: keras.layers.Layer, quantize_activations: Sequence[Activation]) -> None:
-        """Puts TFMOT's quantizing function into the layer."""
+        """Puts TFMOT's quantizing functions into the layer."""
         for activation in quantize_activations:
             layer.activation = activation
 
     def get_output_quantizers(self, layer: keras.layers.Layer) -> list[StockQuantizer]:
-        """The quantizer of the output, if it has one."""
+        """The quantizer of the layer's output; empty if it has none."""
         return self._quantizers(layer, before=False)
 
     def _quantizers(self, layer: keras.layers.Layer, before: bool) -> list[StockQuantizer]:
@@ -101,21 +112,26 @@ class StockQuantizeConfig(QuantizeConfig):
         return [StockQuantizer(self.activation_bits, signed=self.signed)] if wanted else []
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments."""
+        """The arguments as JSON values."""
         return {"weight_bits": list(self.weight_bits), "activation_bits": list(self.activation_bits), "signed": self.signed}
 
 
 def refused(layer: keras.layers.Layer, reason: str) -> DaquError:
-    """What to raise for a layer that cannot be quantized."""
+    """The error for a layer that cannot be quantized.
+
+    Args:
+        layer: The layer.
+        reason: The reason and the remedy, as part of a sentence.
+    """
     return DaquError(f"layer {layer.name!r} of type {type(layer).__name__} cannot be quantized because {reason}.")
 
 
 def last_function(layer: keras.layers.Layer) -> str:
-    """The name of what the layer applies last: 'linear', 'relu', 'softmax'."""
+    """The name of the function that a layer applies last, such as `linear`, `relu` or `softmax`."""
     if isinstance(layer, layers.ReLU):
         return "leaky_relu" if layer.negative_slope or layer.threshold else "relu"
     if isinstance(layer, layers.Softmax):
         return "softmax"
     activation = getattr(layer, "activation", None)
-    activation = getattr(activation, "activation", activation)  # TFMOT's quantizing function has the stock one in it.
+    activation = getattr(activation, "activation", activation)  # TFMOT's quantizing function holds the stock one.
     return "linear" if activation is None else getattr(activation, "__name__", type(activation).__name__)

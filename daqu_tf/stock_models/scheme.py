@@ -1,4 +1,4 @@
-"""TFMOT's scheme for switchable models: quantized inputs, and nothing that was not annotated."""
+"""The TFMOT scheme of switchable models, which quantizes inputs and what was annotated, and nothing else."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from daqu_tf.stock_models.quantizers import StockQuantizer
 
 transforms = tfmot.quantization.keras.default_8bit.default_8bit_transforms
 QuantizeLayer = transforms.InputLayerQuantize().custom_objects()["QuantizeLayer"]  # TFMOT gives it no public name.
-PREFIX = "quant_"  # As TFMOT's.
+PREFIX = "quant_"  # TFMOT uses the same.
 
 
 class _QuantizeInput(tfmot.quantization.keras.default_8bit.default_8bit_transforms.InputLayerQuantize):
@@ -37,15 +37,15 @@ class _NoDefaults(tfmot.quantization.keras.QuantizeRegistry):
 
 
 class SwitchableScheme(tfmot.quantization.keras.QuantizeScheme):
-    """The `scheme` for `quantize_apply`: inputs of the model get a switchable 8-bit quantizer, layers only what was annotated.
+    """The `scheme` for `quantize_apply`, which gives inputs a switchable 8-bit quantizer, and layers what was annotated.
 
-    TFMOT's default scheme adds quantizers of its own, always 8 bits, to inputs and to layers that feed annotated ones.
+    TFMOT's default scheme adds quantizers of its own, always of 8 bits, to inputs and to layers that feed annotated ones.
     """
 
     def get_layout_transformer(self) -> tfmot.quantization.keras.QuantizeLayoutTransform:
-        """Quantizes the inputs."""
+        """The transformer, which puts quantizers behind the inputs."""
         return _QuantizeInputs()
 
     def get_quantize_registry(self) -> tfmot.quantization.keras.QuantizeRegistry:
-        """No layer has a default."""
+        """The registry, which has no defaults for any layer."""
         return _NoDefaults()

@@ -1,8 +1,8 @@
-"""One network that holds all subnets of a space, and how subnets are scored.
+"""The one network that holds all subnets of a space, and the scoring of subnets.
 
-`supernet` is that network, and the static network of one subnet; it is made of `units` of elastic `layers` with switchable
-`quantizers`. `scoring` recalibrates and scores a subnet, `weights` cuts its part out of the shared weights, `baked` makes a plain
-tf_keras model of it. `replicas` is what several devices share in training.
+`supernet` has that network and the static network of one subnet; both consist of `units` of elastic `layers` with switchable
+`quantizers`. `scoring` recalibrates and scores a subnet, `weights` cuts its part out of the shared weights, and `baked` turns it
+into a plain tf_keras model. `replicas` is what several devices share in training.
 """
 
 from typing import TYPE_CHECKING

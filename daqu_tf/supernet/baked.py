@@ -1,4 +1,4 @@
-"""A subnet as a plain functional `tf_keras.Model` of stock layers, which needs no daqu_tf to run, be saved or be loaded."""
+"""A subnet as a plain functional `tf_keras.Model` of stock layers, which runs, is saved and is loaded without daqu_tf."""
 
 import numpy as np
 import tensorflow as tf
@@ -13,14 +13,14 @@ from daqu_tf.supernet.weights import EPSILON
 
 
 def bake(network: StaticNetwork) -> keras.Model:
-    """The network with quantized weights put in as they are, and TensorFlow's own fake quantization behind activations.
+    """The network as a stock model with quantized weights, and with TensorFlow's own fake quantization behind activations.
 
-    It reads images (batch, height, width, channels) in [0, 1] at the subnet's own resolution and returns logits. Layers have
-    the names of the space's; behind every quantizer an `Activation` that does nothing has the tensor's name. In float (32 bits
-    throughout) it is the stock network that TFMOT's own 8-bit training may start from.
+    It maps images (batch, height, width, channels) in [0, 1], at the resolution of the subnet, to logits (batch, classes). Layers
+    have the names that they have in the space, and behind every quantizer there is an `Activation` that does nothing but bear the
+    name of the tensor. In float, with 32 bits throughout, it is a stock network from which TFMOT's own 8-bit training may start.
 
     Args:
-        network: Recalibrated: the statistics that it has are put in.
+        network: The network, which has been recalibrated, since its statistics are built in.
     """
     return _Baker(network).model()
 
@@ -86,7 +86,7 @@ class _Baker:
         return np.clip(np.round(kernel / step), *weight_range(bits)) * step
 
     def _tensor(self, x: tf.Tensor, layer: Layer[int], kind: str) -> tf.Tensor:
-        """`x` behind the quantizer of one of the layer's tensors."""
+        """The tensor `x` behind the quantizer of the layer's tensor of this kind."""
         name, bits = f"{layer.name}.{kind}", self._tensor_bits(layer, kind)
         if bits == FLOAT_BITS:
             return x

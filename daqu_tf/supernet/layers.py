@@ -1,8 +1,7 @@
-"""Elastic layers: the stock layer, of which a smaller part may be active.
+"""Elastic layers: stock layers of which a smaller part may be active.
 
-A layer takes the active sizes as arguments of its call: Python ints in a static network, scalar tensors in the
-supernet. Input channels are those that come in; the active part is always the first channels and the centre of the
-kernel.
+A layer takes the active sizes as arguments of its call, Python ints in a static network and scalar tensors in the supernet. Its
+input channels are those of the tensor that comes in. The active part is always the first channels and the centre of the kernel.
 """
 
 from collections.abc import Callable
@@ -20,12 +19,17 @@ Codes: TypeAlias = tuple[tf.Tensor, tf.Tensor]  # And the step, by which they ha
 
 
 def channels(x: tf.Tensor) -> Size:
-    """The number of channels of NHWC or NC `x`, static where known."""
+    """The number of channels of `x`, of shape NHWC or NC: an int where it is known, else a scalar tensor."""
     return x.shape[-1] if x.shape[-1] is not None else tf.shape(x)[-1]
 
 
 def centre(kernel: tf.Tensor, size: Size | None) -> tf.Tensor:
-    """The middle `size` x `size` of a square kernel, whose first two axes are its sides; all of it if `size` is None."""
+    """The centre of a square kernel.
+
+    Args:
+        kernel: The kernel, whose first two axes are its sides.
+        size: The side of the centre in pixels; None takes the whole kernel.
+    """
     largest = kernel.shape[0]
     if size is None or (isinstance(size, int) and size == largest):
         return kernel
@@ -36,15 +40,15 @@ def centre(kernel: tf.Tensor, size: Size | None) -> tf.Tensor:
 def product_in(
     half: str | None, product: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], x: tf.Tensor, kernel: tf.Tensor
 ) -> tf.Tensor:
-    """`product(x, kernel)`, computed in a type of half the width; float32 in and out.
+    """The product of an activation and a kernel, both float32, computed in a type of 16 bits.
 
-    Activations that come as codes of up to 8 bits are exact in both.
+    Activations that come as codes of up to 8 bits are exact in both types of 16 bits.
 
     Args:
-        half: `float16`, `bfloat16`, or None for float32.
-        product: A convolution or matrix product.
-        x: Its first argument.
-        kernel: Its second.
+        half: The type: `float16`, `bfloat16`, or None for float32.
+        product: The function that computes the product, a convolution or matrix product.
+        x: The activation.
+        kernel: The kernel.
     """
     if half is None:
         return product(x, kernel)
@@ -52,13 +56,13 @@ def product_in(
 
 
 class ElasticConv2D(keras.layers.Layer):
-    """A convolution without bias of which the first `filters` outputs are computed; 1x1 ones are matrix products.
+    """A convolution without bias, of which the first output channels are computed; a 1x1 convolution is a matrix product.
 
     Args:
-        filters: The most output channels.
+        filters: The largest number of output channels.
         kernel_size: The largest side of the kernel.
-        stride: In both directions.
-        half: As for `product_in`.
+        stride: The stride along height and width.
+        half: The type of convolutions and matrix products: `float16`, `bfloat16`, or None for float32.
     """
 
     def __init__(self, filters: int, kernel_size: int = 1, stride: int = 1, half: str | None = None, **kwargs: Any):
@@ -66,7 +70,7 @@ class ElasticConv2D(keras.layers.Layer):
         self.filters, self.kernel_size, self.stride, self.half = filters, kernel_size, stride, half
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        """Creates the kernel, shape (size, size, input channels, filters)."""
+        """Creates the kernel (size, size, input channels, filters)."""
         shape = [self.kernel_size, self.kernel_size, input_shape[-1], self.filters]
         self.kernel = self.add_weight("kernel", shape=shape, initializer="he_normal")
         super().build(input_shape)
@@ -74,7 +78,17 @@ class ElasticConv2D(keras.layers.Layer):
     def call(
         self, x: tf.Tensor, filters: Size | None = None, kernel_size: Size | None = None, step: tf.Tensor | float = 1.0
     ) -> tf.Tensor:
-        """NHWC in, NHWC with `filters` channels out; codes of a tensor are given with their step."""
+        """Convolves with the active part of the kernel.
+
+        Args:
+            x: The input, of shape NHWC.
+            filters: The number of output channels; None takes the largest.
+            kernel_size: The side of the kernel; None takes the largest.
+            step: The step of `x` if `x` is codes, by which the kernel is multiplied.
+
+        Returns:
+            The output, of shape NHWC with `filters` channels.
+        """
         kernel = centre(self.kernel, kernel_size)[:, :, : channels(x), : self.filters if filters is None else filters] * step
         if self.kernel_size > 1:
             return product_in(self.half, lambda x, kernel: tf.nn.conv2d(x, kernel, self.stride, "SAME"), x, kernel)
@@ -88,12 +102,12 @@ class ElasticConv2D(keras.layers.Layer):
 
 
 class ElasticDepthwiseConv2D(keras.layers.Layer):
-    """A depthwise convolution without bias of which the centre of the kernel is used, for as many channels as come in.
+    """A depthwise convolution without bias, with the centre of the kernel and as many channels as the input has.
 
     Args:
         kernel_size: The largest side of the kernel.
-        stride: In both directions.
-        half: As for `product_in`.
+        stride: The stride along height and width.
+        half: The type of convolutions and matrix products: `float16`, `bfloat16`, or None for float32.
     """
 
     def __init__(self, kernel_size: int, stride: int = 1, half: str | None = None, **kwargs: Any):
@@ -101,26 +115,35 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         self.kernel_size, self.stride, self.half = kernel_size, stride, half
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        """Creates the kernel, shape (size, size, channels, 1)."""
+        """Creates the kernel (size, size, channels, 1)."""
         shape = [self.kernel_size, self.kernel_size, input_shape[-1], 1]
-        # Fan in of a depthwise kernel is its area; Keras's initializers would count the channels too.
+        # The fan-in of a depthwise kernel is its area; Keras's initializers would count the channels too.
         initializer = keras.initializers.TruncatedNormal(stddev=(2.0 / self.kernel_size**2) ** 0.5)
         self.kernel = self.add_weight("kernel", shape=shape, initializer=initializer)
         super().build(input_shape)
 
     def call(self, x: tf.Tensor, kernel_size: Size | None = None, step: tf.Tensor | float = 1.0) -> tf.Tensor:
-        """NHWC in, NHWC with the same channels out; codes of a tensor are given with their step."""
+        """Convolves with the active part of the kernel.
+
+        Args:
+            x: The input, of shape NHWC.
+            kernel_size: The side of the kernel; None takes the largest.
+            step: The step of `x` if `x` is codes, by which the kernel is multiplied.
+
+        Returns:
+            The output, of shape NHWC with the channels of `x`.
+        """
         kernel = centre(self.kernel, kernel_size)[:, :, : channels(x)] * step
         strides = [1, self.stride, self.stride, 1]
         return product_in(self.half, lambda x, kernel: tf.nn.depthwise_conv2d(x, kernel, strides, "SAME"), x, kernel)
 
 
 class ElasticDense(keras.layers.Layer):
-    """A dense layer over as many inputs as come in, of which the first `units` outputs are computed.
+    """A dense layer over as many inputs as come in, of which the first outputs are computed.
 
     Args:
-        units: The most outputs.
-        half: As for `product_in`.
+        units: The largest number of outputs.
+        half: The type of convolutions and matrix products: `float16`, `bfloat16`, or None for float32.
     """
 
     def __init__(self, units: int, half: str | None = None, **kwargs: Any):
@@ -128,13 +151,13 @@ class ElasticDense(keras.layers.Layer):
         self.units, self.half = units, half
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        """Creates the kernel, shape (inputs, units), and the bias."""
+        """Creates the kernel (inputs, units) and the bias (units,)."""
         self.kernel = self.add_weight("kernel", shape=[input_shape[-1], self.units], initializer="glorot_uniform")
         self.bias = self.add_weight("bias", shape=[self.units], initializer="zeros")
         super().build(input_shape)
 
     def call(self, x: tf.Tensor, units: Size | None = None) -> tf.Tensor:
-        """(batch, inputs) in, (batch, units) out."""
+        """The outputs (batch, units) for inputs (batch, inputs); `units` of None takes the largest number."""
         units = self.units if units is None else units
         return product_in(self.half, tf.matmul, x, self.kernel[: channels(x), :units]) + self.bias[:units]
 
@@ -142,12 +165,12 @@ class ElasticDense(keras.layers.Layer):
 class ElasticBatchNormalization(keras.layers.Layer):
     """Batch normalization, activation and quantizer in one, over as many channels as come in.
 
-    In training the batch's own statistics are used, and the stored ones stay as they are: those of a supernet mean
-    nothing until they are recalibrated for one subnet.
+    Training uses the statistics of the batch and leaves the stored ones as they are, since those of a supernet mean nothing until
+    they are recalibrated for one subnet.
 
     Args:
-        relu: Whether a ReLU follows.
-        quantizer: Of the output.
+        relu: Whether a ReLU follows the normalization.
+        quantizer: The quantizer of the output.
     """
 
     def __init__(self, relu: bool, quantizer: SwitchableQuantizer, **kwargs: Any):
@@ -155,7 +178,7 @@ class ElasticBatchNormalization(keras.layers.Layer):
         self.relu, self.quantizer = relu, quantizer
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        """Creates scale, offset, statistics and steps."""
+        """Creates the scale, the offset, the statistics and the steps."""
         size = [input_shape[-1]]
         self.gamma = self.add_weight("gamma", shape=size, initializer="ones")
         self.beta = self.add_weight("beta", shape=size, initializer="zeros")
@@ -172,17 +195,20 @@ class ElasticBatchNormalization(keras.layers.Layer):
         observe: tuple[int, ...] = (),
         as_codes: bool = False,
     ) -> tf.Tensor | Codes:
-        """NHWC in, NHWC out.
+        """Normalizes, applies the ReLU if there is one, and quantizes.
 
         Args:
-            x: The input.
-            training: Whether to normalize by the batch's statistics.
-            statistics_rate: In (0, 1]: the stored statistics move this far to the batch's. None leaves them. Not with several
-                replicas: each worker recalibrates by itself, on the same images.
-            observe: Bit-widths whose steps are set from this batch; eager mode only.
-            as_codes: Whether to return codes, and the step as a second value. Scale and offset are divided by the step, and the
-                next layer multiplies its kernel by it, so that the step's gradient comes from these few numbers and not from
-                another four passes over the tensor (ours).
+            x: The input, of shape NHWC.
+            training: Whether to normalize by the statistics of the batch instead of the stored ones.
+            statistics_rate: The share in (0, 1] by which the stored statistics move to those of the batch; None leaves them. It is
+                not for several replicas, since each worker recalibrates by itself on the same images.
+            observe: The bits whose steps are set from this batch, in eager mode only.
+            as_codes: Whether to return codes, and their step as a second value. Scale and offset are then divided by the step, and
+                the next layer multiplies its kernel by it, so that the gradient of the step comes from these few numbers and not
+                from another four passes over the tensor (ours).
+
+        Returns:
+            The output, of shape NHWC; with `as_codes`, also the step.
         """
         count = channels(x)
         gamma, beta = self.gamma[:count], self.beta[:count]
@@ -221,16 +247,16 @@ class ElasticBatchNormalization(keras.layers.Layer):
             for stored, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 count = tf.shape(batch)[0]
                 moved = stored[:count] + rate * (batch - stored[:count])
-                # Whole: a part of a variable that several devices have cannot be assigned.
+                # The whole variable is assigned, since a part of one that several devices have cannot be.
                 stored.assign(tf.concat([moved, stored[count:]], 0))
 
 
-class QuantizedTensor(keras.layers.Layer):
-    """A quantizer, behind a ReLU or not: for sums, pooled features and outputs of dense layers.
+class TensorQuantizer(keras.layers.Layer):
+    """A layer that quantizes a tensor: a sum, pooled features or the output of a dense layer.
 
     Args:
-        quantizer: Of the tensor that passes.
-        relu: Whether a ReLU comes first.
+        quantizer: The quantizer of the tensor.
+        relu: Whether a ReLU comes before the quantizer.
     """
 
     def __init__(self, quantizer: SwitchableQuantizer, relu: bool = False, **kwargs: Any):
@@ -238,25 +264,32 @@ class QuantizedTensor(keras.layers.Layer):
         self.quantizer, self.relu = quantizer, relu
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        """Creates the steps."""
+        """Creates the steps of the quantizer."""
         self.steps = self.quantizer.build(input_shape, "activation", self)
         super().build(input_shape)
 
     def call(self, x: tf.Tensor, observe: tuple[int, ...] = ()) -> tf.Tensor:
-        """Any shape in, the same out."""
+        """The quantized tensor, in the shape of `x`; `observe` holds the bits whose steps are set from it, in eager mode only."""
         if observe:
             self.quantizer.initialise(self.steps, (tf.nn.relu(x) if self.relu else x).numpy(), observe)
         return self.quantizer.activate(x, self.steps, self.relu)
 
 
-class QuantizedProduct(QuantizedTensor):
-    """The quantized product of a tensor and a gate: a hard-swish, or channels weighed by squeeze-excite."""
+class QuantizedProduct(TensorQuantizer):
+    """A layer that quantizes the product of a tensor and a gate: a hard-swish, or channels weighed by squeeze-excite."""
 
     # Keras calls each layer with what its own `call` takes.
     def call(  # type: ignore[override]
         self, x: tf.Tensor, gate: tf.Tensor, observe: tuple[int, ...] = (), as_codes: bool = False
     ) -> tf.Tensor | Codes:
-        """`x` times `gate` / 6, with all that `gate` says in [0, 6]; `as_codes` as in `ElasticBatchNormalization`."""
+        """The quantized product of `x` and `gate` / 6.
+
+        Args:
+            x: The tensor.
+            gate: The gate, in [0, 6], whose shape broadcasts against that of `x`.
+            observe: The bits whose steps are set from the product, in eager mode only.
+            as_codes: Whether to return codes, and their step as a second value.
+        """
         if observe:
             self.quantizer.initialise(self.steps, (x * (gate * (1.0 / 6.0))).numpy(), observe)
         if as_codes:
@@ -265,14 +298,18 @@ class QuantizedProduct(QuantizedTensor):
         return self.quantizer.activate(x * (gate * (1.0 / 6.0)), self.steps, self.relu)
 
     def gate(self, x: tf.Tensor) -> tf.Tensor:
-        """`clip_to_gate`, in float where the product is."""
+        """The gate relu6(x + 3), on the grid of an int8 unless the product is in float."""
         return clip_to_gate(x, self.quantizer.bits())
 
 
 def resize(images: tf.Tensor, size: tuple[Size, Size]) -> tf.Tensor:
-    """Images brought to height and width, bilinearly, as an app brings a camera's to what a network reads.
+    """The images, resized bilinearly to a height and width, as an app resizes those of a camera.
 
-    Not antialiased: resolutions of a space lie within a factor of two, and this is the form that phones have at speed.
+    There is no antialiasing, since the resolutions of a space lie within a factor of two, and phones do this form fast.
+
+    Args:
+        images: The images (batch, height, width, channels).
+        size: The height and width.
     """
     if all(isinstance(side, int) for side in size) and tuple(images.shape[1:3]) == tuple(size):
         return images
@@ -280,9 +317,10 @@ def resize(images: tf.Tensor, size: tuple[Size, Size]) -> tf.Tensor:
 
 
 def quantize_input(x: tf.Tensor) -> tf.Tensor:
-    """Images in [0, 1] on the grid of 255 steps that the file's int8 input has; exact for uint8 images.
+    """The images in [0, 1], rounded to the 255 steps of the file's int8 input, which is exact for uint8 images.
 
-    Divided by the file's scale, not multiplied by 255: a value halfway between two codes must fall as it does on the device.
+    They are divided by the file's scale instead of multiplied by 255, so that a value halfway between two codes is rounded as on
+    the device.
     """
     step = tf.constant(1.0 / 255.0)
     return tf.clip_by_value(tf.round(x / step), 0.0, 255.0) * step

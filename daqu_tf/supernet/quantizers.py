@@ -1,7 +1,8 @@
-"""Learned-step fake quantization whose bit-width is switched at run time.
+"""Learned-step fake quantization whose bits are switched at run time.
 
-Pure functions first, then the thin TFMOT classes. A tensor has one learned step per bit-width (LSQ, Esser et al., ICLR
-2020), stored as its logarithm so that a step stays positive and moves in proportion (ours). 32 bits means float.
+The pure functions come first, then the thin TFMOT classes. A tensor has one learned step for each entry of its bit alphabet (LSQ,
+Esser et al., ICLR 2020), stored as its logarithm so that a step stays positive and moves in proportion (ours). 32 bits means float.
+Codes are the integers that a quantized tensor consists of.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,19 +21,19 @@ _Gradient = Callable[..., Any]  # From the gradients of what a function returns 
 
 @tf.custom_gradient
 def fake_quantize(x: tf.Tensor, log_step: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor) -> tuple[tf.Tensor, _Gradient]:
-    """Rounds `x` to multiples of exp(log_step) with codes in [lower, upper]; an infinite range leaves `x` as it is.
+    """The tensor `x`, rounded to multiples of exp(log_step) with codes in [lower, upper]; an infinite range leaves it as it is.
 
     Gradients are LSQ's (Esser et al., ICLR 2020, equations 3 and 5), without its gradient scale, which cancels out
     under Adam.
 
     Args:
-        x: Any shape.
-        log_step: Broadcasts against `x`.
-        lower: Scalar, the lowest code.
-        upper: Scalar, the highest code.
+        x: The tensor, of any shape.
+        log_step: The logarithm of the step, whose shape broadcasts against that of `x`.
+        lower: The lowest code, a scalar.
+        upper: The highest code, a scalar.
 
     Returns:
-        A tensor of the shape of `x`.
+        The rounded tensor, in the shape of `x`.
     """
     step = tf.exp(log_step)
     scaled = x / step
@@ -42,7 +43,7 @@ def fake_quantize(x: tf.Tensor, log_step: tf.Tensor, lower: tf.Tensor, upper: tf
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, None, None]:
         d_x = tf.where(tf.equal(clipped, scaled), upstream, 0.0)
-        # Of the step: upstream * (y - x) / step where nothing is clipped, upstream * y / step elsewhere.
+        # The gradient of the step is upstream * (y - x) / step where nothing is clipped, and upstream * y / step elsewhere.
         d_log_step = _sum_to(upstream * y - d_x * x, log_step)
         return d_x, tf.where(is_float, 0.0, d_log_step), None, None
 
@@ -50,24 +51,24 @@ def fake_quantize(x: tf.Tensor, log_step: tf.Tensor, lower: tf.Tensor, upper: tf
 
 
 def _sum_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Sums `x` over the axes in which `like` was broadcast."""
+    """The sum of `x` over the axes along which `like` was broadcast."""
     axes, _ = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(like), s1=tf.shape(x))
     return tf.reshape(tf.reduce_sum(x, axes), tf.shape(like))
 
 
 def quantize_activation(x: tf.Tensor, log_step: tf.Tensor, bits: Bits, signed: bool, relu: bool = False) -> tf.Tensor:
-    """A ReLU, if any, then `fake_quantize` with one step for the whole tensor, or nothing more at 32 bits.
+    """An activation behind a ReLU, if there is one, and fake quantization with one step for the whole tensor.
 
-    The same numbers as those functions give, in far fewer passes over memory, of which a training step mostly consists (ours):
-    the ReLU is the quantizer's own clipping, TensorFlow has a fused kernel for rounding and clipping and one for their gradient,
-    and LSQ's gradient of log(step), a sum of upstream * (y - x) where nothing is clipped and upstream * y elsewhere, is a sum of
-    upstream * y - d_x * x.
+    It gives the numbers of a ReLU and `fake_quantize` in far fewer passes over memory, which take most of a training step (ours).
+    The ReLU is the quantizer's own clipping, and TensorFlow has a fused kernel for rounding and clipping and one for their
+    gradient. LSQ's gradient of log(step), a sum of upstream * (y - x) where nothing is clipped and of upstream * y elsewhere, is a
+    sum of upstream * y - d_x * x.
 
     Args:
-        x: Any shape.
-        log_step: Scalar.
-        bits: 2 to 8, or 32.
-        signed: As for `activation_range`.
+        x: The activation, of any shape.
+        log_step: The logarithm of the step, a scalar.
+        bits: The bits, 2 to 8, or 32 for no quantization.
+        signed: Whether codes may be negative.
         relu: Whether a ReLU comes first, at 32 bits too.
     """
 
@@ -87,20 +88,22 @@ def quantize_activation(x: tf.Tensor, log_step: tf.Tensor, bits: Bits, signed: b
 def normalize_activation(
     x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, log_step: tf.Tensor, epsilon: float, bits: Bits, signed: bool, relu: bool
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Batch normalization by the batch's own statistics, then `quantize_activation`, with two passes over memory less.
+    """Batch normalization by the statistics of the batch, then `quantize_activation`, with two passes over memory less (ours).
 
-    With y = gamma * normalized x + beta, the sum of d_y * y is that of gamma * d_gamma + beta * d_beta, which are small (ours).
+    With y = gamma * normalized x + beta, the sum of d_y * y is the sum of gamma * d_gamma + beta * d_beta, which are small.
 
     Args:
-        x: NHWC.
-        gamma: Shape (channels,).
-        beta: Shape (channels,).
-        log_step: Scalar.
-        epsilon: Of the normalization.
-        bits: As for `quantize_activation`, like `signed` and `relu`.
+        x: The tensor, of shape NHWC.
+        gamma: The scale (channels,).
+        beta: The offset (channels,).
+        log_step: The logarithm of the step, a scalar.
+        epsilon: The epsilon of the normalization.
+        bits: The bits, 2 to 8, or 32 for no quantization.
+        signed: Whether codes may be negative.
+        relu: Whether a ReLU follows the normalization.
 
     Returns:
-        The activation, and the batch's mean and unbiased variance, shape (channels,).
+        The activation, of shape NHWC, and the mean (channels,) and the unbiased variance (channels,) of the batch.
     """
 
     @tf.custom_gradient
@@ -127,19 +130,19 @@ def normalize_activation(
 
 
 def normalize_over_replicas(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float, largest: int, name: str) -> tf.Tensor:
-    """Batch normalization by the statistics of all replicas' batches, which are of one size, forward and backward.
+    """Batch normalization by the statistics over all replicas' batches, which have one size, forward and backward.
 
     Args:
-        x: NHWC.
-        gamma: Shape (channels,).
-        beta: Shape (channels,).
-        epsilon: Of the normalization.
-        largest: The most channels that there may be.
-        name: Of the layer.
+        x: The tensor of this replica, of shape NHWC.
+        gamma: The scale (channels,).
+        beta: The offset (channels,).
+        epsilon: The epsilon of the normalization.
+        largest: The largest number of channels that the layer can have.
+        name: The name of the layer.
     """
     count = tf.shape(gamma)[0]
     own = tf.stack([tf.reduce_mean(x, [0, 1, 2]), tf.reduce_mean(tf.square(x), [0, 1, 2])])
-    # Padded, for what is exchanged must have one shape for all subnets: (2, largest).
+    # They are padded, since what is exchanged must have one shape for all subnets: (2, largest).
     padded = tf.ensure_shape(tf.pad(own, [[0, 0], [0, largest - count]]), [2, largest])
     mean, mean_square = tf.unstack(sum_over_replicas(padded, name)[:, :count] / replicas())
     variance = tf.maximum(mean_square - tf.square(mean), 0.0)
@@ -148,13 +151,14 @@ def normalize_over_replicas(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, eps
 
 
 def clip_to_gate(x: tf.Tensor, bits: Bits) -> tf.Tensor:
-    """relu6(x + 3), unless `bits` is 32 on the 255 steps of an int8, whose saturation is the clipping: no operator in the file.
+    """The gate relu6(x + 3), a sixth of which is the hard sigmoid (Howard et al., ICCV 2019).
 
-    A sixth of it is the hard sigmoid (Howard et al., ICCV 2019).
+    Unless `bits` is 32, it is rounded to the 255 steps of an int8, whose saturation clips it, so that the file needs no operator
+    for the clipping.
 
     Args:
-        x: Any shape.
-        bits: 32 for float; any other width means the 8 bits that a gate always has.
+        x: The tensor, of any shape.
+        bits: 32 for float; any other number means the 8 bits that a gate always has.
     """
 
     @tf.custom_gradient
@@ -177,7 +181,7 @@ def clip_to_gate(x: tf.Tensor, bits: Bits) -> tf.Tensor:
 def _rounded(
     x: tf.Tensor, step: tf.Tensor, bits: Bits, signed: bool, relu: bool
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """A quantized activation, and the function from its gradient to that of `x`."""
+    """The quantized activation, and the function that turns its gradient into that of `x`."""
     low, high = _limits(bits, signed, relu, step)
 
     def fused() -> tf.Tensor:
@@ -191,7 +195,7 @@ def _rounded(
 
 
 def _limits(bits: Bits, signed: bool, relu: bool, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Between which values an activation is not clipped. A float ReLU passes no gradient at 0 itself."""
+    """The values between which an activation is not clipped; a float ReLU passes no gradient at 0 itself."""
     lowest, highest = _code_limits(bits, signed)
     step = tf.where(tf.math.is_finite(step), step, 1.0)  # The kernel refuses others.
     tiny = tf.constant(np.finfo(np.float32).tiny if relu else -np.inf)
@@ -202,29 +206,29 @@ def _limits(bits: Bits, signed: bool, relu: bool, step: tf.Tensor) -> tuple[tf.T
 
 
 def _code_limits(bits: Bits, signed: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """`activation_range` as floats, of a tensor too; at 32 bits some range."""
+    """The lowest and highest code as float tensors, also where `bits` is a tensor; at 32 bits they mean nothing."""
     table = np.zeros((2, FLOAT_BITS + 1), np.float32)
-    table[:, 2:9] = np.transpose([activation_range(width, signed) for width in range(2, 9)])
+    table[:, 2:9] = np.transpose([activation_range(each, signed) for each in range(2, 9)])
     return tf.gather(table[0], bits), tf.gather(table[1], bits)
 
 
 def unless_float(bits: Bits, quantized: Callable[[], tf.Tensor], otherwise: Callable[[], tf.Tensor]) -> tf.Tensor:
-    """`quantized()`, or `otherwise()` where `bits` is 32; only one of them is computed."""
+    """The result of `quantized`, or of `otherwise` where `bits` is 32; only one of them is computed."""
     if isinstance(bits, int):
         return otherwise() if bits == FLOAT_BITS else quantized()
     return tf.cond(bits == FLOAT_BITS, otherwise, quantized)
 
 
 def best_steps(values: np.ndarray, lower: int, upper: int) -> np.ndarray:
-    """The step with the least squared error for each column of `values`, of 40 that clip more and more.
+    """The steps with the least squared error, of 40 that clip more and more.
 
     Args:
-        values: Shape (count, columns).
+        values: The values (count, columns).
         lower: The lowest code.
         upper: The highest code.
 
     Returns:
-        Shape (columns,), positive.
+        The step of each column (columns,), positive.
     """
     full = np.maximum(np.abs(values).max(axis=0), 1e-8) / max(upper, -lower)
     best, least = full, np.full(full.shape, np.inf)
@@ -236,13 +240,13 @@ def best_steps(values: np.ndarray, lower: int, upper: int) -> np.ndarray:
 
 
 class SwitchableQuantizer(Quantizer):
-    """A TFMOT quantizer with one learned step per bit-width, and per channel where there is a channel axis.
+    """A TFMOT quantizer with one learned step for each entry of a bit alphabet, and for each channel of a weight.
 
     Args:
-        alphabet: The bit-widths that have steps.
-        bits: Returns the active width: one of `alphabet`, or 32 for float. By default the highest width, always.
+        alphabet: The bits that have steps, ascending.
+        bits: A function that gives the active bits, one of `alphabet`, or 32 for float; None always takes the highest.
         signed: Whether an activation may be negative.
-        channel_axis: The axis of output channels of a weight; None for activations (one step a tensor).
+        channel_axis: The axis of a weight's output channels; None for an activation, which has one step for the whole tensor.
     """
 
     def __init__(
@@ -258,17 +262,26 @@ class SwitchableQuantizer(Quantizer):
         self.channel_axis = channel_axis
 
     def code_range(self, bits: int) -> tuple[int, int]:
-        """The lowest and highest code at `bits`."""
+        """The lowest and the highest code at `bits`."""
         return activation_range(bits, self.signed) if self.channel_axis is None else weight_range(bits)
 
     def build(self, tensor_shape: tf.TensorShape, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
-        """Adds the steps, shape (widths,) or (widths, channels), to `layer`."""
+        """Adds the logarithms of the steps to a layer.
+
+        Args:
+            tensor_shape: The shape of the tensor that is quantized.
+            name: The name of the tensor, with which that of the variable begins.
+            layer: The layer that gets the variable.
+
+        Returns:
+            The variable as `log_step`, of shape (entries of the alphabet,) or (entries of the alphabet, channels).
+        """
         channels = [] if self.channel_axis is None else [tensor_shape[self.channel_axis]]
         shape = [len(self.alphabet), *channels]
         return {"log_step": layer.add_weight(name=f"{name}_log_step", shape=shape, initializer="zeros", trainable=True)}
 
     def log_step(self, weights: Mapping[str, tf.Variable], bits: Bits) -> tf.Tensor:
-        """The logarithm of the step at `bits`, shape () or (channels,); at 32 that of some width."""
+        """The logarithm of the step at `bits`, of shape () or (channels,); at 32 bits it means nothing."""
         if isinstance(bits, int):
             return weights["log_step"][self.alphabet.index(bits) if bits in self.alphabet else 0]
         rows = np.zeros(FLOAT_BITS + 1, np.int32)
@@ -276,30 +289,30 @@ class SwitchableQuantizer(Quantizer):
         return tf.gather(weights["log_step"], tf.gather(rows, bits))
 
     def step(self, weights: Mapping[str, tf.Variable]) -> tf.Tensor | float:
-        """The active width's step; 1 at 32 bits."""
+        """The step at the active bits; 1 at 32 bits."""
         bits = self.bits()
         if isinstance(bits, int):
             return 1.0 if bits == FLOAT_BITS else tf.exp(self.log_step(weights, bits))
         return tf.where(bits == FLOAT_BITS, 1.0, tf.exp(self.log_step(weights, bits)))
 
     def codes(self, x: tf.Tensor, relu: bool) -> tf.Tensor:
-        """A ReLU, if any, and the codes of an activation that was divided by its step; in float, the activation."""
+        """The codes of an activation that was divided by its step, behind a ReLU if `relu`; in float, the activation itself."""
         return quantize_activation(x, tf.constant(0.0), self.bits(), self.signed, relu)
 
     def normalize(
         self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, weights: Mapping[str, tf.Variable], epsilon: float, relu: bool
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """`normalize_activation` at the active width."""
+        """Batch normalization and quantization of an activation at the active bits, as `normalize_activation` computes them."""
         bits = self.bits()
         return normalize_activation(x, gamma, beta, self.log_step(weights, bits), epsilon, bits, self.signed, relu)
 
     def activate(self, x: tf.Tensor, weights: Mapping[str, tf.Variable], relu: bool) -> tf.Tensor:
-        """A ReLU, if any, and the quantizer of an activation, in one."""
+        """The activation `x`, behind a ReLU if `relu`, quantized at the active bits."""
         bits = self.bits()
         return quantize_activation(x, self.log_step(weights, bits), bits, self.signed, relu)
 
     def __call__(self, inputs: tf.Tensor, training: Any, weights: Mapping[str, tf.Variable], **kwargs: Any) -> tf.Tensor:
-        """Fake-quantizes `inputs` at the active width; at 32 bits returns them unchanged."""
+        """The tensor `inputs`, fake-quantized at the active bits; at 32 bits it is unchanged."""
         if self.channel_axis is None:
             return self.activate(inputs, weights, relu=False)
         bits = self.bits()
@@ -308,42 +321,48 @@ class SwitchableQuantizer(Quantizer):
         trailing = inputs.shape.rank - 1 - self.channel_axis
         log_step = tf.reshape(self.log_step(weights, bits), [-1, *[1] * trailing])
         limit = tf.where(tf.equal(bits, FLOAT_BITS), np.inf, _code_limits(bits, signed=True)[1])
-        # A variable of several devices would not be taken for an argument.
+        # A variable of several devices is no argument that TensorFlow takes.
         return fake_quantize(tf.convert_to_tensor(inputs), log_step, -limit, limit)
 
-    def initialise(self, weights: Mapping[str, tf.Variable], values: np.ndarray, widths: Sequence[int]) -> None:
-        """Sets the steps of `widths` to those with the least squared error on `values`, shaped as the tensor."""
+    def initialise(self, weights: Mapping[str, tf.Variable], values: np.ndarray, chosen: Sequence[int]) -> None:
+        """Sets steps to those with the least squared error on some values.
+
+        Args:
+            weights: The variables of the quantizer, as `build` returns them.
+            values: The values, in the shape of the tensor.
+            chosen: The bits whose steps are set.
+        """
         axis = self.channel_axis
         columns = values.reshape(-1, 1) if axis is None else np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
         steps = weights["log_step"].numpy()
-        for row, width in enumerate(self.alphabet):
-            if width in widths:
-                steps[row] = np.log(best_steps(columns, *self.code_range(width))).reshape(steps[row].shape)
+        for row, bits in enumerate(self.alphabet):
+            if bits in chosen:
+                steps[row] = np.log(best_steps(columns, *self.code_range(bits))).reshape(steps[row].shape)
         weights["log_step"].assign(steps)
 
     def get_config(self) -> dict[str, Any]:
-        """The serializable arguments; `bits` is given again by whoever owns the choice."""
+        """The arguments as JSON values, without `bits`, which belongs to the owner of the choice."""
         return {"alphabet": list(self.alphabet), "signed": self.signed, "channel_axis": self.channel_axis}
 
 
 class SwitchableQuantizeConfig(QuantizeConfig):
-    """The TFMOT configuration of one elastic layer: its kernel is quantized.
+    """The TFMOT configuration of an elastic layer, of which the kernel is quantized.
 
-    Activations are not TFMOT's affair here: batch normalization, ReLU and quantizer are one fused layer of ours.
+    TFMOT does not quantize activations here, since batch normalization, ReLU and quantizer are one fused layer of ours.
 
     Args:
-        kernel: Quantizer of the attribute `kernel`.
+        kernel: The quantizer of the kernel.
     """
 
     def __init__(self, kernel: SwitchableQuantizer):
         self.kernel = kernel
 
     def get_weights_and_quantizers(self, layer: keras.layers.Layer) -> list[tuple[tf.Variable, SwitchableQuantizer]]:
-        """The kernel and its quantizer."""
+        """The kernel of the layer and its quantizer."""
         return [(layer.kernel, self.kernel)]
 
     def get_activations_and_quantizers(self, layer: keras.layers.Layer) -> list[Any]:
-        """None."""
+        """No activations, since TFMOT does not quantize them here."""
         return []
 
     def set_quantize_weights(self, layer: keras.layers.Layer, quantize_weights: Sequence[tf.Tensor]) -> None:
@@ -351,17 +370,17 @@ class SwitchableQuantizeConfig(QuantizeConfig):
         layer.kernel = quantize_weights[0]
 
     def set_quantize_activations(self, layer: keras.layers.Layer, quantize_activations: Sequence[Any]) -> None:
-        """Nothing to set."""
+        """Does nothing, since TFMOT does not quantize activations here."""
 
     def get_output_quantizers(self, layer: keras.layers.Layer) -> list[Any]:
-        """None."""
+        """No quantizers, since TFMOT does not quantize outputs here."""
         return []
 
     def get_config(self) -> dict[str, Any]:
-        """The quantizer's arguments."""
+        """The arguments of the quantizer."""
         return {"kernel": self.kernel.get_config()}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "SwitchableQuantizeConfig":
-        """The inverse of `get_config`."""
+        """The configuration with the arguments that `get_config` gave."""
         return cls(SwitchableQuantizer(**config["kernel"]))

@@ -1,4 +1,4 @@
-"""What the replicas of a distributed training share: parts of a batch, and sums over all of it."""
+"""What the replicas of a distributed training share: the parts of a batch, and sums over all replicas."""
 
 import zlib
 from collections.abc import Callable
@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-GROUP_KEY = 0x64610000  # Far from the keys that tf.distribute gives its own groups, which count from 1.
+GROUP_KEY = 0x64610000  # It is far from the keys of tf.distribute's own groups, which count from 1.
 
 
 def worker(strategy: "tf.distribute.Strategy") -> tuple[int, int]:
-    """The index of this worker, and how many there are."""
+    """The index of this worker, from 0, and the number of workers."""
     import tensorflow as tf
 
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -22,7 +22,7 @@ def worker(strategy: "tf.distribute.Strategy") -> tuple[int, int]:
 
 
 def replicas() -> int:
-    """How many replicas compute what is being traced; 1 outside of `strategy.run`, also under a strategy's scope."""
+    """The number of replicas that compute what is being traced; 1 outside of `strategy.run`, even under a strategy's scope."""
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()
@@ -30,7 +30,12 @@ def replicas() -> int:
 
 
 def replica_part(strategy: "tf.distribute.Strategy", batch: "tf.Tensor") -> "tf.Tensor":
-    """This replica's part of its worker's part of a batch; inside of `strategy.run`."""
+    """The part of a batch that this replica computes, inside of `strategy.run`.
+
+    Args:
+        strategy: The strategy.
+        batch: The part of this worker, of shape (count, ...).
+    """
     import tensorflow as tf
 
     count = strategy.num_replicas_in_sync // worker(strategy)[1]
@@ -41,15 +46,15 @@ def replica_part(strategy: "tf.distribute.Strategy", batch: "tf.Tensor") -> "tf.
 
 
 def sum_over_replicas(x: "tf.Tensor", name: str) -> "tf.Tensor":
-    """The sum of all replicas' `x`, on each of them; as for gradients too. Inside of `strategy.run` and a `tf.function`.
+    """The sum of `x` over all replicas, on each of them, inside of `strategy.run` and a `tf.function`; gradients are summed too.
 
-    TensorFlow's own `ReplicaContext.all_reduce` cannot be used in a branch of `tf.cond`, where most layers are. This can, as all
-    replicas take the same branch, the active subnet being the same everywhere. Each of them must use the sum: where one does not,
-    TensorFlow prunes its share, and the others wait for it for ever.
+    TensorFlow's own `ReplicaContext.all_reduce` cannot be used in a branch of `tf.cond`, where most layers are. This function can,
+    since the active subnet is the same everywhere and all replicas take the same branch. Each replica must use the sum: where one
+    does not, TensorFlow prunes its share, and the others wait for it for ever.
 
     Args:
-        x: Of one static shape, always: members of a group refuse another.
-        name: Says which tensors belong together. Not used twice in one function.
+        x: The tensor, always of the same static shape, since members of a group refuse another.
+        name: A name by which the tensors of the replicas are matched, used once in a function.
     """
     import tensorflow as tf
 
@@ -64,11 +69,16 @@ def sum_over_replicas(x: "tf.Tensor", name: str) -> "tf.Tensor":
 
 
 def all_reduce(x: "tf.Tensor", name: str) -> "tf.Tensor":
-    """The sum of all replicas' `x`, without a gradient; arguments as of `sum_over_replicas`."""
+    """The sum of `x` over all replicas, on each of them, without a gradient.
+
+    Args:
+        x: The tensor, always of the same static shape.
+        name: A name by which the tensors of the replicas are matched, used once in a function.
+    """
     import tensorflow as tf
 
-    # From names, not a counter: replicas and workers need not trace in the same order. Not CollectiveReduceV2, which hangs in a
-    # group of logical CPUs of one process (TensorFlow 2.21).
+    # The key comes from names and not from a counter, since replicas and workers need not trace in the same order.
+    # CollectiveReduceV2 would hang in a group of logical CPUs of one process (TensorFlow 2.21).
     key = zlib.crc32(f"{name} {x.dtype.name} {x.shape.as_list()}".encode()) & 0x7FFFFFFF
     size = replicas()
     return tf.raw_ops.CollectiveReduce(

@@ -1,4 +1,4 @@
-"""Scores of subnets: batch-norm statistics are recalibrated for the very subnet, architecture and bits, before it is scored."""
+"""The scoring of subnets, before which batch-norm statistics are recalibrated for the subnet, its architecture and bits."""
 
 import functools
 import hashlib
@@ -16,11 +16,11 @@ SCORING_BATCH = 500
 
 
 class Scorer:
-    """Recalibrates and scores a network as it is; for a supernet, its active subnet. Traced once.
+    """Recalibrates and scores a network, or the active subnet of a supernet, with one trace for all subnets.
 
     Args:
-        network: What is scored.
-        x_train: Training images (count, height, width, channels), of which the first ones recalibrate; they are shuffled already.
+        network: The network or supernet to score.
+        x_train: The training images (count, height, width, channels), in random order, of which the first ones recalibrate.
     """
 
     def __init__(self, network: Network, x_train: np.ndarray):
@@ -35,7 +35,7 @@ class Scorer:
 
     def _cut(self, images: np.ndarray) -> list[tf.Tensor]:
         size = min(RECALIBRATION_BATCH, len(images))
-        # Whole batches only: a short one would weigh as much as the others.
+        # Only whole batches are used, since a short one would weigh as much as the others.
         return [tf.constant(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
 
     @functools.cached_property
@@ -48,23 +48,23 @@ class Scorer:
         return tf.function(lambda x: self._network(x), input_signature=[tf.TensorSpec(shape)], autograph=False)
 
     def recalibrate(self, thoroughly: bool = False) -> None:
-        """Replaces the statistics by the mean over the recalibration batches.
+        """Replaces the batch-norm statistics by their means over the recalibration batches.
 
         Args:
-            thoroughly: Over eight times as many, where there are so many.
+            thoroughly: Whether to use eight times as many images, as far as there are so many.
         """
         for number, images in enumerate(self._all_batches if thoroughly else self._batches, 1):
             self._recalibrate_on(images, tf.constant(1.0 / number))
 
     def evaluate(self, subnets: Sequence[Subnet], x: np.ndarray, y: np.ndarray) -> list[float]:
-        """Top-1 accuracies of many subnets of a supernet, each recalibrated first; what is known already is not computed again.
+        """The top-1 accuracies, in [0, 1], of many subnets of a supernet, each of which is recalibrated first.
 
-        A score is known by the subnet, the images and the weights that the supernet has now.
+        The score of a subnet is remembered, and not computed again for the same images and weights.
 
         Args:
-            subnets: Any number.
-            x: Images (count, height, width, channels).
-            y: Labels (count,).
+            subnets: The subnets to score.
+            x: The images (count, height, width, channels).
+            y: The labels (count,).
         """
         setting = self._weights_version(), _digest(x), _digest(y)
         asked = [(*setting, subnet) for subnet in subnets]
@@ -76,17 +76,17 @@ class Scorer:
         return [self._scores[key] for key in asked]
 
     def _weights_version(self) -> str:
-        """Changes with any weight or step; statistics are those of whatever subnet was recalibrated last."""
+        """A text that changes with any weight or step, but not with statistics, which belong to the last recalibrated subnet."""
         arrays = self._network.arrays()
         return _digest(*(arrays[name] for name in sorted(arrays) if "moving_" not in name))
 
     def logits(self, x: np.ndarray) -> np.ndarray:
-        """Logits (count, classes) of images (count, height, width, channels)."""
+        """The logits (count, classes) of images (count, height, width, channels)."""
         parts = [self._infer(tf.constant(x[i : i + SCORING_BATCH])).numpy() for i in range(0, len(x), SCORING_BATCH)]
         return np.concatenate(parts)
 
     def accuracy(self, x: np.ndarray, y: np.ndarray) -> float:
-        """Top-1 accuracy in [0, 1]."""
+        """The top-1 accuracy, in [0, 1], on images (count, height, width, channels) with labels (count,)."""
         return top1(self.logits(x), y)
 
 
@@ -98,5 +98,5 @@ def _digest(*arrays: np.ndarray) -> str:
 
 
 def top1(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows whose largest logit is the label's."""
+    """The top-1 accuracy, in [0, 1], of logits (count, classes) with labels (count,)."""
     return float(np.mean(logits.argmax(axis=1) == labels))

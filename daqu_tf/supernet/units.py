@@ -1,4 +1,4 @@
-"""A layer of the architecture with all that belongs to it, and the blocks that such units form."""
+"""Units, each a layer of the architecture with all that belongs to it, and chains of units, which are blocks."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,29 +15,32 @@ from daqu_tf.supernet.layers import (
     ElasticDense,
     ElasticDepthwiseConv2D,
     QuantizedProduct,
-    QuantizedTensor,
     Size,
+    TensorQuantizer,
 )
 from daqu_tf.supernet.quantizers import SwitchableQuantizeConfig, SwitchableQuantizer
 
 
 class Unit(keras.layers.Layer):
-    """Average, layer with weights, normalization, activation, product, sum, each with its quantizer, as far as the layer has them.
+    """A layer of the architecture with all that belongs to it, each part with its quantizer.
+
+    The parts, as far as the layer has them, are an average, the layer with weights, normalization and activation, a product and a
+    sum.
 
     Args:
-        layer: What is built, at its largest.
-        quantizer: Makes a quantizer from the name of its width's gene, and `signed` or `channel_axis`.
-        name: Of the unit.
-        half: The type of convolutions and matrix products, as for `layers.product_in`.
+        layer: The layer, at its largest.
+        quantizer: Makes a quantizer from the name of the gene of its bits, or None for fixed bits, and `signed` or `channel_axis`.
+        name: The name of the unit.
+        half: The type of convolutions and matrix products: `float16`, `bfloat16`, or None for float32.
     """
 
     def __init__(self, layer: Layer, quantizer: Callable[..., SwitchableQuantizer], name: str, half: str | None = None):
         super().__init__(name=name)
         self.layer = layer
         self.normalize: ElasticBatchNormalization | None = None
-        self.pooled: QuantizedTensor | None = None
-        self.output_tensor: QuantizedTensor | None = None
-        self.total: QuantizedTensor | None = None
+        self.pooled: TensorQuantizer | None = None
+        self.output_tensor: TensorQuantizer | None = None
+        self.total: TensorQuantizer | None = None
         self.swish: QuantizedProduct | None = None
         self.product: QuantizedProduct | None = None
         axis = {"depthwise": 2, "dense": 1}.get(layer.kind, 3)
@@ -53,7 +56,7 @@ class Unit(keras.layers.Layer):
             self.normalize = ElasticBatchNormalization(relu, quantizer, name=name)
             return
         attribute = {"output": "output_tensor", "hard_swish": "swish", "sum": "total"}.get(kind, kind)
-        tensor = QuantizedProduct if kind in ("hard_swish", "product") else QuantizedTensor
+        tensor = QuantizedProduct if kind in ("hard_swish", "product") else TensorQuantizer
         setattr(self, attribute, tensor(quantizer, relu, name=name))
 
     def call(
@@ -65,15 +68,18 @@ class Unit(keras.layers.Layer):
         step: tf.Tensor | None = None,
         as_codes: bool = False,
     ) -> tf.Tensor | Codes:
-        """NHWC, or (batch, channels) of a dense layer, in and out.
+        """Computes the layer with all its parts.
 
         Args:
-            x: What is read.
-            layer: With the active sizes: Python ints in a static network, scalar tensors in the supernet.
-            arguments: Those of `ElasticBatchNormalization`.
-            other: The second addend of a sum, or what is gated.
-            step: Of `x`, if that is codes.
+            x: The input, of shape NHWC, or (batch, channels) for a dense layer that does not pool.
+            layer: The layer with the active sizes, Python ints in a static network and scalar tensors in the supernet.
+            arguments: The arguments `training`, `statistics_rate` and `observe` of `ElasticBatchNormalization`.
+            other: The second addend of a sum, or the tensor that is gated.
+            step: The step of `x` if `x` is codes, else None.
             as_codes: Whether to return codes, and their step as a second value.
+
+        Returns:
+            The output, of shape NHWC, or (batch, channels) for a dense layer that does not gate; with `as_codes`, also the step.
         """
         observe = arguments["observe"]
         if self.pooled is not None:
@@ -102,19 +108,19 @@ def _weighted(layer: Layer, half: str | None) -> keras.layers.Layer:
 
 
 def _sizes(layer: Layer) -> dict[str, Size]:
-    """The active sizes, by the names they have in the layer's call."""
+    """The active sizes of a layer with weights, by the names of the arguments of its call."""
     if layer.kind == "dense":
         return {"units": layer.output_channels}
     outputs = {} if layer.kind == "depthwise" else {"filters": layer.output_channels}
     return outputs | {"kernel_size": layer.kernel}
 
 
-class Block(keras.layers.Layer):
-    """Units one behind another, with a residual where the architecture has one.
+class UnitChain(keras.layers.Layer):
+    """A block: units one behind another, with a residual where the architecture has one.
 
     Args:
-        units: In order of computation.
-        name: Of the block.
+        units: The units in order of computation.
+        name: The name of the block.
     """
 
     def __init__(self, units: list[Unit], name: str):
@@ -122,7 +128,16 @@ class Block(keras.layers.Layer):
         self.units = units
 
     def call(self, x: tf.Tensor, layers: Mapping[str, Layer], arguments: Mapping[str, Any]) -> tf.Tensor:
-        """NHWC in, NHWC out; `layers` by name, with the active sizes."""
+        """Computes the units of the block.
+
+        Args:
+            x: The input, of shape NHWC.
+            layers: The layers with the active sizes by name.
+            arguments: The arguments `training`, `statistics_rate` and `observe` of `ElasticBatchNormalization`.
+
+        Returns:
+            The output, of shape NHWC, or (batch, channels) behind a dense layer.
+        """
         units = {unit.layer.name: (unit, after) for unit, after in zip(self.units, [*self.units[1:], None])}
         step = None
 
@@ -138,5 +153,5 @@ class Block(keras.layers.Layer):
 
 
 def _reads_only(layer: Layer) -> bool:
-    """Whether all that the layer does with what the one before it leaves is to multiply it by its own kernel."""
+    """Whether the layer only multiplies the output of the layer before it by its own kernel."""
     return not (layer.kind == "dense" or layer.is_shortcut)

@@ -1,4 +1,7 @@
-"""The part of a supernet's weights that one subnet has: first channels, centre of the kernels; and its steps. Plain NumPy."""
+"""The part of a supernet's weights that one subnet has: the first channels, the centre of the kernels, and its steps.
+
+It is plain NumPy, and imports no TensorFlow.
+"""
 
 from collections.abc import Mapping
 
@@ -10,16 +13,16 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 
 Arrays = Mapping[str, np.ndarray]
-EPSILON = 1e-3  # Of batch normalization, as in Keras.
+EPSILON = 1e-3  # The epsilon of batch normalization, as in Keras.
 
 
 def cut(space: SearchSpace, subnet: Subnet, arrays: Arrays) -> dict[str, np.ndarray]:
-    """The subnet's weights, statistics and steps.
+    """The weights, statistics and steps of a subnet by name.
 
     Args:
-        space: Of the supernet.
-        subnet: Whose part it is.
-        arrays: `Supernet.arrays()`.
+        space: The space of the supernet.
+        subnet: The subnet.
+        arrays: The supernet's weights by name, as `Supernet.arrays()` gives them.
     """
     part: dict[str, np.ndarray] = {}
     for layer in space.layers(subnet):
@@ -45,13 +48,14 @@ def _cut_layer(layer: Layer, arrays: Arrays) -> dict[str, np.ndarray]:
 
 
 def step(space: SearchSpace, arrays: Arrays, name: str, bits: int) -> np.ndarray:
-    """The learned step of a width, float32 as in training: shape () or (channels,).
+    """The learned step of a tensor, of shape () or (channels,), computed in float32 as in training.
 
     Args:
-        space: Of the network that the arrays are from.
-        arrays: `Network.arrays()`.
-        name: Of the logarithms of the steps, one row for each width: `stem/kernel_log_step`.
-        bits: One of the widths.
+        space: The space of the network that the arrays are from.
+        arrays: The network's weights by name, as `Network.arrays()` gives them.
+        name: The name of the logarithms of the steps, which have one row for each entry of the bit alphabet, such as
+            `stem/kernel_log_step`.
+        bits: The bits of the tensor.
     """
     steps = np.exp(arrays[name].astype(np.float32))
     searched = space.activation_bits if name.endswith("activation_log_step") else space.weight_bits

@@ -1,7 +1,7 @@
-"""What a network is for, and what it costs there. No TensorFlow.
+"""What a network is for, and what it costs there. Nothing here imports TensorFlow.
 
-`target` names runtimes with the objectives and the bits that count on them, `storage` says how a file stores a network for them,
-and `costs` is what a subnet costs, from its layers alone.
+`target` names runtimes with the objectives and the bits that count on them, `storage` says how a file stores a network for a
+runtime, and `costs` computes what a subnet costs from its layers alone.
 """
 
 from daqu_tf.targets.storage import CONTAINERS, RUNTIMES, TYPES, Storage

@@ -1,6 +1,6 @@
-"""What subnets cost, from their layers alone, without building anything.
+"""What subnets cost, from their layers alone, without building a network.
 
-Each is one sum over layers, whose fields are numbers for one subnet and arrays for thousands at once (`of_many`).
+Each cost is computed over layers whose fields are numbers for one subnet and arrays for thousands at once (`of_many`).
 """
 
 from collections.abc import Callable, Mapping
@@ -14,11 +14,11 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.targets.target import Target
 
-_ALIGNMENT = 16  # Of constants in a .tflite file.
-# What the file says of a layer with a kernel, of a sum, average or product, of a hard-swish, and of itself: fitted to 168 files
-# of seven spaces, within 1.3% of each, and after DEFLATE within 7%.
+_ALIGNMENT = 16  # Bytes to which constants in a .tflite file are aligned.
+# Bytes of structure for each layer with a kernel, for each sum, average or product, for each hard-swish, and for the file itself.
+# They are fitted to 168 files of seven spaces, within 1.3% of each, and after DEFLATE within 7%.
 _STRUCTURE, _DEFLATED_STRUCTURE = (310, 40, 331, 653), (62, 137, 118, 667)
-# After DEFLATE: bytes a weight by container and width, and bytes a channel.
+# Bytes for each weight after DEFLATE, by container and bits, and bytes for each channel.
 _DEFLATED = {
     "INT8": {2: 0.25, 3: 0.43, 4: 0.58, 5: 0.69, 6: 0.80, 7: 0.90, 8: 1.0},
     "INT4": {2: 0.225, 3: 0.36, 4: 0.45},
@@ -27,57 +27,65 @@ _DEFLATED_A_CHANNEL = 12.5
 
 
 def macs(space: SearchSpace, subnet: Subnet) -> int:
-    """Multiply-accumulates of one image."""
+    """The multiply-accumulates of a subnet for one image."""
     return _macs(space.layers(subnet))
 
 
 def macs_of_many(space: SearchSpace, genomes: np.ndarray) -> np.ndarray:
-    """`macs` of genomes (count, genes), shape (count,)."""
+    """The multiply-accumulates (count,) of the subnets with genomes (count, genes), for one image each."""
     return np.asarray(_macs(space.layer_table(genomes)))
 
 
 def parameters(space: SearchSpace, subnet: Subnet) -> int:
-    """Kernel weights and one bias per output channel, as in the file, where batch normalization is folded."""
+    """The parameters in the file of a subnet, where batch normalization is folded: kernels, and one bias per output channel."""
     return _parameters(space.layers(subnet))
 
 
 def bitops(space: SearchSpace, subnet: Subnet) -> int:
-    """MACs x weight bits x input activation bits."""
+    """The bit operations of a subnet for one image: multiply-accumulates times weight bits times input bits, over all layers."""
     return _bitops(space.layers(subnet))
 
 
 def bit_packed_bytes(space: SearchSpace, subnet: Subnet) -> int:
-    """Weights at their own widths, each tensor rounded up to whole bytes, and biases of 32 bits."""
+    """The bytes of all weights at their own bits, each tensor rounded up to whole bytes, and of biases at 32 bits."""
     return _bit_packed_bytes(space.layers(subnet))
 
 
 def peak_activation_bytes(space: SearchSpace, subnet: Subnet) -> int:
-    """The most that is alive at once, at a byte a value: an operator's input and output, and a residual that waits."""
+    """The most bytes of activations in memory at once, one for each value: an operator's inputs and output, and what waits."""
     return int(_peak_activation_bytes(space.layers(subnet)))
 
 
 def file_bytes(space: SearchSpace, subnet: Subnet, target: Target) -> int:
-    """The size of the `.tflite` file, within three percent; exact only once it is written."""
+    """The estimated size in bytes of the `.tflite` file, within three percent.
+
+    Raises:
+        DaquError: A tensor of the subnet is in float.
+    """
     check_integer(subnet)
     return int(_file_bytes(space.layers(subnet), target))
 
 
 def deflated_bytes(space: SearchSpace, subnet: Subnet, target: Target) -> int:
-    """The size of the file after DEFLATE, within some percent: it depends on the trained codes."""
+    """The estimated size in bytes of the `.tflite` file after DEFLATE, within some percent, as it depends on the trained weights.
+
+    Raises:
+        DaquError: A tensor of the subnet is in float.
+    """
     check_integer(subnet)
     return int(_deflated_bytes(space.layers(subnet), target))
 
 
 def of_many(space: SearchSpace, genomes: np.ndarray, target: Target) -> dict[str, np.ndarray]:
-    """All costs of many subnets, about 100,000 a second.
+    """All costs of many subnets, at about 100,000 subnets a second.
 
     Args:
-        space: Of the genomes.
-        genomes: Shape (count, genes); genes that do not act may have any value.
-        target: Decides the containers.
+        space: The space that the genomes belong to.
+        genomes: The genomes (count, genes) of the subnets; entries of genes that do not act may have any value.
+        target: The target, which decides the containers of the weights.
 
     Returns:
-        Cost name to (count,) values in the units of the function of that name.
+        The costs (count,) by name, in the unit of the function of that name.
     """
     layers = space.layer_table(genomes)
     costs = {name: cost(layers) for name, cost in _COSTS.items()}
@@ -91,14 +99,14 @@ def sample(
     """A random subnet, uniform over those that keep within limits.
 
     Args:
-        space: Of the subnet.
-        target: Decides the containers.
-        rng: Where the choices come from.
-        limits: The most of each cost, by its name: `{"macs": 1e6, "file_bytes": 60_000}`.
-        attempts: Subnets to try.
+        space: The space to draw from.
+        target: The target, which decides the containers of the weights.
+        rng: The source of all random numbers.
+        limits: The upper limit of each cost by its name, as in `{"macs": 1e6, "file_bytes": 60_000}`.
+        attempts: The number of subnets to try.
 
     Raises:
-        DaquError: No such cost, or none of the attempts kept within the limits.
+        DaquError: `limits` names an unknown cost, or none of the attempts keeps within the limits.
     """
     for name, most in limits.items():
         if name not in COSTS or not isinstance(most, int | float):
@@ -143,9 +151,9 @@ def _peak_activation_bytes(layers: list[Layer[N]]) -> Number:
         alive: Number = layer.input_size[0] * layer.input_size[1] * layer.input_channels + written
         if layer.pools:
             alive = np.maximum(alive, pooled + layer.input_channels)
-        if layer.gates:  # Both factors and the product: always more than squeeze-excite's own two layers need.
+        if layer.gates:  # Both factors and the product take more than squeeze-excite's own two layers.
             alive = np.maximum(alive, 2 * pooled + written)
-        if layer.activation == "hard_swish":  # A product, too, of the tensor and its gate.
+        if layer.activation == "hard_swish":  # It is a product too: of the tensor and its gate.
             alive = np.maximum(alive, 3 * written)
         if layer.residual:  # The second addend is held.
             alive = np.maximum(alive, 2 * written)
@@ -158,7 +166,7 @@ def _file_bytes(layers: list[Layer], target: Target) -> Number:
     def constants(layer: Layer) -> Number:
         packed = target.packs(layer)
         weights = layer.weights * (1 - packed) + (layer.weights + 1) // 2 * packed
-        # A bias and two scales a channel.
+        # Each channel has a bias and two scales.
         return _aligned(weights) + _aligned(4 * layer.output_channels) + 8 * layer.output_channels
 
     return _structure(layers, *_STRUCTURE) + _total(layers, constants) + _zero_point_bytes(layers)
@@ -173,7 +181,7 @@ def _structure(layers: list[Layer[N]], kernel: int, operator: int, hard_swish: i
 
 
 def _zero_point_bytes(layers: list[Layer[N]]) -> N:
-    """Eight zero bytes a channel, stored once for every number of channels that occurs."""
+    """The bytes of zero points: eight for each channel, stored once for every number of channels that occurs."""
     channels = np.sort(np.stack(np.broadcast_arrays(*(layer.output_channels * layer.active for layer in layers))), axis=0)
     first = np.diff(channels, axis=0, prepend=0) != 0
     return (8 * channels * first).sum(axis=0)
@@ -205,7 +213,7 @@ COSTS = (*_COSTS, *_TARGET_COSTS)
 
 
 def check_integer(subnet: Subnet) -> None:
-    """Raises `DaquError` if a layer of the subnet is float: there is no integer file of it."""
+    """Raises `DaquError` if a tensor of the subnet is in float, so that no integer file can hold it."""
     for name, value in subnet.bits.items():
         if value == FLOAT_BITS:
-            raise DaquError(f"`{name}` must be 2 to 8 bits in a file of integers, but received {value}: choose a width.")
+            raise DaquError(f"`{name}` must be 2 to 8 bits in a file of integers, but received {value}: choose other bits.")

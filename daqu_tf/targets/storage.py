@@ -15,23 +15,23 @@ TYPES = ("int8", "uint8", "float32")
 
 
 class Stored(Protocol):
-    """What decides how a layer's weights are stored: a `Layer` has it, and a `Kernel`."""
+    """The attributes that decide how a layer's weights are stored, as a `Layer` and a `Kernel` have them."""
 
     @property
     def kind(self) -> str:
-        """`dense`, `depthwise` or another convolution."""
+        """The kind of the layer: `dense`, `depthwise`, or another name for any other convolution."""
 
     @property
     def weight_bits(self) -> Number:
-        """Of the kernel."""
+        """The bits of the kernel's weights."""
 
     @property
     def input_channels(self) -> Number:
-        """Of what it reads."""
+        """The channels of the tensor that the layer reads."""
 
     @property
     def is_pointwise(self) -> bool | np.ndarray:
-        """Whether it is the same matrix product at every pixel."""
+        """Whether the layer is the same matrix product at every pixel."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,18 +39,20 @@ class Storage:
     """How a file stores weights and activations, and the types that it reads and writes.
 
     Attributes:
-        container: One of `CONTAINERS`. `auto`: kernels of at most 4 bits as INT4 where the runtime has them at int8's speed;
-            `int8`: none; `int4`: all, which makes convolutions slow. In the other three all activations are real, and weights, as
-            trained, FLOAT32 or FLOAT16, or, `dynamic`, integers, where the runtime rounds what they meet to 8 bits as it goes.
-        runtime: One of `RUNTIMES`, the oldest that has to run the file: `litert` is ai-edge-litert 1.4 and later,
-            `tflite_runtime` is tflite-runtime 2.14, which has no INT4 or real FULLY_CONNECTED with a scale for each channel; for
-            its kernels, INT8 weights of few bits are multiplied by powers of two (`tflite_widening.py`).
-        input_type: One of `TYPES`: `uint8` takes pixels as they are, `int8` those less 128, `float32` what the network was trained
-            on. None is what the network itself reads: int8, or float32 where its input is real.
-        output_type: One of `TYPES`: of the logits. None is what the network itself writes.
+        container: How weights are stored, one of `CONTAINERS`. With `auto`, kernels of at most 4 bits are INT4 where the runtime
+            computes them at the speed of INT8; with `int8` none are, and with `int4` all are, which makes convolutions slow. With
+            the other three, activations are real. Weights are then FLOAT32 or FLOAT16, as trained, or, with `dynamic`, integers,
+            and the runtime rounds the activations that they are multiplied by to 8 bits.
+        runtime: The oldest runtime that has to run the file, one of `RUNTIMES`. `litert` is ai-edge-litert 1.4 and later.
+            `tflite_runtime` is tflite-runtime 2.14, which has no INT4 and no real FULLY_CONNECTED with a scale for each channel;
+            for its kernels, INT8 weights of few bits are multiplied by powers of two (see `tflite.widening`).
+        input_type: The type of the images, one of `TYPES`: `uint8` is pixels as they are, `int8` is pixels less 128, and
+            `float32` is what the network was trained on. None is the network's own: int8, or float32 where its input is real. An
+            `int8` of a model of your own is pixels only if `export_tflite` gets its `input_range`, which `uint8` needs.
+        output_type: The type of the outputs, one of `TYPES`; None is the network's own, float32 of probabilities.
 
     Raises:
-        DaquError: There is no such choice, or the runtime does not run the container.
+        DaquError: A field has an unknown value, or the runtime does not run the container.
     """
 
     container: str = "auto"
@@ -78,13 +80,13 @@ class Storage:
         return self.container in ("float32", "float16", "dynamic")
 
     def of(self, layer: Stored) -> str:
-        """The type of the weights of a layer."""
+        """The container of a layer's weights: INT4, INT8, FLOAT16 or FLOAT32."""
         if layer.weight_bits == FLOAT_BITS or (self.in_float and (self.container != "dynamic" or layer.kind == "depthwise")):
             return "FLOAT16" if self.container == "float16" else "FLOAT32"
         return "INT4" if self.packs(layer) else "INT8"
 
     def packs(self, layer: Stored) -> bool | np.ndarray:
-        """Whether the weights, where they are integers, are stored as INT4; of many layers at once, an array."""
+        """Whether a layer's weights, where they are integers, are stored as INT4; an array (count,) for many layers at once."""
         # Measured in `benchmarks/export_speed.py`, as multiples of INT8's time (LiteRT 2.3, AVX-512). XNNPACK takes a
         # FULLY_CONNECTED with INT4 weights and an even number of input channels: 0.99 to 1.03 for a whole network; a layer
         # of few weights and many pixels up to 1.1, one of many weights and one pixel 0.6. What it does not take runs on

@@ -13,25 +13,25 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.targets.storage import RUNTIMES, Storage
 
-COMPUTED = ("parameters", "macs", "bitops", "bit_packed_bytes", "peak_activation_bytes")
+COMPUTED = ("parameters", "macs", "bitops", "bit_packed_bytes", "peak_activation_bytes")  # Of each there is a function in `costs`.
 METRICS = ("accuracy", "latency_us", "file_bytes", "deflated_bytes", *COMPUTED)  # What a trial can report.
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A runtime and what counts on it: fewer bits are worth searching only where an objective gets cheaper.
+    """A runtime and the objectives that count on it; fewer bits are worth searching only where an objective gets cheaper.
 
-    One of your own: `Target("mine", (("accuracy", "max"), ("file_bytes", "min")), int4_fully_connected=False)`.
+    A target of your own is made as `Target("mine", (("accuracy", "max"), ("file_bytes", "min")), int4_fully_connected=False)`.
 
     Attributes:
-        name: The name it is found under.
-        objectives: (metric, `max` or `min`); accuracy first.
-        int4_fully_connected: Whether per-channel INT4 FULLY_CONNECTED runs at speed.
-        runtime: One of `RUNTIMES`. Files for `tflite_runtime` hold no INT4, which it refuses, and the form of INT8 that its
-            kernels round best (`tflite_widening.py`); LiteRT computes the same from them.
+        name: The name of the target, by which `targets.get` finds it.
+        objectives: Pairs of a metric and `max` or `min`: accuracy first, then at least one cost.
+        int4_fully_connected: Whether an INT4 FULLY_CONNECTED with a scale for each channel runs at the speed of INT8.
+        runtime: The runtime, one of `RUNTIMES`. Files for `tflite_runtime` hold no INT4, which it refuses, and have the form of
+            INT8 that its kernels round best (see `tflite.widening`), from which LiteRT computes the same.
 
     Raises:
-        DaquError: There is no such runtime, or it has no INT4; or the objectives are not accuracy and then costs.
+        DaquError: The runtime is unknown or has no INT4, or the objectives are not accuracy and then costs.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Target:
                 raise DaquError(f"`objectives` must be costs to `min` among {', '.join(METRICS[1:])}, but received {pair!r}.")
 
     def restrict(self, space: SearchSpace) -> SearchSpace:
-        """The part of `space` whose choices differ for this target; its cardinality is the effective one.
+        """The part of `space` whose choices differ for this target, so that its cardinality is the effective one.
 
-        Of widths that cost the same by every objective only the highest stays, which is the most accurate.
+        Of bits that cost the same by every objective, only the highest stay, which are the most accurate.
         """
-        # Of every depth: `space` may have been restricted to fewer blocks than it has genes for.
+        # All layers, whatever the depth: `space` may have been restricted to fewer blocks than it has genes for.
         layers = {layer.name: layer for layer in space.layer_table(np.zeros((1, len(space.genes)), int))}
         kept = {}
         for gene in space.genes:
@@ -75,8 +75,8 @@ class Target:
                 layer = layers[gene.name.rpartition(".")[0]]
                 kept[gene.name] = tuple({self._price(layer, gene.name, bits): bits for bits in gene.values}.values())
         for field in ("weight_bits", "activation_bits"):
-            if widths := set().union(*(values for name, values in kept.items() if name.endswith(field))):
-                space = space.restrict(**{field: tuple(widths)})
+            if bits := set().union(*(values for name, values in kept.items() if name.endswith(field))):
+                space = space.restrict(**{field: tuple(bits)})
         here = {gene.name: gene.values for gene in space.genes}
         return space.restrict(**{name: values for name, values in kept.items() if values != here[name]})
 
@@ -90,29 +90,29 @@ class Target:
         return space.subnet({name: min(other for other in kept[name] if other >= value) for name, value in values.items()})
 
     def _price(self, layer: Layer, gene: str, bits: int) -> tuple:
-        """What a width comes to: equal for widths between which no objective but accuracy can choose."""
+        """What decides the cost of some bits; it is equal for bits between which no objective but accuracy can choose."""
         metrics = {name for name, _ in self.objectives}
         if gene.endswith("activation_bits"):
             return (bits,) if "bitops" in metrics else ()
-        # At an even number of input channels, where a width can change the container.
+        # With an even number of input channels, since only there can bits change the container.
         layer = dataclasses.replace(layer, weight_bits=bits, input_channels=2)
         return (bits,) if metrics & _PRICED_BY_WEIGHT_BITS else (self.container(layer),)
 
     @property
     def storage(self) -> Storage:
-        """How its files store weights."""
+        """How files for this target store weights and activations."""
         return Storage("auto" if self.int4_fully_connected else "int8", self.runtime)
 
     def container(self, layer: Layer) -> str:
-        """The type the file stores the layer's weights in.
+        """The container in which a file for this target stores the layer's weights.
 
         A dense layer or pointwise convolution of at most 4 bits that reads an even number of channels is an INT4
-        FULLY_CONNECTED, if the target has that.
+        FULLY_CONNECTED, if the target has one.
         """
         return self.storage.of(layer)
 
     def packs(self, layer: Layer) -> bool | np.ndarray:
-        """Whether the weights are stored as INT4; of many layers at once, an array."""
+        """Whether a file for this target stores the layer's weights as INT4; an array (count,) for many layers at once."""
         return self.storage.packs(layer)
 
 
@@ -126,14 +126,14 @@ TARGETS = {
         Target("litert_cpu", _LITERT_OBJECTIVES, int4_fully_connected=True),
         Target("litert_cpu_int8", _LITERT_OBJECTIVES, int4_fully_connected=False),
         Target("tflite_runtime", _LITERT_OBJECTIVES, int4_fully_connected=False, runtime="tflite_runtime"),
-        # Hardware that computes at any width. Its files still run, exactly, on int8 kernels.
+        # Hardware that computes at any bits. Files for it still run on int8 kernels, with the same results.
         Target("accelerator", _ACCELERATOR_OBJECTIVES, int4_fully_connected=False),
     )
 }
 
 
 def get(name: str) -> Target:
-    """Returns the named target.
+    """The target of a name, one of `TARGETS`.
 
     Raises:
         DaquError: There is no such target.
@@ -144,14 +144,14 @@ def get(name: str) -> Target:
 
 
 def for_device(identity: Mapping[str, Any], name: str | None = None) -> Target:
-    """Returns the target for files that a device runs.
+    """The target for files that a device runs.
 
     Args:
-        identity: `Device.identity()`: its `runtime`, `runtime_version` and `delegate` decide.
-        name: Of a target that was chosen; None takes the one that fits the device best.
+        identity: The device's identity, as `Device.identity()` gives it; its runtime, version and delegate decide.
+        name: The name of the target that was chosen; None takes the target that fits the device best.
 
     Raises:
-        DaquError: There is no such target, or its files have a container that the device's runtime does not take.
+        DaquError: The target is unknown, or its files have a container that the device's runtime does not take.
     """
     runtime, best = f"{identity['runtime']} {identity['runtime_version']}", _best(identity)
     target = best if name is None else get(name)
@@ -166,12 +166,12 @@ def for_device(identity: Mapping[str, Any], name: str | None = None) -> Target:
 def _best(identity: Mapping[str, Any]) -> Target:
     if identity["runtime"] == "tflite-runtime":
         return get("tflite_runtime")
-    # What a GPU or an NPU makes of INT4, nobody has measured here.
+    # How a GPU or an NPU computes INT4 has not been measured.
     return get("litert_cpu" if _takes_int4(identity) and identity["delegate"] not in ("gpu", "nnapi") else "litert_cpu_int8")
 
 
 def _takes_int4(identity: Mapping[str, Any]) -> bool:
-    """Whether XNNPACK there takes INT4 FULLY_CONNECTED: from LiteRT 1.3 on (`benchmarks/containers.py`)."""
+    """Whether the device's XNNPACK takes INT4 FULLY_CONNECTED: from LiteRT 1.3 on (`benchmarks/containers.py`)."""
     if identity["runtime"] != "ai-edge-litert":
-        return identity["runtime"] != "tflite-runtime"  # A benchmark_model does not tell its version.
+        return identity["runtime"] != "tflite-runtime"  # The version of a `benchmark_model` is unknown.
     return tuple(map(int, re.findall(r"\d+", identity["runtime_version"])[:2])) >= (1, 3)

@@ -1,4 +1,4 @@
-"""How each operator of a `Graph` is written to a .tflite file and read back: one encoder and one decoder."""
+"""How each operator of a `Graph` is written to a `.tflite` file and read back, one encoder and one decoder each."""
 
 import math
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from daqu_tf.tflite.operators import (
     AddConstant,
     Dequantize,
     GlobalAveragePool,
+    Logistic,
     MaxPool,
     Minimum,
     Multiply,
@@ -20,6 +21,7 @@ from daqu_tf.tflite.operators import (
     Pad,
     Quantize,
     Reshape,
+    Softmax,
 )
 from daqu_tf.tflite.schema import int32
 from daqu_tf.tflite.weighted import FLOAT_CONTAINERS, Conv2D, DepthwiseConv2D, FullyConnected, Weighted
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 
 _SPATIAL_AXES = np.array([1, 2], "<i4")
 
-# The version is the lowest that stands for the types used, as old runtimes
-# refuse higher ones (TensorFlow, lite/tools/versioning/op_version.cc).
+# The lowest version of each operator that has the types used, since old runtimes refuse higher ones (TensorFlow,
+# lite/tools/versioning/op_version.cc).
 _CONV_VERSIONS = {"INT8": 3, "INT4": 7, "FLOAT32": 1, "FLOAT16": 1, "INT8 in float": 5, "INT4 in float": 8}
 _DEPTHWISE_VERSIONS = {"INT8": 3, "INT4": 7, "FLOAT32": 1, "FLOAT16": 1, "INT8 in float": 6, "INT4 in float": 7}
 _DENSE_VERSIONS = {"INT8": 4, "INT4": 10, "FLOAT32": 1, "FLOAT16": 1, "INT8 in float": 12, "INT4 in float": 12}
@@ -179,6 +181,23 @@ def _decode_minimum(node: Any, decoder: "Decoder") -> Minimum:
     return Minimum(*decoder.ends(node), limit=decoder.number(node.inputs[1]))
 
 
+def _encode_softmax(operator: Softmax, encoder: "Encoder") -> None:
+    encoder.node("SOFTMAX", 1 if encoder.in_float(operator) else 2, operator, encoder.schema.SoftmaxOptionsT(beta=1.0))
+
+
+def _decode_softmax(node: Any, decoder: "Decoder") -> Softmax:
+    _require_plain(node, getattr(node.builtinOptions, "beta", None) == 1, len(node.inputs) == 1)
+    return Softmax(*decoder.ends(node))
+
+
+def _encode_logistic(operator: Logistic, encoder: "Encoder") -> None:
+    encoder.node("LOGISTIC", 1 if encoder.in_float(operator) else 2, operator, None)
+
+
+def _decode_logistic(node: Any, decoder: "Decoder") -> Logistic:
+    return Logistic(*decoder.ends(node))
+
+
 ENCODERS: dict[type, "Callable[[Any, Encoder], None]"] = {
     Conv2D: _encode_conv,
     DepthwiseConv2D: _encode_depthwise,
@@ -190,6 +209,8 @@ ENCODERS: dict[type, "Callable[[Any, Encoder], None]"] = {
     Quantize: _encode_quantize,
     Dequantize: _encode_dequantize,
     Minimum: _encode_minimum,
+    Softmax: _encode_softmax,
+    Logistic: _encode_logistic,
     MaxPool: _encode_max_pool,
     Pad: _encode_pad,
     Reshape: _encode_reshape,
@@ -204,6 +225,8 @@ DECODERS: dict[str, "Callable[[Any, Decoder], Operator]"] = {
     "QUANTIZE": _decode_quantize,
     "DEQUANTIZE": _decode_dequantize,
     "MINIMUM": _decode_minimum,
+    "SOFTMAX": _decode_softmax,
+    "LOGISTIC": _decode_logistic,
     "MAX_POOL_2D": _decode_max_pool,
     "PAD": _decode_pad,
     "RESHAPE": _decode_reshape,
@@ -226,4 +249,5 @@ def _window(node: Any) -> dict[str, Any]:
 def _require_plain(node: Any, *conditions: bool) -> None:
     if not all(conditions):
         kind = type(node.builtinOptions).__name__
-        raise DaquError(f"the file must hold operators of daqu_tf, but {kind} is {vars(node.builtinOptions)}")
+        came = f"{kind} with {vars(node.builtinOptions)}"
+        raise DaquError(f"The file must hold operators of daqu_tf, but received {came}: read only files that daqu_tf wrote.")

@@ -1,8 +1,8 @@
-"""Writes a `Graph` to .tflite bytes and reads it back: the numbers given are the file's numbers.
+"""Writes a `Graph` as a `.tflite` file and reads it back; the numbers of the graph are the numbers in the file.
 
-The bytes are kept few without asking anything unusual of a runtime: equal vectors are stored once, and only activation
-tensors have names. Runtimes insist on a zero point for every scale, and XNNPACK on a scale per channel for biases too:
-not stored once, the zero points alone, all of them 0, would take 16 bytes a channel.
+Files are small without asking anything unusual of a runtime: equal vectors are stored once, and only activation tensors have
+names. Runtimes insist on a zero point for every scale, and XNNPACK on a scale per channel for biases too. If they were not stored
+once, the zero points alone, all of them 0, would take 16 bytes for each channel.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from daqu_tf.tflite.schema import IDENTIFIER, schema
 
 
 def write(graph: Graph, metadata: Mapping[str, bytes] | None = None) -> bytes:
-    """Returns the .tflite file of `graph`, with the signature `SIGNATURE` over its input and output names.
+    """The bytes of the `.tflite` file of a graph, with a signature over the names of its input and output.
 
     Args:
-        graph: What the file computes.
-        metadata: Buffers to go with it, by name; runtimes ignore them, and `read_buffers` finds them.
+        graph: The graph that the file computes.
+        metadata: Buffers that the file holds beside the graph, by name. Runtimes ignore them; `read_buffers` reads them.
 
     Raises:
-        DaquError: If the tensors and operators disagree or do not fit the file; the message names the tensor.
+        DaquError: The tensors and operators disagree or do not fit the file (the tensor is named).
     """
     graph.check()
     encoder = Encoder(graph)
@@ -35,10 +35,10 @@ def write(graph: Graph, metadata: Mapping[str, bytes] | None = None) -> bytes:
 
 
 def read(data: bytes) -> Graph:
-    """Returns the graph for which `write` gives `data`, whatever metadata go with it.
+    """The graph in the bytes of a `.tflite` file, the inverse of `write`; metadata are ignored.
 
     Raises:
-        DaquError: If the file holds anything that a `Graph` cannot say.
+        DaquError: The file holds anything that a `Graph` cannot hold.
     """
     decoder = Decoder(_model(data))
     graph = decoder.graph(tuple(_decoded(node, decoder) for node in decoder.nodes()))
@@ -49,15 +49,16 @@ def read(data: bytes) -> Graph:
 def _decoded(node: Any, decoder: Decoder) -> Operator:
     code = decoder.code(node)
     if code not in DECODERS:
-        raise DaquError(f"tensor {decoder.name(node.outputs[0])!r}: operator {code} is not one of {sorted(DECODERS)}")
+        tensor, known = decoder.name(node.outputs[0]), ", ".join(sorted(DECODERS))
+        raise DaquError(f"Tensor {tensor!r}: its operator must be one of {known}, but received {code}; leave that operator out.")
     return DECODERS[code](node, decoder)
 
 
 def read_buffers(data: bytes) -> dict[str, bytes]:
-    """Returns the buffers that go with the graph of any .tflite file, by name.
+    """The buffers beside the graph in the bytes of any `.tflite` file, by name.
 
     Raises:
-        DaquError: If it is no such file.
+        DaquError: The bytes are no `.tflite` file.
     """
     model = _model(data)
     return {entry.name.decode(): model.buffers[entry.buffer].data.tobytes() for entry in model.metadata or ()}
@@ -65,5 +66,5 @@ def read_buffers(data: bytes) -> dict[str, bytes]:
 
 def _model(data: bytes) -> Any:
     if data[4:8] != IDENTIFIER:
-        raise DaquError("the data must be a .tflite file, but received other bytes; read it again from its source")
+        raise DaquError("`data` must be a .tflite file, but received other bytes: read it again from its source.")
     return schema().ModelT.InitFromPackedBuf(data)

@@ -1,4 +1,4 @@
-"""What a .tflite file tells an application: the standard TFLite metadata, and the labels in a zip behind the model.
+"""What a `.tflite` file tells an application: the standard TFLite metadata, and the labels in a zip file behind the model.
 
 The tables, and the order of their fields, are those of `tensorflow_lite_support/metadata/metadata_schema.fbs` in
 https://github.com/tensorflow/tflite-support, which MediaPipe shares; the packing is that of `MetadataPopulator` there.
@@ -23,11 +23,11 @@ BUFFER = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
 
 _IDENTIFIER = b"M001"
-_PARSER_VERSION = "1.0.0"  # The least that knows all these fields.
-_RGB, _GRAYSCALE, _TENSOR_AXIS_LABELS = 1, 2, 2
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # The first date of a zip: the same model is the same bytes.
+_PARSER_VERSION = "1.0.0"  # The lowest version that knows all these fields.
+_RGB, _GRAYSCALE, _TENSOR_AXIS_LABELS, _TENSOR_VALUE_LABELS = 1, 2, 2, 3
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # The first date that a zip file can hold, so that the same model is always the same bytes.
 
-# By table, all fields up to the last one used: a field's number is its place, and a union takes two.
+# The fields of each table, up to the last one used. The number of a field is its place, and a union takes two numbers.
 _TABLES = {
     "ModelMetadata": {
         "name": "string",
@@ -62,40 +62,61 @@ _TABLES = {
     "Stats": {"max": "[float]", "min": "[float]"},
     "AssociatedFile": {"name": "string", "description": "string", "type": "byte", "locale": "string"},
 }
-# The tag of a member is its place, from 1; members behind the last one used are left out.
+# The members of each union, up to the last one used. The tag of a member is its place, from 1.
 _UNIONS = {"ContentProperties": ("FeatureProperties", "ImageProperties"), "ProcessUnitOptions": ("NormalizationOptions",)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What is known of a model beside its graph.
+    """What an application is told about a model beside its graph.
 
     Attributes:
-        name: Of the model.
-        description: What it does, in a sentence or two.
-        labels: The name of each class, in the order of the outputs.
-        version: Of the model, or of what made it.
-        input_offset: What a pixel of 0 stands for in the images that the model was trained on.
-        input_scale: How much more a pixel of 255 stands for.
-        mean: Of the pixels: the network takes (pixel - mean) / std.
-        std: Likewise; searched networks take pixel / 255.
+        name: The name of the model.
+        description: What the model does, in a sentence or two.
+        labels: The name of each class, in the order of the outputs; of a sigmoid with one output, those of no and of yes.
+        version: The version of the model, or of the program that made it.
+        input_offset: The value that a pixel of 0 had in the images that the model was trained on; None is 0.
+        input_scale: The difference between the values that pixels of 255 and of 0 had in those images; None is 255.
+        mean: The mean in (pixel - mean) / std, which the network takes; None is 0, as for searched networks.
+        std: The divisor in (pixel - mean) / std, which the network takes; None is 255, as for searched networks.
+        knows_pixels: Whether anybody knows what pixels are to the network; if not, the file says nothing of them.
+        output_activation: The function that the file ends with: `none`, `softmax` or `sigmoid`.
+        left_out: The function with which the network ends, where the file leaves it out; else `none`.
     """
 
     name: str
     description: str
     labels: tuple[str, ...]
     version: str = ""
-    input_offset: float = 0.0
-    input_scale: float = 255.0
-    mean: float = 0.0
-    std: float = 255.0
+    input_offset: float | None = None
+    input_scale: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    knows_pixels: bool = True
+    output_activation: str = "none"
+    left_out: str = "none"
+
+    @property
+    def normalization(self) -> tuple[float, float]:
+        """The mean and the divisor in (pixel - mean) / std."""
+        return self.mean or 0.0, 255.0 if self.std is None else self.std
+
+    @property
+    def trained_range(self) -> tuple[float, float]:
+        """The values that pixels of 0 and of 255 had in the images that the model was trained on."""
+        low = self.input_offset or 0.0
+        return low, low + (255.0 if self.input_scale is None else self.input_scale)
+
+    def is_yes_or_no(self, outputs: int) -> bool:
+        """Whether the only output tells two classes apart, as one with a sigmoid does."""
+        return outputs == 1 and "sigmoid" in (self.output_activation, self.left_out)
 
 
 def write_with_metadata(graph: Graph, metadata: Metadata) -> bytes:
-    """Returns the .tflite file of `graph` with its metadata and labels, after reading both back.
+    """The bytes of the `.tflite` file of a graph with metadata and labels, both of which are read back as a check.
 
     Raises:
-        DaquError: If the labels do not fit the graph's output, or the file does not hold what it should.
+        DaquError: The labels do not fit the graph's output, or the file does not hold what it should.
     """
     tables = describe(graph, metadata)
     data = _append_labels(file.write(graph, {BUFFER: encode(tables)}), metadata.labels)
@@ -105,23 +126,24 @@ def write_with_metadata(graph: Graph, metadata: Metadata) -> bytes:
 
 
 def read_metadata(data: bytes) -> dict[str, Any] | None:
-    """Returns the metadata of any .tflite file as `describe` gives them, or None if it has none.
+    """The metadata in the bytes of any `.tflite` file, in the form of `describe`, or None if it has none.
 
-    Fields and members of unions that `describe` never gives are passed over.
+    Fields and members of unions that `describe` never uses are ignored.
 
     Raises:
-        DaquError: If it is no such file, or its metadata are of another schema.
+        DaquError: The bytes are no `.tflite` file, or its metadata have another schema.
     """
     buffer = file.read_buffers(data).get(BUFFER)
     if buffer is None:
         return None
     if buffer[4:8] != _IDENTIFIER:
-        raise DaquError(f"the metadata must have the identifier {_IDENTIFIER.decode()}, but received {buffer[4:8]!r}")
+        came = f"must have the identifier {_IDENTIFIER.decode()}, but received {buffer[4:8]!r}"
+        raise DaquError(f"The metadata {came}: write the file anew with `write_with_metadata`.")
     return _read_table("ModelMetadata", Table(buffer, int.from_bytes(buffer[:4], "little")))
 
 
 def read_labels(data: bytes) -> tuple[str, ...]:
-    """Returns the labels in the zip behind a model; none if there is no such file."""
+    """The labels in the bytes of a `.tflite` file, from the zip file behind the model; empty if it has none."""
     stream = io.BytesIO(data)
     if not zipfile.is_zipfile(stream):
         return ()
@@ -130,60 +152,113 @@ def read_labels(data: bytes) -> tuple[str, ...]:
 
 
 def describe(graph: Graph, metadata: Metadata) -> dict[str, Any]:
-    """The tables of the metadata as plain values: dicts, and for a union the name of its member and the dict.
+    """The metadata as plain values: a dict for each table, and for a union the name of its member and the dict.
 
-    The normalization is that of 8-bit pixels, which are what readers of an image tensor start from: (pixel - mean) / std is
-    the real number that the tensor's scale and zero point turn into an integer.
+    The normalization is that of 8-bit pixels, from which readers of an image tensor start: (pixel - mean) / std is the real number
+    that the scale and the zero point of the tensor turn into an integer.
+
+    Args:
+        graph: The graph that the metadata describe.
+        metadata: What is known about the model.
 
     Raises:
-        DaquError: There is not one label of one line for each output.
+        DaquError: The labels are not one text of one line for each class.
     """
     tensors = {tensor.name: tensor for tensor in graph.tensors}
     image, scores = tensors[graph.input], tensors[graph.output]
-    _check_labels(metadata.labels, scores.shape[-1])
-    ends = sorted((pixel - metadata.mean) / metadata.std for pixel in (0, 255))
-    low, high = ends if isinstance(image, FloatTensor) else ACTIVATION_LIMITS[image.type]
-    source = {
-        "name": graph.input,
-        "description": _image_text(metadata, image),
-        "content": {"content_properties": ("ImageProperties", {"color_space": _RGB if image.shape[-1] == 3 else _GRAYSCALE})},
-        "process_units": [{"options": ("NormalizationOptions", {"mean": [metadata.mean], "std": [metadata.std]})}],
-        "stats": {"max": [float(high)], "min": [float(low)]},
-    }
+    is_yes_or_no = metadata.is_yes_or_no(scores.shape[-1])
+    _check_labels(metadata.labels, 2 if is_yes_or_no else scores.shape[-1])
+    kind = _TENSOR_VALUE_LABELS if is_yes_or_no else _TENSOR_AXIS_LABELS
     sink = {
         "name": "scores",
-        "description": "Logits, a class each: the largest is the answer.",
+        "description": output_text(metadata, scores),
         "content": {"content_properties": ("FeatureProperties", {})},
-        "associated_files": [{"name": LABELS_FILE, "description": "Class names.", "type": _TENSOR_AXIS_LABELS}],
+        "associated_files": [{"name": LABELS_FILE, "description": "Class names.", "type": kind}],
     }
     return {
         "name": metadata.name,
         "description": metadata.description,
         "version": metadata.version,
-        "subgraph_metadata": [{"input_tensor_metadata": [source], "output_tensor_metadata": [sink]}],
+        "subgraph_metadata": [{"input_tensor_metadata": [_describe_input(metadata, image)], "output_tensor_metadata": [sink]}],
         "author": "",
         "min_parser_version": _PARSER_VERSION,
     }
 
 
-def _image_text(metadata: Metadata, image: Tensor) -> str:
-    """How to make of 8-bit pixels what the file reads."""
-    mean, std = f" - {metadata.mean:g}" if metadata.mean else "", f" / {metadata.std:g}"
-    real = f"(pixel{mean}){std}" if mean else f"pixel{std}"
-    if isinstance(image, FloatTensor):
-        feed = real
-    elif np.isclose(image.scale * metadata.std, 1, rtol=1e-6) and not mean:
-        feed = "them as they are" if image.zero_point == 0 else f"pixel - {-image.zero_point}"
-    else:
-        feed = f"round({real} / {image.scale:.9g}) {'+-'[image.zero_point < 0]} {abs(image.zero_point)}"
-    text = f"An image of 8-bit pixels: feed {feed}."
-    low, high = metadata.input_offset, metadata.input_offset + metadata.input_scale
+def _describe_input(metadata: Metadata, image: Tensor) -> dict[str, Any]:
+    mean, std = metadata.normalization
+    color_space = _RGB if image.shape[-1] == 3 else _GRAYSCALE
+    properties = ("ImageProperties", {"color_space": color_space}) if len(image.shape) == 4 else ("FeatureProperties", {})
+    source: dict[str, Any] = {
+        "name": image.name,
+        "description": input_text(metadata, image),
+        "content": {"content_properties": properties},
+    }
+    if metadata.knows_pixels:
+        source["process_units"] = [{"options": ("NormalizationOptions", {"mean": [mean], "std": [std]})}]
+    elif isinstance(image, FloatTensor):
+        return source
+    ends = sorted((pixel - mean) / std for pixel in (0, 255))
+    low, high = ends if isinstance(image, FloatTensor) else ACTIVATION_LIMITS[image.type]
+    return source | {"stats": {"max": [float(high)], "min": [float(low)]}}
+
+
+def input_text(metadata: Metadata, image: Tensor) -> str:
+    """A sentence that says how to turn 8-bit pixels, or what the network takes, into what the file reads.
+
+    Args:
+        metadata: What is known about the model.
+        image: The tensor that the file reads.
+    """
+    what = "An image" if len(image.shape) == 4 else "Numbers"
+    if not metadata.knows_pixels:
+        return f"{what} as the model was trained on, x: feed {_rounded('x', image)}."
+    mean, std = metadata.normalization
+    real = f"(pixel - {mean:g}) / {std:g}" if mean else f"pixel / {std:g}"
+    feed = "pixel - 128" if image.type == "INT8" else "them as they are"
+    text = f"{what} of 8-bit pixels: feed {feed if _takes_pixels(image, mean, std) else _rounded(real, image)}."
+    low, high = metadata.trained_range
     return text if (low, high) == (0, 255) else f"{text} In training, 0 and 255 were {low:g} and {high:g}."
+
+
+def _takes_pixels(image: Tensor, mean: float, std: float) -> bool:
+    """Whether the integers of a tensor are pixels, less 128 in int8; a file makes up for a mean between two zero points."""
+    if isinstance(image, FloatTensor):
+        return False
+    zero_point = image.zero_point - ACTIVATION_LIMITS[image.type][0]
+    return bool(np.isclose(image.scale * std, 1, rtol=1e-6)) and abs(zero_point - mean) < 0.501
+
+
+def _rounded(real: str, image: Tensor) -> str:
+    """The formula of what the file reads, from that of the real number."""
+    if isinstance(image, FloatTensor):
+        return real
+    return f"round({real} / {image.scale:.9g}) {'+-'[image.zero_point < 0]} {abs(image.zero_point)}"
+
+
+def output_text(metadata: Metadata, scores: Tensor) -> str:
+    """A sentence that says what the file puts out, and what the answer is.
+
+    Args:
+        metadata: What is known about the model.
+        scores: The tensor that the file puts out.
+    """
+    kind = "Logits" if metadata.output_activation == "none" else "Probabilities"
+    left = "" if metadata.left_out == "none" else f" The model's {metadata.left_out}, which would follow, is left out."
+    half = "0" if metadata.output_activation == "none" else "0.5"
+    if metadata.is_yes_or_no(scores.shape[-1]):
+        no, yes = metadata.labels if len(metadata.labels) == 2 else ("class 0", "class 1")
+        return f"The {kind[:5].lower() if half == '0' else 'probability'} of {yes}: above {half} it is the answer, else {no}.{left}"
+    if "sigmoid" in (metadata.output_activation, metadata.left_out):
+        return f"{kind}, a class each: those above {half} are the answer.{left}"
+    if scores.shape[-1] == 1 and half == "0":
+        return "One number, as the model puts it out."
+    return f"{kind}, a class each: the largest is the answer.{left}"
 
 
 def _check_labels(labels: tuple[str, ...], classes: int) -> None:
     if len(labels) != classes:
-        raise DaquError(f"`labels` must be {classes} names, one a class, but received {len(labels)}: give as many.")
+        raise DaquError(f"`labels` must be {classes} names, one for each class, but received {len(labels)}: give as many.")
     for label in labels:
         if label.splitlines() != [label] or not label.strip():
             raise DaquError(f"`labels` must be names of one line, but received {label!r}: rename that class.")
@@ -191,8 +266,8 @@ def _check_labels(labels: tuple[str, ...], classes: int) -> None:
 
 def _append_labels(data: bytes, labels: tuple[str, ...]) -> bytes:
     stream = io.BytesIO(data)
-    stream.seek(0, io.SEEK_END)  # Places in the zip count from the begin of the file, as readers expect.
-    entry = zipfile.ZipInfo(LABELS_FILE, _LONG_AGO)  # Stored: readers on devices take no other.
+    stream.seek(0, io.SEEK_END)  # Offsets in the zip file count from the start of the whole file, as readers expect.
+    entry = zipfile.ZipInfo(LABELS_FILE, _LONG_AGO)  # Not compressed, since readers on devices take nothing else.
     entry.create_system, entry.external_attr = 3, 0o644 << 16
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr(entry, "".join(f"{label}\n" for label in labels).encode())
@@ -200,7 +275,7 @@ def _append_labels(data: bytes, labels: tuple[str, ...]) -> bytes:
 
 
 def encode(tables: dict[str, Any]) -> bytes:
-    """The flatbuffer of what `describe` gives."""
+    """The flatbuffer of metadata in the form of `describe`."""
     builder = flatbuffers.Builder(1024)
     builder.Finish(_write_table(builder, "ModelMetadata", tables), _IDENTIFIER)
     return bytes(builder.Output())
@@ -208,7 +283,7 @@ def encode(tables: dict[str, Any]) -> bytes:
 
 @functools.cache
 def _slots(table: str) -> dict[str, int]:
-    """The number of each field; of a union, that of its tag."""
+    """The number of each field of a table; for a union, the number of its tag."""
     slots, count = {}, 0
     for name, kind in _TABLES[table].items():
         slots[name] = count
@@ -218,7 +293,7 @@ def _slots(table: str) -> dict[str, int]:
 
 def _write_table(builder: flatbuffers.Builder, table: str, values: dict[str, Any]) -> int:
     kinds, slots = _TABLES[table], _slots(table)
-    # Leaves first: nothing else may be written while a table is.
+    # Leaves come first, since nothing else may be written while a table is open.
     written = {name: _write(builder, kinds[name], value) for name, value in values.items()}
     builder.StartObject(len(slots) + sum(kind in _UNIONS for kind in kinds.values()))
     for name, value in written.items():
@@ -233,7 +308,7 @@ def _write_table(builder: flatbuffers.Builder, table: str, values: dict[str, Any
 
 
 def _write(builder: flatbuffers.Builder, kind: str, value: Any) -> int:
-    """Writes a value and returns where it is; a byte is its own value."""
+    """Writes a value and returns its offset; a byte is returned as it is."""
     if kind == "byte":
         return value
     if kind == "string":
@@ -260,7 +335,7 @@ def _read_table(kind: str, table: Table) -> dict[str, Any]:
 
 
 def _read(kind: str, table: Table, offset: int, next_offset: int) -> Any:
-    """A field's value; that of a union, whose tag it is, comes next."""
+    """The value of a field; for a union, the field is its tag, and its value is in the next field."""
     place = table.Pos + offset
     if kind == "byte":
         return table.Get(Int8Flags, place)
@@ -279,5 +354,5 @@ def _read(kind: str, table: Table, offset: int, next_offset: int) -> Any:
 
 
 def _read_item(kind: str, table: Table, place: int) -> Any:
-    """What the reference at `place` leads to."""
+    """The string or table that the reference at `place` points to."""
     return table.String(place).decode() if kind == "string" else _read_table(kind, Table(table.Bytes, table.Indirect(place)))

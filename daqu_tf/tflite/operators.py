@@ -1,4 +1,4 @@
-"""The operators of a .tflite file: each carries the numbers that it computes with, and knows what can be stored.
+"""The operators of a `.tflite` file; each holds the numbers that it computes with, and knows what can be stored.
 
 To add one, write its dataclass here and its two codec functions in `daqu_tf.tflite.codecs`.
 """
@@ -21,6 +21,8 @@ from daqu_tf.tflite.base import (
 from daqu_tf.tflite.checks import check_numbers, check_scales, require
 from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
 
+PROBABILITY_SCALE, PROBABILITY_ZERO_POINT = 1 / 256, -128  # In int8; 1.0 itself is out of reach.
+
 
 class _Pairwise(BaseOperator):
     """An operator on two tensors."""
@@ -30,27 +32,31 @@ class _Pairwise(BaseOperator):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the activation tensors it reads."""
+        """The names of the activation tensors that the operator reads."""
         return (self.a, self.b)
 
     def reading(self: SameOperator, *names: str) -> SameOperator:
-        """The same operator of other tensors."""
+        """This operator with other inputs, given by their names."""
         return dataclasses.replace(self, a=names[0], b=names[1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Add(_Pairwise):
-    """The sum of two tensors of one shape."""
+    """The sum of the tensors named `a` and `b`, which have one shape.
+
+    Args:
+        relu: Whether outputs below 0.0 become 0.0.
+    """
 
     a: str
     b: str
     output: str
     relu: bool = False
 
-    max_steps = 64  # else the 16-bit sums of the built-in kernel overflow
+    max_steps = 64  # Otherwise the 16-bit sums of the built-in kernel overflow.
 
     def output_shape(self, a: Shape, b: Shape) -> Shape:
-        """Shape of the output for inputs of these shapes."""
+        """The shape of the output for inputs of shapes `a` and `b`."""
         require_input(a == b, self, a, b)
         return a
 
@@ -60,7 +66,7 @@ class AddConstant(UnaryOperator):
     """The sum of a tensor and one real number.
 
     Args:
-        constant: Not 0; rounded to 127 steps of a float32 scale, as a file of integers stores it.
+        constant: The number, which is not 0. It is rounded to 127 steps of a float32 scale, as a file of integers stores it.
         relu: Whether outputs below 0.0 become 0.0.
     """
 
@@ -69,46 +75,46 @@ class AddConstant(UnaryOperator):
     constant: float
     relu: bool = False
 
-    max_steps = 64  # as of `Add`
+    max_steps = 64  # Otherwise the 16-bit sums of the built-in kernel overflow.
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "constant", math.copysign(127 * self.constant_scale, self.constant))
 
     @property
     def constant_scale(self) -> float:
-        """Real size of one integer step of the constant."""
+        """The real size of one integer step of the constant."""
         with np.errstate(over="ignore"):
             return float(np.float32(abs(self.constant) / 127))
 
     def check(self) -> None:
-        """Raises `DaquError` if its constant cannot be stored."""
+        """Raises `DaquError` if the constant of the operator cannot be stored."""
         check_scales(np.float32(self.constant_scale), self.output, "absolute constant / 127")
 
     def step(self, *input_scales: float) -> float:
-        """Largest real change of the output when one integer that goes into it changes by 1."""
+        """The largest real change of the output when one integer that goes into it changes by 1."""
         return max(*input_scales, self.constant_scale)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of this shape."""
+        """The shape of the output for an input of shape `shape`."""
         return shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Multiply(_Pairwise):
-    """The product of `a` with `b`, which is of the same shape or holds one factor per channel: (1, channels)."""
+    """The product of the tensors named `a` and `b`; `b` has the shape of `a`, or (1, channels): one factor for each channel."""
 
     a: str
     b: str
     output: str
 
-    max_steps = 1  # the built-in kernel is wrong from 2 on, and old ones from 1
+    max_steps = 1  # The built-in kernel is wrong from 2 on, and old ones are from 1 on.
 
     def step(self, *input_scales: float) -> float:
-        """Largest real change of the output when the product of two integers changes by 1."""
+        """The largest real change of the output when the product of two integers changes by 1."""
         return math.prod(input_scales)
 
     def output_shape(self, a: Shape, b: Shape) -> Shape:
-        """Shape of the output for inputs of these shapes."""
+        """The shape of the output for inputs of shapes `a` and `b`."""
         require_input(b in (a, (1, a[-1])), self, a, b)
         return a
 
@@ -126,7 +132,7 @@ class GlobalAveragePool(UnaryOperator):
     keepdims: bool = False
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of this shape."""
+        """The shape of the output for an input of shape `shape`."""
         require_input(len(shape) == 4, self, shape)
         return (1, 1, 1, shape[3]) if self.keepdims else (1, shape[3])
 
@@ -139,37 +145,40 @@ class Quantize(UnaryOperator):
     output: str
 
     def check_types(self, output: str, *inputs: str) -> None:
-        """Raises `DaquError` if it does not compute with these types of its tensors."""
-        require(output != "FLOAT32", self.output, "Quantize needs INT8 or UINT8 there, but it is FLOAT32")
+        """Raises `DaquError` if the operator does not compute with these types of its output and inputs."""
+        require(
+            output != "FLOAT32", self.output, "Quantize needs INT8 or UINT8 there, but it is FLOAT32; change the type of the output"
+        )
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of this shape."""
+        """The shape of the output for an input of shape `shape`."""
         return shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dequantize(UnaryOperator):
-    """Integers as the real numbers that they stand for."""
+    """The real numbers that integers stand for."""
 
     input: str
     output: str
 
     def check_types(self, output: str, *inputs: str) -> None:
-        """Raises `DaquError` if it does not compute with these types of its tensors."""
+        """Raises `DaquError` if the operator does not compute with these types of its output and inputs."""
         good = output == "FLOAT32" and inputs != ("FLOAT32",)
-        require(good, self.output, f"Dequantize makes FLOAT32 of INT8 or UINT8, but reads {inputs[0]} and writes {output}")
+        message = f"Dequantize makes FLOAT32 of INT8 or UINT8, but reads {inputs[0]} and writes {output}; change these types"
+        require(good, self.output, message)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of this shape."""
+        """The shape of the output for an input of shape `shape`."""
         return shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Minimum(UnaryOperator):
-    """The lesser of each real number and a limit, at which int8 saturates by itself.
+    """The lesser of each real number and a limit, which real tensors need where int8 tensors saturate by themselves.
 
     Args:
-        limit: Rounded to float32.
+        limit: The limit, which is rounded to float32.
     """
 
     input: str
@@ -180,31 +189,56 @@ class Minimum(UnaryOperator):
         object.__setattr__(self, "limit", float(np.float32(self.limit)))
 
     def check(self) -> None:
-        """Raises `DaquError` if its constant cannot be stored."""
+        """Raises `DaquError` if the constant of the operator cannot be stored."""
         check_numbers(np.float32(self.limit), self.output, "limit")
 
     def check_types(self, output: str, *inputs: str) -> None:
-        """Raises `DaquError` if it does not compute with these types of its tensors."""
+        """Raises `DaquError` if the operator does not compute with these types of its output and inputs."""
         good = {output, *inputs} == {"FLOAT32"}
-        require(good, self.output, f"Minimum needs FLOAT32 throughout, but reads {inputs[0]} and writes {output}")
+        message = f"Minimum needs FLOAT32 throughout, but reads {inputs[0]} and writes {output}; change these types"
+        require(good, self.output, message)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of this shape."""
+        """The shape of the output for an input of shape `shape`."""
         return shape
 
 
+class Probability(UnaryOperator):
+    """An operator whose outputs lie in [0, 1]; kernels insist on `PROBABILITY_SCALE` and `PROBABILITY_ZERO_POINT` for int8."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The shape of the output for an input of shape `shape`."""
+        return shape
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Softmax(Probability):
+    """The softmax over the last axis of a tensor."""
+
+    input: str
+    output: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Logistic(Probability):
+    """The sigmoid 1 / (1 + exp(-x)) of each number of a tensor."""
+
+    input: str
+    output: str
+
+
 class Moving(UnaryOperator):
-    """An operator that takes integers as they are, so its output has the scale and the zero point of its input."""
+    """An operator that moves integers without changing them; its output has the scale and the zero point of its input."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaxPool(Moving, WindowedOperator):
-    """The largest of each window of a (1, height, width, channels) tensor.
+    """The largest value in each window of a (1, height, width, channels) tensor.
 
     Args:
-        size: Height and width of a window.
-        stride: At least 1, the same along height and width.
-        padding: "SAME" or "VALID".
+        size: The height and width of a window.
+        stride: The stride along height and width, at least 1.
+        padding: The padding, "SAME" or "VALID".
     """
 
     input: str
@@ -214,11 +248,11 @@ class MaxPool(Moving, WindowedOperator):
     padding: str = "VALID"
 
     def check(self) -> None:
-        """Raises `DaquError` if its constants cannot be stored."""
+        """Raises `DaquError` if a constant of the operator cannot be stored."""
         check_window(self)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of this shape."""
+        """The shape of the output for an input of shape `shape`."""
         require_input(len(shape) == 4, self, shape)
         return (1, *strided(self, shape, self.size), shape[3])
 
@@ -228,7 +262,7 @@ class Pad(Moving):
     """Rows and columns of 0.0 around a (1, height, width, channels) tensor.
 
     Args:
-        pads: How many: ((above, below), (left, right)).
+        pads: The number of rows and columns, ((above, below), (left, right)).
     """
 
     input: str
@@ -236,17 +270,17 @@ class Pad(Moving):
     pads: tuple[tuple[int, int], tuple[int, int]]
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of this shape."""
+        """The shape of the output for an input of shape `shape`."""
         require_input(len(shape) == 4 and min(map(min, self.pads)) >= 0, self, shape)
         return (1, shape[1] + sum(self.pads[0]), shape[2] + sum(self.pads[1]), shape[3])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reshape(Moving):
-    """The same integers in another shape, in their order.
+    """The values of a tensor in another shape and in their order.
 
     Args:
-        shape: Of the output.
+        shape: The shape of the output.
     """
 
     input: str
@@ -254,7 +288,7 @@ class Reshape(Moving):
     shape: Shape
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of this shape."""
+        """The shape of the output for an input of shape `shape`."""
         require_input(math.prod(shape) == math.prod(self.shape), self, shape)
         return self.shape
 
@@ -270,6 +304,8 @@ Operator = (
     | Quantize
     | Dequantize
     | Minimum
+    | Softmax
+    | Logistic
     | MaxPool
     | Pad
     | Reshape

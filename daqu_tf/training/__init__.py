@@ -1,8 +1,8 @@
 """The supernet's warm-up and precision transfer, and the fine-tuning of single subnets.
 
-`schedule` says what is trained for how long, `samplers` which subnets a step takes, `strategies` on which devices. `training`
-goes through a schedule, with `batches` of images, an `optimizer`, a `panel` of subnets that are scored on the way, a `log` of
-figures, and `checkpoints`. `fine_tuning` trains one subnet on.
+`schedule` says what is trained for how long, `samplers` say which subnets a step takes, and `strategies` on which devices it runs.
+`training` goes through a schedule, with `batches` of images, an `optimizer`, a `panel` of subnets that are scored on the way, a
+`log` of figures, and `checkpoints`. `fine_tuning` goes on training a single subnet.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The input pipeline: cached images, augmented and prefetched; what a step gets depends on (seed, step) alone."""
+"""The batches of a training: cached images, augmented and prefetched, which depend on seed and step alone."""
 
 import dataclasses
 
@@ -10,11 +10,11 @@ from daqu_tf.training.schedule import check_batch_size
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is done to training images.
+    """The augmentation of training images.
 
     Attributes:
-        shift: Each image is moved by up to as many pixels both ways, with edges repeated.
-        mirror: Whether half of them are mirrored.
+        shift: The most pixels by which each image is moved along height and width, with edges repeated.
+        mirror: Whether half of the images, at random, are mirrored.
     """
 
     shift: int
@@ -22,21 +22,27 @@ class Augmentation:
 
     @classmethod
     def of(cls, dataset: Dataset, name: str) -> "Augmentation":
-        """The augmentation called `name`; `auto` is the one that fits the data set.
+        """The augmentation of a name; `auto` is the one that fits the data set.
 
-        CIFAR's is the usual one, four of 32 pixels and mirrored; other images are moved by a fourteenth of their height. Digits
-        and letters do not keep their class in a mirror, so an unknown data set is not mirrored.
+        CIFAR has the usual one, which moves images of 32 pixels by four and mirrors them; other images are moved by a fourteenth of
+        their height. With `auto`, a data set that is neither CIFAR nor Fashion-MNIST is not mirrored, since digits and letters do
+        not keep their class in a mirror.
 
         Args:
-            dataset: Its name and the height of its images decide.
-            name: One of `schedule.AUGMENTATIONS`.
+            dataset: The data set, whose name and image height decide.
+            name: The name, one of `schedule.AUGMENTATIONS`.
         """
         cifar, fashion = (dataset.name.startswith(stem) for stem in ("cifar", "fashion_mnist"))
         mirror = (cifar or fashion) if name == "auto" else name == "shift_mirror"
         return cls(0 if name == "none" else max(1, dataset.image_shape[0] // (8 if cifar else 14)), mirror)
 
     def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Images (count, height, width, channels) in and out; `seed` of shape (2,) decides everything."""
+        """The augmented images (count, height, width, channels) of given ones.
+
+        Args:
+            images: The images (count, height, width, channels).
+            seed: The seed (2,) of everything random.
+        """
         count, (height, width) = tf.shape(images)[0], images.shape[1:3]
         seeds = tf.unstack(tf.random.split(seed, 3))
         if self.shift:
@@ -54,13 +60,17 @@ class Augmentation:
 
 
 class Batches:
-    """Training batches by step.
+    """The training batches of all steps.
 
     Args:
-        dataset: The train split is used, each image at most once an epoch: another part each time does not fill a batch.
-        batch_size: Images a batch.
-        seed: Of order and augmentation.
-        augmentation: What is done to the images.
+        dataset: The data set, of which the train split is used. In an epoch each image comes at most once; those that do not fill a
+            batch are left out, and are others in each epoch.
+        batch_size: The number of images in a batch.
+        seed: The seed of order and augmentation.
+        augmentation: The augmentation of the images.
+
+    Attributes:
+        per_epoch: The number of batches in an epoch.
 
     Raises:
         DaquError: There are fewer images than a batch has.
@@ -74,7 +84,7 @@ class Batches:
         self.per_epoch = self._count // batch_size
 
     def starting_at(self, step: int) -> tf.data.Dataset:
-        """Images (batch, height, width, channels) in [0, 1] and labels (batch, classes), one-hot, from this step on."""
+        """The batches from a step on: images (batch, height, width, channels) in [0, 1] and one-hot labels (batch, classes)."""
         steps = tf.data.Dataset.range(step, tf.int64.max)
         return steps.map(self._batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: one file each, whole or absent; a damaged one is found by its CRC, and the one before is kept."""
+"""The checkpoints of a training, each one file that is whole or absent; the CRC finds a damaged one, and the one before is kept."""
 
 import contextlib
 import json
@@ -15,32 +15,33 @@ from daqu_tf import files
 
 KEPT = 2
 _STATE = "state.json"
-# What NumPy and zipfile raise on damaged files: a changed version or method says NotImplementedError, an encryption RuntimeError.
+# The errors of NumPy and zipfile on damaged files: NotImplementedError for a changed version or method, RuntimeError for
+# encryption.
 _DAMAGED = (ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Checkpoints:
-    """The newest checkpoints of a folder.
+    """The newest checkpoints in a folder.
 
     Args:
-        folder: Where they are.
-        on_warning: Called with a sentence when one cannot be written or read.
+        folder: The folder of the checkpoints, which need not exist.
+        on_warning: Is called with a sentence when a checkpoint cannot be written or read.
     """
 
     def __init__(self, folder: pathlib.Path, on_warning: Callable[[str], None]):
         self._folder, self._warn, self._said = folder, on_warning, False
-        for left in folder.glob(".step-*"):  # By a process that was killed amid a save.
+        for left in folder.glob(".step-*"):  # They come from a process that was killed during a save.
             left.unlink(missing_ok=True)
 
     def save(self, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]) -> None:
-        """Writes one, then deletes those beyond the newest `KEPT`.
+        """Writes a checkpoint, then deletes all but the newest `KEPT`.
 
-        Where there is no room, the ones before stay as they are and that is said, once: a full disk must not end a training.
+        If there is no room, the earlier ones stay as they are, and one warning is given, since a full disk must not end a training.
 
         Args:
-            step: Its number; a higher one is newer.
-            arrays: By name.
-            state: Goes into the same file as JSON, so that the two always fit.
+            step: The step, by which the checkpoint is named; a higher one is newer.
+            arrays: The arrays by name.
+            state: A JSON object, which goes into the same file, so that both always fit each other.
         """
         path = self._folder / f"step-{step:09d}.npz"
         content: dict[str, Any] = {**arrays, _STATE: np.frombuffer(json.dumps(state).encode(), np.uint8)}
@@ -60,11 +61,14 @@ class Checkpoints:
             old.unlink(missing_ok=True)
 
     def newest(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Arrays and state of the newest one that can be read; None where there is none. Damaged ones are said and put aside."""
+        """The arrays and the state of the newest checkpoint that can be read; None where there is none.
+
+        Damaged checkpoints are renamed, with a warning.
+        """
         for path in self._paths():
             try:
                 with np.load(path, allow_pickle=False) as file:
-                    arrays = dict(file)  # Reading checks each array's CRC.
+                    arrays = dict(file)  # Reading checks the CRC of each array.
                 return arrays, json.loads(bytes(arrays.pop(_STATE)))
             except OSError as error:
                 self._warn(f"{path} cannot be read ({error}): an older one is used, if there is one.")

@@ -1,4 +1,4 @@
-"""The fine-tuning of subnets: static networks that start from their part of the supernet's weights."""
+"""The fine-tuning of subnets, as static networks that start from their part of the supernet's weights."""
 
 import copy
 import dataclasses
@@ -25,19 +25,23 @@ LEAST_FLOAT_SECONDS = 15.0  # A shorter float phase is not worth its trace.
 
 @dataclasses.dataclass(frozen=True)
 class FineTuning:
-    """How one subnet is trained.
+    """How a subnet is fine-tuned.
 
     Attributes:
-        seconds: Of training, tracing not counted; or
-        steps: of the optimizer, which take as long as they take.
-        batch_size: Images a step.
-        learning_rate: Peak of the weights'; one cosine goes through both phases.
-        seed: Of order and augmentation.
-        augmentation: One of `schedule.AUGMENTATIONS`.
-        float_share: In [0, 1), of the training: in full precision, at first. For random weights; it undoes what the supernet has
-            learned at 2 bits (ours: with a share of 0.7, 7 points worse there, and no better at 8).
-        distillation: Share, in [0, 1], that the largest subnet's opinion has beside the labels. By default it has none: a supernet
-            trained for minutes is weaker than what it would teach (ours, by measurement).
+        seconds: The time of the training in seconds, without tracing; used if `steps` is 0.
+        steps: The number of steps, however long they take; 0 trains by time.
+        batch_size: The number of images in a step.
+        learning_rate: The peak learning rate of the weights; one cosine goes through both phases.
+        seed: The seed of order and augmentation.
+        augmentation: The augmentation of the images, one of `schedule.AUGMENTATIONS`.
+        float_share: The share of the training, in [0, 1), that comes first and is in float. It is for random weights: after a
+            supernet, a share of 0.7 makes 2 bits 7 points worse, and 8 bits no better (ours).
+        distillation: The share, in [0, 1], of the largest subnet's opinion in what is taught, beside the labels. It is 0 by
+            default, since a supernet that was trained for minutes is weaker than the subnet that it would teach (ours, by
+            measurement).
+
+    Raises:
+        DaquError: Neither `seconds` nor `steps` is above 0.
     """
 
     seconds: float = 0.0
@@ -55,15 +59,15 @@ class FineTuning:
 
 
 class FineTuner:
-    """Trains subnets, each from its part of the supernet's weights and steps: quantized, or first in float, under one cosine.
+    """Trains subnets, each from its part of the supernet's weights and steps.
 
-    Subnets share the data, the teacher, and, where they differ in bits alone, the float phase.
+    They share the data, the teacher, and, where they differ in bits alone, the phase in float.
 
     Args:
-        space: Of the subnets.
-        arrays: `Supernet.arrays()`.
-        dataset: The train split is used.
-        how: Each is trained.
+        space: The space of the subnets.
+        arrays: The supernet's weights by name, as `Supernet.arrays()` gives them.
+        dataset: The data set, of which the train split is used.
+        how: How each subnet is trained.
     """
 
     def __init__(self, space: SearchSpace, arrays: Mapping[str, np.ndarray], dataset: Dataset, how: FineTuning):
@@ -77,8 +81,8 @@ class FineTuner:
         """Trains one subnet.
 
         Args:
-            subnet: Of the space.
-            on_progress: Called with the share that is done, after each step.
+            subnet: The subnet, which is one of the space.
+            on_progress: Is called after each step with the share of the training that is done.
 
         Returns:
             The quantized network, recalibrated, and the number of steps.
@@ -98,7 +102,7 @@ class FineTuner:
     def _float_phase(
         self, subnet: Subnet, arrays: dict[str, np.ndarray], on_progress: OnProgress
     ) -> tuple[dict[str, np.ndarray], "_Progress"]:
-        """Weights after it, with the quantizers' steps as they were, and how far that is."""
+        """The weights after the phase in float, with the steps of quantizers as before, and the progress of the training."""
         architecture = in_float(subnet)
         if architecture not in self._in_float:
             network, progress = StaticNetwork(self._space, architecture), _Progress(self._how)
@@ -109,7 +113,7 @@ class FineTuner:
         return arrays, copy.copy(progress)
 
     def _train(self, network: StaticNetwork, progress: "_Progress", until: float, on_progress: OnProgress) -> None:
-        """Steps until a share of the fine-tuning is over, at least one."""
+        """Takes steps, at least one, until the share `until` of the fine-tuning is over."""
         optimizer = Optimizer(network, self._how.learning_rate)
         progress.begin()
         for images, labels in self._batches.starting_at(progress.steps):
@@ -121,7 +125,7 @@ class FineTuner:
                 return
 
     def _teacher(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        """From images and labels to what is taught."""
+        """The function that turns images and labels into what is taught."""
         share, largest = self._how.distillation, extract(self._space, self._space.largest(), self._arrays)
         Scorer(largest, self._images).recalibrate()
         opinion = tf.function(lambda images: tf.nn.softmax(largest(images)), autograph=False)
@@ -129,7 +133,7 @@ class FineTuner:
 
 
 class _Progress:
-    """How far the training of one subnet is."""
+    """The progress of the training of one subnet."""
 
     def __init__(self, how: FineTuning):
         self._how = how
@@ -138,15 +142,15 @@ class _Progress:
 
     @property
     def done(self) -> float:
-        """The share that is over, in [0, 1]."""
+        """The share of the training that is over, in [0, 1]."""
         return min(1.0, self.steps / self._how.steps if self._how.steps else self._seconds / self._how.seconds)
 
     def begin(self) -> None:
-        """The next step traces, which is not counted."""
+        """Notes that the next step traces, so that its time does not count."""
         self._ended = None
 
     def count(self) -> None:
-        """A step has ended."""
+        """Notes that a step has ended."""
         now = time.monotonic()
         self._seconds += now - self._ended if self._ended else 0.0
         self._ended = now

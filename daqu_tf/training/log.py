@@ -1,4 +1,4 @@
-"""What a training says of itself: `training.csv` and TensorBoard."""
+"""The log of a training, in `training.csv` and for TensorBoard."""
 
 import csv
 import pathlib
@@ -10,12 +10,12 @@ from daqu_tf import files
 
 
 class TrainingLog:
-    """One row a scoring of the panel.
+    """A log with one row for each scoring of the panel.
 
     Args:
-        folder: `training.csv` and `tensorboard/` are there.
-        names: The columns, in order; a row need not have all of them.
-        step: What `training.csv` says of later steps is dropped: they were not in the checkpoint, and are taken again.
+        folder: The folder of `training.csv` and `tensorboard/`.
+        names: The names of the columns, in order; a row need not have all of them.
+        step: The step of the checkpoint. Rows of later steps are dropped from `training.csv`, since these steps are taken again.
     """
 
     def __init__(self, folder: pathlib.Path, names: Sequence[str], step: int):
@@ -30,7 +30,7 @@ class TrainingLog:
             return list(csv.DictReader(file))
 
     def add(self, row: dict) -> None:
-        """Writes a row, which has `step`, and its numbers as scalars."""
+        """Writes a row, a dict with `step` and other columns, to `training.csv`, and its real numbers to TensorBoard."""
         self._rows.append({name: row.get(name, "") for name in self._names})
         with files.replacing(self._path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._names, extrasaction="ignore")

@@ -1,4 +1,4 @@
-"""The optimizer of supernet and subnets: AdamW for weights, an Adam of their own for the logarithms of quantizer steps."""
+"""The optimizer of supernet and subnets, which is AdamW for weights and another Adam for the logarithms of quantizer steps."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -11,24 +11,29 @@ from daqu_tf.supernet.supernet import Network
 from daqu_tf.training.schedule import STEP_RATE
 
 WEIGHT_DECAY, CLIP_NORM, BETAS = 0.1, 5.0, (0.9, 0.999)
-FIRST_SCALE, LEAST_SCALE, MOST_SCALE = 2.0**15, 1.0, 2.0**24  # Of a loss whose gradients are float16's: 6e-8 to 65504.
-GROWTH_STEPS = 2000  # As many finite steps in a row double the scale, as in Keras.
+FIRST_SCALE, LEAST_SCALE, MOST_SCALE = 2.0**15, 1.0, 2.0**24  # Scales of the loss; gradients in float16 are 6e-8 to 65504.
+GROWTH_STEPS = 2000  # So many finite steps in a row double the scale, as in Keras.
 
 
 class Optimizer:
-    """Sums gradients over the subnets of a step, then moves weights by AdamW and log steps by an Adam of their own.
+    """Sums gradients over the subnets of a step, then moves weights by AdamW and log steps by another Adam.
 
-    All variables are one flat vector here: an update of a hundred small variables one by one takes a fifth of a step's time.
-    AdamW is Loshchilov and Hutter's (ICLR 2019), with gradients clipped by their global norm.
+    All variables are one flat vector here, since an update of a hundred small variables one by one takes a fifth of a step's time
+    (ours). AdamW is that of Loshchilov and Hutter (ICLR 2019), with gradients clipped by their global norm.
 
-    It works under the strategy of the network's scope. With several replicas, each takes its part of the batch, and one sum over
-    replicas a step makes the flat gradient that of the whole batch. A float16 network's loss is scaled (Micikevicius et al., ICLR
-    2018), by as much as its gradients bear.
+    It works under the strategy in whose scope the network was made. With several replicas, each takes its part of the batch, and
+    one sum over replicas in each step gives the gradient of the whole batch. The loss of a float16 network is scaled (Micikevicius
+    et al., ICLR 2018) as far as its gradients allow.
 
     Args:
-        network: What is trained.
-        learning_rate: Peak of the weights'.
-        step_rate: Peak of the log steps'.
+        network: The network to train.
+        learning_rate: The peak learning rate of the weights.
+        step_rate: The peak learning rate of the log steps.
+
+    Attributes:
+        accumulate: Adds the gradients of the active subnet, given the images (count, height, width, channels) and the class
+            probabilities (count, classes) of this worker. It returns the loss over the images of all workers, and the logits
+            (count, classes) of these images.
     """
 
     def __init__(self, network: Network, learning_rate: float, step_rate: float = STEP_RATE):
@@ -52,36 +57,28 @@ class Optimizer:
         options = {"synchronization": tf.VariableSynchronization.ON_READ, "aggregation": tf.VariableAggregation.SUM}
         self.gradient = tf.Variable(tf.zeros_like(self._rate), trainable=False, **options)  # Each replica has its own.
         self.mean, self.square, self._direction = (tf.Variable(tf.zeros_like(self._rate), trainable=False) for _ in range(3))
-        # Of each element its own count of updates: a width that opens late begins like one that was there from the start.
+        # Each element has its own count of updates, so that bits that open late begin like those that were open from the start.
         self.updates = tf.Variable(tf.zeros_like(self._rate), trainable=False)
         if self._is_scaled:
             self.scale, self.finite_steps = (tf.Variable(value, trainable=False) for value in (FIRST_SCALE, 0.0))
 
     @property
     def state(self) -> dict[str, tf.Variable]:
-        """What a checkpoint must hold beside the network, by name."""
+        """The variables by name that a checkpoint must hold beside the network."""
         names = ["mean", "square", "updates", *(("scale", "finite_steps") if self._is_scaled else ())]
         return {name: getattr(self, name) for name in names}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """A copy of `state`."""
+        """A copy of the variables in `state`, by name."""
         return {name: variable.numpy() for name, variable in self.state.items()}
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """The inverse of `arrays`."""
+        """Sets the variables in `state`, the inverse of `arrays`."""
         for name, variable in self.state.items():
             variable.assign(arrays[name])
 
     def _accumulate(self, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Adds the active subnet's gradients.
-
-        Args:
-            images: Of this worker: all, or `distribution.own_part`.
-            targets: Class probabilities of these images.
-
-        Returns:
-            The loss over the images of all workers, and the logits of these images.
-        """
+        """The function behind `accumulate`, before it is traced."""
         losses, logits = self._strategy.run(self._accumulate_part, (images, targets))
         losses, logits = map(self._strategy.experimental_local_results, (losses, logits))
         return losses[0], logits[0] if len(logits) == 1 else tf.concat(logits, 0)
@@ -93,10 +90,10 @@ class Optimizer:
             loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
             loss = loss / replicas() if replicas() > 1 else loss
             scaled = loss * self.scale.read_value() if self._is_scaled else loss
-        # A subnet leaves many variables out.
+        # A subnet does not use all variables.
         gradients = tape.gradient(scaled, self._variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         loss = sum_over_replicas(loss, "loss")
-        with tf.control_dependencies([loss]):  # The returned loss is one replica's, but all must take part in the sum.
+        with tf.control_dependencies([loss]):  # Only one replica's loss is returned, but all must take part in the sum.
             _add(self.gradient, _flat(gradients))
         return loss, logits
 
@@ -104,11 +101,11 @@ class Optimizer:
         return self._strategy.experimental_local_results(self._strategy.run(self._update_replica, (factor,)))[0]
 
     def _update_replica(self, factor: tf.Tensor) -> tf.Tensor:
-        """The same on each replica, whose variables are changed by their handles: for tf.distribute, replicas may not write."""
+        """Moves the variables of one replica, by their handles, since tf.distribute does not let replicas write."""
         gradient = sum_over_replicas(self.gradient.read_value(), "gradient")
         gradient = gradient / self.scale.read_value() if self._is_scaled else gradient
         finite = tf.reduce_all(tf.math.is_finite(gradient))
-        # One bad batch must not end hours of training: nothing moves.
+        # One bad batch must not end hours of training, so nothing moves then.
         tf.cond(finite, lambda: self._move(gradient, factor), tf.no_op)
         if self._is_scaled:
             self._adapt_scale(finite)
@@ -124,7 +121,7 @@ class Optimizer:
         return tf.group(*(_add(variable, tf.reshape(part, variable.shape)) for variable, part in parts))
 
     def _adam(self, gradient: tf.Tensor) -> tf.Tensor:
-        """Adam's step at a learning rate of 1: TensorFlow's fused kernel, on a vector of zeros, and the correction of its bias."""
+        """The step of Adam at a learning rate of 1, by TensorFlow's fused kernel on zeros and a correction of its bias."""
         _set(self._direction, tf.zeros_like(gradient))
         tf.raw_ops.ResourceApplyAdam(
             var=self._direction.handle,
@@ -151,21 +148,21 @@ class Optimizer:
         _set(self.finite_steps, tf.where(finite & (steps < GROWTH_STEPS), steps, 0.0))
 
     def apply(self, factor: float) -> bool:
-        """Moves the variables by the sum of gradients, which is zero again then.
+        """Moves the variables by the sum of gradients, and sets the sum to zero.
 
         Args:
-            factor: Of the peak learning rates.
+            factor: The factor of the peak learning rates, in [0, 1].
 
         Returns:
-            False if gradients were not finite: then nothing moved. In float16 the scale of the loss is halved first, as long as
-            that can help, which is no failure.
+            False if gradients were not finite and nothing moved. In float16, the scale of the loss is halved first, which does not
+            count as failure as long as it can help.
         """
         lowest = not self._is_scaled or float(self.scale.read_value()) <= LEAST_SCALE
         return bool(self._apply(factor)) or not lowest
 
 
 def cosine(done: float) -> float:
-    """The factor of the learning rate after a share `done` of a training: a short rise, then one cosine to a hundredth."""
+    """The factor of the learning rate after a share `done` of a training, which rises shortly and falls as a cosine to 0.01."""
     return min(1.0, done / 0.03 + 0.02) * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0))))
 
 

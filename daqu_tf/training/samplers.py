@@ -1,6 +1,6 @@
-"""Which subnets a training step takes: the strategies, each a small class behind one interface. No TensorFlow.
+"""Samplers, which choose the subnets of a training step, each a small class behind one interface. No TensorFlow is imported.
 
-A strategy chooses architectures; `with_open_bits` gives them precisions that are open. What a strategy has learned is a list of
+A sampler chooses architectures, and `with_open_bits` gives them bits that are open. What a sampler has learned is a list of
 numbers, which a checkpoint holds.
 """
 
@@ -13,55 +13,58 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.targets import costs
 
-UNIFORM_SHARE = 0.5  # Of the subnets: one width throughout. The others have mixed bits.
+UNIFORM_SHARE = 0.5  # The share of subnets that have the same bits throughout; the others have mixed bits.
 
 
 class Uniform:
-    """Random architectures, uniform over the values of each gene.
+    """Samples random architectures, uniform over the values of each gene.
 
     Args:
-        space: What may be chosen.
+        space: The search space.
+
+    Attributes:
+        state: The numbers that `observe` has learned.
     """
 
-    SUBNETS = 4  # Of a step, as others found to work (BigNAS, AttentiveNAS: largest, smallest and two random ones).
+    SUBNETS = 4  # The subnets of a step, as many as in BigNAS and AttentiveNAS: largest, smallest and two random ones.
 
     def __init__(self, space: SearchSpace):
         self.space = space
-        self.state: list[float | None] = []  # What `observe` has learned.
+        self.state: list[float | None] = []
 
     def architectures(self, rng: np.random.Generator) -> list[Subnet]:
-        """Those of one step; their bits mean nothing yet."""
+        """The architectures of one step; their bits mean nothing yet."""
         return [self.space.sample_by_gene(rng) for _ in range(self.SUBNETS)]
 
     def observe(self, subnets: Sequence[Subnet], losses: Sequence[float]) -> None:
-        """Takes note of the losses of a step."""
+        """Learns from the losses of the subnets of a step; this sampler learns nothing."""
 
 
 class Sandwich(Uniform):
-    """The sandwich rule (Yu and Huang, ICCV 2019): the largest, the smallest, and random architectures.
+    """Samples by the sandwich rule (Yu and Huang, ICCV 2019): the largest, the smallest, and random architectures.
 
-    Where the largest teaches in a precision transfer, it now and then takes the place of another, which may be the smallest.
+    Where the largest teaches in a precision transfer, it now and then also takes the place of another, which may be the smallest.
     """
 
     def architectures(self, rng: np.random.Generator) -> list[Subnet]:
-        """The largest first."""
+        """The architectures of one step, the largest first; their bits mean nothing yet."""
         return [self.space.largest(), self.space.smallest(), *super().architectures(rng)[2:]]
 
 
 class GapAware(Uniform):
-    """Architectures of bands of MACs; a band is drawn the more often, the further its loss lies behind that of the best (ours).
+    """Samples architectures by bands of MACs, more often from bands whose loss lies further behind that of the best (ours).
 
-    The sandwich rule trains the two ends in every step, and what lies between them hardly ever. Here no architecture is in every
-    step: a quarter of the draws go evenly over the bands, the others to those that lag. `state` is the running mean of each band's
-    loss, None before the first.
+    The sandwich rule trains the two ends in every step, and each architecture between them hardly ever. Here no architecture is in
+    every step: a quarter of the draws go evenly over the bands, and the others to those that lag. `state` is the running mean of
+    each band's loss, None before the first.
     """
 
-    SUBNETS = 6  # Which take as long as the sandwich rule's four, of which one is the largest.
+    SUBNETS = 6  # They take as long as the sandwich rule's four, one of which is the largest.
     BANDS, CANDIDATES = 6, 20_000
-    TEMPERATURE = 0.05  # A band whose loss is higher by as much is drawn e times as often.
+    TEMPERATURE = 0.05  # A band whose loss is higher by so much is drawn e times as often.
     EVEN_SHARE = 0.25
-    END_SHARE = 0.3  # Of the draws in the first and the last band: the very smallest and largest, of which all have a part.
-    RATE = 0.02  # Of the running means.
+    END_SHARE = 0.3  # The share of draws in the first and the last band that go to the smallest and the largest architecture.
+    RATE = 0.02  # The rate of the running means.
 
     def __init__(self, space: SearchSpace):
         super().__init__(space)
@@ -74,7 +77,7 @@ class GapAware(Uniform):
         self.state = [None] * self.BANDS
 
     def architectures(self, rng: np.random.Generator) -> list[Subnet]:
-        """In any order."""
+        """The architectures of one step, in any order; their bits mean nothing yet."""
         seen = [loss for loss in self.state if loss is not None]
         lag = np.array([0.0 if loss is None else loss - min(seen) for loss in self.state])
         behind = np.exp((lag - lag.max()) / self.TEMPERATURE)
@@ -89,7 +92,7 @@ class GapAware(Uniform):
         return self.space.from_genome(rng.choice(genomes)) if len(genomes) else self.space.sample_by_gene(rng)
 
     def observe(self, subnets: Sequence[Subnet], losses: Sequence[float]) -> None:
-        """Moves the running means of the subnets' bands; a loss that is not finite says nothing."""
+        """Moves the running means of the subnets' bands; losses that are not finite are ignored."""
         for subnet, loss in zip(subnets, losses):
             if np.isfinite(loss):
                 band = int(self._band(costs.macs(self.space, subnet)))
@@ -105,13 +108,20 @@ class GapAware(Uniform):
 SAMPLERS: dict[str, type[Uniform]] = {"uniform": Uniform, "sandwich": Sandwich, "gap_aware": GapAware}
 
 
-def with_open_bits(space: SearchSpace, subnet: Subnet, widths: Sequence[int], rng: np.random.Generator) -> Subnet:
-    """The architecture at a random precision: half of the times one open width throughout, else mixed bits.
+def with_open_bits(space: SearchSpace, subnet: Subnet, open_bits: Sequence[int], rng: np.random.Generator) -> Subnet:
+    """The architecture of `subnet` with random bits: half of the time the same for all tensors, else mixed.
 
-    A width is drawn in inverse proportion to its bits: 8, 6 and 4 bits learn nearly the same, and 2 bits take longest (ours).
+    Bits are drawn with a probability in inverse proportion to their number, since 8, 6 and 4 bits learn nearly the same, and 2 bits
+    take longest (ours).
+
+    Args:
+        space: The space of the subnet.
+        subnet: The subnet, whose own bits do not matter.
+        open_bits: The bits that may be drawn.
+        rng: The source of all random numbers.
     """
-    chances = 1.0 / np.array(widths)
+    chances = 1.0 / np.array(open_bits)
     chances /= chances.sum()
     if rng.random() < UNIFORM_SHARE:
-        return uniform_bits(space, subnet, int(rng.choice(widths, p=chances)))
-    return mixed_bits(space, subnet, widths, rng, chances)
+        return uniform_bits(space, subnet, int(rng.choice(open_bits, p=chances)))
+    return mixed_bits(space, subnet, open_bits, rng, chances)

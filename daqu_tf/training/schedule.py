@@ -1,4 +1,4 @@
-"""How a supernet is trained: the warm-up and the precision transfer, each a frozen description. No TensorFlow."""
+"""The schedule of a supernet's training: warm-up and precision transfer, each a frozen description. No TensorFlow is imported."""
 
 import dataclasses
 import math
@@ -11,28 +11,28 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.training.samplers import SAMPLERS
 
 UNITS = ("minutes", "epochs")
-MOST_SEED = 2**32 - 1  # NumPy's.
+MOST_SEED = 2**32 - 1  # NumPy's limit.
 WARM_UPS = ("none", "sandwich", "gap_aware")
 TRANSFERS = ("none", "all_at_once", "progressive")
 AUGMENTATIONS = ("auto", "none", "shift", "shift_mirror")
-WARM_UP_SHARE = 0.2  # Of the training: a longer one leaves too little for the lowest widths.
+WARM_UP_SHARE = 0.2  # The share of the training; a longer warm-up leaves too little for the lowest bits.
 DEFAULT_SAMPLER = "gap_aware"
-DISTILLATION = 0.5  # Better by half a point to a point at every precision than none, in ten minutes on Fashion-MNIST.
-STEP_RATE = 5e-3  # Peak learning rate of the quantizers' log steps, under an Adam of their own.
+DISTILLATION = 0.5  # Half a point to a point better than 0 at every precision, in ten minutes on Fashion-MNIST.
+STEP_RATE = 5e-3  # The peak learning rate of the quantizers' log steps, which have another Adam than weights.
 
 
 @dataclasses.dataclass(frozen=True)
 class WarmUp:
-    """The first phase: full precision, architectures only.
+    """The first phase of a training, which trains architectures in float.
 
     Attributes:
-        length: In the schedule's unit.
-        learning_rate: Peak of the weights'; the cosine of the whole training goes on through both phases.
-        sampler: One of `samplers.SAMPLERS`: which architectures a step trains.
-        distillation: Share, in [0, 1], that the opinion of a step's largest network has in what the others are taught; the rest is
+        length: The length of the phase, in the unit of the schedule.
+        learning_rate: The peak learning rate of the weights; one cosine goes through both phases.
+        sampler: The sampler of a step's architectures, one of `samplers.SAMPLERS`.
+        distillation: The share, in [0, 1], of the opinion of a step's largest network in what the others are taught; the rest is
             the label.
-        patience: The phase ends when the panel's accuracy gap has not shrunk for as many scorings; None: when its length is over.
-            The precision transfer gets what is left of it.
+        patience: The number of scorings without a smaller accuracy gap of the panel after which the phase ends early, and leaves
+            its time to the precision transfer; None never ends it early.
     """
 
     length: float
@@ -49,17 +49,18 @@ class WarmUp:
 
 @dataclasses.dataclass(frozen=True)
 class PrecisionTransfer:
-    """The second phase: widths open from high to low, and each new one starts from its neighbour.
+    """The second phase of a training, in which bits open from high to low, and new ones start from the present weights.
 
     Attributes:
-        length: In the schedule's unit.
-        order: Widths in the order in which they open, descending; a tensor that does not have one has the next above it. One that
-            is not named is never trained: its steps are set from the weights in the end.
-        opening: Share of the phase, in [0, 1), after which all of `order` is open; 0 opens all at once.
-        learning_rate: As for `WarmUp`, like `sampler` and `distillation`.
-        step_rate: Peak learning rate of the quantizers' log steps, under an Adam of their own.
-        sampler: One of `samplers.SAMPLERS`.
-        distillation: As for `WarmUp`; the teacher is at the highest open precision.
+        length: The length of the phase, in the unit of the schedule.
+        order: The bits in the order in which they open, descending. A tensor that cannot have some of them has the next above them.
+            Bits that are not named are never trained; their steps are set from the weights in the end.
+        opening: The share of the phase, in [0, 1), after which all of `order` is open; 0 opens all at once.
+        learning_rate: The peak learning rate of the weights; one cosine goes through both phases.
+        step_rate: The peak learning rate of the quantizers' log steps, which have another Adam than weights.
+        sampler: The sampler of a step's architectures, one of `samplers.SAMPLERS`.
+        distillation: The share, in [0, 1], of the opinion of a step's largest network, at the highest open bits, in what the others
+            are taught; the rest is the label.
     """
 
     length: float
@@ -73,13 +74,13 @@ class PrecisionTransfer:
     def __post_init__(self) -> None:
         _check_phase(self)
         if not self.order or any(low >= high for high, low in zip(self.order, self.order[1:])):
-            raise DaquError(f"`order` must be widths from high to low, at least one, but received {list(self.order)}.")
+            raise DaquError(f"`order` must be bits from high to low, at least one, but received {list(self.order)}.")
         if not 0 <= self.opening < 1:
             raise DaquError(f"`opening` must be in [0, 1), but received {self.opening}.")
         _check_rate("step_rate", self.step_rate)
 
-    def open_widths(self, done: float) -> tuple[int, ...]:
-        """The widths that are open after a share `done` of the phase, ascending."""
+    def open_bits(self, done: float) -> tuple[int, ...]:
+        """The bits that are open after a share `done` of the phase, ascending."""
         count = len(self.order) if done >= self.opening else 1 + int(done / self.opening * (len(self.order) - 1))
         return self.order[count - 1 :: -1]
 
@@ -89,16 +90,17 @@ Phase = WarmUp | PrecisionTransfer
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How the supernet is trained: either phase may be missing, not both.
+    """How a supernet is trained, in a warm-up, a precision transfer, or both.
 
     Attributes:
-        unit: Of the phases' lengths: `epochs`, which with deterministic operators repeat bit for bit, or `minutes` of training.
-        warm_up: The first phase.
-        precision_transfer: The second phase.
-        batch_size: Images a step, over all replicas.
-        seed: Of everything random.
-        augmentation: One of `AUGMENTATIONS`.
-        guard: After how many steps in a row whose gradients are not finite the training is given up; each is skipped.
+        unit: The unit of the phases' lengths: `minutes` of training, or `epochs`, which repeat bit for bit with deterministic
+            operators.
+        warm_up: The first phase; None leaves it out.
+        precision_transfer: The second phase; None leaves it out.
+        batch_size: The number of images in a step, over all replicas.
+        seed: The seed of everything random.
+        augmentation: The augmentation of the images, one of `AUGMENTATIONS`.
+        guard: The number of steps in a row without finite gradients after which the training is given up; each of them is skipped.
     """
 
     unit: str
@@ -124,37 +126,37 @@ class Schedule:
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """Those there are, in order: at least one."""
+        """The phases of the schedule, one or two, in order."""
         return tuple(phase for phase in (self.warm_up, self.precision_transfer) if phase)
 
     @property
     def length(self) -> float:
-        """Of both phases, in the schedule's unit."""
+        """The length of both phases, in the unit of the schedule."""
         return sum(phase.length for phase in self.phases)
 
     @property
     def warm_up_share(self) -> float:
-        """Of the training, unless it ends early."""
+        """The share of the warm-up in the training, in [0, 1], if it does not end early."""
         return self.warm_up.length / self.length if self.warm_up else 0.0
 
     def check(self, space: SearchSpace, images: int) -> None:
-        """Raises `DaquError` where the schedule does not fit.
+        """Raises `DaquError` if the schedule does not fit a space or a data set.
 
         Args:
-            space: Whose widths are opened, the highest first.
-            images: To train on.
+            space: The space, whose bits are opened, the highest first.
+            images: The number of training images.
         """
         check_batch_size(self.batch_size, images)
         if not self.precision_transfer:
             return
         order = self.precision_transfer.order
-        if missing := set(order) - set(space.widths):
+        if missing := set(order) - set(space.all_bits):
             raise DaquError(
-                f"`order` must be among the widths {list(space.widths)} of space {space.name!r}, but received {sorted(missing)}: "
+                f"`order` must be among the bits {list(space.all_bits)} of space {space.name!r}, but received {sorted(missing)}: "
                 "leave them out."
             )
-        if order[0] != space.widths[-1]:
-            raise DaquError(f"`order` must begin with {space.widths[-1]}, the highest of the space, but received {order[0]}.")
+        if order[0] != space.all_bits[-1]:
+            raise DaquError(f"`order` must begin with {space.all_bits[-1]}, the highest of the space, but received {order[0]}.")
 
     def to_json(self) -> dict[str, Any]:
         """The schedule as a JSON object."""
@@ -162,7 +164,7 @@ class Schedule:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Schedule":
-        """The inverse of `to_json`; also from the `config.json` of a run.
+        """The schedule that a JSON object describes, the inverse of `to_json`; the object may be the `config.json` of a run.
 
         Raises:
             DaquError: A field is missing, unknown or out of range (it is named).
@@ -186,18 +188,18 @@ def make_schedule(
     seed: int = 0,
     **settings: Any,
 ) -> Schedule:
-    """The schedule that the flags of the tools mean.
+    """The schedule that the flags of the tools describe.
 
     Args:
-        space: Whose widths open.
-        warm_up: One of `WARM_UPS`. Without it, all of `length` is precision transfer.
-        precision_transfer: One of `TRANSFERS`; `none` trains the highest width alone, for as long.
-        length: Of both phases, in `unit`.
-        unit: One of `UNITS`.
-        learning_rate: Peak of both phases.
-        batch_size: Images a step.
-        seed: Of everything random.
-        **settings: Of `Schedule`.
+        space: The space, whose bits are opened.
+        warm_up: The warm-up, one of `WARM_UPS`; with `none`, all of `length` is precision transfer.
+        precision_transfer: The precision transfer, one of `TRANSFERS`; `none` trains the highest bits alone, for as long.
+        length: The length of both phases, in `unit`.
+        unit: The unit of the length, one of `UNITS`.
+        learning_rate: The peak learning rate of both phases.
+        batch_size: The number of images in a step.
+        seed: The seed of everything random.
+        **settings: Further fields of `Schedule`.
 
     Raises:
         DaquError: A name is unknown or a number out of range.
@@ -207,7 +209,7 @@ def make_schedule(
             raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {value!r}.")
     share = 0.0 if warm_up == "none" else WARM_UP_SHARE
     sampler = "sandwich" if warm_up == "none" else warm_up
-    order = space.widths[::-1] if precision_transfer != "none" else space.widths[-1:]
+    order = space.all_bits[::-1] if precision_transfer != "none" else space.all_bits[-1:]
     opening = PrecisionTransfer.opening if precision_transfer == "progressive" else 0.0
     return Schedule(
         unit,
@@ -236,12 +238,12 @@ def _check_rate(name: str, rate: float) -> None:
 
 
 def check_batch_size(batch_size: int, images: int) -> None:
-    """Raises `DaquError` if there are fewer training images than a batch has."""
+    """Raises `DaquError` if a batch has more images than there are to train on."""
     if batch_size > images:
         raise DaquError(f"`batch_size` must be at most the {images} training images, but received {batch_size}.")
 
 
 def check_seed(seed: int) -> None:
-    """Raises `DaquError` if there is no such seed."""
+    """Raises `DaquError` unless a seed is from 0 to `MOST_SEED`."""
     if not 0 <= seed <= MOST_SEED:
         raise DaquError(f"`seed` must be from 0 to {MOST_SEED}, but received {seed}.")

@@ -1,6 +1,6 @@
-"""Training on several devices or machines, through tf.distribute.
+"""The distribution of a training over several devices or machines, through tf.distribute.
 
-Every replica computes the same subnet on its part of a global batch. One process has all devices of its machine, and with TF_CONFIG
+Every replica computes the same subnet on its part of a global batch. One process has all devices of its machine. With TF_CONFIG,
 there is one such process, a worker, on each machine; every worker runs the same program and takes its decisions from the chief.
 """
 
@@ -25,16 +25,16 @@ EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type"
 
 
 def check_strategy(name: str) -> str:
-    """Finds what is wrong with a strategy or with TF_CONFIG before anything waits for other machines; imports no TensorFlow.
+    """Checks a strategy and TF_CONFIG before anything waits for other machines; it imports no TensorFlow.
 
     Args:
-        name: One of `STRATEGIES`.
+        name: The strategy, one of `STRATEGIES`.
 
     Returns:
-        `multi_worker`, if that is what `name` and TF_CONFIG come to; otherwise `name`.
+        `multi_worker` if `name` and TF_CONFIG lead to that, else `name`.
 
     Raises:
-        DaquError: There is no such strategy, or TF_CONFIG does not fit it.
+        DaquError: The strategy is unknown, or TF_CONFIG does not fit it.
     """
     if name not in STRATEGIES:
         raise DaquError(f"`strategy` must be one of {', '.join(STRATEGIES)}, but received {name!r}.")
@@ -54,7 +54,7 @@ def _size(addresses: Any) -> int:
 
 
 def _tf_config() -> Mapping[str, Any]:
-    """TF_CONFIG, empty if it is not set."""
+    """The content of TF_CONFIG; empty if it is not set."""
     try:
         config = json.loads(os.environ.get("TF_CONFIG") or "{}")
     except json.JSONDecodeError as error:
@@ -69,7 +69,7 @@ def _require(condition: bool, expected: str, came: object) -> None:
 
 
 def _check_cluster(config: Mapping[str, Any]) -> None:
-    """Whether the cluster is one of workers alone, and the task one of them."""
+    """Raises `DaquError` unless the cluster has workers alone and the task is one of them."""
     if not config:
         raise DaquError(f"`strategy` multi_worker needs TF_CONFIG, which is not set: set it on every worker to {EXAMPLE}.")
     cluster: Any = config.get("cluster")
@@ -89,15 +89,16 @@ def _check_cluster(config: Mapping[str, Any]) -> None:
 
 
 def make_strategy(name: str) -> "tf.distribute.Strategy":
-    """The strategy under whose scope networks are made. To be called before TensorFlow computes anything.
+    """The strategy in whose scope networks are made; it must be called before TensorFlow computes anything.
 
     Args:
-        name: `mirrored`: all GPUs, or all logical CPUs where there are none. `multi_worker`: those of all workers in TF_CONFIG, for
-            which this waits. `auto`: `multi_worker` where TF_CONFIG names several workers, else `mirrored` on several GPUs, else
-            `one_device`, which is TensorFlow's default and costs nothing.
+        name: The strategy, one of `STRATEGIES`. `mirrored` uses all GPUs, or all logical CPUs where there are none. `multi_worker`
+            uses those of all workers in TF_CONFIG, and waits for these. `one_device` is TensorFlow's default and costs nothing.
+            `auto` is `multi_worker` where TF_CONFIG names several workers, else `mirrored` if there are several GPUs, else
+            `one_device`.
 
     Raises:
-        DaquError: As `check_strategy`.
+        DaquError: The strategy is unknown, or TF_CONFIG does not fit it.
     """
     name = check_strategy(name)
     import tensorflow as tf
@@ -112,12 +113,12 @@ def make_strategy(name: str) -> "tf.distribute.Strategy":
 
 
 def leads(strategy: "tf.distribute.Strategy") -> bool:
-    """Whether this worker is the one that writes files and decides."""
+    """Whether this worker is the chief, which writes files and decides."""
     return worker(strategy)[0] == 0
 
 
 def check_shares(strategy: "tf.distribute.Strategy", size: int) -> None:
-    """Raises `DaquError` if a batch of `size` cannot be shared out evenly."""
+    """Raises `DaquError` if a batch of `size` images cannot be shared out evenly among the replicas."""
     replicas = strategy.num_replicas_in_sync
     if size % replicas:
         nearest = max(1, round(size / replicas)) * replicas
@@ -125,11 +126,11 @@ def check_shares(strategy: "tf.distribute.Strategy", size: int) -> None:
 
 
 def own_part(strategy: "tf.distribute.Strategy", batch: "np.ndarray | tf.Tensor") -> "np.ndarray | tf.Tensor":
-    """This worker's part of a global batch, which every worker can make by itself from seed and step.
+    """This worker's part of a global batch, which every worker makes by itself from seed and step.
 
     Args:
-        strategy: Of the network.
-        batch: Images or labels; the first axis is the batch's.
+        strategy: The strategy of the network.
+        batch: The images or labels of the global batch, of shape (batch, ...).
 
     Raises:
         DaquError: The batch cannot be shared out evenly.
@@ -143,14 +144,14 @@ def own_part(strategy: "tf.distribute.Strategy", batch: "np.ndarray | tf.Tensor"
 def from_chief(strategy: "tf.distribute.Strategy", values: "np.ndarray | Sequence[float] | float") -> "np.ndarray":
     """The chief's values on every worker, all of which must call this at the same point.
 
-    What workers measure by themselves, as time, differs, and a decision that differs makes them wait for each other for ever.
+    What each worker measures, such as time, differs, and workers whose decisions differ wait for each other for ever.
 
     Args:
-        strategy: Of the network.
+        strategy: The strategy of the network.
         values: Numbers that a float64 can hold, of the same shape on every worker.
 
     Returns:
-        A float64 array.
+        The chief's values, float64, in the shape of `values`.
     """
     import numpy as np
     import tensorflow as tf
@@ -161,7 +162,7 @@ def from_chief(strategy: "tf.distribute.Strategy", values: "np.ndarray | Sequenc
 
 @functools.cache
 def _from_chief(strategy: "tf.distribute.Strategy") -> "Callable[[tf.Tensor], tf.Tensor]":
-    """Traced once for each shape."""
+    """The function that gives the chief's values, which is traced once for each shape."""
     import tensorflow as tf
 
     @tf.function(autograph=False, reduce_retracing=False)
@@ -173,7 +174,7 @@ def _from_chief(strategy: "tf.distribute.Strategy") -> "Callable[[tf.Tensor], tf
 
 
 def check_same_everywhere(strategy: "tf.distribute.Strategy", settings: Any) -> None:
-    """Raises `DaquError` if `settings`, which JSON can hold, are others on the chief."""
+    """Raises `DaquError` if `settings`, a JSON value, differ from those of the chief."""
     own = zlib.crc32(json.dumps(settings).encode())
     if int(from_chief(strategy, own)) != own:
         raise DaquError("Settings or data differ from those of worker 0: start the same command on the same data everywhere.")
@@ -184,12 +185,15 @@ def checkpoint_from_chief(
     found: "tuple[dict[str, np.ndarray], dict[str, Any]] | None",
     own: "dict[str, np.ndarray]",
 ) -> "tuple[dict[str, np.ndarray], dict[str, Any]] | None":
-    """The chief's checkpoint on every worker: those of the others may be older, or missing.
+    """The arrays and the state of the chief's checkpoint on every worker, whose own may be older or missing.
 
     Args:
-        strategy: Of the network.
-        found: Arrays and state of this worker's own checkpoint, if it has one.
-        own: This worker's arrays now, for their names and shapes.
+        strategy: The strategy of the network.
+        found: The arrays and the state of this worker's own checkpoint; None if it has none.
+        own: The present arrays of this worker, for their names and shapes.
+
+    Returns:
+        The arrays by name and the state; None if the chief has no checkpoint.
     """
     import numpy as np
 
@@ -214,7 +218,7 @@ def _is_first_replica() -> "tf.Tensor":
 
 
 def make_deterministic() -> None:
-    """One thread and deterministic operators, for this process.
+    """Makes TensorFlow use one thread and deterministic operators in this process.
 
     Raises:
         DaquError: TensorFlow has begun to work already.

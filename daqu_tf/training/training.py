@@ -1,6 +1,6 @@
-"""The training of the supernet: warm-up, then precision transfer.
+"""The training of the supernet: a warm-up, then a precision transfer.
 
-Everything random is drawn from (seed, step), so that a resumed run needs no other state than what a checkpoint holds.
+Everything random is drawn from seed and step, so that a resumed training needs no other state than what a checkpoint holds.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ from daqu_tf.training.schedule import STEP_RATE, Phase, Schedule, WarmUp
 from daqu_tf.training.strategies import check_same_everywhere, check_shares, checkpoint_from_chief, from_chief, leads, own_part
 
 CHECKPOINT_SECONDS = 30.0
-LARGEST_LEARNS = 0.25  # Of the steps of the precision transfer: the largest network is a student as well.
-MAX_SCORING_SHARE = 0.1  # Of the time: in a training by minutes, an epoch that is over sooner than that goes unscored.
+LARGEST_LEARNS = 0.25  # The share of steps of the precision transfer in which the largest network is a student as well.
+MAX_SCORING_SHARE = 0.1  # In a training by minutes, an epoch is not scored if scoring takes a larger share of the time than this.
 _WHERE, _STEP_FIGURES = ("phase", "epoch", "step", "minutes"), ("loss", "learning_rate")  # Columns of training.csv.
 
 Figures = dict[str, float]
@@ -41,19 +41,19 @@ Figures = dict[str, float]
 
 @dataclasses.dataclass
 class TrainingState:
-    """Where a training stands; with weights and optimizer, all that it takes to go on.
+    """The state of a training; with weights and optimizer, it is all that is needed to go on.
 
     Attributes:
-        step: Steps taken, and with the seed the position in data and samples.
-        seconds: Of training, without traces and scoring.
-        input_seconds: Of these, what was waited for images.
-        transfer_from: Share of the training after which the precision transfer began; None before.
-        open: The open widths, ascending.
-        samplers: What the samplers have learned.
-        scored_step: When the panel was scored last.
-        gaps: The panel's accuracy gaps of the warm-up.
-        not_finite: Steps in a row whose gradients were not finite.
-        skipped: All such steps.
+        step: The number of steps taken, which with the seed gives the position in data and samples.
+        seconds: The time of training in seconds, without traces and scoring.
+        input_seconds: The part of `seconds` in which steps waited for images.
+        transfer_from: The share of the training after which the precision transfer began; None before that.
+        open: The open bits, ascending.
+        samplers: The numbers that the samplers have learned, by their names.
+        scored_step: The step after which the panel was scored last.
+        gaps: The accuracy gaps of the panel in the warm-up, in order.
+        not_finite: The number of last steps in a row whose gradients were not finite.
+        skipped: The number of all steps whose gradients were not finite.
     """
 
     step: int = 0
@@ -69,15 +69,15 @@ class TrainingState:
 
 
 class SupernetTraining:
-    """The two phases over one supernet, resumable.
+    """The training of one supernet by a schedule, which can be resumed.
 
     Args:
-        supernet: What is trained.
-        dataset: Train and search splits are used.
-        scorer: Of the supernet.
-        schedule: How.
-        folder: Checkpoints, `training.csv` and `tensorboard/` go here.
-        on_warning: Called with a sentence for the user.
+        supernet: The supernet to train.
+        dataset: The data set, of which the train and search splits are used.
+        scorer: The scorer of the supernet.
+        schedule: The phases of the training.
+        folder: The folder of checkpoints, `training.csv` and `tensorboard/`.
+        on_warning: Is called with a sentence for the user.
 
     Raises:
         DaquError: The schedule does not fit the space or the data set.
@@ -105,14 +105,17 @@ class SupernetTraining:
         self._panel = Panel(scorer, supernet.space, dataset)
         self._checkpoints = Checkpoints(folder / "checkpoints", on_warning)
         self._samplers: dict[str, Uniform] = {}
-        self._losses: list[float] = []  # Since the panel was scored.
+        self._losses: list[float] = []  # The losses since the panel was scored.
         self._state = TrainingState()
 
     def restore(self) -> float:
-        """Goes to the newest checkpoint, where there is one; returns the share of the training that is done.
+        """Goes to the newest checkpoint, if there is one.
+
+        Returns:
+            The share of the training that is done, in [0, 1].
 
         Raises:
-            DaquError: The checkpoint is of another space.
+            DaquError: The checkpoint is one of another space.
         """
         if found := checkpoint_from_chief(self._strategy, self._checkpoints.newest(), self._arrays()):
             arrays, state = found
@@ -122,13 +125,14 @@ class SupernetTraining:
         return self._done()
 
     def run(self, on_progress: Callable[[str, float, Figures], None]) -> TrainingState:
-        """Trains from where it stands to the end of the schedule.
+        """Trains from the present state to the end of the schedule.
 
         Args:
-            on_progress: Called with the phase, the share of the training that is done, and figures.
+            on_progress: Is called after each step with the name of the phase, the share of the training that is done, and the
+                latest figures by name.
 
         Returns:
-            Where the training stands now.
+            The state of the training at the end.
 
         Raises:
             DaquError: Too many steps in a row had gradients that are not finite.
@@ -158,7 +162,7 @@ class SupernetTraining:
         return state
 
     def _timed_step(self, phase: Phase, batches: Iterator[tuple[tf.Tensor, tf.Tensor]], done: float) -> Figures:
-        """A step, and what it takes of the schedule."""
+        """Takes a step, and counts the time that it takes of the schedule."""
         state, began = self._state, time.monotonic()
         images, labels = (own_part(self._strategy, part) for part in next(batches))
         state.input_seconds += time.monotonic() - began
@@ -169,17 +173,17 @@ class SupernetTraining:
         return figures
 
     def _finish(self, log: TrainingLog, phase: Phase, figures: Figures) -> None:
-        """Scores the panel a last time; widths that were never trained get steps from the weights."""
+        """Scores the panel a last time, and sets the steps of bits that were never trained from the weights."""
         if self._state.scored_step != self._state.step:
             self._score(log, phase, figures)
-        self._open(self._space.widths)
+        self._open(self._space.all_bits)
         self._save()
 
     def _may_score(self, since_seconds: float, scoring_seconds: float | None) -> bool:
         return self._schedule.unit == "epochs" or (scoring_seconds or 0.0) <= MAX_SCORING_SHARE * since_seconds
 
     def _done(self) -> float:
-        """The share of the schedule that is over."""
+        """The share of the schedule that is over, in [0, 1]."""
         if self._schedule.unit == "minutes":
             return self._state.seconds / (60 * self._schedule.length)
         return self._state.step / max(1, round(self._schedule.length * self._batches.per_epoch))
@@ -189,13 +193,13 @@ class SupernetTraining:
         return max(2.0, 60 * self._schedule.length / 50) if self._schedule.unit == "minutes" else float("inf")
 
     def _enter_phase(self, done: float) -> Phase:
-        """The phase of the next step; opens the widths that are due in it."""
+        """The phase of the next step; opens the bits that are due in it."""
         state, transfer = self._state, self._schedule.precision_transfer
         if state.transfer_from is None and transfer and (done >= self._schedule.warm_up_share or self._gap_is_stuck()):
             state.transfer_from = done
         if transfer is None or state.transfer_from is None:
             return self._schedule.phases[0]
-        self._open(transfer.open_widths((done - state.transfer_from) / (1 - state.transfer_from)))
+        self._open(transfer.open_bits((done - state.transfer_from) / (1 - state.transfer_from)))
         return transfer
 
     def _gap_is_stuck(self) -> bool:
@@ -206,13 +210,13 @@ class SupernetTraining:
         stuck = len(gaps) > patience and min(gaps[-patience:]) >= min(gaps[:-patience])
         return bool(from_chief(self._strategy, float(stuck)))
 
-    def _open(self, widths: tuple[int, ...]) -> None:
-        """Opens widths: their steps start from the present weights, and from the activations of the largest subnet."""
+    def _open(self, wanted: tuple[int, ...]) -> None:
+        """Opens bits, whose steps start from the present weights and from the activations of the largest subnet."""
         state, space = self._state, self._space
-        if new := tuple(width for width in widths if width not in state.open):
+        if new := tuple(bits for bits in wanted if bits not in state.open):
             self._supernet.activate(space.largest())
             images = self._dataset.x_train[:STEP_IMAGES]
-            if not state.open:  # All, since a tensor that lacks a width has the next above it.
+            if not state.open:  # All steps are set, since a tensor that lacks some bits has the next above them.
                 self._supernet.initialise_steps(images, space.weight_bits)
             else:
                 self._supernet.initialise_weight_steps(tuple(set(space.weight_bits) & set(new)))
@@ -235,7 +239,7 @@ class SupernetTraining:
                 loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels, logits))
             losses.append(float(loss))
         losses = from_chief(self._strategy, losses).tolist()
-        # At another precision than the others, the teacher would make its band look good.
+        # The teacher does not count: it is at other bits than the others, and would make its band look good.
         students = slice(1 if taught and state.open else 0, None)
         sampler.observe(subnets[students], losses[students])
         rate = cosine(done) * phase.learning_rate
@@ -245,25 +249,26 @@ class SupernetTraining:
         return {"loss": float(np.mean(self._losses)), "learning_rate": rate}
 
     def _subnets(self, architectures: list[Subnet], taught: bool, rng: np.random.Generator) -> list[Subnet]:
-        """The subnets of a step; where the first one teaches, it is the largest, at the highest precision.
+        """The subnets of a step; if the first one teaches, it is the largest, at the highest open bits.
 
-        Now and then the largest is a student too: one that only knows 8 bits would be the worst of all at 2 (ours: by 6 points).
+        Now and then the largest is a student too. If it only knew 8 bits, it would be the worst of all at 2 bits, by 6 points
+        (ours).
         """
-        space, widths = self._space, self._state.open
+        space, open_bits = self._space, self._state.open
         if taught:
             architectures = sorted(architectures, key=lambda subnet: -costs.macs(space, subnet))
-        if not widths:
+        if not open_bits:
             return [in_float(subnet) for subnet in architectures]
         if taught and rng.random() < LARGEST_LEARNS:
             architectures[rng.integers(1, len(architectures))] = architectures[0]
-        subnets = [with_open_bits(space, subnet, widths, rng) for subnet in architectures]
-        return [uniform_bits(space, architectures[0], max(widths)), *subnets[1:]] if taught else subnets
+        subnets = [with_open_bits(space, subnet, open_bits, rng) for subnet in architectures]
+        return [uniform_bits(space, architectures[0], max(open_bits)), *subnets[1:]] if taught else subnets
 
     def _guard(self, finite: bool) -> None:
-        """Counts steps that were skipped; says so once.
+        """Counts steps that were skipped, with one warning.
 
         Raises:
-            DaquError: There were too many of them in a row.
+            DaquError: Too many steps in a row were skipped.
         """
         state = self._state
         state.not_finite = 0 if finite else state.not_finite + 1
@@ -277,7 +282,7 @@ class SupernetTraining:
             )
 
     def _sampler_of(self, phase: Phase) -> Uniform:
-        """The phase's strategy; what it has learned goes on into the next phase if that has the same."""
+        """The sampler of a phase; it keeps what it has learned if the next phase has the same sampler."""
         if phase.sampler not in self._samplers:
             self._samplers[phase.sampler] = SAMPLERS[phase.sampler](self._space)
             if phase.sampler in self._state.samplers:
@@ -285,7 +290,7 @@ class SupernetTraining:
         return self._samplers[phase.sampler]
 
     def _score(self, log: TrainingLog, phase: Phase, figures: Figures) -> Figures:
-        """Scores the panel and writes it down; the chief does, while others wait in their next step."""
+        """Scores the panel and logs it, on the chief alone, while other workers wait in their next step."""
         state = self._state
         self._losses.clear()
         if not leads(self._strategy):
@@ -315,7 +320,7 @@ class SupernetTraining:
 
 @contextlib.contextmanager
 def _signals_noted() -> Iterator[list[int]]:
-    """Lets a step end before Ctrl-C or SIGTERM ends the training; a second one does so at once."""
+    """Lets a step end before Ctrl-C or SIGTERM ends the training; a second signal ends it at once."""
     noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -323,7 +328,7 @@ def _signals_noted() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         noted.append(number)
 
-    # Python has handlers in the main thread only.
+    # Python lets only the main thread have handlers.
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, note) for number in numbers}
     try:

@@ -1,10 +1,13 @@
+import hashlib
 import pathlib
+import time
 
 import numpy as np
 import pytest
 
 from daqu_tf import data
 from daqu_tf.data.class_names import names_of_classes
+from daqu_tf.data.copies import hashes
 from daqu_tf.errors import DaquError
 
 
@@ -103,6 +106,86 @@ def test_other_floats_are_mapped_by_the_training_range_and_clipped(save):
     assert (loaded.input_offset, loaded.input_scale) == (-1.0, 2.0)
     np.testing.assert_allclose(loaded.x_test.flat[2:], (content["x_test"].flat[2:] + 1) / 2, atol=1e-6)
     assert list(loaded.x_test.flat[:2]) == [0, 1]
+
+
+def floats(low, high, dtype=np.float32, seed=0):
+    """Images whose pixels go exactly from `low` to `high` in train, and about so in test."""
+    content = arrays(dtype=np.float64, seed=seed)
+    for key in ("x_train", "x_test"):
+        content[key] = (low + content[key] / 255 * (high - low)).astype(dtype)
+    content["x_train"].flat[:2] = low, high
+    return content
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "offset", "scale"),
+    [
+        (0, 1, 0, 1),
+        (0.02, 0.97, 0, 1),
+        (-1, 1, -1, 2),
+        (-0.98, 0.9, -1, 2),
+        (-1, 0.3, -1, 2),
+        (0, 255, 0, 255),
+        (3, 250, 0, 255),
+        (0, 1.0000001, 0, 1),
+        (-1.0000001, 1, -1, 2),
+        (-0.0001, 255.01, 0, 255),
+    ],
+)
+def test_usual_ranges_are_recognised_by_images_that_do_not_touch_their_ends(save, low, high, offset, scale):
+    loaded = data.load(save(**floats(low, high)))
+    assert (loaded.input_offset, loaded.input_scale) == (offset, scale) and loaded.notes == ()
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int64, np.uint16, np.float16])
+def test_usual_ranges_are_recognised_in_every_number_type(save, dtype):
+    loaded = data.load(save(**floats(2, 251, dtype)))
+    assert (loaded.input_offset, loaded.input_scale) == (0, 255) and loaded.notes == ()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 16), (-0.5, 0.5), (-2.1, 2.6), (0, 4095), (-128, 127), (-0.1, 1.1), (-1, 255)])
+def test_other_ranges_are_those_of_the_training_images_and_are_said(save, low, high):
+    loaded = data.load(save(**floats(low, high, np.float64)))
+    assert (loaded.input_offset, loaded.input_scale) == (low, pytest.approx(high - low))
+    (note,) = loaded.notes
+    assert f"{low:g} is taken for black" in note and f"{high:g} for white" in note and "99%" not in note
+
+
+def test_a_hot_pixel_that_squeezes_all_others_is_said(save):
+    content = floats(0, 1)
+    content["x_train"][5, 2, 2] = 40
+    (note,) = data.load(save(**content)).notes
+    assert "40 for white" in note and "99% of them lie from" in note
+
+
+@pytest.mark.parametrize("content", [floats(0, 1 / 255), floats(0, 0.06), arrays() | {"x_train": np.eye(120, 30, dtype=np.uint8)}])
+def test_images_that_fill_little_of_their_range_are_said(save, content):
+    content["x_train"] = content["x_train"].reshape(120, 6, 5)
+    (note,) = data.load(save(**content)).notes
+    assert "little of the range" in note
+
+
+def test_the_digits_have_a_range_that_is_known_but_a_file_of_that_name_has_not(tmp_path):
+    assert data.load("digits").notes == ()
+    np.savez(tmp_path / "digits.npz", **floats(0, 16))
+    assert len(data.load(tmp_path / "digits.npz").notes) == 1
+
+
+@pytest.mark.parametrize(("train", "test"), [((0, 255), (0, 1)), ((0, 1), (-1, 1)), ((-1, 1), (0, 255)), ((0, 255), (-1, 1))])
+def test_a_test_split_on_another_scale_is_refused(save, train, test):
+    content = floats(*train) | {"x_test": floats(*test)["x_test"]}
+    refused(save(**content), "scale both", "in test")
+
+
+def test_pixels_that_are_clipped_and_signs_that_differ_are_said(save):
+    content = floats(-1, 1)
+    content["x_test"].flat[:3] = -1.2, 1.2, 1.3
+    (note,) = data.load(save(**content)).notes
+    assert "3 of the 900 pixels of `x_test`" in note and "clipped" in note
+    (note,) = data.load(save(**(floats(-1, 1) | {"x_test": floats(0, 1)["x_test"]}))).notes
+    assert "scaled alike" in note
+    notes = data.load(save(**(floats(0, 65535) | {"x_test": floats(0, 255)["x_test"]}))).notes
+    assert len(notes) == 2 and "scaled like those of `x_train`" in notes[1]
 
 
 def test_classes_are_named_by_the_file_by_the_data_set_or_by_number(save, tmp_path):
@@ -251,3 +334,130 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(tf_keras.datasets.cifar10, "load_data", fail)
     refused("cifar10", "could not be downloaded", ".npz")
+
+
+def with_val(n=40, **changes):
+    other = arrays(n=n, test=False, seed=5)
+    return arrays(**changes) | {"x_val": other["x_train"], "y_val": other["y_train"]}
+
+
+def test_x_val_is_the_search_split(save):
+    content = with_val()
+    loaded = data.load(save(**content), search_fraction=0.4)
+    np.testing.assert_array_equal(loaded.x_search[..., 0], content["x_val"].astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(loaded.y_search, content["y_val"])
+    np.testing.assert_array_equal(loaded.y_train, content["y_train"])
+    np.testing.assert_array_equal(loaded.x_test[..., 0], content["x_test"].astype(np.float32) / np.float32(255))
+    assert loaded.notes == () and not loaded.test_was_cut
+    assert loaded.fingerprint != data.load(save(**arrays())).fingerprint
+
+
+def test_x_val_without_a_test_split_still_cuts_one(save):
+    loaded = data.load(save(**with_val(test=False)))
+    assert [len(loaded.y_train), len(loaded.y_search), len(loaded.y_test)] == [96, 40, 24] and loaded.test_was_cut
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"y_val": None}, ["x_val and y_val or neither"]),
+        ({"x_val": None}, ["x_val and y_val or neither"]),
+        ({"y_val": np.arange(40) % 4}, ["`y_val`", "label 3", "val images"]),
+        ({"y_val": np.arange(39) % 3}, ["`y_val`", "40 images"]),
+        ({"x_val": np.zeros((40, 5, 5), np.uint8)}, ["and val (5, 5, 1)"]),
+        ({"x_val": np.zeros((40, 6, 5), np.float32)}, ["float32", "alike"]),
+    ],
+)
+def test_a_bad_x_val_is_refused_like_a_bad_x_test(save, change, words):
+    content = {key: value for key, value in (with_val() | change).items() if value is not None}
+    refused(save(**content), *words)
+
+
+def test_x_val_on_another_scale_is_refused(save):
+    refused(save(**(floats(0, 255) | {"x_val": floats(0, 1)["x_test"], "y_val": np.arange(30) % 3})), "in val")
+
+
+def test_arrays_that_are_not_used_are_named(save):
+    (note,) = data.load(save(**arrays(), x_valid=np.zeros(3), Y_test=np.zeros(3))).notes
+    assert "Y_test, x_valid." in note and "x_val" in note
+    (note,) = data.load(save(**arrays(), labels=np.arange(120))).notes
+    assert ": labels." in note
+    names = np.array(["a", "b", "c"])
+    assert data.load(save(**arrays(), labels=names)).notes == ()
+    assert ": labels." in data.load(save(**arrays(), labels=names, class_names=names)).notes[0]
+    (note,) = data.load(save(**arrays(), **{"a\nb": names} | {f"z{number}": names for number in range(20)})).notes
+    assert "\n" not in note and "and 13 more" in note
+
+
+def pictures(x):
+    return {image.tobytes() for image in x}
+
+
+def assert_apart(loaded, *splits):
+    for first, second in splits:
+        assert not pictures(getattr(loaded, f"x_{first}")) & pictures(getattr(loaded, f"x_{second}"))
+
+
+@pytest.mark.parametrize("test", [True, False])
+@pytest.mark.parametrize("times", [2, 3, 5])
+def test_copies_are_cut_off_together(save, times, test):
+    content = arrays(n=300, test=test)
+    content["x_train"] = content["x_train"][np.repeat(np.arange(300 // times), times)]
+    content["y_train"] = np.repeat(np.arange(300 // times) % 3, times)
+    loaded = data.load(save(**content))
+    assert_apart(loaded, ("train", "search"), ("train", "test"), ("search", "test"))
+    assert loaded.notes == ()
+    total = len(loaded.y_train) + len(loaded.y_search)
+    assert total + (0 if test else len(loaded.y_test)) == 300
+    assert 60 <= len(loaded.y_search) <= 90
+    assert np.bincount(loaded.y_search).min() >= 15 and np.bincount(loaded.y_train).min() >= 40
+
+
+def test_a_few_copies_move_little_and_images_without_copies_not_at_all(save):
+    content = arrays(n=300)
+    before = data.load(save(**content))
+    content["x_train"][200:206] = content["x_train"][0:6]  # Some with another label.
+    loaded = data.load(save(**content))
+    assert_apart(loaded, ("train", "search"))
+    single = pictures(before.x_search) - pictures(loaded.x_search)
+    assert len(single) <= 12 and abs(len(loaded.y_search) - 75) <= 3
+
+
+def test_splits_without_copies_are_what_they_were(save):
+    loaded = data.load(save(**arrays()), seed=1)
+    assert hashlib.sha256(loaded.x_search.tobytes()).hexdigest()[:16] == "17f24c6cd804538f"
+    assert loaded.fingerprint[:16] == "74123d3a71e98d78"
+
+
+def test_images_that_are_all_alike_still_make_three_splits(save):
+    loaded = data.load(save(x_train=np.zeros((40, 4, 4), np.uint8), y_train=np.arange(40) % 2))
+    assert min(len(loaded.y_train), len(loaded.y_search), len(loaded.y_test)) > 0
+    assert any("several splits" in note for note in loaded.notes)
+
+
+def test_images_that_stand_in_train_and_test_are_said(save):
+    content = arrays(n=300)
+    content["x_test"][:6], content["y_test"][:6] = content["x_train"][:6], content["y_train"][:6]
+    content["y_test"][:2] = (content["y_test"][:2] + 1) % 3
+    with_a_val = content | {"x_val": content["x_test"][10:40], "y_val": content["y_test"][10:40]}
+    (note,) = data.load(save(**with_a_val)).notes
+    assert "6 of the 75 test images stand in train too, 2 of them with another label" in note
+    assert "30 of the 75 test images stand in search too." in note and "search images" not in note
+
+
+def test_copies_are_found_in_floats_and_whatever_the_sign_of_zero(save):
+    content = floats(-1, 1)
+    content["x_train"][:4] = 0
+    content["x_train"][:4, 0, 0] = np.linspace(0.1, 0.4, 4)
+    content["x_test"][:4] = -content["x_train"][:4] * np.float32(-1)
+    content["x_test"][:4][content["x_test"][:4] == 0] = -0.0
+    notes = data.load(save(**content | {"x_val": content["x_train"][4:24], "y_val": np.arange(4, 24) % 3})).notes
+    assert len(notes) == 1 and "4 of the 30 test images stand in train too." in notes[0]
+    assert "20 of the 20 search images stand in train too." in notes[0].replace(";", ".")
+
+
+def test_70000_images_are_hashed_in_about_a_second():
+    images = np.random.default_rng(0).integers(0, 256, (70_000, 28, 28, 1), np.uint8)
+    began = time.process_time()
+    assert len(np.unique(hashes(images))) == 70_000
+    assert time.process_time() - began < 3

@@ -60,6 +60,19 @@ def test_its_outputs_are_those_of_the_host(plug_in, real, tmp_path):
         found.outputs(real, np.zeros((1, 3, 3, 1)))
 
 
+def test_the_program_of_litert_is_timed_with_the_flags_that_it_knows(plug_in, real, tmp_path):
+    phone = plug_in()
+    found = device(phone, fake_benchmark_model.program(tmp_path / "benchmark_model", "litert"), processes=2)
+    latency = found.measure(real, **FAST)
+    assert latency.delegate == "xnnpack" and all(each["count"] >= 20 and each["median_us"] for each in latency.details)
+    found.measure(real, **FAST)
+    asked = [command for command in phone.commands if "--help" in command]
+    timed = [command for command in phone.commands if "--graph=" in command]
+    assert (len(asked), len(timed)) == (1, 4) and not any("use_xnnpack" in command for command in timed)
+    with pytest.raises(ModelError, match="gives no outputs .*does not know .*--output_filepath.*: compare them elsewhere"):
+        found.outputs(real)
+
+
 @pytest.mark.parametrize("then", ["exit 0", "echo 'Unconsumed cmdline flags: --output_filepath' >&2; exit 0"])
 def test_a_program_that_gives_no_outputs_says_so(plug_in, program, real, then):
     with pytest.raises(ModelError, match="gives no outputs .*: compare them elsewhere, or take a newer one"):
@@ -171,12 +184,13 @@ def test_what_cannot_be_read_is_left_out(plug_in, program, model):
     assert set(latency.conditions[0]["before"].values()) == {None}
 
 
-@pytest.mark.parametrize("name", ["MEDIANS", "MEANS", "AVERAGES", "NO_STATS", "LOGCAT", "PROFILE"])
+@pytest.mark.parametrize("name", ["MEDIANS", "MEANS", "AVERAGES", "NO_STATS", "LOGCAT", "PROFILE", "LITERT"])
 def test_every_format_passes_through_adb(plug_in, program, model, name):
     longest = {"MEANS": 3.2, "LOGCAT": 3.1, "MEDIANS": 0.7}.get(name, 0.1)  # Of its calls, in seconds.
     says = program(getattr(benchmark_outputs, name), f"sleep {longest}")
     latency = device(plug_in(features=""), says, processes=1).measure(model, **FAST)
     typical = {"MEDIANS": 51891, "MEANS": 2.95034e6, "AVERAGES": 79760.9, "NO_STATS": 2177.1, "LOGCAT": 2709263, "PROFILE": 79732}
+    typical["LITERT"] = 13401
     assert latency.samples_us == (typical[name],) and latency.flags == ()
 
 
@@ -469,6 +483,23 @@ def test_a_program_for_another_abi(plug_in, program, model, said):
 def test_a_model_that_the_program_refuses(plug_in, program, model):
     said = fails(plug_in(), program(benchmark_outputs.FAILURE, "exit 1"), model, "batch_matmul.cc:353")
     assert str(model) in said and "export it again or leave it out" in said
+
+
+def test_a_program_that_refuses_its_flags_is_no_fault_of_the_model(plug_in, program, model):
+    refuses = program("ERROR: Failed to parse flag 'num_threads' against argv '--num_threads=1'\nERROR: usage: x <flags>", "exit 1")
+    said = fails(plug_in(), refuses, model, "does not take the flags .*Failed to parse flag 'num_threads'", DeviceSetupError)
+    assert str(model) not in said and "take another build" in said
+
+
+@pytest.mark.parametrize(("delegate", "flag"), [("none", "--use_xnnpack"), ("nnapi", "--use_nnapi")])
+def test_what_a_build_cannot_be_told_is_no_fault_of_the_model(plug_in, real, tmp_path, delegate, flag):
+    litert = fake_benchmark_model.program(tmp_path / "benchmark_model", "litert")
+    fails(plug_in(), litert, real, f"does not know {flag}, which `delegate` {delegate} needs", DeviceSetupError, delegate=delegate)
+
+
+def test_a_flag_that_is_ignored_is_told_by_builds_that_list_none(plug_in, program, model):
+    ignores = program(f"WARN: Unconsumed cmdline flags: --use_gpu=true\n{QUICK}")
+    fails(plug_in(), ignores, model, "does not know --use_gpu, which `delegate` gpu needs", DeviceSetupError, delegate="gpu")
 
 
 @pytest.mark.parametrize("features", ["shell_v2", ""])

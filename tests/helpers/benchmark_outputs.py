@@ -24,6 +24,82 @@ INFO: Note: as the benchmark tool itself affects memory footprint, the following
 INFO: Memory footprint delta from the start of the tool (MB): init=55.4961 overall=55.4961
 """
 
+# The same of LiteRT 2: the same statistics, another end.
+LITERT = """\
+INFO: STARTING!
+INFO: Log parameter values verbosely: [0]
+INFO: [benchmark_litert_model.cc:207] Loading model from: model.tflite
+INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
+VERBOSE: Replacing 31 out of 31 node(s) with delegate (TfLiteXNNPackDelegate) node, yielding 1 partitions for subgraph 0.
+INFO: The input model file size (MB): 16.9008
+INFO: Initialized session in 12.75ms.
+INFO: Running benchmark for at least 1 iterations and at least 0.5 seconds but terminate if exceeding 150 seconds.
+INFO: count=37 first=14744 curr=15520 min=13164 max=18295 avg=13764.3 std=967 p5=13180 median=13499 p95=15901
+
+INFO: Running benchmark for at least 50 iterations and at least 1 seconds but terminate if exceeding 150 seconds.
+INFO: count=74 first=14850 curr=13315 min=13105 max=15765 avg=13520.2 std=470 p5=13122 median=13401 p95=14420
+
+INFO: [benchmark_litert_model.h:80]
+========== BENCHMARK RESULTS ==========
+INFO: [benchmark_litert_model.h:81] Model initialization: 12.75 ms
+INFO: [benchmark_litert_model.h:82] Warmup (first):       14.74 ms
+INFO: [benchmark_litert_model.h:84] Warmup (avg):         13.76 ms (37 runs)
+INFO: [benchmark_litert_model.h:86] Inference (avg):      13.52 ms (74 runs)
+INFO: [benchmark_litert_model.h:90] Inference (min):      13.10 ms
+INFO: [benchmark_litert_model.h:92] Inference (max):      15.77 ms
+INFO: [benchmark_litert_model.h:94] Inference (std):      0.47
+INFO: [benchmark_litert_model.h:103] Throughput:           44.53 MB/s
+INFO: [benchmark_litert_model.h:112]
+Memory Usage:
+INFO: [benchmark_litert_model.h:114] Init footprint:       25.60 MB
+INFO: [benchmark_litert_model.h:116] Overall footprint:    32.40 MB
+INFO: [benchmark_litert_model.h:121] Peak memory:          35.20 MB
+INFO: [benchmark_litert_model.h:126] ======================================
+
+"""
+
+# What they answer to --help, shortened: TFLite's, which fails, and LiteRT 2's, which does not.
+TFLITE_HELP = """\
+INFO: STARTING!
+ERROR: usage: /data/local/tmp/benchmark_model <flags>
+Flags:
+\t--num_runs=50                 \tint32\toptional\texpected number of runs, see also min_secs, max_secs
+\t--min_secs=1                  \tfloat\toptional\tminimum number of seconds to rerun for
+\t--num_threads=-1              \tint32\toptional\tnumber of threads
+\t--warmup_runs=1               \tint32\toptional\tminimum number of runs performed on initialization
+\t--warmup_min_secs=0.5         \tfloat\toptional\tminimum number of seconds to rerun for
+\t--graph=                      \tstring\toptional\tgraph file name
+\t--input_layer=                \tstring\toptional\tinput layer names
+\t--input_layer_shape=          \tstring\toptional\tinput layer shape
+\t--input_layer_value_files=    \tstring\toptional\tA map-like string representing value file
+\t--output_filepath=            \tstring\toptional\tPath to save the output tensors
+\t--use_gpu=false               \tbool\toptional\tuse gpu
+\t--use_nnapi=false             \tbool\toptional\tuse nnapi delegate api
+\t--use_xnnpack=false           \tbool\toptional\texplicitly apply the XNNPACK delegate
+
+ERROR: Benchmarking failed.
+"""
+LITERT_HELP = """\
+
+  NPU Vendor Flags from LiteRT:
+    --mediatek_neron_sdk_version_type (Version of the SDK); default: version8;
+
+INFO: STARTING!
+ERROR: usage: /data/local/tmp/benchmark_model <flags>
+Flags:
+\t--num_runs=50                 \tint32\toptional\texpected number of runs, see also min_secs, max_secs
+\t--min_secs=1                  \tfloat\toptional\tminimum number of seconds to rerun for
+\t--num_threads=-1              \tint32\toptional\tnumber of threads
+\t--warmup_runs=1               \tint32\toptional\tminimum number of runs performed on initialization
+\t--warmup_min_secs=0.5         \tfloat\toptional\tminimum number of seconds to rerun for
+\t--graph=                      \tstring\toptional\tThe path to the model file.
+\t--signature_to_run_for=       \tstring\toptional\tThe signature to run for.
+\t--use_cpu=true                \tbool\toptional\tWhether to use CPU accelerator.
+\t--use_gpu=false               \tbool\toptional\tWhether to use GPU accelerator.
+\t--use_npu=false               \tbool\toptional\tWhether to use NPU accelerator.
+
+"""
+
 # Of a model a thousand times as fast, for programs that print it at once: calls cannot take longer than the process.
 QUICK = re.sub(
     r"(first|curr|min|max|avg|std|p5|median|p95)(=|\): )([\d.]+)",

@@ -3,7 +3,19 @@
 import numpy as np
 
 from daqu_tf.tflite.graph import Graph, QuantizedTensor
-from daqu_tf.tflite.operators import Add, AddConstant, GlobalAveragePool, MaxPool, Multiply, Operator, Pad, Quantize, Reshape
+from daqu_tf.tflite.operators import (
+    Add,
+    AddConstant,
+    GlobalAveragePool,
+    Logistic,
+    MaxPool,
+    Multiply,
+    Operator,
+    Pad,
+    Quantize,
+    Reshape,
+    Softmax,
+)
 from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
 
 
@@ -67,6 +79,11 @@ def _weights(operator: Operator) -> np.ndarray:
     return np.moveaxis(last, -1, operator.channels_axis)
 
 
+def _softmax(values: np.ndarray) -> np.ndarray:
+    powers = np.exp(values - values.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
 _FUNCTIONS = {
     Conv2D: lambda operator, values: _conv(operator, values, "nxychw,ohwc->nxyo"),
     DepthwiseConv2D: lambda operator, values: _conv(operator, values, "nxychw,ohwc->nxyc"),
@@ -76,6 +93,8 @@ _FUNCTIONS = {
     Multiply: lambda operator, a, b: a * b,
     GlobalAveragePool: lambda operator, values: values.mean((1, 2), keepdims=operator.keepdims),
     Quantize: lambda operator, values: values,
+    Softmax: lambda operator, values: _softmax(values),
+    Logistic: lambda operator, values: 1 / (1 + np.exp(-values)),
     MaxPool: lambda operator, values: patches(operator, values, operator.size, -np.inf).max((4, 5)),
     Pad: lambda operator, values: np.pad(values, [(0, 0), *operator.pads, (0, 0)]),
     Reshape: lambda operator, values: values.reshape(operator.shape),

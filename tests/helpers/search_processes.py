@@ -23,12 +23,7 @@ from daqu_tf.search.tuner import DaquTuner
 # tests, so it has what `forked_tools` need as well.
 _CONTEXT = multiprocessing.get_context("forkserver")
 SEARCHES = ["keras_tuner", "daqu_tf.search.tuner", "daqu_tf.oracle.chief", "daqu_tf.oracle.client", "search_processes"]
-TOOLS = [
-    "daqu_tf.pipeline.pipeline",
-    "daqu_tf.pipeline.trained_run",
-    "daqu_tf.devices",
-    "forked_tools",
-]
+TOOLS = ["daqu_tf.pipeline.pipeline", "daqu_tf.pipeline.trained_run", "daqu_tf.devices", "forked_tools"]
 _CONTEXT.set_forkserver_preload([*SEARCHES, *TOOLS])
 
 OBJECTIVES = {"accuracy": "max", "latency_us": "min"}

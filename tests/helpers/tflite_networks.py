@@ -7,7 +7,8 @@ import numpy as np
 
 from daqu_tf.tflite.graph import Graph, QuantizedTensor, gate, hard_swish
 from daqu_tf.tflite.operators import Add, AddConstant, GlobalAveragePool, MaxPool, Multiply, Operator, Pad, Reshape
-from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
+from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected, Weighted
+from daqu_tf.tflite.widening import for_double_rounding
 
 
 class RandomNetwork:
@@ -182,3 +183,21 @@ def classic_network(seed: int = 0, size: int = 31, width: int = 16, **bits: int)
     source = network.max_pool(network.depthwise(source, padding="VALID"), (2, 2), 1)
     source = network.dense(network.dense(network.flatten(source), 4 * width, relu=True), 4 * width, relu=True)
     return network.graph(network.dense(source, 10))
+
+
+def widened(graph: Graph) -> Graph:
+    """The graph with INT8 weights as they are written for kernels that round twice."""
+    scales = {tensor.name: tensor.scale for tensor in graph.tensors if isinstance(tensor, QuantizedTensor)}
+    return dataclasses.replace(graph, operators=tuple(_widened(operator, scales) for operator in graph.operators))
+
+
+def _widened(operator: Operator, scales: dict[str, float]) -> Operator:
+    if not isinstance(operator, Weighted) or operator.container != "INT8" or operator.in_float:
+        return operator
+    codes = np.moveaxis(operator.weights, operator.channels_axis, 0).reshape(len(operator.bias), -1)
+    powers = for_double_rounding(codes, operator.bias_scales(scales[operator.input]) / scales[operator.output], 127)
+    powers = np.where(np.abs(operator.bias.astype(np.int64)) * powers <= 2**30, powers, 1)
+    shape = [-1 if axis == operator.channels_axis else 1 for axis in range(operator.weights_ndim)]
+    weights, bias = operator.weights * powers.reshape(shape), operator.bias * powers
+    scales = operator.weight_scales / powers.astype(np.float32)
+    return dataclasses.replace(operator, weights=weights.astype(np.int8), weight_scales=scales, bias=bias.astype(np.int32))

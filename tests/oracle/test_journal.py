@@ -1,8 +1,10 @@
+import errno
 import json
+import os
 
 import pytest
 
-from daqu_tf.errors import DaquError
+from daqu_tf.errors import DaquError, WriteError
 from daqu_tf.oracle.journal import Journal
 
 IDENTITY = {"target": "litert_cpu", "space": {"depth": (2, 3)}}
@@ -107,3 +109,31 @@ def test_disks_are_waited_for_once_a_second_at_most(path, monkeypatch):
         journal.append({"at": now[0]}, durable=now[0] != 9.0)
     assert synced == [5.0, 6.1]
     assert len(Journal(path, IDENTITY).read()) == 6
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_write_that_fails_half_way_is_no_strangers(path, monkeypatch, number):
+    journal = Journal(path, IDENTITY)
+    journal.append({"number": 0})
+    written = Journal._write
+
+    def half(self, file, line, durable):
+        class Full:
+            truncate, seek, fileno = file.truncate, file.seek, file.fileno
+
+            def write(self, data):
+                file.write(data[:5])
+                self.truncate = self.fail  # Not even that can be undone.
+                self.fail()
+
+            def fail(self, *size):
+                raise OSError(number, os.strerror(number))
+
+        written(self, Full(), line, durable)
+
+    with monkeypatch.context() as context:
+        context.setattr(Journal, "_write", half)
+        with pytest.raises(WriteError, match=f"{path} cannot be written .{os.strerror(number)}.: "):
+            journal.append({"number": 1})
+    journal.append({"number": 2})
+    assert [record["number"] for record in Journal(path, IDENTITY).read()] == [0, 2]

@@ -29,7 +29,7 @@ def records(folder):
 
 
 def test_keras_tuners_own_tuner_searches_keras_3_models_and_resumes(tmp_path):
-    finish(start(tmp_path, "own", 3))
+    finish(start(tmp_path, "own", 4))
     result = json.loads(finish(start(tmp_path, "own", 5)).splitlines()[-1])  # The last is proposed, the first four are random.
     trials, metrics = records(tmp_path)
     assert result["trials"] == len(trials) == len(metrics) == 5

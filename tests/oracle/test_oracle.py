@@ -10,7 +10,7 @@ import pytest
 from daqu_tf import pareto
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle.oracle import ParetoOracle, SearchFailedError, objective_point
-from daqu_tf.pareto.choices import ABSENT, Alphabet
+from daqu_tf.pareto.choices import ABSENT, Choices
 from daqu_tf.pareto.evolution import crossover, mutate
 
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName)")
@@ -80,13 +80,13 @@ def test_crossover_takes_each_entry_from_a_parent_that_has_it():
     assert child[1:].tolist() == [1, ABSENT, 3]
 
 
-def test_mutate_stays_in_the_alphabet_and_changes_one_entry_on_average():
-    alphabet = Alphabet({f"g{gene}": tuple(range(size)) for gene, size in enumerate((1, 2, 5, 5, 9))})
+def test_mutate_stays_among_the_choices_and_changes_one_entry_on_average():
+    choices = Choices({f"g{gene}": tuple(range(size)) for gene, size in enumerate((1, 2, 5, 5, 9))})
     rng = np.random.default_rng(0)
-    genome = np.array([0, 1, 2, 4, ABSENT])
-    children = np.array([mutate(genome, alphabet, rng) for _ in range(4000)])
-    assert (children >= 0).all() and (children < alphabet.sizes).all()
-    assert (children[:, :4] != genome[:4]).sum(1).mean() == pytest.approx(3 / 4 * 0.6, rel=0.25)  # Some moves end at home.
+    code = np.array([0, 1, 2, 4, ABSENT])
+    children = np.array([mutate(code, choices, rng) for _ in range(4000)])
+    assert (children >= 0).all() and (children < choices.sizes).all()
+    assert (children[:, :4] != code[:4]).sum(1).mean() == pytest.approx(3 / 4 * 0.6, rel=0.25)  # Some moves end at home.
     assert set(children[:, 4]) == set(range(9))
 
 

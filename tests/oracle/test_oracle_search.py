@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from daqu_tf.errors import DaquError
-from daqu_tf.oracle.hyperparameters import alphabet_of
+from daqu_tf.oracle.hyperparameters import choices_of
 from daqu_tf.oracle.oracle import ParetoOracle, best_trials
 from daqu_tf.pareto.predictor import CostColumns
 from daqu_tf.pareto.surrogate_search import fit_count, kernel_count
@@ -97,7 +97,7 @@ def test_conditions_that_are_not_registered(tmp_path):
     assert len(every(oracle)) == 3 + 9
     assert all(("second" in values) == (values["depth"] == 2) for values in every(oracle))
     with pytest.raises(DaquError, match="must name parents that are registered first, but received `second` of `depth`"):
-        alphabet_of(space, {"depth": (("second", (2,)),)})
+        choices_of(space, {"depth": (("second", (2,)),)})
 
 
 @pytest.mark.parametrize("bad", [{"b": ("a", (1,))}, {"b": 3}, {"b": [("a", "1")]}, {"b": [(1, [1])]}, {"b": [("a",)]}])
@@ -106,7 +106,7 @@ def test_conditions_of_another_form(bad):
     space.Choice("a", [1, 2])
     space.Choice("b", [1, 2])
     with pytest.raises(DaquError, match="`conditions` must have the form"):
-        alphabet_of(space, bad)
+        choices_of(space, bad)
 
 
 # Costs.
@@ -229,9 +229,9 @@ def test_the_ends_of_numbers_are_searched(tmp_path):
     space = keras_tuner.HyperParameters()
     space.Float("x", 0.0, 1.0)
     space.Float("y", 0.0, 1.0, step=0.1)
-    alphabet = alphabet_of(space)
-    assert alphabet.choices["x"][0] == 0.0 and alphabet.choices["x"][-1] == 1.0
-    assert alphabet.decode(alphabet.encode({"x": 1.0, "y": 0.3}))["y"] == pytest.approx(0.3)
+    choices = choices_of(space)
+    assert choices.options["x"][0] == 0.0 and choices.options["x"][-1] == 1.0
+    assert choices.decode(choices.encode({"x": 1.0, "y": 0.3}))["y"] == pytest.approx(0.3)
 
 
 def test_costs_that_may_be_zero_are_on_one_scale():

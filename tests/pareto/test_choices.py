@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from daqu_tf.errors import DaquError
-from daqu_tf.oracle.hyperparameters import alphabet_of
-from daqu_tf.pareto.choices import ABSENT, LEVELS, Alphabet
+from daqu_tf.oracle.hyperparameters import choices_of
+from daqu_tf.pareto.choices import ABSENT, LEVELS, Choices
 
 
 def everything():
@@ -25,7 +25,7 @@ def everything():
 
 
 def test_every_kind_of_hyperparameter_has_values():
-    choices = alphabet_of(everything()).choices
+    choices = choices_of(everything()).options
     assert choices["kind"] == ("mlp", "cnn") and choices["bias"] == (False, True) and choices["classes"] == (10,)
     assert choices["layers"] == (1, 2, 3, 4) and choices["dropout"] == (0.0, 0.25, 0.5)
     assert choices["units"][0] == 1 and choices["units"][-1] == 1000 and all(type(value) is int for value in choices["units"])
@@ -36,34 +36,34 @@ def test_every_kind_of_hyperparameter_has_values():
 
 def test_values_are_those_that_kerastuner_activates():
     space, rng = everything(), np.random.default_rng(0)
-    alphabet = alphabet_of(space)
-    for genome in alphabet.canonical(rng.integers(0, alphabet.sizes, (200, len(alphabet.sizes)))):
-        values = alphabet.decode(genome)
+    choices = choices_of(space)
+    for code in choices.canonical(rng.integers(0, choices.sizes, (200, len(choices.sizes)))):
+        values = choices.decode(code)
         space.values = dict(values)
         assert set(values) == {parameter.name for parameter in space.space if space.is_active(parameter)}
-        assert alphabet.encode(values) == tuple(genome) and alphabet.missing(tuple(genome)) is None
+        assert choices.encode(values) == tuple(code) and choices.missing(tuple(code)) is None
 
 
 def test_absence_is_inherited():
-    alphabet = alphabet_of(everything())
-    names = list(alphabet.choices)
-    genome = dict(zip(names, alphabet.canonical(np.zeros((1, len(names)), int))[0]))
-    assert [name for name, index in genome.items() if index == ABSENT] == ["kernel", "pool", "stride"]
+    choices = choices_of(everything())
+    names = list(choices.options)
+    code = dict(zip(names, choices.canonical(np.zeros((1, len(names)), int))[0]))
+    assert [name for name, index in code.items() if index == ABSENT] == ["kernel", "pool", "stride"]
 
 
 def test_a_real_number_becomes_the_nearest_that_is_searched():
-    alphabet = alphabet_of(everything())
-    values = alphabet.decode([0] * 7) | {"rate": 0.00213}
-    nearest = min(alphabet.choices["rate"], key=lambda rate: abs(rate - 0.00213))
-    assert alphabet.decode(alphabet.encode(values))["rate"] == nearest
+    choices = choices_of(everything())
+    values = choices.decode([0] * 7) | {"rate": 0.00213}
+    nearest = min(choices.options["rate"], key=lambda rate: abs(rate - 0.00213))
+    assert choices.decode(choices.encode(values))["rate"] == nearest
     with pytest.raises(DaquError, match="`rate` must be one of 0.0001 to 0.1, but received 0.2"):
-        alphabet.encode({"rate": 0.2})
+        choices.encode({"rate": 0.2})
 
 
 def test_what_is_missing_is_named():
-    alphabet = Alphabet({"a": (1, 2), "b": (1, 2)}, {"b": (("a", (2,)),)})
-    assert alphabet.missing((0, ABSENT)) is None
-    assert alphabet.missing((1, ABSENT)) == "b"
+    choices = Choices({"a": (1, 2), "b": (1, 2)}, {"b": (("a", (2,)),)})
+    assert choices.missing((0, ABSENT)) is None
+    assert choices.missing((1, ABSENT)) == "b"
 
 
 def test_a_name_that_is_there_twice():
@@ -73,4 +73,4 @@ def test_a_name_that_is_there_twice():
         with space.conditional_scope("kind", [kind]):
             space.Int("units", 1, 3 if kind == "a" else 5)
     with pytest.raises(DaquError, match="`units` must be registered once"):
-        alphabet_of(space)
+        choices_of(space)

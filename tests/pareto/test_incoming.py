@@ -5,13 +5,13 @@ import pytest
 
 from daqu_tf.errors import DaquError
 from daqu_tf.pareto import incoming
-from daqu_tf.pareto.choices import Alphabet
+from daqu_tf.pareto.choices import Choices
 from daqu_tf.pareto.goal import Goal
 from daqu_tf.pareto.predictor import KnownCosts
 from daqu_tf.pareto.surrogate_search import SurrogateSearch
 
-ALPHABET = Alphabet({"a": (1, 2, 4), "b": ("x", "y")})
-GENOMES = np.array([[0, 0], [1, 1], [2, 0]])
+CHOICES = Choices({"a": (1, 2, 4), "b": ("x", "y")})
+CODES = np.array([[0, 0], [1, 1], [2, 0]])
 
 
 @pytest.mark.parametrize(
@@ -60,21 +60,21 @@ def test_what_is_no_number_is_nan(value):
 )
 def test_costs_that_cannot_be_used(returned, sentence):
     with pytest.raises(DaquError, match=sentence):
-        KnownCosts(ALPHABET, lambda many: returned)(GENOMES)
+        KnownCosts(CHOICES, lambda many: returned)(CODES)
 
 
 @pytest.mark.parametrize("column", [[1, 2, 3], (True, False, True), np.float32([1, 2, 3]), np.array([1, 2, 3], dtype=object)])
 def test_costs_of_any_type_of_number(column):
-    found = KnownCosts(ALPHABET, lambda many: {"bytes": column})(GENOMES)
+    found = KnownCosts(CHOICES, lambda many: {"bytes": column})(CODES)
     assert found["bytes"].tolist() == [float(value) for value in column]
 
 
 def test_costs_whose_names_change():
     answers = iter([{"bytes": [1.0]}, {"macs": [1.0]}])
-    known = KnownCosts(ALPHABET, lambda many: next(answers))
-    known(GENOMES[:1])
+    known = KnownCosts(CHOICES, lambda many: next(answers))
+    known(CODES[:1])
     with pytest.raises(DaquError, match="must always return the same names"):
-        known(GENOMES[1:2])
+        known(CODES[1:2])
 
 
 GOAL = Goal((("loss", "min"),))
@@ -99,15 +99,15 @@ GOAL = Goal((("loss", "min"),))
 )
 def test_values_that_cannot_be_used(arguments, sentence):
     with pytest.raises(DaquError, match=sentence):
-        SurrogateSearch(ALPHABET, GOAL, **{"initial_random": 2, **arguments}).propose(np.random.default_rng(0))
+        SurrogateSearch(CHOICES, GOAL, **{"initial_random": 2, **arguments}).propose(np.random.default_rng(0))
 
 
 def test_values_of_numpy_are_those_of_python():
-    assert ALPHABET.encode({"a": np.int64(2), "b": np.str_("y")}) == (1, 1)
+    assert CHOICES.encode({"a": np.int64(2), "b": np.str_("y")}) == (1, 1)
 
 
 @pytest.mark.parametrize("bad", [None, math.nan, "1", 1j, 10**400, [1.0, 2.0]])
 def test_nothing_is_learned_of_what_is_no_number(bad):
-    search = SurrogateSearch(ALPHABET, GOAL, [], 2)
+    search = SurrogateSearch(CHOICES, GOAL, [], 2)
     search.learn({"a": 1, "b": "x"}, {"loss": bad})
     assert search.propose(np.random.default_rng(0)) is not None

@@ -7,42 +7,42 @@ import numpy as np
 import pytest
 
 from daqu_tf import pareto
-from daqu_tf.pareto.choices import Alphabet
+from daqu_tf.pareto.choices import Choices
 from daqu_tf.pareto.goal import Goal
 from daqu_tf.pareto.surrogate_search import SurrogateSearch
 
-ALPHABET = Alphabet({f"x{index}": tuple(range(6)) for index in range(6)})
+CHOICES = Choices({f"x{index}": tuple(range(6)) for index in range(6)})
 REFERENCE = np.array([1.1, 1.1])
 
 
-def measure(genome):
+def measure(code):
     """ZDT1 on a grid."""
-    first, *others = np.array(genome) / 5
+    first, *others = np.array(code) / 5
     slope = 1 + 9 * np.mean(others)
     return np.array([first, slope * (1 - np.sqrt(first / slope))])
 
 
-def has_diverged(genome):
-    return zlib.crc32(bytes(genome)) % 10 == 0
+def has_diverged(code):
+    return zlib.crc32(bytes(code)) % 10 == 0
 
 
 def search(value, direction="min", trials=50, seed=0, constraints=()):
-    """The genomes of a search in a tenth of whose trials the second objective is `value`; None leaves it as it is."""
+    """The codes of a search in a tenth of whose trials the second objective is `value`; None leaves it as it is."""
     goal = Goal((("first", "min"), ("second", direction)), constraints)
-    one, found = SurrogateSearch(ALPHABET, goal, [], 12, seed=seed), []
+    one, found = SurrogateSearch(CHOICES, goal, [], 12, seed=seed), []
     for trial in range(trials):
         values = one.propose(np.random.default_rng((seed, trial)))
         one.tried(values)
-        found.append(ALPHABET.encode(values))
+        found.append(CHOICES.encode(values))
         first, second = measure(found[-1])
         second = -second if direction == "max" else second
         one.learn(values, {"first": first, "second": value if value is not None and has_diverged(found[-1]) else second})
     return found
 
 
-def volume(genomes):
+def volume(codes):
     """Of what did not diverge."""
-    return pareto.hypervolume(np.array([measure(one) for one in genomes if not has_diverged(one)]), REFERENCE)
+    return pareto.hypervolume(np.array([measure(one) for one in codes if not has_diverged(one)]), REFERENCE)
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,7 @@ def _last_phase(folder: pathlib.Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("one at a time")
 def test_killed_in_every_stage_it_ends_complete(tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
     command = [*COMMAND, f"--output_dir={folder}"]

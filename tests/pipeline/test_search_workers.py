@@ -16,7 +16,7 @@ from keras_tuner.engine.trial import Trial
 from search_processes import free_port, until
 
 from daqu_tf.errors import DaquError
-from daqu_tf.pipeline import search_workers
+from daqu_tf.pipeline import processes, search_workers
 
 FLAGS = ["--dataset=digits", "--space=digits", "--budget_minutes=2", "--epochs=1", "--max_trials=20", "--finalists=1"]
 FLAGS += ["--finetune_epochs=2"]
@@ -68,6 +68,7 @@ def of_its_own(trained, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("one at a time")
 def test_workers_of_this_machine_one_of_which_is_killed(trained, tmp_path):
     folder = of_its_own(trained, tmp_path)
     process = start("search", folder, "--workers=2", "--export_keras_tuner")
@@ -95,6 +96,7 @@ def test_workers_of_this_machine_one_of_which_is_killed(trained, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("one at a time")
 @pytest.mark.parametrize("is_shared", [True, False], ids=["a shared folder", "a copy"])
 def test_a_chief_and_a_worker_of_several_machines(trained, tmp_path, is_shared):
     folder = of_its_own(trained, tmp_path)
@@ -114,6 +116,7 @@ def test_a_chief_and_a_worker_of_several_machines(trained, tmp_path, is_shared):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("one at a time")
 def test_a_worker_whose_device_is_another_is_refused(trained, tmp_path):
     folder = of_its_own(trained, tmp_path)
     address = {"TUNER_ID": "worker0", "ORACLE_IP": "127.0.0.1", "ORACLE_PORT": str(free_port())}
@@ -132,6 +135,7 @@ def test_a_worker_without_a_trained_supernet(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("one at a time")
 def test_a_worker_that_dies_again_and_again_ends_the_search(tmp_path):
     """In an empty folder none can live."""
     (tmp_path / "search").mkdir()
@@ -144,3 +148,28 @@ def test_a_worker_that_dies_again_and_again_ends_the_search(tmp_path):
             workers.check()
             time.sleep(0.1)
     assert "holds no run of this version" in (tmp_path / "search" / "worker0.log").read_text()
+
+
+def test_a_worker_that_dies_of_its_trials_is_started_again(tmp_path, monkeypatch):
+    """Of its trials the oracle keeps count; what it dies of without one is its own fault, and said."""
+
+    def start(self, name):
+        self.running[name] = processes.Child(
+            [sys.executable, "-c", "raise OSError(28, 'No space left on device')"], self._log(name)
+        )
+
+    monkeypatch.setattr(search_workers.SearchWorkers, "_start", start)
+    (tmp_path / "search").mkdir()
+    said, began = [], time.monotonic()
+
+    def lose(name, how):
+        said.append(how)
+        return len(said) <= 6
+
+    with (
+        search_workers.SearchWorkers(tmp_path, "127.0.0.1:1", 1) as workers,
+        pytest.raises(DaquError, match=r"worker0 died 4 times, the last time it ended with status 1: OSError: .* No space left"),
+    ):
+        while time.monotonic() - began < 60:
+            workers.check(lose)
+    assert len(said) == 10 and set(said) == {"ended with status 1: OSError: [Errno 28] No space left on device"}

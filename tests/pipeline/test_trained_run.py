@@ -13,7 +13,8 @@ import pytest
 from daqu_tf import files, tflite
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
-from daqu_tf.export.export import to_graph
+from daqu_tf.export.export import export_tflite, to_graph
+from daqu_tf.export.manifest import Manifest
 from daqu_tf.files import read_arrays, write_arrays
 from daqu_tf.pipeline.plan import Plan
 from daqu_tf.pipeline.trained_run import TrainedRun
@@ -146,6 +147,8 @@ def test_a_finalist_is_exported_as_the_run_fine_tuned_it(run, tmp_path, monkeypa
         f"daqu-run --dataset=digits --output_dir={run.folder} --space=digits",
         f"daqu-export --run={run.folder} --subnet=m01 --fine_tuned --output={path} --input_type=uint8",
     )
+    ends = {"input_type": "uint8", "input_range": [0, 1], "output_type": "int8", "output_activation": "none", "left_out": "none"}
+    assert manifest.ends == ends == Manifest.read(path.with_suffix(".manifest.json")).ends
     network.load_arrays(arrays)
     expected = network(run.dataset.x_search[:20]).numpy()
     np.testing.assert_allclose(HostDevice().predict(path, run.dataset.x_search[:20]), expected, atol=0.2)
@@ -155,6 +158,52 @@ def test_a_finalist_is_exported_as_the_run_fine_tuned_it(run, tmp_path, monkeypa
     own.unlink()
     with pytest.raises(DaquError, match="m01 has not been fine-tuned by daqu-train"):
         run.export("m01", fine_tuned=True, path=path)
+
+
+def test_a_finalist_is_the_one_of_the_report_unless_something_else_is_asked_for(run, tmp_path, monkeypatch):
+    values = member(run.space).to_json()
+    (run.folder / "finalists").mkdir(exist_ok=True)
+    monkeypatch.setattr(run, "_finalists", lambda: {"m02": {"values": values}})
+    of_run, further = run.folder / "finalists" / "m02.npz", run.folder / "fine_tuned" / "m02.npz"
+    chosen = {None: None, False: None}
+    assert {asked: run._weights("m02", member(run.space), asked) for asked in chosen} == chosen
+    of_run.touch()
+    further.parent.mkdir(exist_ok=True)
+    assert {asked: run._weights("m02", member(run.space), asked) for asked in (None, True, False)} == {
+        None: of_run, True: of_run, False: None
+    }  # fmt: skip
+    further.with_suffix(".json").write_text(json.dumps({"subnet": values}))
+    assert {asked: run._weights("m02", member(run.space), asked) for asked in (None, True, False)} == {
+        None: of_run, True: further, False: None
+    }  # fmt: skip
+    of_run.unlink()
+    assert run._weights("m02", member(run.space), None) == further
+    further.with_suffix(".json").unlink()
+
+
+def test_a_file_of_another_network_or_of_another_kind_is_not_replaced(run, tmp_path):
+    path = tmp_path / "q.tflite"
+    assert (
+        run.export("smallest", None, path).name == "smallest"
+        and "inherited" in Manifest.read(tmp_path / "q.manifest.json").accuracy
+    )
+    written = path.read_bytes()
+    with pytest.raises(
+        DaquError, match=r"q.tflite holds another network \(smallest\): choose another --output, or give --overwrite"
+    ):
+        run.export("m00", None, path)
+    assert path.read_bytes() == written
+    run.export("smallest", None, path)
+    (tmp_path / "q.manifest.json").unlink()
+    with pytest.raises(DaquError, match="q.tflite holds something that has no manifest"):
+        run.export("smallest", None, path)
+    assert run.export("m00", None, path, overwrite=True).name == "m00"
+    for other in ("q.h5", "q.keras", "q"):
+        with pytest.raises(DaquError, match="must be a .tflite file, but received"):
+            run.export("smallest", None, tmp_path / other)
+        with pytest.raises(DaquError, match="must be a .tflite file, but received"):
+            export_tflite(run.inherited(member(run.space)), tmp_path / other)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["q.manifest.json", "q.tflite"]
 
 
 @pytest.mark.parametrize(

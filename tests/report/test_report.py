@@ -41,12 +41,12 @@ def manifest(index, name=None):
         "layers": [
             {
                 "name": layer,
-                "weight_bits": width,
-                "container": "INT4" if width <= 4 and "depthwise" not in layer else "INT8",
+                "weight_bits": each,
+                "container": "INT4" if each <= 4 and "depthwise" not in layer else "INT8",
                 "input_activation_bits": 8,
                 "weights": int(rng.integers(100, 5000)),
             }
-            for layer, width in zip(names, bits)
+            for layer, each in zip(names, bits)
         ],
         "accuracy": {
             "inherited": {"search": accuracy - 0.02 - rng.random() * 0.02, "test": accuracy - 0.03},

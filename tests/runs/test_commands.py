@@ -49,7 +49,8 @@ def test_fine_tuning_has_its_length():
 
 def test_an_export_names_what_is_not_usual():
     path, int8 = pathlib.Path("m00.tflite"), Storage("int8")
-    assert export_command(RUN, "m00", False, path, int8, int8) == "daqu-export --run=runs/mine --subnet=m00 --output=m00.tflite"
+    assert export_command(RUN, "m00", None, path, int8, int8) == "daqu-export --run=runs/mine --subnet=m00 --output=m00.tflite"
+    assert "--subnet=m00 --nofine_tuned --output" in export_command(RUN, "m00", False, path, int8, int8)
     line = export_command(RUN, "m00", True, path, Storage("int8", input_type="uint8"), Storage())
     assert line.endswith("--subnet=m00 --fine_tuned --output=m00.tflite --container=int8 --input_type=uint8")
 

@@ -78,10 +78,10 @@ def test_sampling_is_uniform_over_subnets():
     assert all(space.sample(rng) in counts for _ in range(20))
 
 
-# Once-for-All's space, five stages of 2 to 4 blocks, 3 kernels and 3 expansions, with b bit-widths on t tensors a block.
-@pytest.mark.parametrize(("widths", "tensors", "exponent"), [(1, 3, 19.3), (3, 3, 47.7), (3, 6, 76.3)])
-def test_cardinality_of_the_literature(widths, tensors, exponent):
-    weight_bits = (2, 4, 8)[-widths:]
+# Once-for-All's space, five stages of 2 to 4 blocks, 3 kernels and 3 expansions, with b choices of bits on t tensors a block.
+@pytest.mark.parametrize(("precisions", "tensors", "exponent"), [(1, 3, 19.3), (3, 3, 47.7), (3, 6, 76.3)])
+def test_cardinality_of_the_literature(precisions, tensors, exponent):
+    weight_bits = (2, 4, 8)[-precisions:]
     activation_bits = weight_bits if tensors == 6 else (8,)
     stage = Stage(widths=(8,), depths=(2, 3, 4), kernels=(3, 5, 7), expansions=(3, 4, 6), stride=1)
     space = SearchSpace("theirs", (8, 8, 3), 2, (8,), 1, (stage,) * 5, (16,), weight_bits, activation_bits)
@@ -89,8 +89,8 @@ def test_cardinality_of_the_literature(widths, tensors, exponent):
     # They count six tensors a block; the linear output of ours is fixed, which is taken back here.
     count = space.cardinality // fixed
     if tensors == 6:
-        count = sum((9 * widths**tensors) ** depth for depth in (2, 3, 4)) ** 5
-        assert sum((9 * widths**5) ** depth for depth in (2, 3, 4)) ** 5 * fixed == space.cardinality
+        count = sum((9 * precisions**tensors) ** depth for depth in (2, 3, 4)) ** 5
+        assert sum((9 * precisions**5) ** depth for depth in (2, 3, 4)) ** 5 * fixed == space.cardinality
     assert math.log10(count) == pytest.approx(exponent, abs=0.05)
 
 

@@ -240,12 +240,12 @@ def test_kernels_in_use_lie_on_the_grid_of_their_channel(net, bits):
     weights = by_name(net.model, "weight")
     used = {w.layer.name: w.layer for w in net.model.layers if isinstance(w, QuantizeWrapper)}
     for name, tensor in weights.items():
-        width = bits if len(tensor.quantizer.alphabet) > 1 else 8
+        own_bits = bits if len(tensor.quantizer.alphabet) > 1 else 8
         depthwise = isinstance(used[name], layers.DepthwiseConv2D)
         kernel = (used[name].depthwise_kernel if depthwise else used[name].kernel).numpy()
-        np.testing.assert_allclose(kernel, rounded_kernel(tensor, width), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(kernel, rounded_kernel(tensor, own_bits), rtol=1e-5, atol=1e-7)
         channels = np.moveaxis(kernel, 2 if depthwise else -1, 0)
-        assert max(len(np.unique(channel)) for channel in channels) <= 2**width - 1
+        assert max(len(np.unique(channel)) for channel in channels) <= 2**own_bits - 1
         assert len(np.unique(kernel)) > len(channels)  # Each channel has a step of its own.
 
 
@@ -363,10 +363,10 @@ def trained():
 
 
 def test_a_training_step_moves_weights_and_only_the_active_steps(trained):
-    widths = {("weight", True): 4, ("activation", True): 3}
+    wanted = {("weight", True): 4, ("activation", True): 3}
     for tensor, before, after in zip(switchable_tensors(trained.model), trained.before, trained.after, strict=True):
         alphabet = tensor.quantizer.alphabet
-        row = alphabet.index(widths.get((tensor.role, len(alphabet) > 1), 8))
+        row = alphabet.index(wanted.get((tensor.role, len(alphabet) > 1), 8))
         moved = after[0] != before[0]
         assert moved[row].any() and not np.delete(moved, row, axis=0).any()
         assert all((new != old).mean() > 0.3 for old, new in zip(before[1:], after[1:]))
@@ -489,7 +489,7 @@ def test_models_that_cannot_be_quantized(model, message):
 @pytest.mark.parametrize("alphabet", [(), (1, 8), (4, 9), (8, 32), 4, "48"])
 @pytest.mark.parametrize("argument", ["weight_bits", "activation_bits"])
 def test_alphabets_that_cannot_be(argument, alphabet):
-    with pytest.raises(DaquError, match=f"`{argument}` must be a sequence of widths from 2 to 8"):
+    with pytest.raises(DaquError, match=f"`{argument}` must be a sequence of bits from 2 to 8"):
         make_switchable(cnn(), **{argument: alphabet})
 
 

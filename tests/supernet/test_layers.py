@@ -9,7 +9,7 @@ from daqu_tf.supernet.layers import (
     ElasticConv2D,
     ElasticDense,
     ElasticDepthwiseConv2D,
-    QuantizedTensor,
+    TensorQuantizer,
     quantize_input,
 )
 from daqu_tf.supernet.quantizers import SwitchableQuantizer, fake_quantize
@@ -184,7 +184,7 @@ def test_dense_is_the_stock_one():
 
 
 def test_quantized_tensor():
-    layer, x = QuantizedTensor(SwitchableQuantizer((4,), signed=True)), values(30, 7)
+    layer, x = TensorQuantizer(SwitchableQuantizer((4,), signed=True)), values(30, 7)
     layer(x, observe=(4,))
     y = layer(x).numpy()
     step = np.exp(layer.steps["log_step"].numpy()[0])

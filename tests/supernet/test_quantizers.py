@@ -116,7 +116,7 @@ def test_channel_axes(axis, shape):
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("axis", [None, 1])
-def test_a_width_that_is_a_variable_is_the_same_as_an_int_and_needs_one_trace(signed, axis):
+def test_bits_in_a_variable_are_the_same_as_an_int_and_need_one_trace(signed, axis):
     active = tf.Variable(8)
     quantizer, weights = built((50, 4), bits=active.read_value, signed=signed, channel_axis=axis)
     fixed, _ = built((50, 4), signed=signed, channel_axis=axis)
@@ -160,7 +160,7 @@ def test_initialise_lowers_the_error(axis):
     assert sorted(after.values(), reverse=True) == list(after.values())
 
 
-def test_initialise_leaves_other_widths():
+def test_initialise_leaves_other_bits():
     quantizer, weights = built((30, 2), channel_axis=1)
     quantizer.initialise(weights, values(30, 2), (4, 5))  # 5 is not in the alphabet.
     steps = weights["log_step"].numpy()

@@ -191,11 +191,11 @@ def test_extracted_weights_are_the_network_s_own(tiny):
     assert all(np.array_equal(value, before[name]) for name, value in tiny.arrays().items())
 
 
-def test_initialise_steps_sets_the_widths_it_is_given(images):
+def test_initialise_steps_sets_the_bits_it_is_given(images):
     network = StaticNetwork(tiny_space(weight_bits=(2, 8)), tiny_space(weight_bits=(2, 8)).largest())
     network.initialise_steps(images, (8,))
     for name, steps in network.arrays().items():
         if name.endswith("log_step"):
             assert np.all(steps[-1] != 0), name  # Of 8 bits.
-            # Only weights open width by width; activations have all their steps from the first.
+            # Only weights open bits by bits; activations have all their steps from the first.
             assert np.any(steps[:-1]) == (len(steps) > 1 and "activation" in name), name

@@ -41,7 +41,7 @@ def test_a_target_of_a_user_s_own_keeps_what_its_objectives_tell_apart():
     restricted = MINE.restrict(FAMILIES["inverted_residual"])
     values = {gene.name: gene.values for gene in restricted.genes}
     assert values["stage2.block1.expand.weight_bits"] == (4, 8)  # INT4 or INT8.
-    assert values["stage2.block1.depthwise.weight_bits"] == (8,)  # INT8 at any width.
+    assert values["stage2.block1.depthwise.weight_bits"] == (8,)  # INT8 at any bits.
     assert values["stage2.block1.expand.activation_bits"] == values["stem.activation_bits"] == (8,)
     # Two containers of a layer: one such layer in a block of the first stage; in one of the second two, kernels and expansions.
     first, second = 2, 2 * 2 * 2 * 2

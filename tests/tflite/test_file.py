@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from interpreters import BUILTIN, XNNPACK, is_wholly_delegated, only_operator, pack, run_file, steps_apart
+from tflite_networks import widened
 
 from daqu_tf import tflite
 from daqu_tf.errors import DaquError
@@ -18,7 +19,6 @@ from daqu_tf.tflite.graph import Graph, QuantizedTensor, hard_swish
 from daqu_tf.tflite.operators import Multiply, Quantize
 from daqu_tf.tflite.schema import pack_int4, unpack_int4
 from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected, Weighted
-from daqu_tf.tflite.widening import widened
 
 PRECISIONS = {
     "w8a8": {},
@@ -202,8 +202,10 @@ def test_constants_come_back_with_their_sign(constant):
 def test_widened_graphs_compute_the_same(network):
     graph, values = widened(network), random_input(network)
     graph.check()
-    weighted = [operator for operator in graph.operators if isinstance(operator, Weighted)]
-    assert any(operator.weight_bits == 8 for operator in weighted)
+    pairs = zip(network.operators, graph.operators)
+    weighted = [(before, after) for before, after in pairs if isinstance(before, Weighted)]
+    assert any(np.abs(after.weights).max() > 63 for _, after in weighted)
+    assert all(before.trained_bits == after.trained_bits for before, after in weighted)
     expected = integer_reference.run(network, values)
     for name, integers in integer_reference.run(graph, values).items():
         np.testing.assert_array_equal(integers, expected[name], err_msg=name)

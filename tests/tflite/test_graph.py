@@ -156,7 +156,7 @@ def test_names_the_tensor_that_cannot_be_stored(case):
     bad, message = BAD[case]
     with pytest.raises(DaquError) as error:
         bad.check()
-    assert message in str(error.value) and str(error.value).startswith("tensor '")
+    assert message in str(error.value) and str(error.value).startswith("Tensor '") and str(error.value).endswith(".")
 
 
 def test_accepts_good_graphs():
@@ -177,6 +177,11 @@ def test_weight_bits_are_the_narrowest_symmetric_width(largest, bits):
     weights = np.zeros((2, 4), np.int8)
     weights[0, 0] = largest
     assert dense(weights=weights).weight_bits == bits
+
+
+@pytest.mark.parametrize("codes, bits", [([3, -1], 3), ([6, 2], 3), ([96, -32], 3), ([64, 64], 2), ([5, 4], 4), ([0, 0], 2)])
+def test_trained_bits_leave_out_the_power_of_two_of_a_channel(codes, bits):
+    assert dense(weights=np.array([[*codes, 0, 0], [0, 0, 1, -1]], np.int8)).trained_bits == bits
 
 
 def test_scales_are_kept_as_the_file_stores_them():

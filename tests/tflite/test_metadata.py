@@ -128,7 +128,7 @@ def test_other_pixels_are_explained():
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        (LABELS[1:], "must be 10 names, one a class, but received 9"),
+        (LABELS[1:], "must be 10 names, one for each class, but received 9"),
         (("", *LABELS[1:]), "names of one line, but received ''"),
         ((" ", *LABELS[1:]), "names of one line, but received ' '"),
         (("a\nb", *LABELS[1:]), "names of one line"),

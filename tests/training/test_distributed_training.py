@@ -74,6 +74,7 @@ def last_row(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("one at a time")
 def test_two_workers_stay_together_and_train_as_one_device(tmp_path):
     one, chief, other = (tmp_path / name for name in ("one", "chief", "other"))
     codes, printed = train([one], "one_device", 9)

@@ -52,7 +52,7 @@ def test_a_batch_that_is_not_finite_moves_nothing():
 
 
 def test_what_learns_late_begins_as_at_the_start():
-    """Adam's correction of its bias counts the updates of each element: a width that opens late must not leap."""
+    """Adam's correction of its bias counts the updates of each element: bits that open late must not leap."""
     moved = []
     for idle in (0, 40):
         network = StaticNetwork(SPACE, SPACE.smallest())

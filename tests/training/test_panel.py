@@ -81,7 +81,7 @@ def bits(subnet, kind):
     return {value for name, value in subnet.choices if name.endswith(kind)}
 
 
-def test_without_open_widths_the_architectures_are_scored_in_float():
+def test_without_open_bits_the_architectures_are_scored_in_float():
     scorer = Scores(lambda subnet: subnet["stage1.width"] / 100 + subnet["stem.width"] / 1000)
     scores = Panel(scorer, DIGITS, splits(*LABELLED)).score(())
     ((subnets, x, y),) = scorer.asked
@@ -104,13 +104,13 @@ def test_the_gap_is_not_that_of_the_ends():
 
 
 @pytest.mark.parametrize("space, activation_bits", [(DIGITS, {4: 4, 6: 6}), (LITERT, {4: 8, 6: 8})], ids=["digits", "litert_cpu"])
-def test_each_open_width_has_a_figure_and_the_highest_is_the_panel_s(space, activation_bits):
+def test_all_open_bits_have_a_figure_and_the_highest_is_the_panel_s(space, activation_bits):
     scorer = Scores(lambda subnet: max(bits(subnet, "weight_bits")) / 10)
     scores = Panel(scorer, space, splits(*LABELLED)).score((4, 6))
-    names = {width: f"accuracy_w{width}a{activation_bits[width]}" for width in (4, 6)}
+    names = {each: f"accuracy_w{each}a{activation_bits[each]}" for each in (4, 6)}
     assert scores.keys() == {"accuracy_smallest", "accuracy_largest", "accuracy_mean", "gap", "gap_std", *names.values()}
     assert scores["accuracy_mean"] == pytest.approx(0.6) and scores["gap"] == 0
-    assert [scores[names[width]] for width in (4, 6)] == pytest.approx([0.4, 0.6])
+    assert [scores[names[each]] for each in (4, 6)] == pytest.approx([0.4, 0.6])
     for subnets, *_ in scorer.asked:
         for subnet in subnets:
             (weight_bits,) = bits(subnet, "weight_bits")
@@ -133,8 +133,8 @@ def test_names_are_all_that_a_score_can_have(space):
         (DIGITS.restrict(weight_bits=(8,), activation_bits=(4,)), ["w8a4"]),
     ],
 )
-def test_what_a_width_is_called(space, names):
-    assert [panel.precision_name(space, width) for width in space.weight_bits] == names
+def test_what_a_precision_is_called(space, names):
+    assert [panel.precision_name(space, each) for each in space.weight_bits] == names
 
 
 def test_no_more_images_are_scored_than_needed():

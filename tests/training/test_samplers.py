@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daqu_tf import spaces, targets
-from daqu_tf.spaces.bits import FLOAT_BITS, next_width
+from daqu_tf.spaces.bits import FLOAT_BITS, next_bits
 from daqu_tf.spaces.precisions import in_float, uniform_bits
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.stage import Stage
@@ -180,13 +180,13 @@ def test_in_float_keeps_the_architecture():
 
 
 @pytest.mark.parametrize(
-    "activation_bits, width, expected",
+    "activation_bits, bits, expected",
     [((2, 3, 4, 6, 8), 3, 3), ((8,), 3, 8), ((4, 8), 2, 4), ((4, 8), 6, 8), ((4,), 8, 4), ((2, 3, 4, 6, 8), 8, 8)],
 )
-def test_uniform_bits_have_the_next_activation_width_that_there_is(activation_bits, width, expected):
+def test_uniform_bits_have_the_next_activation_bits_that_there_are(activation_bits, bits, expected):
     space = DIGITS.restrict(activation_bits=activation_bits)
-    subnet = uniform_bits(space, space.largest(), width)
-    assert bits_of(subnet, "weight_bits") == {width} and bits_of(subnet, "activation_bits") == {expected}
+    subnet = uniform_bits(space, space.largest(), bits)
+    assert bits_of(subnet, "weight_bits") == {bits} and bits_of(subnet, "activation_bits") == {expected}
     assert architecture_of(subnet) == architecture_of(space.largest())
 
 
@@ -194,28 +194,28 @@ def test_uniform_bits_have_the_next_activation_width_that_there_is(activation_bi
 @settings(deadline=None)
 def test_open_bits_are_open_and_legal(data, space, seed):
     top = space.weight_bits[-1]
-    widths = tuple(sorted(data.draw(st.sets(st.sampled_from(space.weight_bits))) | {top}))
+    opened = tuple(sorted(data.draw(st.sets(st.sampled_from(space.weight_bits))) | {top}))
     rng = np.random.default_rng(seed)
     architecture = space.sample_by_gene(rng)
-    subnet = with_open_bits(space, architecture, widths, rng)
+    subnet = with_open_bits(space, architecture, opened, rng)
     assert space.subnet(subnet.values) == subnet
     assert architecture_of(subnet) == architecture_of(architecture)
-    assert bits_of(subnet, "weight_bits") <= set(widths)
-    assert bits_of(subnet, "activation_bits") <= {next_width(space.activation_bits, width) for width in widths}
+    assert bits_of(subnet, "weight_bits") <= set(opened)
+    assert bits_of(subnet, "activation_bits") <= {next_bits(space.activation_bits, bits) for bits in opened}
     again = np.random.default_rng(seed)
-    assert with_open_bits(space, space.sample_by_gene(again), widths, again) == subnet
+    assert with_open_bits(space, space.sample_by_gene(again), opened, again) == subnet
 
 
-def test_activations_have_the_next_width_above_an_open_one():
+def test_activations_have_the_next_bits_above_open_ones():
     space = DIGITS.restrict(weight_bits=(3, 8), activation_bits=(4, 8))
     rng = np.random.default_rng(0)
-    for widths, expected in (((8,), {8}), ((3, 8), {4, 8})):
-        drawn = [with_open_bits(space, space.largest(), widths, rng) for _ in range(50)]
+    for opened, expected in (((8,), {8}), ((3, 8), {4, 8})):
+        drawn = [with_open_bits(space, space.largest(), opened, rng) for _ in range(50)]
         assert set.union(*(bits_of(subnet, "activation_bits") for subnet in drawn)) == expected
 
 
-# A target may leave one gene fewer widths than the space has: here a depthwise layer, which is INT8 whatever its bits.
-def test_open_bits_are_legal_where_a_gene_has_fewer_widths():
+# A target may leave one gene fewer bits than the space has: here a depthwise layer, which is INT8 whatever its bits.
+def test_open_bits_are_legal_where_a_gene_has_fewer_bits():
     target = dataclasses.replace(targets.get("litert_cpu"), objectives=(("accuracy", "max"), ("file_bytes", "min")))
     space = target.restrict(DIGITS)
     rng = np.random.default_rng(0)
@@ -225,12 +225,12 @@ def test_open_bits_are_legal_where_a_gene_has_fewer_widths():
 
 
 @pytest.mark.parametrize("space", [DIGITS, LITERT], ids=["digits", "litert_cpu"])
-def test_about_half_of_the_subnets_have_one_width_throughout(space):
+def test_about_half_of_the_subnets_have_the_same_bits_throughout(space):
     rng = np.random.default_rng(0)
     subnets = [with_open_bits(space, space.largest(), (2, 4, 8), rng) for _ in range(600)]
     uniform = [subnet for subnet in subnets if len(bits_of(subnet, "weight_bits")) == 1]
     assert 0.42 < len(uniform) / len(subnets) < 0.58
-    counts = [sum(bits_of(subnet, "weight_bits") == {width} for subnet in uniform) for width in (2, 4, 8)]
+    counts = [sum(bits_of(subnet, "weight_bits") == {bits} for subnet in uniform) for bits in (2, 4, 8)]
     expected = len(uniform) * np.array([4, 2, 1]) / 7  # In inverse proportion to 2, 4 and 8 bits.
     assert scipy.stats.chisquare(counts, expected).pvalue > 1e-3
     mixed = [subnet for subnet in subnets if subnet not in uniform]
@@ -239,7 +239,7 @@ def test_about_half_of_the_subnets_have_one_width_throughout(space):
             assert {subnet[name] for subnet in mixed} == {2, 4, 8}, name
 
 
-def test_activations_have_the_widths_that_the_space_has():
+def test_activations_have_the_bits_that_the_space_has():
     rng = np.random.default_rng(0)
     on_litert = [with_open_bits(LITERT, LITERT.largest(), (2, 4, 8), rng) for _ in range(50)]
     assert set.union(*(bits_of(subnet, "activation_bits") for subnet in on_litert)) == {8}

@@ -22,7 +22,7 @@ COMMON = {
     "sampler": st.sampled_from(sorted(SAMPLERS)),
     "distillation": SHARES,
 }
-ORDERS = st.sets(st.integers(2, 8), min_size=1).map(lambda widths: tuple(sorted(widths, reverse=True)))
+ORDERS = st.sets(st.integers(2, 8), min_size=1).map(lambda bits: tuple(sorted(bits, reverse=True)))
 WARM_UP_PHASES = st.builds(WarmUp, patience=st.none() | st.integers(1, 9), **COMMON)
 OPENINGS = st.floats(0, 1, exclude_max=True)
 TRANSFER_PHASES = st.builds(PrecisionTransfer, order=ORDERS, opening=OPENINGS, step_rate=st.floats(1e-6, 1), **COMMON)
@@ -113,25 +113,25 @@ def test_bounds_belong_to_the_range():
 
 
 @given(TRANSFER_PHASES, st.lists(SHARES, min_size=2).map(sorted))
-def test_widths_open_from_high_to_low_and_stay_open(phase, dones):
-    opened = [phase.open_widths(done) for done in dones]
-    for widths in opened:
-        assert widths and widths == phase.order[len(widths) - 1 :: -1]  # The highest ones, ascending.
+def test_bits_open_from_high_to_low_and_stay_open(phase, dones):
+    opened = [phase.open_bits(done) for done in dones]
+    for bits in opened:
+        assert bits and bits == phase.order[len(bits) - 1 :: -1]  # The highest ones, ascending.
     for before, after in itertools.pairwise(opened):
         assert set(before) <= set(after)
-    assert phase.open_widths(phase.opening) == phase.open_widths(1.0) == phase.order[::-1]
+    assert phase.open_bits(phase.opening) == phase.open_bits(1.0) == phase.order[::-1]
 
 
 @given(TRANSFER_PHASES.filter(lambda phase: phase.opening > 1e-3))
-def test_a_new_width_opens_in_equal_parts_of_the_opening(phase):
+def test_new_bits_open_in_equal_parts_of_the_opening(phase):
     parts = len(phase.order) - 1
     for part in range(parts):
-        assert len(phase.open_widths(phase.opening * (part + 0.5) / parts)) == part + 1
-    assert len(phase.open_widths(phase.opening * 1.001)) == len(phase.order)
+        assert len(phase.open_bits(phase.opening * (part + 0.5) / parts)) == part + 1
+    assert len(phase.open_bits(phase.opening * 1.001)) == len(phase.order)
 
 
-def test_an_opening_of_none_has_all_widths_at_once():
-    assert PrecisionTransfer(1.0, (8, 4, 2), opening=0.0).open_widths(0.0) == (2, 4, 8)
+def test_an_opening_of_none_has_all_bits_at_once():
+    assert PrecisionTransfer(1.0, (8, 4, 2), opening=0.0).open_bits(0.0) == (2, 4, 8)
 
 
 def test_length_and_share_of_the_warm_up():
@@ -152,12 +152,12 @@ def test_check_accepts_what_fits():
 @pytest.mark.parametrize(
     "order, allowed, sentence",
     [
-        ((8, 5, 4), (2, 3, 4, 6, 8), r"`order` must be among the widths \[2, 3, 4, 6, 8\] of space 'digits'.* \[5\]"),
+        ((8, 5, 4), (2, 3, 4, 6, 8), r"`order` must be among the bits \[2, 3, 4, 6, 8\] of space 'digits'.* \[5\]"),
         ((8, 6, 4), (4, 8), r"`order` must be among .* \[6\]"),
         ((6, 4), (4, 6, 8), "`order` must begin with 8, the highest of the space, but received 6"),
     ],
 )
-def test_check_of_widths(order, allowed, sentence):
+def test_check_of_bits(order, allowed, sentence):
     with pytest.raises(DaquError, match=sentence):
         space = DIGITS.restrict(weight_bits=allowed, activation_bits=allowed)
         schedule(precision_transfer={"order": order}).check(space, images=1000)
@@ -202,7 +202,7 @@ JSON = schedule().to_json()
         (JSON | {"warm_up": {"length": 1, "order": [8]}}, "A WarmUp has the fields .*, but received `order`"),
         (JSON | {"precision_transfer": {"length": 1}}, "A PrecisionTransfer must have `order`"),
         (JSON | {"precision_transfer": {"length": 1, "order": [8], "patience": 3}}, "A PrecisionTransfer has .* `patience`"),
-        (JSON | {"precision_transfer": {"length": 1, "order": [4, 8]}}, "`order` must be widths from high to low"),
+        (JSON | {"precision_transfer": {"length": 1, "order": [4, 8]}}, "`order` must be bits from high to low"),
     ],
 )
 def test_json_that_is_no_schedule(content, sentence):
@@ -256,8 +256,8 @@ def test_make_schedule(warm_up, transfer, target):
     assert (second.sampler, second.learning_rate, second.distillation) == (sampler, 1e-3, 0.5)
     assert second.order == {"none": (8,), "all_at_once": (8, 6, 4, 3, 2), "progressive": (8, 6, 4, 3, 2)}[transfer]
     assert (second.opening > 0) == (transfer == "progressive")
-    assert second.open_widths(0.0) == ((8,) if transfer != "all_at_once" else (2, 3, 4, 6, 8))
-    assert second.open_widths(1.0) == second.order[::-1]
+    assert second.open_bits(0.0) == ((8,) if transfer != "all_at_once" else (2, 3, 4, 6, 8))
+    assert second.open_bits(1.0) == second.order[::-1]
 
 
 def test_make_schedule_is_of_minutes_by_default():

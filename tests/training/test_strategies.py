@@ -185,12 +185,14 @@ def relative_errors(gradients, expected):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("one at a time")
 def test_two_devices_train_as_one(one_device, tmp_path):
     finish([start("mirrored", tmp_path / "result.npz")])
     assert_same_training(np.load(tmp_path / "result.npz"), one_device)
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("one at a time")
 def test_two_workers_train_as_one_device(one_device, tmp_path):
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
     path = tmp_path / "{index}.npz"

@@ -125,7 +125,7 @@ def test_a_warm_up_whose_gap_is_stuck_ends_early(training, tmp_path, monkeypatch
     one = training(schedule)
     gaps = iter([0.3, 0.2, 0.25, 0.21, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
     score = one._panel.score
-    monkeypatch.setattr(one._panel, "score", lambda widths: score(widths) | {"gap": next(gaps)})
+    monkeypatch.setattr(one._panel, "score", lambda bits: score(bits) | {"gap": next(gaps)})
     state = one.run(progress)
     assert state.transfer_from == 0.4
     assert [row["phase"] for row in rows(tmp_path)] == ["warm_up"] * 4 + ["precision_transfer"] * 6
@@ -165,7 +165,7 @@ def test_a_checkpoint_of_another_space(training, dataset, tmp_path):
 def test_a_schedule_that_does_not_fit(training):
     for schedule, message in (
         (dataclasses.replace(SCHEDULE, batch_size=5000), "`batch_size` must be at most the"),
-        (Schedule("epochs", None, PrecisionTransfer(1.0, (8, 5))), "`order` must be among the widths"),
+        (Schedule("epochs", None, PrecisionTransfer(1.0, (8, 5))), "`order` must be among the bits"),
         (Schedule("epochs", None, PrecisionTransfer(1.0, (6, 4))), "`order` must begin with 8"),
     ):
         with pytest.raises(DaquError, match=message):
