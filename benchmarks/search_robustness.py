@@ -1,4 +1,4 @@
-"""How the search holds where measurements are bad: trials that diverge, objectives with many optima, and noise; against Optuna's TPE.
+"""How the search holds where trials diverge, objectives have many optima and measurements are noisy; beside Optuna's TPE.
 
     python benchmarks/search_robustness.py
 
@@ -269,8 +269,8 @@ def main(argv: list[str]) -> None:
         for method, one in by_method.items()
     ]
     caption = (
-        "Share of the true front's hypervolume after so many evaluations, mean and deviation of the seeds, and the time of a processor\n"
-        "that a search takes. In a tenth of the points of ZDT1 the loss is as named; the accuracy of noisy cells is off by the named."
+        "Share of the true front's hypervolume after so many evaluations, mean and deviation of the seeds, and the processor time\n"
+        "of a search. In a tenth of the points of ZDT1 the loss or score is as named; noisy cells have accuracies that are off by so much."
     )
     bars = [
         records.bar(

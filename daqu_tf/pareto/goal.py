@@ -42,7 +42,7 @@ class Goal:
 
     @property
     def limits(self) -> dict[str, tuple[float, ...]]:
-        """Those of the constraints, by metric."""
+        """The limits of the constraints on each metric, by its name."""
         return {name: tuple(one.limit for one in self.constraints if one.metric == name) for name in self.metrics}
 
     def violation(self, values: np.ndarray) -> np.ndarray:

@@ -78,8 +78,8 @@ def _column(name: str, column: Any, many: Sequence[Mapping[str, Any]]) -> np.nda
         raise DaquError(f"`costs` must return real numbers, but `{name}` is {shown(column)}: return an array of floats.")
     if array.shape != (len(many),):
         raise DaquError(
-            f"`costs` must return a number for each of the {len(many)} that it was asked for, but `{name}` has shape {array.shape}: "
-            "return them in an array of one dimension."
+            f"`costs` must return a number for each of the {len(many)} it was asked for, but `{name}` has shape {array.shape}: "
+            "return an array of one dimension."
         )
     array = array.astype(float)
     if not np.isfinite(array).all():

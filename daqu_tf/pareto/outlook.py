@@ -27,10 +27,11 @@ class Outlook:
         scaled = [predictor.scaled(name, column) for name, column in zip(goal.metrics, values.T)]
         points = np.stack(scaled[: len(goal.signs)], axis=1) * goal.signs
         # A value that is too good to be true may be: it counts as what is expected where it was measured.
-        count = len(goal.signs)
-        expected = predictor.predict(codes)[0][:, :count] * goal.signs
-        beyond = [predictor.scales[name].is_beyond(column) for name, column in zip(goal.metrics[:count], values.T)]
-        points = np.where(np.stack(beyond, axis=1), np.maximum(expected, points), points)
+        objectives = goal.metrics[: len(goal.signs)]
+        outlying = np.stack([predictor.scales[name].is_outlier(column) for name, column in zip(objectives, values.T)], axis=1)
+        if outlying.any():
+            expected = predictor.predict(codes)[0][:, : len(goal.signs)] * goal.signs
+            points = np.where(outlying, np.maximum(expected, points), points)
         good = points[goal.violation(values) == 0]
         front = good[first_front(good)] if len(good) else points.max(0, keepdims=True)
         self._low, spans = front.min(0), np.ptp(front, axis=0)

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,13 +13,12 @@ import numpy as np
 from daqu_tf.errors import DaquError
 from daqu_tf.pareto import targets
 from daqu_tf.pareto.choices import ABSENT, Choices, Code
-from daqu_tf.pareto.gaussian_process import GaussianProcess
 from daqu_tf.pareto.incoming import columns
 from daqu_tf.pareto.targets import Scale
 
 Costs = Callable[[list[dict[str, Any]]], Mapping[str, np.ndarray]]
 RAMPS = 7  # The most pieces into which a number with many values is cut.
-DOUBT = 2.0  # A value beyond a fence may be off by so many spreads: it says something of its neighbours, and not much (ours).
+DOUBT = 2.0  # An outlier may be off by so many interquartile ranges: it says something of its neighbours, and not much (ours).
 _EXACT = 1e-6
 _MEMORY = 100_000  # The number of codes whose costs are remembered.
 _COST_SHARE = 0.3  # The factor of a standardised cost as a feature, whose range is then about 1, as that of a choice.
@@ -71,6 +71,58 @@ class Standardised:
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """The standardised rows (count, columns)."""
         return (rows - self.mean) / self.deviation
+
+
+class GaussianProcess:
+    """scikit-learn's Gaussian process with a linear part, a smooth part and noise, fitted by marginal likelihood.
+
+    In the linear part every feature has an effect whatever the others are, which is what can be learned of many choices from few
+    trials (Duvenaud et al., "Additive Gaussian processes", NeurIPS 2011). In the smooth part, which has one length scale for all
+    columns, features act together.
+
+    Args:
+        hyperparameters: The hyperparameters of the kernel from an earlier process, so that fitting takes a Cholesky decomposition
+            alone; None finds them.
+    """
+
+    def __init__(self, hyperparameters: np.ndarray | None = None):
+        self._hyperparameters = hyperparameters
+
+    def fit(self, rows: np.ndarray, targets: np.ndarray, doubts: np.ndarray | None = None) -> "GaussianProcess":
+        """Learns targets of rows.
+
+        Args:
+            rows: The features (n, columns).
+            targets: What was measured (n,).
+            doubts: The deviation (n,) by which each target may be off beside the noise of all; None where none is.
+        """
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
+
+        linear = ConstantKernel(0.1, (1e-4, 1e3)) * DotProduct(0.0, "fixed")
+        kernel = linear + ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (0.1, 100.0)) + WhiteKernel(0.1, (1e-4, 1.0))
+        optimizer: str | None = "fmin_l_bfgs_b"
+        if self._hyperparameters is not None:
+            kernel, optimizer = kernel.clone_with_theta(self._hyperparameters), None
+        sure = targets if doubts is None or doubts.all() else targets[doubts == 0]
+        self._center, self._mean, self._deviation = rows.mean(0), sure.mean(), sure.std() or 1.0
+        noise = 1e-6 if doubts is None else 1e-6 + (doubts / self._deviation) ** 2
+        self._process = GaussianProcessRegressor(kernel, alpha=noise, optimizer=optimizer, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self._process.fit(rows - self._center, (targets - self._mean) / self._deviation)
+        return self
+
+    @property
+    def hyperparameters(self) -> np.ndarray:
+        """The hyperparameters of the kernel, for another process."""
+        return self._process.kernel_.theta
+
+    def predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The mean (count,) and the deviation (count,) of the targets of rows (count, columns), with noise."""
+        mean, deviation = self._process.predict(rows - self._center, return_std=True)
+        return self._mean + self._deviation * mean, self._deviation * deviation
 
 
 class CostColumns:
@@ -135,7 +187,7 @@ class MetricsPredictor:
 
     A metric that is among the known costs is predicted by its cost and by what trials measured beyond that, which is learned. Other
     costs are features. A metric is predicted as its logarithm if it is positive and not maximised, since a metric that is minimised
-    counts by its ratio (ours); `logarithmic` says so by the name of the metric.
+    counts by its ratio (ours). Outliers are drawn in, and count for little (`targets`).
 
     Attributes:
         choices: The choices that the codes belong to.
@@ -170,25 +222,22 @@ class MetricsPredictor:
         """
         rows, known = self.all_features(codes), self.known(codes)
         for name, column in zip(self.metrics, values.T):
-            self.scales[name] = self._scale(name, column, known)
-            rest = self.scaled(name, column) - (self.scaled(name, known[name]) if name in known else 0.0)
-            scale = self.scales[name]
-            off = scale.is_off(column)
-            if name in known:
-                scale = targets.fitted(rest, logarithmic=False)
-                off, rest = scale.is_off(rest), scale(rest)
-            doubt = np.where(off, DOUBT * scale.spread, 0.0)
-            exact = name in known and np.abs(rest).max() < _EXACT
-            self._models[name] = None if exact else GaussianProcess((kernels or {}).get(name)).fit(rows, rest, doubt)
+            learned, doubts = self._targets(name, column, known)
+            exact = name in known and np.abs(learned).max() < _EXACT
+            self._models[name] = None if exact else GaussianProcess((kernels or {}).get(name)).fit(rows, learned, doubts)
         return self
 
-    def _scale(self, name: str, values: np.ndarray, known: Mapping[str, np.ndarray]) -> Scale:
+    def _targets(self, name: str, values: np.ndarray, known: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """What is learned (n,) of values (n,) of a metric, and the deviation (n,) by which each may be off."""
         is_maximised = name in self.maximised
-        is_positive = not is_maximised and bool((np.minimum(values, known.get(name, values)) > 0).all())
+        logarithmic = not is_maximised and bool((np.minimum(values, known.get(name, values)) > 0).all())
         if name in known:
-            return Scale(is_positive)
-        is_log = is_positive and targets.is_skew(values)
-        return targets.fitted(values, is_log, 1 if is_maximised else -1, self.limits.get(name, ()))
+            self.scales[name] = Scale(logarithmic)
+            values = self.scaled(name, values) - self.scaled(name, known[name])
+            scale = targets.fitted(values, False, is_maximised)
+        else:
+            scale = self.scales[name] = targets.fitted(values, logarithmic, is_maximised, self.limits.get(name, ()))
+        return scale(values), np.where(scale.is_outlier(values), DOUBT * scale.spread, 0.0)
 
     def all_features(self, codes: np.ndarray) -> np.ndarray:
         """The features (count, columns) of codes (count, n), with their costs standardised over these codes."""

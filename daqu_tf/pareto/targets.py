@@ -1,9 +1,10 @@
-"""What a surrogate learns of a metric instead of its raw values: on a scale that suits them, and with outliers drawn in.
+"""What a surrogate learns of a metric in place of its raw values: outliers drawn in, on a scale that suits the others.
 
 A training that diverges reports a loss of 1e9 or a score of -1e3. One such number makes all others look alike to whatever works
-with means and deviations. So what lies more than `REACH` interquartile ranges beyond the quartile (Tukey, "Exploratory Data
-Analysis", 1977: his outer fences) on the worse side counts as lying on that fence, and on the better side, where a great find
-lies too, its distance from the fence counts by its logarithm: that keeps the order. (The two sides and the scale are ours.)
+with means and deviations. So a value that lies more than `REACH` interquartile ranges beyond the quartiles (the outer fences of
+Tukey, "Exploratory Data Analysis", 1977) counts as lying on that fence if it is worse than usual. If it is better, which a great
+find is as well, its distance from the fence counts by its logarithm, which keeps the order. (The difference between the two sides
+is ours.)
 """
 
 import dataclasses
@@ -16,78 +17,57 @@ _TINY, _HUGE = 1e-300, 1e150  # The least that a logarithm is taken of, and the 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """From the values of one metric to what is learned.
+    """A function from the values of one metric to what is learned of them, which preserves their order between the fences.
 
     Attributes:
-        logarithmic: Whether logarithms are taken first.
-        low: The fence below, of what is taken.
-        high: The fence above.
-        spread: The interquartile range, of what is taken.
-        better: 1 where more is better, -1 where less is, 0 where neither.
+        logarithmic: Whether the logarithms of the values are learned.
+        low: The lower fence, in the unit of what is learned.
+        high: The upper fence, in the unit of what is learned.
+        spread: The usual interquartile range, in the unit of what is learned.
+        is_maximised: Whether a value beyond the upper fence is better than usual; otherwise one beyond the lower fence is.
     """
 
     logarithmic: bool = False
     low: float = -np.inf
     high: float = np.inf
     spread: float = 1.0
-    better: int = 0
+    is_maximised: bool = False
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """What is learned, of values of any shape."""
-        taken = self.taken(values)
+        """What is learned of values of any shape."""
+        taken = self._taken(values)
         drawn = np.clip(taken, self.low, self.high)
-        if not self.better:
-            return drawn
-        beyond = np.maximum((taken - self.high) if self.better > 0 else (self.low - taken), 0.0)
-        return drawn + self.better * self.spread * np.log1p(beyond / self.spread)
+        sign = 1 if self.is_maximised else -1
+        return drawn + sign * self.spread * np.log1p(np.maximum(sign * (taken - drawn), 0.0) / self.spread)
 
-    def taken(self, values: np.ndarray) -> np.ndarray:
-        """The values, or their logarithms."""
+    def is_outlier(self, values: np.ndarray) -> np.ndarray:
+        """Whether each of the values, of any shape, lies beyond a fence."""
+        taken = self._taken(values)
+        return (taken > self.high) | (taken < self.low)
+
+    def _taken(self, values: np.ndarray) -> np.ndarray:
         values = np.asarray(values, dtype=float)
         return np.log(np.maximum(values, _TINY)) if self.logarithmic else np.clip(values, -_HUGE, _HUGE)
 
-    def is_off(self, values: np.ndarray) -> np.ndarray:
-        """Which values lie beyond a fence."""
-        taken = self.taken(values)
-        return (taken > self.high) | (taken < self.low)
 
-    def is_beyond(self, values: np.ndarray) -> np.ndarray:
-        """Which values lie beyond the fence on the better side."""
-        taken = self.taken(values)
-        return (taken > self.high) & (self.better > 0) | (taken < self.low) & (self.better < 0)
-
-
-def fitted(values: np.ndarray, logarithmic: bool, better: int = 0, limits: tuple[float, ...] = ()) -> Scale:
-    """The scale that suits the values (n,) of a metric.
+def fitted(values: np.ndarray, logarithmic: bool, is_maximised: bool, limits: tuple[float, ...] = ()) -> Scale:
+    """The scale that suits a metric; it has no fences where most values are equal.
 
     Args:
-        values: Finite.
-        logarithmic: Whether logarithms are taken.
-        better: As of `Scale`.
-        limits: Those of constraints on the metric, which the fences leave room for, so that what misses one still does.
+        values: The finite values (n,) of the metric.
+        logarithmic: Whether the logarithms of the values are learned.
+        is_maximised: Whether more is better.
+        limits: The limits of constraints on the metric. The fences leave room for them, so that what misses a limit still does.
     """
-    plain = Scale(logarithmic, better=better)
-    taken, bounds = plain.taken(values), plain.taken(np.array(limits))
+    plain = Scale(logarithmic, is_maximised=is_maximised)
+    taken, bounds = plain._taken(values), plain._taken(np.array(limits))
     first, middle, third = np.quantile(taken, (0.25, 0.5, 0.75))
     # Where more than a quarter has diverged, the better half alone says what is usual.
-    half = {1: third - middle, -1: middle - first, 0: 0.0}[better]
-    spreads = [each for each in (third - first, 2 * half) if each > 0]
-    if not spreads:
+    half = third - middle if is_maximised else middle - first
+    spread = min((each for each in (third - first, 2 * half) if each > 0), default=0.0)
+    if spread == 0:
         return plain
-    spread = min(spreads)
-    center = middle + better * half / 2  # Between the quartiles.
-    low, high = (center - (REACH + 0.5) * spread, center + (REACH + 0.5) * spread)
-    return Scale(logarithmic, min([low, *(bounds - spread)]), max([high, *(bounds + spread)]), spread, better)
-
-
-def is_skew(values: np.ndarray) -> bool:
-    """Whether the logarithms of positive values (n,) lie more evenly about their median than the values do, outliers aside.
-
-    The measure is the octile skewness of Hinkley, "On power transformations to symmetry", Biometrika 62(1), 1975.
-    """
-    return abs(_skewness(np.log(values))) < abs(_skewness(np.minimum(values, _HUGE)))
-
-
-def _skewness(values: np.ndarray) -> float:
-    low, middle, high = np.quantile(values, (0.125, 0.5, 0.875))
-    return float((high + low - 2 * middle) / (high - low)) if high > low else 0.0
+    center = middle + (half if is_maximised else -half) / 2
+    reach = (REACH + 0.5) * spread
+    low, high = min([center - reach, *(bounds - spread)]), max([center + reach, *(bounds + spread)])
+    return Scale(logarithmic, low, high, spread, is_maximised)

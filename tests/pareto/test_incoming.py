@@ -45,7 +45,7 @@ def test_what_is_no_number_is_nan(value):
         ({"bytes": [1.0, 2.0, math.inf]}, "`bytes` is inf for {'a': 4, 'b': 'x'}: mend it"),
         ({"bytes": [1, 10**400, 2]}, "`bytes` is inf for"),
         ({"bytes": [1.0, None, 2.0]}, "`bytes` is nan for"),
-        ({"bytes": [1.0, 2.0]}, r"each of the 3 that it was asked for, but `bytes` has shape \(2,\)"),
+        ({"bytes": [1.0, 2.0]}, r"each of the 3 it was asked for, but `bytes` has shape \(2,\)"),
         ({"bytes": 1.0}, r"but `bytes` has shape \(\)"),
         ({"bytes": [[1.0], [2.0], [3.0]]}, r"but `bytes` has shape \(3, 1\)"),
         ({"bytes": [[1.0], [2.0, 3.0], []]}, "`costs` must return"),

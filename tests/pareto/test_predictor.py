@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from daqu_tf.pareto.choices import ABSENT, Choices
-from daqu_tf.pareto.predictor import RAMPS, Features, KnownCosts, MetricsPredictor
+from daqu_tf.pareto.predictor import RAMPS, Features, GaussianProcess, KnownCosts, MetricsPredictor
 
 CHOICES = Choices({"bits": (2, 4, 8), "kind": ("a", "b", "c"), "fixed": (1,), "units": tuple(range(1, 101)), "pool": (False, True)})
 
@@ -74,3 +74,25 @@ def test_costs_are_asked_for_once():
     assert sum(asked) <= 60 and len(asked) == 2
     assert again["bytes"][:50] == pytest.approx(first["bytes"])
     assert KnownCosts(CHOICES, None)(codes(3)) == {}
+
+
+def test_effects_of_single_features_are_learned_from_few_rows():
+    """Twenty features and 40 rows: what lies far from all of them is predicted by adding up."""
+    rng = np.random.default_rng(3)
+    rows, effects = rng.integers(0, 2, (140, 20)).astype(float), rng.normal(size=20)
+    found, _ = GaussianProcess().fit(rows[:40], (rows @ effects)[:40]).predict(rows[40:])
+    assert np.corrcoef(found, (rows @ effects)[40:])[0, 1] > 0.98
+
+
+def test_a_target_in_doubt_counts_for_little():
+    rows = np.linspace(0, 1, 40)[:, None]
+    learned, doubts = rows[:, 0].copy(), np.zeros(40)
+    learned[20], doubts[20] = 5.0, 10.0
+    means = [GaussianProcess().fit(rows, learned, each).predict(rows)[0] for each in (doubts, None)]
+    assert np.abs(means[0] - rows[:, 0]).max() < 0.05 < np.abs(means[1] - rows[:, 0]).max()
+
+
+def test_targets_that_all_agree_are_predicted():
+    rows = np.random.default_rng(0).random((60, 5))
+    mean, deviation = GaussianProcess().fit(rows, np.full(60, 3.0)).predict(rows[:2])
+    assert mean == pytest.approx([3.0, 3.0]) and np.isfinite(deviation).all()
