@@ -270,7 +270,7 @@ def main(argv: list[str]) -> None:
     ]
     caption = (
         "Share of the true front's hypervolume after so many evaluations, mean and deviation of the seeds, and the processor time\n"
-        "of a search. In a tenth of the points of ZDT1 the loss or score is as named; noisy cells have accuracies that are off by so much."
+        "of a search. In a tenth of the points of ZDT1 the loss or score is as named; noisy cells are off by so much accuracy."
     )
     bars = [
         records.bar(

@@ -230,13 +230,14 @@ class MetricsPredictor:
     def _targets(self, name: str, values: np.ndarray, known: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """What is learned (n,) of values (n,) of a metric, and the deviation (n,) by which each may be off."""
         is_maximised = name in self.maximised
-        logarithmic = not is_maximised and bool((np.minimum(values, known.get(name, values)) > 0).all())
+        is_positive = not is_maximised and bool((np.minimum(values, known.get(name, values)) > 0).all())
         if name in known:
-            self.scales[name] = Scale(logarithmic)
+            self.scales[name] = Scale(is_positive)
             values = self.scaled(name, values) - self.scaled(name, known[name])
             scale = targets.fitted(values, False, is_maximised)
         else:
-            scale = self.scales[name] = targets.fitted(values, logarithmic, is_maximised, self.limits.get(name, ()))
+            is_logarithmic = is_positive and targets.is_skew(values)
+            scale = self.scales[name] = targets.fitted(values, is_logarithmic, is_maximised, self.limits.get(name, ()))
         return scale(values), np.where(scale.is_outlier(values), DOUBT * scale.spread, 0.0)
 
     def all_features(self, codes: np.ndarray) -> np.ndarray:
