@@ -39,10 +39,17 @@ def choose(
     if not len(hopeful):
         return []
     places = _places(optimistic[hopeful], front, rng)
+    means, deviations, weights = means[hopeful], deviations[hopeful], weights[hopeful]
     if len(hopeful) > SCREENED:
-        gains = _covers(means[hopeful], deviations[hopeful], weights[hopeful], places[:SCREEN_PLACES]).sum(axis=1)
-        hopeful = np.sort(hopeful[np.argsort(-gains, kind="stable")[:SCREENED]])
-    chosen = _choose(_covers(means[hopeful], deviations[hopeful], weights[hopeful], places), count)
+        few = places[:SCREEN_PLACES]
+        ranks = [
+            np.argsort(-_covers(means, each, weights, few).sum(axis=1), kind="stable")[: SCREENED // 2]
+            for each in (deviations, np.zeros_like(deviations))
+        ]
+        kept = np.unique(np.concatenate(ranks))
+        hopeful, means, deviations, weights = hopeful[kept], means[kept], deviations[kept], weights[kept]
+    exact = _covers(means, np.zeros_like(deviations), weights, places)
+    chosen = _choose(_covers(means, deviations, weights, places), exact, count)
     return hopeful[chosen].tolist()
 
 
@@ -55,14 +62,18 @@ def _covers(means: np.ndarray, deviations: np.ndarray, weights: np.ndarray, plac
     return covers
 
 
-def _choose(covers: np.ndarray, count: int) -> list[int]:
-    """Greedily by what each covers of the places that are left (candidates, places); at most `count` indices."""
+def _choose(covers: np.ndarray, exact: np.ndarray, count: int) -> list[int]:
+    """Greedily chooses at most `count` indices of candidates, by turns by covers (candidates, places) and by those of the means."""
     left = np.ones(covers.shape[1], dtype=np.float32)
     chosen: list[int] = []
     while len(chosen) < min(count, len(covers)):
-        gains = covers @ left
+        gains = (covers, exact)[len(chosen) % 2] @ left
         gains[chosen] = -1.0
         best = int(np.argmax(gains))
+        if gains[best] <= 0:
+            gains = covers @ left
+            gains[chosen] = -1.0
+            best = int(np.argmax(gains))
         if gains[best] <= 0:
             break
         chosen.append(best)

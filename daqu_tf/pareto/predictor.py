@@ -17,6 +17,7 @@ from daqu_tf.pareto.incoming import columns
 from daqu_tf.pareto.targets import Scale
 
 Costs = Callable[[list[dict[str, Any]]], Mapping[str, np.ndarray]]
+Kernel = tuple[bool, np.ndarray]  # Whether logarithms are learned, and the hyperparameters of the kernel.
 RAMPS = 7  # The most pieces into which a number with many values is cut.
 DOUBT = 2.0  # An outlier may be off by so many interquartile ranges: it says something of its neighbours, and not much (ours).
 _EXACT = 1e-6
@@ -115,6 +116,11 @@ class GaussianProcess:
         return self
 
     @property
+    def likelihood(self) -> float:
+        """The logarithm of the marginal likelihood of the targets."""
+        return self._process.log_marginal_likelihood_value_ - len(self._process.X_train_) * np.log(self._deviation)
+
+    @property
     def hyperparameters(self) -> np.ndarray:
         """The hyperparameters of the kernel, for another process."""
         return self._process.kernel_.theta
@@ -211,7 +217,7 @@ class MetricsPredictor:
         self._models: dict[str, GaussianProcess | None] = {}
 
     def fit(
-        self, codes: np.ndarray, values: np.ndarray, kernels: Mapping[str, np.ndarray | None] | None = None
+        self, codes: np.ndarray, values: np.ndarray, kernels: Mapping[str, Kernel] | None = None
     ) -> "MetricsPredictor":
         """Learns what trials measured.
 
@@ -222,23 +228,32 @@ class MetricsPredictor:
         """
         rows, known = self.all_features(codes), self.known(codes)
         for name, column in zip(self.metrics, values.T):
-            learned, doubts = self._targets(name, column, known)
-            exact = name in known and np.abs(learned).max() < _EXACT
-            self._models[name] = None if exact else GaussianProcess((kernels or {}).get(name)).fit(rows, learned, doubts)
+            is_positive = name not in self.maximised and bool((np.minimum(column, known.get(name, column)) > 0).all())
+            kernel = (kernels or {}).get(name)
+            if name in known or kernel:
+                ways = [is_positive and (kernel is None or kernel[0])]
+            else:
+                ways = [True, False] if is_positive else [False]
+            fits = [self._fit(rows, name, column, known, way, kernel) for way in ways]
+            self.scales[name], self._models[name], _ = max(fits, key=lambda fit: fit[2])
         return self
 
-    def _targets(self, name: str, values: np.ndarray, known: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """What is learned (n,) of values (n,) of a metric, and the deviation (n,) by which each may be off."""
+    def _fit(
+        self, rows: np.ndarray, name: str, values: np.ndarray, known: Mapping[str, np.ndarray], logarithmic: bool, kernel: Kernel | None
+    ) -> tuple[Scale, "GaussianProcess | None", float]:
+        """The scale and the model of a metric, None where it is exact, and the logarithm of the likelihood of the values (n,)."""
         is_maximised = name in self.maximised
-        is_positive = not is_maximised and bool((np.minimum(values, known.get(name, values)) > 0).all())
+        scale = of_rest = Scale(logarithmic) if name in known else targets.fitted(values, logarithmic, is_maximised, self.limits.get(name, ()))
         if name in known:
-            self.scales[name] = Scale(is_positive)
-            values = self.scaled(name, values) - self.scaled(name, known[name])
-            scale = targets.fitted(values, False, is_maximised)
-        else:
-            is_logarithmic = is_positive and targets.is_skew(values)
-            scale = self.scales[name] = targets.fitted(values, is_logarithmic, is_maximised, self.limits.get(name, ()))
-        return scale(values), np.where(scale.is_outlier(values), DOUBT * scale.spread, 0.0)
+            values = scale(values) - scale(known[name])
+            of_rest = targets.fitted(values, False, is_maximised)
+        learned = of_rest(values)
+        if name in known and np.abs(learned).max() < _EXACT:
+            return scale, None, 0.0
+        doubts = np.where(of_rest.is_outlier(values), DOUBT * of_rest.spread, 0.0)
+        model = GaussianProcess(kernel and kernel[1]).fit(rows, learned, doubts)
+        # The likelihood of a value is that of its logarithm, over the value.
+        return scale, model, model.likelihood - (learned.sum() if of_rest.logarithmic else 0.0)
 
     def all_features(self, codes: np.ndarray) -> np.ndarray:
         """The features (count, columns) of codes (count, n), with their costs standardised over these codes."""
@@ -248,9 +263,9 @@ class MetricsPredictor:
         return self._rows(codes, known)
 
     @property
-    def kernels(self) -> dict[str, np.ndarray]:
+    def kernels(self) -> dict[str, Kernel]:
         """The hyperparameters of the kernel of each metric that is not exact, by its name."""
-        return {name: model.hyperparameters for name, model in self._models.items() if model}
+        return {name: (self.scales[name].logarithmic, model.hyperparameters) for name, model in self._models.items() if model}
 
     def scaled(self, name: str, values: np.ndarray) -> np.ndarray:
         """Values of the metric `name` in the unit of its predictions."""
