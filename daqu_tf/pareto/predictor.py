@@ -192,8 +192,9 @@ class MetricsPredictor:
     """Predicts all metrics of a search, each in its own unit or as its logarithm.
 
     A metric that is among the known costs is predicted by its cost and by what trials measured beyond that, which is learned. Other
-    costs are features. A metric is predicted as its logarithm if it is positive and not maximised, since a metric that is minimised
-    counts by its ratio (ours). Outliers are drawn in, and count for little (`targets`).
+    costs are features. A known cost that is positive and not maximised is predicted as its logarithm, since what is minimised counts by
+    its ratio (ours). Another metric of that kind is, if its logarithms have the greater likelihood (Box and Cox, "An analysis of
+    transformations", J. R. Stat. Soc. B 26(2), 1964). Outliers are drawn in, and count for little (`targets`).
 
     Attributes:
         choices: The choices that the codes belong to.
@@ -216,9 +217,7 @@ class MetricsPredictor:
         self.scales: dict[str, Scale] = {}
         self._models: dict[str, GaussianProcess | None] = {}
 
-    def fit(
-        self, codes: np.ndarray, values: np.ndarray, kernels: Mapping[str, Kernel] | None = None
-    ) -> "MetricsPredictor":
+    def fit(self, codes: np.ndarray, values: np.ndarray, kernels: Mapping[str, Kernel] | None = None) -> "MetricsPredictor":
         """Learns what trials measured.
 
         Args:
@@ -239,21 +238,29 @@ class MetricsPredictor:
         return self
 
     def _fit(
-        self, rows: np.ndarray, name: str, values: np.ndarray, known: Mapping[str, np.ndarray], logarithmic: bool, kernel: Kernel | None
+        self,
+        rows: np.ndarray,
+        name: str,
+        values: np.ndarray,
+        known: Mapping[str, np.ndarray],
+        logarithmic: bool,
+        kernel: Kernel | None,
     ) -> tuple[Scale, "GaussianProcess | None", float]:
         """The scale and the model of a metric, None where it is exact, and the logarithm of the likelihood of the values (n,)."""
         is_maximised = name in self.maximised
-        scale = of_rest = Scale(logarithmic) if name in known else targets.fitted(values, logarithmic, is_maximised, self.limits.get(name, ()))
-        if name in known:
+        if name in known:  # The cost itself is not drawn in, but what was measured beyond it is.
+            scale = Scale(logarithmic)
             values = scale(values) - scale(known[name])
-            of_rest = targets.fitted(values, False, is_maximised)
-        learned = of_rest(values)
+            drawn = targets.fitted(values, False, is_maximised)
+        else:
+            scale = drawn = targets.fitted(values, logarithmic, is_maximised, self.limits.get(name, ()))
+        learned = drawn(values)
         if name in known and np.abs(learned).max() < _EXACT:
             return scale, None, 0.0
-        doubts = np.where(of_rest.is_outlier(values), DOUBT * of_rest.spread, 0.0)
-        model = GaussianProcess(kernel and kernel[1]).fit(rows, learned, doubts)
-        # The likelihood of a value is that of its logarithm, over the value.
-        return scale, model, model.likelihood - (learned.sum() if of_rest.logarithmic else 0.0)
+        doubts = np.where(drawn.is_outlier(values), DOUBT * drawn.spread, 0.0)
+        model = GaussianProcess(kernel[1] if kernel else None).fit(rows, learned, doubts)
+        # The density of a value is the density of its logarithm, divided by the value.
+        return scale, model, model.likelihood - (learned.sum() if drawn.logarithmic else 0.0)
 
     def all_features(self, codes: np.ndarray) -> np.ndarray:
         """The features (count, columns) of codes (count, n), with their costs standardised over these codes."""
@@ -264,7 +271,7 @@ class MetricsPredictor:
 
     @property
     def kernels(self) -> dict[str, Kernel]:
-        """The hyperparameters of the kernel of each metric that is not exact, by its name."""
+        """The kernel of each metric that is not exact, by its name."""
         return {name: (self.scales[name].logarithmic, model.hyperparameters) for name, model in self._models.items() if model}
 
     def scaled(self, name: str, values: np.ndarray) -> np.ndarray:

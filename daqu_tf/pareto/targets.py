@@ -71,17 +71,3 @@ def fitted(values: np.ndarray, logarithmic: bool, is_maximised: bool, limits: tu
     reach = (REACH + 0.5) * spread
     low, high = min([center - reach, *(bounds - spread)]), max([center + reach, *(bounds + spread)])
     return Scale(logarithmic, low, high, spread, is_maximised)
-
-
-def is_skew(values: np.ndarray) -> bool:
-    """Whether the logarithms of positive values (n,) lie more evenly about their median than the values do, outliers aside.
-
-    Effects that add up are learned from few trials, and what is skew mostly consists of effects that multiply. The measure is the
-    octile skewness of Hinkley, "On power transformations to symmetry", Biometrika 62(1), 1975.
-    """
-    return abs(_skewness(np.log(values))) < abs(_skewness(np.minimum(values, _HUGE)))
-
-
-def _skewness(values: np.ndarray) -> float:
-    low, middle, high = np.quantile(values, (0.125, 0.5, 0.875))
-    return float((high + low - 2 * middle) / (high - low)) if high > low else 0.0
