@@ -3,9 +3,9 @@
 The region that no point dominates yet is sampled at random places. A candidate with independent normal objectives dominates a place
 with a probability in closed form, and its expected gain is the mean of these. What one member of the batch will probably dominate
 counts that much less for the next. So the number of objectives does not matter, and an objective that is known exactly is a normal
-one without deviation. Every second member is the one that gains most if all are as good as expected, since a batch of promises alone
-is of near copies, whose deviations are not independent. (Expected hypervolume improvement: Emmerich et al., IEEE CEC 2011; greedy
-batches: Daulton et al., NeurIPS 2020; the estimate by places and the turns are ours.)
+one without deviation. Every second member is the one that gains most if all are as good as expected, since a batch of promises
+alone is of near copies, whose deviations are not independent. (Expected hypervolume improvement: Emmerich et al., IEEE CEC 2011;
+greedy batches: Daulton et al., NeurIPS 2020; the estimate by places and the turns are ours.)
 """
 
 import numpy as np
