@@ -56,7 +56,7 @@ test-slow: $(STAMP)
 test-devices: $(STAMP) $(OLD_STAMP)
 	@$(VENV)/bin/python tests/devices/arm_root.py $(ARM_ROOT)
 	@$(VENV)/bin/python tests/devices/adb_root.py $(ADB_ROOT)
-	$(VENV)/bin/python -m pytest tests/devices
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --durations=10 tests/devices
 
 test-all: test test-slow test-devices
 

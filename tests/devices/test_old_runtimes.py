@@ -20,8 +20,8 @@ from daqu_tf.export import encoding
 from daqu_tf.export.export import to_graph
 from daqu_tf.spaces.architecture import image_size
 from daqu_tf.tflite.codecs import ENCODERS
-from daqu_tf.tflite.graph import Graph
-from daqu_tf.tflite.operators import Dequantize, Minimum
+from daqu_tf.tflite.graph import Graph, QuantizedTensor
+from daqu_tf.tflite.operators import Dequantize, GlobalAveragePool, Logistic, Minimum, Softmax
 
 pytestmark = pytest.mark.devices
 ROOT = pathlib.Path(__file__).parents[2]
@@ -92,6 +92,9 @@ def int8_graphs() -> list[tuple[Graph, np.ndarray]]:
     pairs.append((encoding._with_input(found[0].graph, "uint8"), np.round(found[0].images[:1] * 255)))
     for network in (tflite_networks.residual_network(size=12, width=4), tflite_networks.classic_network(size=21, width=4)):
         pairs.append((network, np.random.default_rng(0).integers(-128, 128, network.tensors[0].shape)))
+    for kind in (Softmax, Logistic):
+        ends = QuantizedTensor("x", (1, 10), 0.05, 3), QuantizedTensor("y", (1, 10), 1 / 256, -128)
+        pairs.append((Graph(ends, (kind("x", "y"),), "x", "y"), np.random.default_rng(0).integers(-128, 128, (1, 10))))
     return [(graph, values.astype(graph.tensors[0].type.lower())) for graph, values in pairs]
 
 
@@ -121,6 +124,7 @@ def test_every_operator_is_within_one_step_of_float64(runtime, tmp_path):
 
 
 def test_litert_on_arm_gives_the_integers_of_x86(tmp_path):
+    """But where a mean over pixels lies halfway between two integers: versions of XNNPACK take either."""
     graphs = {}
     for family, seed in SUBNETS:
         for target in ("litert_cpu", "accelerator"):
@@ -128,28 +132,45 @@ def test_litert_on_arm_gives_the_integers_of_x86(tmp_path):
             assert not has_int4(subnet.graph) or target == "litert_cpu"
     assert sum(has_int4(subnet.graph) for subnet in graphs.values()) > 2
     files = {name: file_of(subnet.graph, subnet.images) for name, subnet in graphs.items()}
-    here = run(sys.executable, files, tmp_path)
-    for name, there in run(python("litert_arm"), files, tmp_path).items():
-        np.testing.assert_array_equal(there, here[name], err_msg=name)
+    here, there = run(sys.executable, files, tmp_path), run(python("litert_arm"), files, tmp_path)
+    behind_ties = {name: behind_a_mean_at_a_tie(subnet.graph, subnet.images) for name, subnet in graphs.items()}
+    for name, found in there.items():
+        exact = ~behind_ties[name]
+        np.testing.assert_array_equal(found[exact], here[name][exact], err_msg=name)
+    assert np.mean(np.concatenate(list(behind_ties.values()))) < 0.3
+
+
+def behind_a_mean_at_a_tie(graph: Graph, images: np.ndarray) -> np.ndarray:
+    """Of which images (count,) some mean over pixels lies halfway between two integers, but for what float32 cannot tell."""
+    tensors = {tensor.name: tensor for tensor in graph.tensors}
+    found = []
+    for image in images:
+        values = integer_reference.run(graph, (np.round(image[None] * 255) - 128).astype(np.int8))
+        means = [
+            (values[each.input].astype(np.float64).mean((1, 2)) - tensors[each.input].zero_point)
+            * (np.float64(tensors[each.input].scale) / tensors[each.output].scale)
+            for each in graph.operators
+            if isinstance(each, GlobalAveragePool)
+        ]
+        found.append(any(np.any(np.abs(mean % 1 - 0.5) < 1e-4) for mean in means))
+    return np.array(found)
 
 
 @pytest.mark.parametrize("runtime", OLD)
-def test_tflite_runtime_is_close_to_litert_on_files_for_it_and_farther_on_narrow_ones(runtime, tmp_path):
+def test_tflite_runtime_is_close_to_litert_on_files_for_it_and_mostly_farther_on_others(runtime, tmp_path):
     subnets = {f"{family}_{seed}": exported(family, seed, "tflite_runtime") for family, seed in SUBNETS}
     files = {name: file_of(subnet.graph, subnet.images) for name, subnet in subnets.items()}
     narrow = {f"narrow_{name}": file_of(subnet.narrow, subnet.images) for name, subnet in subnets.items()}
     here, there = run(sys.executable, files, tmp_path), run(python(runtime), files | narrow, tmp_path)
-    for family in FAMILIES:
-        names = [name for name in files if name.startswith(family)]
-        expected, found, found_narrow = (
-            np.concatenate([outputs[form + name].astype(int) for name in names])
-            for outputs, form in ((here, ""), (there, ""), (there, "narrow_"))
-        )
+    ratios = []
+    for name in files:
+        expected, found, found_narrow = here[name].astype(int), there[name].astype(int), there[f"narrow_{name}"].astype(int)
         steps = np.abs(found - expected).mean()
         # Of 255, and of networks that nobody trained, in which a flip goes far: the farther, the deeper they are.
-        assert steps < (5 if family == "squeeze_excite" else 1), family
-        assert steps < 0.8 * np.abs(found_narrow - expected).mean(), family
-        assert np.mean(found.argmax(1) == expected.argmax(1)) > 0.9, family
+        assert steps < (5 if name.startswith("squeeze_excite") else 1), name
+        assert np.mean(found.argmax(1) == expected.argmax(1)) > 0.9, name
+        ratios.append(steps / np.abs(found_narrow - expected).mean())
+    assert np.exp(np.mean(np.log(ratios))) < 0.8  # Some files hold weights that are wide for the sake of their biases already.
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
