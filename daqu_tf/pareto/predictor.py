@@ -193,8 +193,8 @@ class MetricsPredictor:
 
     A metric that is among the known costs is predicted by its cost and by what trials measured beyond that, which is learned. Other
     costs are features. A known cost is predicted as its logarithm if it is positive and not maximised, since what is minimised
-    counts by its ratio (ours). Another metric of that kind is, if its logarithms have the greater likelihood (Box and Cox, "An analysis
-    of transformations", J. R. Stat. Soc. B 26(2), 1964). Outliers are drawn in, and count for little (`targets`).
+    counts by its ratio (ours). Another metric of that kind is, if its logarithms have the greater likelihood (Box and Cox, "An
+    analysis of transformations", J. R. Stat. Soc. B 26(2), 1964). Outliers are drawn in, and count for little (`targets`).
 
     Attributes:
         choices: The choices that the codes belong to.
