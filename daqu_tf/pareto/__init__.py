@@ -2,8 +2,8 @@
 
 `fronts` is the mathematics of dominance, `goal` says what is wanted, with `constraints`, and `choices` turns values into vectors of
 small integers. `incoming` checks what a user's functions and trials hand in. `surrogate_search` proposes what to try next:
-`predictor` learns from what was tried, `evolution` and `acquisition` look for what promises most, and `outlook` turns predictions
-into normalised objectives.
+`predictor` learns from what was tried, with outliers drawn in by `targets`, `evolution` and `acquisition` look for what promises
+most, and `outlook` turns predictions into normalised objectives.
 """
 
 from typing import TYPE_CHECKING
