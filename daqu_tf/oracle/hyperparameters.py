@@ -81,7 +81,9 @@ def keep_proposed(trial: "Trial", proposed: Mapping[str, Any]) -> None:
 
 def _gate(name: str, parents: Any) -> Conditions:
     try:
-        found = [(parent, values if isinstance(values, str) else tuple(values)) for parent, values in parents]
+        found: list[tuple[Any, Any]] = [
+            (parent, values if isinstance(values, str) else tuple(values)) for parent, values in parents
+        ]
     except (TypeError, ValueError):
         found = [(None, ())]
     if not all(isinstance(parent, str) and isinstance(values, tuple) for parent, values in found):

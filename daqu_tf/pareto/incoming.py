@@ -13,7 +13,7 @@ _SHOWN = 200  # Characters of what came, at most.
 
 
 def shown(value: Any) -> str:
-    """What came, in a sentence."""
+    """The text of a value for a sentence, cut off where it is long."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
 
@@ -37,10 +37,14 @@ def number(value: Any) -> float:
 
 
 def named(argument: str, value: Any) -> Mapping[str, Any]:
-    """What must be a mapping from names.
+    """Gives back a value that must be a mapping from names.
+
+    Args:
+        argument: The name of the argument, for the message.
+        value: The value, as it came.
 
     Raises:
-        DaquError: It is none.
+        DaquError: The value is no mapping from names.
     """
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise DaquError(f"`{argument}` must give values by name, but received {shown(value)}: use a dict with texts as keys.")
@@ -48,19 +52,19 @@ def named(argument: str, value: Any) -> Mapping[str, Any]:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is an integer of any type; True and False are none."""
+    """Whether a value is an integer of any type, which True and False are not."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def columns(found: Any, many: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """What `costs` returned, as arrays (count,) of finite floats by name.
+    """The costs that a user's function returned, as arrays (count,) of finite floats by name.
 
     Args:
-        found: As it came.
-        many: The values that it was asked for.
+        found: What the function returned, as it came.
+        many: The values by name (count,) that the function was asked for.
 
     Raises:
-        DaquError: It has another form, or a number in it is not finite.
+        DaquError: What was returned has another form, or has a number that is not finite.
     """
     if not named("costs", found):
         raise DaquError("`costs` must return at least one array by name, but returned none: leave `costs` out if nothing is known.")
