@@ -192,7 +192,7 @@ def test_metrics_of_any_type_of_number_and_size_are_taken(tmp_path):
     for accuracy, latency_us in [(np.float32(0.5), np.int64(7)), (True, np.array([1.7e308])), (np.float64(-1.7e308), 1)]:
         end(oracle, oracle.create_trial("tuner0"), {"accuracy": accuracy, "latency_us": latency_us})
     assert [trial.status for trial in oracle.trials.values()] == ["COMPLETED"] * 3
-    assert [trial.trial_id for trial in oracle.get_best_trials(3)] == ["0001", "0000", "0002"]
+    assert [trial.trial_id for trial in oracle.get_best_trials(3)] == ["0001", "0002", "0000"]
 
 
 def test_metrics_that_have_no_names(tmp_path):
