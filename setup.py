@@ -24,6 +24,7 @@ INSTALL = [
     "scikit-learn>=1.5",
     "scipy>=1.11",
     "matplotlib>=3.8",
+    "pillow>=10.1",
     "tensorboard>=2.16,<2.22",
 ]
 EXTRAS = {
@@ -39,7 +40,7 @@ EXTRAS = {
     # The last release was built for NumPy 1 and for Python up to 3.11.
     "tflite_runtime": ["tflite-runtime==2.14.0; python_version<'3.12'", "numpy<2; python_version<'3.12'"],
 }
-TOOLS = ["run", "train", "search", "export", "benchmark", "profile", "report", "space", "verify_models"]
+TOOLS = ["run", "train", "search", "export", "benchmark", "profile", "report", "space", "predict", "verify_models"]
 
 setup(
     name="daqu_tf",

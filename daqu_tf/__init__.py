@@ -22,6 +22,7 @@ from daqu_tf.lazy import attach
 
 if TYPE_CHECKING:
     from daqu_tf.export.export import export_tflite, round_biases
+    from daqu_tf.export.prediction import predict
     from daqu_tf.oracle.distributed_tuner import DistributedTuner
     from daqu_tf.oracle.oracle import ParetoOracle
     from daqu_tf.pipeline.pipeline import run
@@ -52,6 +53,7 @@ __all__ = [
     "PrecisionTransfer",
     "export_tflite",
     "round_biases",
+    "predict",
     "ParetoOracle",
     "DaquTuner",
     "DistributedTuner",
@@ -72,6 +74,7 @@ __getattr__, __dir__ = attach(
         "PrecisionTransfer": "training.schedule",
         "export_tflite": "export.export",
         "round_biases": "export.export",
+        "predict": "export.prediction",
         "ParetoOracle": "oracle.oracle",
         "DaquTuner": "search.tuner",
         "DistributedTuner": "oracle.distributed_tuner",

@@ -30,7 +30,8 @@ LIGHT = {
     ("tensorflow", "tf_keras", "keras", "pymoo"): (
         "errors", "fields", "files", "lazy", "environment", "machine", "spaces", "targets", "data", "tflite", "devices", "pareto",
         "latency", "runs", "report", "training.schedule", "training.samplers", "training.strategies", "export.builder",
-        "export.subnet_graph", "export.encoding", "export.verification", "supernet.weights", "supernet.replicas",
+        "export.subnet_graph", "export.encoding", "export.prediction", "export.verification", "supernet.weights",
+        "supernet.replicas",
     ),
     ("keras_tuner",): ("pareto", "tflite", "spaces", "targets", "devices", "latency", "runs", "report"),
     ("sklearn", "ai_edge_litert"): ("data", "tflite", "spaces", "targets"),

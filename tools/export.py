@@ -6,6 +6,7 @@ The subnet is `largest`, `smallest`, the name of a finalist (m00), or a JSON fil
 """
 
 import pathlib
+import sys
 
 from absl import flags
 
@@ -50,6 +51,8 @@ def _export(argv: list[str]) -> None:
     manifest = run.export(_SUBNET.value, _FINE_TUNED.value, path, storage, _OVERWRITE.value)
     weights = "fine-tuned" if "fine_tuned" in manifest.accuracy else "with the supernet's weights, which were not fine-tuned"
     figures = f"{manifest.file_bytes:,} bytes, {manifest.accuracy['file']['test']:.1%} on test"
+    if note := run.note(manifest):
+        print(f"Note: {note}", file=sys.stderr)
     print(f"Wrote {path}: {manifest.name}, {weights} ({figures}), and {path.with_suffix('.manifest.json').name}")
 
 

@@ -3,7 +3,7 @@
 `export` writes a network, and rounds its biases to what a file holds. `subnet_graph` and `stock_graph` make the graph of a subnet
 or of a model of your own, both with `builder`; `ends` says what goes in and what comes out; `encoding` turns the graph into bytes,
 and `proof` runs these and compares. `description` finds out how well a file does, `manifest` is the record of that, and
-`verification` compares files with it.
+`verification` compares files with it. `prediction` goes from a photo to its label, as applications should.
 """
 
 from typing import TYPE_CHECKING
@@ -12,15 +12,17 @@ from daqu_tf.lazy import attach
 
 if TYPE_CHECKING:
     from daqu_tf.export.export import export_tflite, round_biases
+    from daqu_tf.export.prediction import predict
     from daqu_tf.export.verification import Verifier
 
-__all__ = ["export_tflite", "round_biases", "Verifier"]
+__all__ = ["export_tflite", "round_biases", "predict", "Verifier"]
 
 __getattr__, __dir__ = attach(
     __name__,
     {
         "export_tflite": "export",
         "round_biases": "export",
+        "predict": "prediction",
         "Verifier": "verification",
     },
 )

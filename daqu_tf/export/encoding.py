@@ -39,6 +39,8 @@ def encode(graph: Graph, storage: Storage, metadata: Metadata | None = None, end
     graph = _reading_pixels(graph, storage.input_type, ends) if ends.in_pixels else _with_input(graph, storage.input_type)
     wanted = storage.output_type
     graph = _with_output(graph, wanted) if ends.output_activation == "none" else _with_function(graph, wanted, ends)
+    if metadata is not None and (way := ends.preprocessing(graph.tensor(graph.input))) is not None:
+        metadata = dataclasses.replace(metadata, preprocessing=way.to_json())
     data = tflite.write(graph) if metadata is None else tflite.write_with_metadata(graph, metadata)
     if tflite.read(data) != graph:
         raise DaquError("The file does not hold the trained numbers: please report the network.")

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from daqu_tf import tflite
+from daqu_tf.data.photos import HIGHEST_PIXEL, Preprocessing, Size, channels_of
 from daqu_tf.errors import DaquError
 from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import ACTIVATION_LIMITS, Graph, QuantizedTensor, Tensor
 from daqu_tf.tflite.metadata import Metadata, input_text, output_text
 
 ACTIVATIONS = ("none", "softmax", "sigmoid")
-HIGHEST_PIXEL = 255
 LEAST_CODES = 32  # An input that keeps fewer of the 256 pixels apart was trained on images of another range.
 NEGLIGIBLE = 1e-3  # The share of a pixel that no operator has to make up for.
 
@@ -35,12 +35,14 @@ class Ends:
         in_pixels: Whether the file takes pixels as uint8, or pixels less 128 as int8, and makes of them what the network takes.
         output_activation: The function behind the network's logits that the file computes, one of `ACTIVATIONS`.
         ending: The function with which the network itself ends, one of `ACTIVATIONS`.
+        source_size: The height and width of the images that the network takes, where it brings them to those of the file by itself.
     """
 
     input_range: Range | None = None
     in_pixels: bool = False
     output_activation: str = "none"
     ending: str = "none"
+    source_size: Size | None = None
 
     @property
     def left_out(self) -> str:
@@ -82,6 +84,14 @@ class Ends:
         low, _ = self.input_range or (0.0, 1.0)
         return np.clip(np.rint((images.astype(np.float64) - low) / self._step), 0, HIGHEST_PIXEL)
 
+    def preprocessing(self, source: Tensor) -> Preprocessing | None:
+        """What becomes of a photo before the file reads it; None where nothing says that.
+
+        Args:
+            source: The tensor that the file reads.
+        """
+        return None if self.input_range is None else preprocessing_of(source, self.input_range, self.source_size)
+
     def fed(self, images: np.ndarray, source: Tensor) -> np.ndarray:
         """The numbers that the scale and the zero point of the file's input turn into the pixels of images.
 
@@ -93,6 +103,21 @@ class Ends:
             return images
         codes = self._codes(images) + ACTIVATION_LIMITS[source.type][0]
         return ((codes - source.zero_point) * source.scale).astype(np.float32)
+
+
+def preprocessing_of(source: Tensor, input_range: Range, source_size: Size | None = None) -> Preprocessing | None:
+    """What becomes of a photo before it is an input; None of an input that is no image of one or three channels.
+
+    Args:
+        source: The tensor that the file reads.
+        input_range: The numbers that the network takes for pixels of 0 and of 255.
+        source_size: The height and width of the images that the network was trained with.
+    """
+    if len(source.shape) != 4 or source.shape[-1] not in (1, 3):
+        return None
+    (_, height, width, count), kind = source.shape, source.type.lower()
+    scale, zero_point = (source.scale, source.zero_point) if isinstance(source, QuantizedTensor) else (None, None)
+    return Preprocessing((height, width), kind, input_range, channels_of(count), source_size, scale, zero_point)
 
 
 def resolve(
@@ -252,6 +277,7 @@ class ExportedFile:
         left_out: The function with which the network ends, where the file leaves it out; else `none`.
         output_text: A sentence that says what is put out, and what the answer is.
         labels: The labels in the file; empty if it has none.
+        preprocessing: What becomes of a photo before the file reads it; None where nothing says that.
     """
 
     path: str
@@ -267,6 +293,7 @@ class ExportedFile:
     left_out: str
     output_text: str
     labels: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
 
     @classmethod
     def of(cls, path: str | os.PathLike, data: bytes, ends: Ends, stated: Metadata) -> "ExportedFile":
@@ -294,6 +321,7 @@ class ExportedFile:
             left_out=ends.left_out,
             output_text=output_text(stated, sink),
             labels=tflite.read_labels(data),
+            preprocessing=ends.preprocessing(source),
         )
 
     def classes(self, outputs: np.ndarray) -> np.ndarray:
@@ -311,3 +339,8 @@ class ExportedFile:
         names = ("input_type", "input_range", "output_type", "output_activation", "left_out")
         found = {name: getattr(self, name) for name in names}
         return found | {"input_range": list(self.input_range) if self.input_range else None}
+
+    def stated(self) -> dict[str, Any]:
+        """What a manifest states of the ends, by the names of its fields."""
+        way = {} if self.preprocessing is None else {"preprocessing": self.preprocessing.to_json()}
+        return {"ends": self.meaning()} | way

@@ -7,6 +7,7 @@ The file is written directly (see `tflite.file`), so the integers that were trai
 read back, run on images and compared with the network before it gets its name.
 """
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -70,6 +71,8 @@ def export_tflite(
     graph, is_subnet = to_graph(network, storage), isinstance(network, StaticNetwork)
     ending, own_range = ("none", (0.0, 1.0)) if is_subnet else (stock_graph.ending(network), None)
     ends = resolve(graph, storage, ending, own_range, input_range, output_activation, metadata)
+    if isinstance(network, StaticNetwork):
+        ends = dataclasses.replace(ends, source_size=network.space.input_shape[:2])
     stated = state("subnet" if is_subnet else network.name, ends, metadata, labels)
     data = encode(graph, storage, None if metadata is None and labels is None else stated, ends)
     prove(data, network, _images(images, graph, is_subnet, ends), os.fspath(path), most_deviation(network, storage), ends)

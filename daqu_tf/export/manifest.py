@@ -27,6 +27,7 @@ class Manifest:
         input: How images are read: `height`, `width`, `offset` and `scale`.
         ends: The meaning of input and output: `input_type`, `input_range` (the numbers that the network takes for pixels of 0 and
             of 255), `output_type`, `output_activation` and `left_out`, as an `export.ends.ExportedFile` has them.
+        preprocessing: What becomes of a photo before the file reads it: the fields of a `data.photos.Preprocessing`.
         class_names: The name of each class, by its number.
         subnet: The value of each gene that acts, by its name.
         subnet_text: The subnet in one line.
@@ -61,6 +62,7 @@ class Manifest:
     dataset_fingerprint: str = ""
     input: Mapping[str, float] = dataclasses.field(default_factory=dict)
     ends: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     subnet: Mapping[str, int] = dataclasses.field(default_factory=dict)
     subnet_text: str = ""

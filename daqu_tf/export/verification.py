@@ -6,6 +6,7 @@ import functools
 import hashlib
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,8 @@ class Statement:
         fingerprint: The fingerprint of the data set, as `data.Dataset` has it.
         seed: The seed of the splits of the data set.
         accuracy: The accuracy of the file on the test split, in [0, 1].
+        preprocessing: What becomes of a photo before the file reads it; empty of files of before, whose networks skipped pixels
+            where they made images smaller.
     """
 
     path: pathlib.Path
@@ -48,6 +51,7 @@ class Statement:
     fingerprint: str
     seed: int
     accuracy: float
+    preprocessing: Mapping[str, Any]
 
     @classmethod
     def read(cls, path: pathlib.Path) -> "Statement":
@@ -69,6 +73,7 @@ class Statement:
                 fingerprint=content["dataset_fingerprint"],
                 seed=int(content["seed"]),
                 accuracy=float(content["accuracy"]["file"]["test"]),
+                preprocessing=dict(content.get("preprocessing", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
@@ -131,6 +136,8 @@ class Verifier:
             with _noted(faults):
                 _check_labels(stated, content)
             with _noted(faults):
+                _check_preprocessing(stated, content)
+            with _noted(faults):
                 images, labels = self._test_split(stated, graph)
                 logits = HostDevice().predict(stated.path, images)
                 if labels is not None:
@@ -152,7 +159,7 @@ class Verifier:
         dataset = self._load(source, stated.seed)
         if dataset.fingerprint != stated.fingerprint:
             raise DaquError(f"{stated.path} was tested on another {stated.dataset} than {source}: give that.")
-        return _resized(dataset.x_test, stated.image_size), dataset.y_test
+        return _resized(dataset.x_test, stated.image_size, bool(stated.preprocessing)), dataset.y_test
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
@@ -191,13 +198,13 @@ def _noted(faults: list[str]) -> Iterator[None]:
         faults.append(str(error))
 
 
-def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The images, resized as networks do it to the height and width that a file reads."""
+def _resized(images: np.ndarray, size: tuple[int, int], antialias: bool) -> np.ndarray:
+    """The images, resized as the network of a file did it to the height and width that the file reads."""
     if images.shape[1:3] == size:
         return images
     from daqu_tf.supernet.layers import resize  # Imported late: it brings TensorFlow.
 
-    return resize(images, size).numpy()
+    return resize(images, size, antialias).numpy()
 
 
 def _checked_content(stated: Statement) -> bytes:
@@ -238,6 +245,12 @@ def _check_labels(stated: Statement, content: bytes) -> None:
     if (found := tflite.read_labels(content)) != stated.class_names:
         shown = ", ".join(found) or "none"
         raise DaquError(f"{stated.path} has other labels ({shown}) than its manifest: {_AGAIN}.")
+
+
+def _check_preprocessing(stated: Statement, content: bytes) -> None:
+    """Raises `DaquError` unless the file says of photos what its manifest says."""
+    if tflite.read_preprocessing(content) != stated.preprocessing:
+        raise DaquError(f"{stated.path} says another preprocessing than its manifest: {_AGAIN}.")
 
 
 def _check_accuracy(stated: Statement, found: float, images: int) -> None:

@@ -68,7 +68,7 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
     images = dataset.x_search[:PROOF_IMAGES]
     written = export_tflite(network, model, **dataclasses.asdict(storage), metadata=plan.metadata(name), images=images)
     fine_tuning = dataclasses.asdict(how) | {"steps": steps}
-    more = {"target": plan.target.name, "seed": config.seed, "fine_tuning": fine_tuning, "ends": written.meaning()}
+    more = {"target": plan.target.name, "seed": config.seed, "fine_tuning": fine_tuning, **written.stated()}
     manifest = describe(model, name, network, dataset, storage, "fine_tuned", **more)
     accuracy = {**manifest.accuracy, "inherited": finalists[name]["inherited"]}
     files.write_json(folder.finished / f"{name}.json", dataclasses.replace(manifest, accuracy=accuracy).to_json())

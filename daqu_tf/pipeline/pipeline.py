@@ -83,6 +83,12 @@ def _run(plan: Plan, overwrite: bool, last_stage: str) -> pathlib.Path:
         changed = changed or folder.check_device(device.identity(), overwrite)
     if changed:
         folder.clear()
+    height = plan.space.input_shape[0]
+    if folder.skipped_pixels and min(plan.space.genes[0].values) < height:
+        progress.warn(
+            "This run was begun when images were made smaller without antialiasing, and goes on with antialiasing: networks of "
+            f"fewer than {height} pixels are less accurate until they are trained on."
+        )
     if not folder.config.exists():
         files.write_json(folder.config, content)
     if device:

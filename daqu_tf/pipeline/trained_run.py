@@ -216,10 +216,23 @@ class TrainedRun:
         metadata, images = self.plan.metadata(stem), self.dataset.x_search[:PROOF_IMAGES]
         written = export_tflite(network, path, **dataclasses.asdict(storage), metadata=metadata, images=images)
         state, commands = "fine_tuned" if weights else "inherited", self._commands(name, weights, path, storage)
-        more = {"seed": self.config.seed, "commands": commands, "ends": written.meaning()}
+        more = {"seed": self.config.seed, "commands": commands, **written.stated()}
         manifest = describe(path, stem, network, self.dataset, storage, state, **more)
         write(files.encode_json(manifest.to_json()), path.with_suffix(ENDING))
         return manifest
+
+    def note(self, manifest: Manifest) -> str:
+        """What a user should know of an exported file; empty if there is nothing.
+
+        Args:
+            manifest: The manifest of the file, as `export` gives it.
+        """
+        if not self._files.skipped_pixels or manifest.input["height"] >= self.space.input_shape[0]:
+            return ""
+        return (
+            "This run was begun when images were made smaller without antialiasing, and with it "
+            f"{manifest.name} may be less accurate than it was: daqu-train with --subnet={manifest.name} trains it on."
+        )
 
     def _commands(self, name: str, weights: pathlib.Path | None, path: pathlib.Path, storage: Storage) -> tuple[str, ...]:
         """What makes a file from nothing, in order; arguments as for `export`, and where its weights are."""

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from daqu_tf.data.photos import GREY, Preprocessing
 from daqu_tf.errors import DaquError
 from daqu_tf.report.page import headline
 from daqu_tf.report.run import Member, Run, member_of
@@ -15,19 +16,39 @@ _SHOWN_LABELS = 100
 _CODE = """\
 ```python
 import io
+import sys
 import zipfile
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
+from PIL import Image, ImageOps
+
+photo = ImageOps.exif_transpose(Image.open(sys.argv[1]))
+if photo.has_transparency_data:
+    photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo.convert("RGBA"))
+photo = photo.convert("{mode}")
+zoom = min(photo.width / {source_width}, photo.height / {source_height})
+width, height = round({source_width} * zoom), round({source_height} * zoom)
+left, top = (photo.width - width) // 2, (photo.height - height) // 2
+photo = photo.crop((left, top, left + width, top + height))
+for size in {sizes}:  # Width and height.
+    photo = photo.resize(size, Image.Resampling.BILINEAR)
+pixel = np.asarray(photo).reshape({shape}).astype(np.float64)
 
 model = open("{file}", "rb").read()
 labels = zipfile.ZipFile(io.BytesIO(model)).read("labels.txt").decode().splitlines()
 classify = Interpreter(model_content=model).get_signature_runner()
-image = np.zeros(classify.get_input_details()["image"]["shape"][1:])  # Take yours, of this height, width and channels.
-codes = np.round(np.clip((image - {offset}) / {scale}, 0, 1) * 255) - 128
-scores = classify(image=codes[None].astype(np.int8))["classifier"][0]
-print(labels[scores.argmax()])
+logits = classify(image=({formula}).astype(np.{type}))["classifier"][0].astype(np.float64)
+step, zero = classify.get_output_details()["classifier"]["quantization"]
+logits = (logits - zero) * step if step else logits
+scores = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+print(f"{{labels[scores.argmax()]}} {{scores.max():.1%}}")
 ```
 """
+
+_MEDIAPIPE = (
+    "For a file that takes 8-bit pixels as they are, as MediaPipe's ImageClassifier needs it: `daqu-export --run=.. "
+    "--subnet={name} --fine_tuned --input_type=uint8 --output_type=uint8 --output={name}_uint8.tflite`."
+)
 
 
 def write(run: Run) -> str:
@@ -37,7 +58,7 @@ def write(run: Run) -> str:
     parts = [f"# {_text(title)}", _text(headline(run)), "![Accuracy over each cost](../pareto.png)", _table(run), _notes(run)]
     first = next((member for member in run.front if member.input.keys() >= {"offset", "scale"}), None)
     if first:
-        parts += ["## How to feed them", _input(first), _CODE.format(file=first.file, **_numbers(first)).rstrip()]
+        parts += ["## How to feed them", *(_photos(first, first.preprocessing) if first.preprocessing else [_arrays(first)])]
     names = next((member.class_names for member in run.members if member.class_names), ())
     if names:
         parts += ["## Classes", _classes(names)]
@@ -115,19 +136,47 @@ def _numbers(member: Member) -> dict[str, str]:
     return {key: f"{member.input[key]:.9g}" for key in ("offset", "scale")}
 
 
-def _input(member: Member) -> str:
+def _photos(member: Member, way: Preprocessing) -> tuple[str, ...]:
+    """How to feed photos, in words and as code, by what the files state."""
     numbers = _numbers(member)
-    eight_bits = numbers == {"offset": "0", "scale": "255"}
+    is_eight_bits = numbers == {"offset": "0", "scale": "255"}
+    trained = "" if is_eight_bits else f" In training, 0 and 255 were {numbers['offset']} and {_highest(member)}."
+    others = f" That is {member.name}; the others differ in their own pixels alone, which the table has." if way.source_size else ""
+    text = (
+        f"{way.text()}{trained}{others} The largest output is the class; outputs are logits. Each file holds the labels, and it "
+        "states all of this for programs, as its manifest does. The reference, to compare an application with: "
+        f"`daqu-predict {member.file} photo.jpg`. The same as a script, for photos of 8 bits a channel:"
+    )
+    height, width = way.sizes[0]
+    code = _CODE.format(
+        file=member.file,
+        mode="L" if way.channels == GREY else "RGB",
+        source_height=height,
+        source_width=width,
+        sizes=[(across, down) for down, across in way.sizes],
+        shape=(1, *way.size, 1 if way.channels == GREY else 3),
+        formula=way.formula("pixel").replace("round", "np.round"),
+        type=way.input_type,
+    )
+    return text, code.rstrip(), _MEDIAPIPE.format(name=member.name)
+
+
+def _arrays(member: Member) -> str:
+    """How to feed files of before, whose networks were trained with images of which pixels were skipped."""
+    numbers = _numbers(member)
+    is_eight_bits = numbers == {"offset": "0", "scale": "255"}
     return (
-        "Bring an image to the model's pixels, bilinearly, then make int8 of each value: "
-        f"`round(clip((value - {numbers['offset']}) / {numbers['scale']}, 0, 1) * 255) - 128`"
-        + (", for 8-bit pixels simply `pixel - 128`. " if eight_bits else ". ")
+        "Bring an image to the model's pixels as `tf.image.resize` does without antialiasing, for so these models were trained, "
+        f"then make int8 of each value: `round(clip((value - {numbers['offset']}) / {numbers['scale']}, 0, 1) * 255) - 128`"
+        + (", for 8-bit pixels simply `pixel - 128`. " if is_eight_bits else ". ")
         + "The largest output is the class; outputs are logits. "
         + "The files hold the labels, and TFLite metadata that say this of 8-bit pixels. "
-        + "For one that takes 8-bit pixels as they are, as MediaPipe's ImageClassifier needs it: "
-        + f"`daqu-export --run=.. --subnet={member.name} --fine_tuned --input_type=uint8 --output_type=uint8 "
-        + f"--output={member.name}_uint8.tflite`."
+        + _MEDIAPIPE.format(name=member.name)
     )
+
+
+def _highest(member: Member) -> str:
+    return f"{member.input['offset'] + member.input['scale']:.9g}"
 
 
 def _classes(names: tuple[str, ...]) -> str:

@@ -111,7 +111,7 @@ def _members_table(run: Run) -> str:
     doubtful = [f"{member.name} ({', '.join(member.latency_flags)})" for member in run.members if member.latency_flags]
     note += f" Doubtful, even when timed again: {', '.join(doubtful)}." if doubtful else ""
     dominated = "" if len(run.front) == len(run.members) else " Models in brackets are dominated by others."
-    card = " How to feed them is in models/README.md." if any(member.input for member in run.members) else ""
+    card = " How to feed them, from the photo on, is in models/README.md." if any(member.input for member in run.members) else ""
     return f"<div class=wide>{_table(heads, rows)}</div><p class=dim>{_text(note + dominated + card)}</p>"
 
 

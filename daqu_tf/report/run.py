@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from daqu_tf.data.photos import Preprocessing
 from daqu_tf.errors import DaquError
 from daqu_tf.export.manifest import Manifest
 from daqu_tf.oracle.records import COMPLETED, FAILED, INVALID, last_records
@@ -53,6 +54,7 @@ class Member:
         device: Fingerprint of the device that timed it.
         layers: The layers with weights, in order.
         input: How images are read in: height, width, offset, scale.
+        preprocessing: What becomes of a photo before the file reads it; None of files of before, which do not state it.
         class_names: The name of each class, by its number.
     """
 
@@ -78,6 +80,7 @@ class Member:
     device: dict[str, Any]
     layers: tuple[StoredLayer, ...]
     input: dict[str, float]
+    preprocessing: Preprocessing | None
     class_names: tuple[str, ...]
 
     @property
@@ -215,6 +218,7 @@ def member_of(content: Mapping[str, Any], objectives: tuple[str, ...] = ()) -> M
         device=latency["device"] if isinstance(latency.get("device"), dict) else {},
         layers=tuple(_layer(layer) for layer in manifest.layers),
         input={key: found for key, value in manifest.input.items() if (found := number(value)) is not None},
+        preprocessing=Preprocessing.from_json(manifest.preprocessing) if manifest.preprocessing else None,
         class_names=tuple(map(str, manifest.class_names)),
     )
 

@@ -16,8 +16,10 @@ from daqu_tf.fields import difference
 from daqu_tf.files import read_json
 from daqu_tf.runs.config import FILES, RunConfig
 
-# Of `config.json`. A run without a number is of format 1, which is like format 2 in all that is read.
-FORMAT = 2
+# Of `config.json`. A run without a number is of format 1, which is like the others in all that is read. Runs before format 3 were
+# trained with images that were made smaller without antialiasing.
+FORMAT = 3
+_ANTIALIASED = 3
 # Settings that say where a job runs, not what it does: a resumed one may have others.
 WHERE = ("output_dir", "strategy", "workers", "device", "python", "benchmark_model", "max_celsius", "cool_seconds")
 # Of `config.json`, what has to be equal beside the settings.
@@ -131,6 +133,12 @@ class RunFolder:
                 "--output_dir."
             )
         return found
+
+    @property
+    def skipped_pixels(self) -> bool:
+        """Whether the run was begun when images were made smaller without antialiasing, so that pixels were skipped."""
+        settings = self.settings()
+        return settings is not None and settings.get("version", 1) < _ANTIALIASED
 
     def run_config(self) -> RunConfig:
         """The settings of the run in the folder.

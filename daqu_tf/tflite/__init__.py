@@ -6,8 +6,18 @@ through `codecs`, which know each operator, `encoder`, `decoder` and `schema`. `
 the graph.
 """
 
-from daqu_tf.tflite.file import read, write
+from daqu_tf.tflite.file import read, read_ends, write
 from daqu_tf.tflite.graph import Graph
-from daqu_tf.tflite.metadata import Metadata, read_labels, read_metadata, write_with_metadata
+from daqu_tf.tflite.metadata import Metadata, read_labels, read_metadata, read_preprocessing, write_with_metadata
 
-__all__ = ["Graph", "read", "write", "Metadata", "write_with_metadata", "read_metadata", "read_labels"]
+__all__ = [
+    "Graph",
+    "read",
+    "read_ends",
+    "write",
+    "Metadata",
+    "write_with_metadata",
+    "read_metadata",
+    "read_labels",
+    "read_preprocessing",
+]

@@ -47,6 +47,28 @@ class Decoder:
         tensors = tuple(self._activation(self._subgraph.tensors[index]) for index in indices)
         return Graph(tensors, operators, self.name(self._subgraph.inputs[0]), self.name(self._subgraph.outputs[0]))
 
+    def outermost(self) -> tuple[Tensor, Tensor, str]:
+        """The tensor that the file reads, the one that it puts out, and the function that it ends with, which may be `none`.
+
+        Raises:
+            DaquError: There are several of them, or one has a type that a graph cannot hold.
+        """
+        counts = len(self._subgraph.inputs), len(self._subgraph.outputs)
+        if counts != (1, 1):
+            raise DaquError(
+                f"The file must have one input and one output, but it has {counts[0]} and {counts[1]}: take that of a classifier."
+            )
+        source, sink = (self._subgraph.tensors[indices[0]] for indices in (self._subgraph.inputs, self._subgraph.outputs))
+        return self._activation(source), self._activation(sink), self._last_function()
+
+    def _last_function(self) -> str:
+        """The function of the last operator that does more than change types."""
+        made_by = {node.outputs[0]: node for node in self._subgraph.operators}
+        index = self._subgraph.outputs[0]
+        while index in made_by and self.code(made_by[index]) in ("QUANTIZE", "DEQUANTIZE"):
+            index = made_by[index].inputs[0]
+        return {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}.get(self.code(made_by[index]) if index in made_by else "", "none")
+
     def name(self, index: int) -> str:
         """The name of the activation tensor with this index."""
         return self._subgraph.tensors[index].name.decode()
@@ -108,4 +130,5 @@ class Decoder:
 
     def code(self, node: Any) -> str:
         """The name of what an operator computes, such as ADD."""
-        return self._code_names[self._model.operatorCodes[node.opcodeIndex].builtinCode]
+        code = self._model.operatorCodes[node.opcodeIndex]
+        return self._code_names[max(code.builtinCode, code.deprecatedBuiltinCode)]  # Old files have the second number alone.

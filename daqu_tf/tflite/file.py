@@ -12,7 +12,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.tflite.codecs import DECODERS, ENCODERS
 from daqu_tf.tflite.decoder import Decoder
 from daqu_tf.tflite.encoder import Encoder
-from daqu_tf.tflite.graph import Graph
+from daqu_tf.tflite.graph import Graph, Tensor
 from daqu_tf.tflite.operators import Operator
 from daqu_tf.tflite.schema import IDENTIFIER, schema
 
@@ -44,6 +44,26 @@ def read(data: bytes) -> Graph:
     graph = decoder.graph(tuple(_decoded(node, decoder) for node in decoder.nodes()))
     graph.check()
     return graph
+
+
+def read_ends(data: bytes) -> tuple[Tensor, Tensor, str]:
+    """What goes into a `.tflite` file and what comes out, whatever operators are between.
+
+    Args:
+        data: The bytes of the file, of this library or of any other.
+
+    Returns:
+        The tensor that the file reads, the one that it puts out, and the function at its end: `none`, `softmax` or `sigmoid`.
+
+    Raises:
+        DaquError: The file reads or puts out several tensors, or one of a type that a `Graph` cannot hold.
+    """
+    try:
+        return Decoder(_model(data)).outermost()
+    except DaquError:
+        raise
+    except Exception as error:  # Bytes that only begin like such a file can raise anything in its reader.
+        raise DaquError(f"`data` must be a whole .tflite file, but received others ({error}): read it again.") from error
 
 
 def _decoded(node: Any, decoder: Decoder) -> Operator:

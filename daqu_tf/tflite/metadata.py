@@ -7,7 +7,9 @@ https://github.com/tensorflow/tflite-support, which MediaPipe shares; the packin
 import dataclasses
 import functools
 import io
+import json
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import flatbuffers
@@ -21,10 +23,11 @@ from daqu_tf.tflite.graph import ACTIVATION_LIMITS, FloatTensor, Graph, Tensor
 
 BUFFER = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
+PREPROCESSING_FILE = "preprocessing.json"  # The schema has a place for what it does not know itself: a file of any content.
 
 _IDENTIFIER = b"M001"
 _PARSER_VERSION = "1.0.0"  # The lowest version that knows all these fields.
-_RGB, _GRAYSCALE, _TENSOR_AXIS_LABELS, _TENSOR_VALUE_LABELS = 1, 2, 2, 3
+_RGB, _GRAYSCALE, _DESCRIPTIONS, _TENSOR_AXIS_LABELS, _TENSOR_VALUE_LABELS = 1, 2, 1, 2, 3
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # The first date that a zip file can hold, so that the same model is always the same bytes.
 
 # The fields of each table, up to the last one used. The number of a field is its place, and a union takes two numbers.
@@ -82,6 +85,7 @@ class Metadata:
         knows_pixels: Whether anybody knows what pixels are to the network; if not, the file says nothing of them.
         output_activation: The function that the file ends with: `none`, `softmax` or `sigmoid`.
         left_out: The function with which the network ends, where the file leaves it out; else `none`.
+        preprocessing: What becomes of a photo before the model reads it, as JSON values; empty if nothing says that.
     """
 
     name: str
@@ -95,6 +99,7 @@ class Metadata:
     knows_pixels: bool = True
     output_activation: str = "none"
     left_out: str = "none"
+    preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def normalization(self) -> tuple[float, float]:
@@ -119,8 +124,12 @@ def write_with_metadata(graph: Graph, metadata: Metadata) -> bytes:
         DaquError: The labels do not fit the graph's output, or the file does not hold what it should.
     """
     tables = describe(graph, metadata)
-    data = _append_labels(file.write(graph, {BUFFER: encode(tables)}), metadata.labels)
-    if read_metadata(data) != tables or read_labels(data) != metadata.labels:
+    texts = {LABELS_FILE: "".join(f"{label}\n" for label in metadata.labels)}
+    if metadata.preprocessing:
+        texts[PREPROCESSING_FILE] = json.dumps(metadata.preprocessing)
+    data = _append_files(file.write(graph, {BUFFER: encode(tables)}), texts)
+    written = read_metadata(data), read_labels(data), read_preprocessing(data)
+    if written != (tables, metadata.labels, dict(metadata.preprocessing)):
         raise DaquError(f"The metadata of {metadata.name!r} are not what was written: please report its labels.")
     return data
 
@@ -144,11 +153,31 @@ def read_metadata(data: bytes) -> dict[str, Any] | None:
 
 def read_labels(data: bytes) -> tuple[str, ...]:
     """The labels in the bytes of a `.tflite` file, from the zip file behind the model; empty if it has none."""
+    return tuple(_read_file(data, LABELS_FILE).splitlines())
+
+
+def read_preprocessing(data: bytes) -> dict[str, Any]:
+    """What becomes of a photo before the model in the bytes of a `.tflite` file reads it, a JSON object; empty if nothing says it.
+
+    Raises:
+        DaquError: The file says it in another form.
+    """
+    try:
+        found = json.loads(_read_file(data, PREPROCESSING_FILE) or "{}")
+    except ValueError:  # UnicodeDecodeError is one too.
+        found = None
+    if not isinstance(found, dict):
+        raise DaquError(f"The {PREPROCESSING_FILE} behind the model must be a JSON object, but received others: export it again.")
+    return found
+
+
+def _read_file(data: bytes, name: str) -> str:
+    """The text in a file of the zip file behind the model; empty if there is none."""
     stream = io.BytesIO(data)
     if not zipfile.is_zipfile(stream):
-        return ()
+        return ""
     with zipfile.ZipFile(stream) as archive:
-        return tuple(archive.read(LABELS_FILE).decode().splitlines()) if LABELS_FILE in archive.namelist() else ()
+        return archive.read(name).decode() if name in archive.namelist() else ""
 
 
 def describe(graph: Graph, metadata: Metadata) -> dict[str, Any]:
@@ -194,6 +223,9 @@ def _describe_input(metadata: Metadata, image: Tensor) -> dict[str, Any]:
         "description": input_text(metadata, image),
         "content": {"content_properties": properties},
     }
+    if metadata.preprocessing:
+        about = "What becomes of a photo before the model reads it."
+        source["associated_files"] = [{"name": PREPROCESSING_FILE, "description": about, "type": _DESCRIPTIONS}]
     if metadata.knows_pixels:
         source["process_units"] = [{"options": ("NormalizationOptions", {"mean": [mean], "std": [std]})}]
     elif isinstance(image, FloatTensor):
@@ -264,13 +296,14 @@ def _check_labels(labels: tuple[str, ...], classes: int) -> None:
             raise DaquError(f"`labels` must be names of one line, but received {label!r}: rename that class.")
 
 
-def _append_labels(data: bytes, labels: tuple[str, ...]) -> bytes:
+def _append_files(data: bytes, texts: dict[str, str]) -> bytes:
     stream = io.BytesIO(data)
     stream.seek(0, io.SEEK_END)  # Offsets in the zip file count from the start of the whole file, as readers expect.
-    entry = zipfile.ZipInfo(LABELS_FILE, _LONG_AGO)  # Not compressed, since readers on devices take nothing else.
-    entry.create_system, entry.external_attr = 3, 0o644 << 16
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr(entry, "".join(f"{label}\n" for label in labels).encode())
+        for name, text in texts.items():
+            entry = zipfile.ZipInfo(name, _LONG_AGO)  # Not compressed, since readers on devices take nothing else.
+            entry.create_system, entry.external_attr = 3, 0o644 << 16
+            archive.writestr(entry, text.encode())
     return stream.getvalue()
 
 

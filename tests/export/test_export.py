@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from families import FAMILIES, smooth_images
+from PIL import Image
 from recording import agree_where_they_first_differ, recorded_codes
 
 from daqu_tf import files, targets, tflite
@@ -23,7 +24,7 @@ from daqu_tf.export.builder import fold
 from daqu_tf.export.description import layer_table
 from daqu_tf.export.encoding import encode
 from daqu_tf.export.export import export_tflite, round_biases, to_graph
-from daqu_tf.export.proof import sample_images
+from daqu_tf.export.proof import at_size, sample_images
 from daqu_tf.keras import keras
 from daqu_tf.spaces.architecture import image_size
 from daqu_tf.spaces.space import SearchSpace
@@ -75,6 +76,14 @@ def _network(seed: int, space: SearchSpace = SPACE, change=None) -> tuple[Static
     network(images, training=True, statistics_rate=1.0)  # As a scorer does; of one batch, without a trace.
     round_biases(network)
     return network, images
+
+
+def test_the_proof_feeds_what_an_application_does():
+    space = FAMILIES["squeeze_excite"]
+    network = StaticNetwork(space, space.subnet(space.largest().values | {"resolution": 8}))
+    images = np.random.default_rng(0).integers(0, 256, (4, *space.input_shape), np.uint8)
+    expected = [np.asarray(Image.fromarray(image).resize((8, 8), Image.Resampling.BILINEAR)) for image in images]
+    assert np.abs(at_size(network, images / np.float32(255)) * 255 - expected).max() <= 1.01
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -7,11 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tflite_networks
 from places import ROOT
 
 from daqu_tf import data, tflite
 from daqu_tf.devices import HostDevice
+from daqu_tf.export.ends import preprocessing_of
 from daqu_tf.export.verification import Verifier, find
 from daqu_tf.report import card
 from daqu_tf.tflite.weighted import Weighted
@@ -182,6 +184,37 @@ def test_a_file_that_is_no_model(manifest, verifier, content):
     path.write_bytes(content)
     (fault,) = verifier.verify(restated(manifest, **stated_bytes(path))).faults
     assert "cannot be read as a .tflite file" in fault
+
+
+@pytest.mark.parametrize("antialias", [False, True], ids=["a file of before", "a file"])
+def test_images_become_smaller_as_those_of_the_network_did(antialias, manifest, verifier):
+    """The manifest of a file of before says nothing of photos: its network skipped pixels."""
+    path, rng = manifest.with_name("small.tflite"), np.random.default_rng(1)
+    sizes = {"train": 30, "test": TEST_IMAGES}
+    lines = np.where(np.arange(40) % 5 == 2, 255, 0)  # The pixels that are hit where four of five are skipped.
+    images = {
+        f"x_{split}": (rng.random((count, 40, 1)) * lines * rng.random((count, 1, 1))).astype(np.uint8)
+        for split, count in sizes.items()
+    }
+    labels = {f"y_{split}": np.arange(count) % 3 for split, count in sizes.items()}
+    np.savez(manifest.with_name("mine.npz"), **images, **labels)
+    dataset = data.load(manifest.with_name("mine.npz"))
+    smaller = {each: tf.image.resize(dataset.x_test, (8, 8), antialias=each).numpy() for each in (False, True)}
+    right = {each: float(np.mean(HostDevice().predict(path, x).argmax(1) == dataset.y_test)) for each, x in smaller.items()}
+    assert right[False] != right[True]
+    restated(manifest, dataset_fingerprint=dataset.fingerprint, accuracy__file__test=right[antialias])
+    if antialias:
+        way = preprocessing_of(tflite.read(path.read_bytes()).tensor("input"), (0.0, 1.0), (40, 40)).to_json()
+        metadata = tflite.Metadata("small", "", LABELS, preprocessing=way)
+        path.write_bytes(tflite.write_with_metadata(tflite.read(path.read_bytes()), metadata))
+        restated(manifest, preprocessing=way, **stated_bytes(path))
+    verdict = verifier.verify(manifest)
+    assert (verdict.faults, verdict.found) == ((), right[antialias])
+
+
+def test_a_file_and_its_manifest_say_the_same_of_photos(manifest, verifier):
+    (fault,) = verifier.verify(restated(manifest, preprocessing={"size": [8, 8]})).faults
+    assert "small.tflite says another preprocessing than its manifest" in fault
 
 
 def run_tool(*arguments):

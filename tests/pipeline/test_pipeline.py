@@ -80,7 +80,7 @@ def test_a_run_of_a_later_version_is_left_alone(tmp_path):
     config = _started(tmp_path)
     (config.folder / "config.json").write_text(json.dumps({"version": 99, "flags": config.to_json(), "dataset": {}}))
     for overwrite in (False, True):
-        with pytest.raises(DaquError, match="config.json has version 99, but this daqu_tf reads 1 to 2: take a later daqu_tf"):
+        with pytest.raises(DaquError, match="config.json has version 99, but this daqu_tf reads 1 to 3: take a later daqu_tf"):
             pipeline.run(config, overwrite)
     assert (config.folder / "supernet.npz").read_text() == "precious"
 

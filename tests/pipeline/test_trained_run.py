@@ -243,14 +243,14 @@ def test_as_many_steps_leave_the_same_weights_bit_for_bit(run, tmp_path):
         config = json.loads((run.folder / "config.json").read_text())
         config["flags"] |= {"deterministic": True}
         (folder / "config.json").write_text(json.dumps(config))
-        flags = [f"--output_dir={folder}", "--subnet=smallest", "--fine_tuning_steps=25"]
+        flags = [f"--output_dir={folder}", "--subnet=smallest", "--fine_tuning_steps=75"]
         started.append((folder, subprocess.Popen([sys.executable, "-m", "daqu_tf.tools.train", *flags])))
     arrays, rows = [], []
     for folder, process in started:
         assert process.wait(timeout=300) == 0
         arrays.append(read_arrays(folder / "fine_tuned" / "smallest.npz"))
         rows.append(json.loads((folder / "fine_tuned" / "smallest.json").read_text()))
-    assert rows[0] == rows[1] and rows[0]["steps"] == 25
+    assert rows[0] == rows[1] and rows[0]["steps"] == 75
     assert rows[0]["search_accuracy"]["fine_tuned"] > rows[0]["search_accuracy"]["inherited"]
     assert arrays[0].keys() == arrays[1].keys()
     assert all(array.tobytes() == arrays[1][name].tobytes() for name, array in arrays[0].items())

@@ -1,21 +1,24 @@
-import contextlib
 import csv
 import dataclasses
 import html.parser
-import io
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import other_systems
 import pytest
 import tflite_networks
+from PIL import Image
 
-from daqu_tf import tflite
+from daqu_tf import predict, tflite
+from daqu_tf.data.photos import GREY, Preprocessing
 from daqu_tf.errors import DaquError
 from daqu_tf.report import write_report
 
 ENDS = ("name", "input", "output")
+WAY = Preprocessing((28, 20), "int8", source_size=(42, 30), scale=1 / 64, zero_point=-3)
 HOSTILE = "<script>alert('x')</script>$\\bad{"
 
 
@@ -64,6 +67,7 @@ def manifest(index, name=None):
             "threads": 1,
         },
         "input": {"height": 28, "width": 20, "offset": 0.0, "scale": 255.0},
+        "preprocessing": WAY.to_json(),
         "class_names": ["cat", "T-shirt/top"],
         "macs": 1_000_000,
         "parameters": 50_000,
@@ -243,26 +247,43 @@ def test_the_card_says_what_the_models_are_and_how_to_feed_them(reported):
         "Also here, but dominated by others: m04.",
         "standard error of",
         "Latency is the median, timed by ai-edge-litert 2.3.0, 1 thread, on AMD EPYC",
-        "`round(clip((value - 0) / 255, 0, 1) * 255) - 128`, for 8-bit pixels simply `pixel - 128`",
+        "Cut out the largest rectangle of 30 to 42 around its centre.",
+        "Bring it to 30 x 42 pixels (width x height), and then to 20 x 28, with an antialiased triangle filter, which is",
+        "feed `round(pixel / 255 / 0.015625) - 3` as int8. That is m00; the others differ in their own pixels alone",
+        "`daqu-predict m00.tflite photo.jpg`",
         "0 cat, 1 T-shirt/top.",
         "daqu-run '--dataset=my images.npz' --space=digits --budget_minutes=4\n",
         "Seed 0. Versions: tensorflow 2.21.0, ai-edge-litert 2.3.0.",
     ):
         assert words in text, words
-    assert "/home" not in text and "How to feed them is in models/README.md" in (reported / "report.html").read_text()
+    assert "/home" not in text and "How to feed them, from the photo on, is in" in (reported / "report.html").read_text()
 
 
-def test_the_code_of_the_card_runs(reported, tmp_path, monkeypatch):
-    network = tflite_networks.RandomNetwork(0, (1, 28, 20, 3))
-    graph = network.graph(network.dense(network.pool("input"), 2))
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("jpeg", (90, 70)), ("jpeg", (400, 301)), ("grey model", (20, 11)), ("turned", (50, 200)), ("transparent", (64, 64))],
+)
+def test_the_code_of_the_card_does_what_the_reference_does(kind, shape, folder, tmp_path_factory):
+    """The code is run as a script, on photos of other shapes than the model's."""
+    place, rng = tmp_path_factory.mktemp("app"), np.random.default_rng(0)
+    way = dataclasses.replace(WAY, channels=GREY) if kind == "grey model" else WAY
+    change(folder / "pareto.json", lambda pareto: [each.update(preprocessing=way.to_json()) for each in pareto["members"]])
+    write_report(folder)
+    network = tflite_networks.RandomNetwork(0, (1, 28, 20, 1 if kind == "grey model" else 3))
+    graph = network.graph(network.dense(network.pool(network.conv("input", 8)), 2))
     model = renamed(graph, {graph.input: "image", graph.output: "classifier"})
-    data = tflite.write_with_metadata(model, tflite.Metadata("m00", "", ("cat", "T-shirt/top")))
-    (tmp_path / "m00.tflite").write_bytes(data)
-    monkeypatch.chdir(tmp_path)
-    (code,) = re.findall("```python\n(.*?)```", (reported / "models" / "README.md").read_text(), re.DOTALL)
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(code, {})
-    assert printed.getvalue() in ("cat\n", "T-shirt/top\n")
+    metadata = tflite.Metadata("m00", "", ("cat", "T-shirt/top"), preprocessing=way.to_json())
+    (place / "m00.tflite").write_bytes(tflite.write_with_metadata(model, metadata))
+    (code,) = re.findall("```python\n(.*?)```", (folder / "models" / "README.md").read_text(), re.DOTALL)
+    (place / "app.py").write_text(f"{code}\nnp.save('pixels.npy', pixel)\n")
+    photo = Image.fromarray(rng.integers(0, 256, (*shape, 4 if kind == "transparent" else 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6 if kind == "turned" else 1
+    photo.save(name := place / ("photo.png" if kind == "transparent" else "photo.jpg"), exif=exif)
+    done = subprocess.run([sys.executable, "app.py", name.name], capture_output=True, text=True, cwd=place)
+    (expected,) = predict(place / "m00.tflite", name).found
+    assert done.stdout == f"{expected.labels[0]} {expected.scores[0]:.1%}\n", done.stderr
+    np.testing.assert_array_equal(np.load(place / "pixels.npy")[0], way.pixels(name))
 
 
 def renamed(graph, names):
@@ -279,6 +300,7 @@ def test_a_card_of_other_images_and_of_many_classes(folder):
     def change_members(pareto):
         for member in pareto["members"]:
             member["input"] |= {"offset": -1.0, "scale": 2.0}
+            del member["preprocessing"]
             member["class_names"] = [f"class {number} | <b>" for number in range(120)]
 
     change(folder / "pareto.json", change_members)
@@ -288,6 +310,7 @@ def test_a_card_of_other_images_and_of_many_classes(folder):
     write_report(folder)
     text = (folder / "models" / "README.md").read_text()
     assert "`round(clip((value - -1) / 2, 0, 1) * 255) - 128`. The largest" in text and "pixel - 128" not in text
+    assert "as `tf.image.resize` does without antialiasing, for so these models were trained" in text and "python" not in text
     assert "99 class 99 \\| &lt;b&gt;, and 20 more in each file" in text
     assert "--schedule=mine.json --deterministic\n" in text and "warmup" not in text
 

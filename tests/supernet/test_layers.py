@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from daqu_tf.devices.runner import quantized
 from daqu_tf.keras import keras
@@ -11,6 +12,7 @@ from daqu_tf.supernet.layers import (
     ElasticDepthwiseConv2D,
     TensorQuantizer,
     quantize_input,
+    resize,
 )
 from daqu_tf.supernet.quantizers import SwitchableQuantizer, fake_quantize
 from daqu_tf.supernet.weights import EPSILON
@@ -204,3 +206,31 @@ def test_input_halfway_between_two_codes_falls_as_on_the_device():
     halves = np.concatenate([np.arange(17) / 16, (np.arange(255) + 0.5) / 255]).astype(np.float32)
     codes = quantized(halves, {"dtype": np.int8, "quantization": (1.0 / 255.0, -128)})
     np.testing.assert_array_equal(np.round(quantize_input(tf.constant(halves)) * 255) - 128, codes)
+
+
+@BITS
+@pytest.mark.parametrize("shape", [(48, 48, 3), (40, 56, 1), (224, 224, 3)])
+@pytest.mark.parametrize("size", [(32, 32), (28, 20), (9, 24)])
+def test_images_are_brought_to_a_size_as_photos_are(shape, size, as_bits):
+    images = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
+    expected = [np.asarray(Image.fromarray(each.squeeze()).resize(size[::-1], Image.Resampling.BILINEAR)) for each in images]
+    found = resize(tf.constant(images / np.float32(255)), tuple(map(as_bits, size))).numpy()
+    assert found.shape == (2, *size, shape[-1])
+    # Pillow rounds to 8 bits twice, after the width and after the height.
+    assert np.abs(found * 255 - np.reshape(expected, found.shape)).max() <= 1.01
+
+
+@BITS
+def test_images_of_the_size_stay_as_they_are(as_bits):
+    images = values(2, 12, 10, 3)
+    np.testing.assert_array_equal(resize(images, (as_bits(12), as_bits(10))), images)
+
+
+@pytest.mark.parametrize("size", [(8, 10), (9, 7), (5, 11)])
+def test_images_become_the_same_bits_traced_or_not(size):
+    """Many of these values lie halfway between two codes, where the last bit decides."""
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (64, 10, 12, 3)) / 255, tf.float32)
+    traced = tf.function(lambda images, height, width: resize(images, (height, width)))
+    static, as_tensors = resize(images, size), traced(images, *map(tf.constant, size))
+    np.testing.assert_array_equal(static, as_tensors)
+    np.testing.assert_allclose(static, tf.image.resize(images, size, antialias=True), atol=1e-6)

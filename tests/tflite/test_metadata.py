@@ -11,7 +11,14 @@ from ai_edge_litert.interpreter import Interpreter
 from daqu_tf import tflite
 from daqu_tf.errors import DaquError
 from daqu_tf.tflite.file import read_buffers
-from daqu_tf.tflite.metadata import Metadata, describe, read_labels, read_metadata, write_with_metadata
+from daqu_tf.tflite.metadata import (
+    Metadata,
+    describe,
+    read_labels,
+    read_metadata,
+    read_preprocessing,
+    write_with_metadata,
+)
 
 LABELS = tuple(f"class {number}" for number in range(10))
 METADATA = Metadata("m00", "Tells clothes apart.", LABELS, "1.2")
@@ -107,6 +114,37 @@ def test_the_same_model_is_the_same_bytes_and_few():
     data = write_with_metadata(network, METADATA)
     assert data == write_with_metadata(network, METADATA)
     assert len(data) - len(tflite.write(network)) < 1200 + sum(len(label) + 1 for label in LABELS)
+
+
+def test_what_becomes_of_a_photo_lies_beside_the_labels():
+    way = {"size": [6, 6], "filter": "antialiased triangle"}
+    data = write_with_metadata(graph(), dataclasses.replace(METADATA, preprocessing=way))
+    assert (read_preprocessing(data), read_labels(data)) == (way, LABELS)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert {each.filename: each.compress_type for each in archive.infolist()} == {
+            "labels.txt": zipfile.ZIP_STORED, "preprocessing.json": zipfile.ZIP_STORED,
+        }  # fmt: skip
+    buffer = read_buffers(data)["TFLITE_METADATA"]
+    image = Fields(buffer, struct.unpack_from("<I", buffer)[0]).only(3).only(2)
+    assert image.only(6).text(0) == "preprocessing.json" and image.only(6).byte(2) == 1  # DESCRIPTIONS
+    assert read_preprocessing(write_with_metadata(graph(), METADATA)) == {}
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe"])
+def test_another_form_of_it_is_said(content):
+    file = io.BytesIO(tflite.write(graph()))
+    file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("preprocessing.json", content)
+    with pytest.raises(DaquError, match="must be a JSON object"):
+        read_preprocessing(file.getvalue())
+
+
+def test_the_ends_of_any_file():
+    network = graph()
+    assert tflite.read_ends(tflite.write(network)) == (network.tensor("input"), network.tensor(network.output), "none")
+    with pytest.raises(DaquError, match="must be a .tflite file"):
+        tflite.read_ends(b"words that are no model")
 
 
 def test_runtimes_compute_the_same_with_metadata():
