@@ -33,6 +33,7 @@ from daqu_tf.oracle.chief import (
 )
 from daqu_tf.oracle.hyperparameters import keep_proposed
 from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS
+from daqu_tf.pareto.incoming import named, number
 
 CALL_SECONDS = 3600.0  # KerasTuner has the same, since a chief that is alive may think for long.
 RETRY_SECONDS = 0.3
@@ -183,6 +184,7 @@ class ChiefClient(OracleClient):
 
     def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Trial:
         """Reports metrics to the chief, and keeps a copy for the end of the trial, when there may be another chief."""
+        metrics = {name: number(value) for name, value in named("metrics", metrics).items()}
         tracker = self._reported.setdefault(trial_id, MetricsTracker())
         for name, value in metrics.items():
             tracker.update(name, value, step=step)

@@ -8,6 +8,7 @@ import numpy as np
 
 from daqu_tf.errors import DaquError
 from daqu_tf.pareto.choices import LEVELS, Choices, Conditions
+from daqu_tf.pareto.incoming import named, shown
 
 if TYPE_CHECKING:
     import keras_tuner
@@ -28,7 +29,7 @@ def choices_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mappi
     """
     if hyperparameters is None or not hyperparameters.space:
         raise DaquError("`hyperparameters` must hold the whole search space, but received none: register everything in it.")
-    options, gates = {}, dict(conditions or {})
+    options, gates = {}, {name: _gate(name, parents) for name, parents in named("conditions", conditions or {}).items()}
     for parameter in hyperparameters.space:
         if parameter.name in options:
             raise DaquError(f"`{parameter.name}` must be registered once, but is there twice: give each branch a name of its own.")
@@ -76,6 +77,21 @@ def keep_proposed(trial: "Trial", proposed: Mapping[str, Any]) -> None:
             stacklevel=3,
         )
         trial.hyperparameters.values.update(proposed)
+
+
+def _gate(name: str, parents: Any) -> Conditions:
+    try:
+        found: list[tuple[Any, Any]] = [
+            (parent, values if isinstance(values, str) else tuple(values)) for parent, values in parents
+        ]
+    except (TypeError, ValueError):
+        found = [(None, ())]
+    if not all(isinstance(parent, str) and isinstance(values, tuple) for parent, values in found):
+        raise DaquError(
+            f"`conditions` must have the form name: [(parent, [values])], but received {shown(parents)} for `{name}`: put parents, "
+            "and the values of each, into lists."
+        )
+    return tuple(found)
 
 
 def _values(parameter: Any) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from daqu_tf.oracle.hyperparameters import keep_proposed, overwritten
 from daqu_tf.oracle.objectives import objective_point
 from daqu_tf.oracle.records import RUNNING, TrialRecord
 from daqu_tf.oracle.stored_trials import StoredTrials
+from daqu_tf.pareto.incoming import named
 
 LEASE_SECONDS = 60.0
 IDLE_SECONDS = 0.2  # Between two questions of a worker for whom there is no trial now: KerasTuner's loop asks without a pause.
@@ -239,7 +240,7 @@ class JournaledOracle(StoredTrials):
         """Takes in what a running trial measured; every objective must be among `metrics`. One that has ended stays as it is."""
         with self._lock:
             trial = self.trials[trial_id]
-            self._check_objective_found(metrics)
+            self._check_objective_found(named("metrics", metrics))
             if trial_id in self._leases.open:
                 self._leases.hear_of(trial_id)
                 self._track(trial, metrics, step)

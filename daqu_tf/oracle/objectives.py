@@ -1,7 +1,6 @@
 """The objectives of a KerasTuner trial, which are kept apart."""
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 
 import keras_tuner
@@ -11,6 +10,7 @@ from keras_tuner.engine.trial import Trial
 from keras_tuner.src.engine.objective import MultiObjective
 
 from daqu_tf.pareto.goal import sign
+from daqu_tf.pareto.incoming import number
 
 
 @functools.cache
@@ -33,7 +33,7 @@ def objective_point(trial: Trial, objectives: Sequence[keras_tuner.Objective]) -
         trial.metrics.get_last_value(objective.name) if trial.metrics.exists(objective.name) else None for objective in objectives
     ]
     signs = [sign(objective.direction) for objective in objectives]
-    return np.array([math.nan if value is None else one * value for value, one in zip(values, signs)])
+    return np.array([one * number(value) for value, one in zip(values, signs)])
 
 
 class Objectives(MultiObjective):

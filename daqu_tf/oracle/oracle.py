@@ -17,6 +17,7 @@ from daqu_tf.oracle.objectives import objective_point
 from daqu_tf.pareto.choices import Choices, Conditions
 from daqu_tf.pareto.constraints import Constraint, parse, total_violation
 from daqu_tf.pareto.goal import Goal
+from daqu_tf.pareto.incoming import number
 from daqu_tf.pareto.predictor import Costs
 from daqu_tf.pareto.surrogate_search import SurrogateSearch
 
@@ -26,7 +27,7 @@ __all__ = ["ParetoOracle", "SearchFailedError", "best_trials", "metrics_of", "ob
 def metrics_of(trial: Trial) -> dict[str, float]:
     """The metrics that a trial reported last, by name."""
     last = {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
-    return {name: float(value) for name, value in last.items() if value is not None}
+    return {name: number(value) for name, value in last.items() if value is not None}
 
 
 def best_trials(

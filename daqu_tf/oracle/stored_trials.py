@@ -21,6 +21,7 @@ from daqu_tf.oracle.journal import Journal, header
 from daqu_tf.oracle.leases import Leases
 from daqu_tf.oracle.objectives import Objectives, direction, objective_point
 from daqu_tf.oracle.records import RUNNING, TrialRecord, ended
+from daqu_tf.pareto.incoming import number
 
 _writing: "weakref.WeakSet[StoredTrials]" = weakref.WeakSet()  # Those that may hold their journal.
 
@@ -111,7 +112,7 @@ class StoredTrials(keras_tuner.Oracle):
             if not trial.metrics.exists(name):
                 trial.metrics.register(name, directions.get(name) or direction(name))
             # MetricsTracker.update computes what was best before and after, which nobody asks for.
-            trial.metrics.metrics[name].update(float(value), step)
+            trial.metrics.metrics[name].update(number(value), step)
 
     def score_trial(self, trial: Trial) -> None:
         """Sets KerasTuner's score, the first objective's value; it ranks nothing here."""

@@ -1,8 +1,9 @@
 """A search for the Pareto front of any choices by any metrics; it needs NumPy, SciPy and scikit-learn, and knows no networks.
 
 `fronts` is the mathematics of dominance, `goal` says what is wanted, with `constraints`, and `choices` turns values into vectors of
-small integers. `surrogate_search` proposes what to try next: `predictor` learns from what was tried, `evolution` and `acquisition`
-look for what promises most, and `outlook` turns predictions into normalised objectives.
+small integers. `incoming` checks what a user's functions and trials hand in. `surrogate_search` proposes what to try next:
+`predictor` learns from what was tried, with outliers drawn in by `targets`, `evolution` and `acquisition` look for what promises
+most, and `outlook` turns predictions into normalised objectives.
 """
 
 from typing import TYPE_CHECKING

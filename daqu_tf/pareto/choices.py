@@ -7,12 +7,14 @@ block that the depth leaves out.
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from daqu_tf.errors import DaquError
+from daqu_tf.pareto.incoming import named, shown
 
 ABSENT = -1
 LEVELS = 64  # A number with more values than that is searched at this resolution.
@@ -62,21 +64,24 @@ class Choices:
         Raises:
             DaquError: A name is unknown, or a value is none of its choice.
         """
-        for name in values:
+        for name in named("values", values):
             if name not in self.options:
                 raise DaquError(f"`{name}` is no hyperparameter of the search: leave it out, or add it to `hyperparameters`.")
         return tuple(self._index(name, values[name]) if name in values else ABSENT for name in self.options)
 
     def _index(self, name: str, value: Any) -> int:
         options = self.options[name]
-        if value in options:
+        if isinstance(value, np.generic):
+            value = value.item()
+        if not isinstance(value, np.ndarray) and value in options:
             return options.index(value)
-        if _is_number(value) and (same := [number for number in filter(_is_number, options) if math.isclose(number, value)]):
+        real = float(value) if _is_number(value) and abs(value) <= sys.float_info.max else math.nan
+        if same := [number for number in filter(_is_number, options) if math.isclose(number, real)]:
             return options.index(same[0])
-        if len(options) > LEVELS and _is_number(value) and options[0] <= value <= options[-1]:
-            return int(np.argmin(np.abs(np.array(options) - value)))
+        if len(options) > LEVELS and _is_number(options[0]) and options[0] <= real <= options[-1]:
+            return int(np.argmin(np.abs(np.array(options) - real)))
         few = list(options) if len(options) <= LEVELS else f"{options[0]:g} to {options[-1]:g}"
-        raise DaquError(f"`{name}` must be one of {few}, but received {value!r}.")
+        raise DaquError(f"`{name}` must be one of {few}, but received {shown(value)}.")
 
     def decode(self, code: Sequence[int]) -> dict[str, Any]:
         """The values by name of a code, without the choices that are `ABSENT`."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from daqu_tf.errors import DaquError
+from daqu_tf.pareto.incoming import number
 
 _FORM = re.compile(r"\s*([A-Za-z_][\w.\-/ ]*?)\s*(<=|>=)\s*(\S+)\s*")
 
@@ -40,7 +41,8 @@ class Constraint:
 
     def violation(self, values: np.ndarray) -> np.ndarray:
         """How far values (count,) of the metric miss the limit: a share of the limit unless that is 0, and 0 where it is met."""
-        return np.maximum((values - self.limit) * self.sign, 0.0) / (abs(self.limit) or 1.0)
+        with np.errstate(over="ignore"):  # Beyond the range of floats it is infinite, and orders as the worst.
+            return np.maximum((values - self.limit) * self.sign, 0.0) / (abs(self.limit) or 1.0)
 
 
 def parse(constraints: Sequence[str | Constraint]) -> tuple[Constraint, ...]:
@@ -54,7 +56,15 @@ def parse(constraints: Sequence[str | Constraint]) -> tuple[Constraint, ...]:
     """
     if isinstance(constraints, str):
         raise DaquError(f"`constraints` must be a list, but received {constraints!r}: write [{constraints!r}].")
-    return tuple(one if isinstance(one, Constraint) else _parse(one) for one in constraints)
+    if not isinstance(constraints, Sequence):
+        raise DaquError(f"`constraints` must be a list, but received {constraints!r}: write each as 'METRIC<=NUMBER'.")
+    return tuple(_checked(one) if isinstance(one, Constraint) else _parse(one) for one in constraints)
+
+
+def _checked(one: Constraint) -> Constraint:
+    if one.operator not in ("<=", ">=") or not math.isfinite(number(one.limit)):
+        raise DaquError(f"`constraints` must have <= or >= and a finite limit, but received {one}: write METRIC<=NUMBER.")
+    return one
 
 
 def _parse(text: str) -> Constraint:
@@ -80,6 +90,7 @@ def total_violation(constraints: Sequence[Constraint], metrics: Mapping[str, flo
     """
     total = np.zeros(())
     for one in constraints:
-        values = np.asarray(metrics.get(one.metric, math.nan), dtype=float)
+        found = metrics.get(one.metric, math.nan)
+        values = found if isinstance(found, np.ndarray) else np.asarray(number(found))
         total = total + np.where(np.isfinite(values), one.violation(values), math.inf)
     return total

@@ -7,17 +7,29 @@ named.
 import numpy as np
 
 from daqu_tf.errors import DaquError
+from daqu_tf.pareto.incoming import shown
 
 _BLOCK = 32  # The number of points that are compared with all others at once.
+_LARGE = 2.0**1000  # From here on sums and differences might not be floats.
 
 
 def _checked(points: np.ndarray, dimensions: int) -> np.ndarray:
-    points = np.asarray(points, dtype=np.float64)
+    try:
+        if np.iscomplexobj(points):
+            raise TypeError
+        points = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise DaquError(f"Points must be an array of real numbers, but received {shown(points)}: give each as many.") from None
     if points.ndim != dimensions:
         raise DaquError(f"Points must be an array of {dimensions} dimension(s), but received shape {points.shape}.")
     if not np.isfinite(points).all():
         raise DaquError(f"Objectives must be finite, but received {points[~np.isfinite(points)][0]}: leave such points out.")
     return points
+
+
+def _scaled_down(values: np.ndarray) -> np.ndarray:
+    """The same values, or a power of two of them less where their sums would overflow: no order and no ratio changes by that."""
+    return values / 2.0**20 if values.size and np.abs(values).max() >= _LARGE else values
 
 
 def first_front(points: np.ndarray) -> np.ndarray:
@@ -33,7 +45,7 @@ def first_front(points: np.ndarray) -> np.ndarray:
     Returns:
         The indices (front,) of the points.
     """
-    sums = points.sum(axis=1)
+    sums = _scaled_down(points).sum(axis=1)
     left = np.lexsort((*points.T[::-1], sums))
     columns, found = points.T[:, left], [left[:0]]
     while left.size:
@@ -90,6 +102,7 @@ def crowding_distance(points: np.ndarray) -> np.ndarray:
     unique, first = np.unique(_checked(points, 2), axis=0, return_index=True)
     distance = np.full(len(unique), np.inf if len(unique) <= 2 else 0.0)
     for column in unique.T if len(unique) else ():
+        column = _scaled_down(column)
         order = np.argsort(column, kind="stable")
         span = column[order[-1]] - column[order[0]]
         if span > 0:
@@ -108,12 +121,16 @@ def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
         reference: The worst value of each objective (m,).
 
     Raises:
-        DaquError: A value is NaN or infinite, or the shapes do not match.
+        DaquError: A value is NaN or infinite, the shapes do not match, or the volume is beyond the range of floats.
     """
     points, reference = _checked(points, 2), _checked(reference, 1)
     if points.shape[1] != reference.size:
         raise DaquError(f"`reference` must have {points.shape[1]} objectives as the points, but received {reference.size}.")
-    return _union(reference - points[(points < reference).all(axis=1)])
+    with np.errstate(over="ignore", invalid="ignore"):
+        volume = _union(reference - points[(points < reference).all(axis=1)])
+    if not np.isfinite(volume):
+        raise DaquError("Points must span a volume within the range of floats, but these span more: divide them by what is usual.")
+    return volume
 
 
 def _union(sides: np.ndarray) -> float:

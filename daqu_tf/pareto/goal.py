@@ -40,6 +40,11 @@ class Goal:
         """The names of the metrics that are maximised."""
         return frozenset(name for name, direction in self.objectives if direction == "max")
 
+    @property
+    def limits(self) -> dict[str, tuple[float, ...]]:
+        """The limits of the constraints on each metric, by its name."""
+        return {name: tuple(one.limit for one in self.constraints if one.metric == name) for name in self.metrics}
+
     def violation(self, values: np.ndarray) -> np.ndarray:
         """The total violation of the constraints (n,) by the metrics (n, metrics) of trials, in the order of `metrics`."""
         return np.zeros(len(values)) + total_violation(self.constraints, dict(zip(self.metrics, values.T)))

@@ -14,6 +14,7 @@ class Outlook:
     Args:
         predictor: A predictor that has been fitted to the trials so far.
         goal: The objectives and constraints of the search.
+        codes: The codes (n, choices) of the trials so far.
         values: The metrics (n, metrics) of the trials so far, in the order of `goal.metrics`.
 
     Attributes:
@@ -21,10 +22,16 @@ class Outlook:
             it is one point: the worst value of each objective.
     """
 
-    def __init__(self, predictor: MetricsPredictor, goal: Goal, values: np.ndarray):
+    def __init__(self, predictor: MetricsPredictor, goal: Goal, codes: np.ndarray, values: np.ndarray):
         self._predictor, self._goal = predictor, goal
         scaled = [predictor.scaled(name, column) for name, column in zip(goal.metrics, values.T)]
         points = np.stack(scaled[: len(goal.signs)], axis=1) * goal.signs
+        # A value that is too good to be true may be: it counts as what is expected where it was measured.
+        objectives = goal.metrics[: len(goal.signs)]
+        outlying = np.stack([predictor.scales[name].is_outlier(column) for name, column in zip(objectives, values.T)], axis=1)
+        if outlying.any():
+            expected = predictor.predict(codes)[0][:, : len(goal.signs)] * goal.signs
+            points = np.where(outlying, np.maximum(expected, points), points)
         good = points[goal.violation(values) == 0]
         front = good[first_front(good)] if len(good) else points.max(0, keepdims=True)
         self._low, spans = front.min(0), np.ptp(front, axis=0)

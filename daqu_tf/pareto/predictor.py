@@ -10,10 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from daqu_tf.errors import DaquError
+from daqu_tf.pareto import targets
 from daqu_tf.pareto.choices import ABSENT, Choices, Code
+from daqu_tf.pareto.incoming import columns
+from daqu_tf.pareto.targets import Scale
 
 Costs = Callable[[list[dict[str, Any]]], Mapping[str, np.ndarray]]
+Kernel = tuple[bool, np.ndarray]  # Whether logarithms are learned, and the hyperparameters of the kernel.
 RAMPS = 7  # The most pieces into which a number with many values is cut.
+DOUBT = 2.0  # An outlier may be off by so many interquartile ranges: it says something of its neighbours, and not much (ours).
 _EXACT = 1e-6
 _MEMORY = 100_000  # The number of codes whose costs are remembered.
 _COST_SHARE = 0.3  # The factor of a standardised cost as a feature, whose range is then about 1, as that of a choice.
@@ -69,7 +75,11 @@ class Standardised:
 
 
 class GaussianProcess:
-    """scikit-learn's Gaussian process with one length scale for all columns and with noise, fitted by marginal likelihood.
+    """scikit-learn's Gaussian process with a linear part, a smooth part and noise, fitted by marginal likelihood.
+
+    In the linear part every feature has an effect whatever the others are, which is what can be learned of many choices from few
+    trials (Duvenaud et al., "Additive Gaussian processes", NeurIPS 2011). In the smooth part, which has one length scale for all
+    columns, features act together.
 
     Args:
         hyperparameters: The hyperparameters of the kernel from an earlier process, so that fitting takes a Cholesky decomposition
@@ -79,22 +89,36 @@ class GaussianProcess:
     def __init__(self, hyperparameters: np.ndarray | None = None):
         self._hyperparameters = hyperparameters
 
-    def fit(self, rows: np.ndarray, targets: np.ndarray) -> "GaussianProcess":
-        """Learns the targets (n,) of rows (n, columns)."""
+    def fit(self, rows: np.ndarray, targets: np.ndarray, doubts: np.ndarray | None = None) -> "GaussianProcess":
+        """Learns targets of rows.
+
+        Args:
+            rows: The features (n, columns).
+            targets: What was measured (n,).
+            doubts: The deviation (n,) by which each target may be off beside the noise of all; None where none is.
+        """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+        from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 
-        kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (0.1, 100.0)) + WhiteKernel(0.1, (1e-4, 1.0))
+        linear = ConstantKernel(0.1, (1e-4, 1e3)) * DotProduct(0.0, "fixed")
+        kernel = linear + ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (0.1, 100.0)) + WhiteKernel(0.1, (1e-4, 1.0))
         optimizer: str | None = "fmin_l_bfgs_b"
         if self._hyperparameters is not None:
             kernel, optimizer = kernel.clone_with_theta(self._hyperparameters), None
-        self._mean, self._deviation = targets.mean(), targets.std() or 1.0
-        self._process = GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=optimizer, random_state=0)
+        sure = targets if doubts is None or doubts.all() else targets[doubts == 0]
+        self._center, self._mean, self._deviation = rows.mean(0), sure.mean(), sure.std() or 1.0
+        noise = 1e-6 if doubts is None else 1e-6 + (doubts / self._deviation) ** 2
+        self._process = GaussianProcessRegressor(kernel, alpha=noise, optimizer=optimizer, random_state=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self._process.fit(rows, (targets - self._mean) / self._deviation)
+            self._process.fit(rows - self._center, (targets - self._mean) / self._deviation)
         return self
+
+    @property
+    def likelihood(self) -> float:
+        """The logarithm of the marginal likelihood of the targets."""
+        return self._process.log_marginal_likelihood_value_ - len(self._process.X_train_) * np.log(self._deviation)
 
     @property
     def hyperparameters(self) -> np.ndarray:
@@ -103,7 +127,7 @@ class GaussianProcess:
 
     def predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The mean (count,) and the deviation (count,) of the targets of rows (count, columns), with noise."""
-        mean, deviation = self._process.predict(rows, return_std=True)
+        mean, deviation = self._process.predict(rows - self._center, return_std=True)
         return self._mean + self._deviation * mean, self._deviation * deviation
 
 
@@ -153,9 +177,14 @@ class KnownCosts:
         return dict(zip(self._names, rows.T))
 
     def _look_up(self, costs: Costs, keys: list[Code]) -> None:
-        found = costs([self._choices.decode(key) for key in keys])
-        self._names = list(found)
-        self._memory |= zip(keys, np.stack([np.asarray(column, dtype=float) for column in found.values()], axis=1).tolist())
+        many = [self._choices.decode(key) for key in keys]
+        found = columns(costs(list(many)), many)
+        if self._names and set(found) != set(self._names):
+            raise DaquError(
+                f"`costs` must always return the same names, but {self._names} became {list(found)}: return all of them."
+            )
+        self._names = self._names or list(found)
+        self._memory |= zip(keys, np.stack([found[name] for name in self._names], axis=1).tolist())
 
 
 @dataclasses.dataclass
@@ -163,31 +192,32 @@ class MetricsPredictor:
     """Predicts all metrics of a search, each in its own unit or as its logarithm.
 
     A metric that is among the known costs is predicted by its cost and by what trials measured beyond that, which is learned. Other
-    costs are features. A metric is predicted as its logarithm if it is positive and not maximised, since a metric that is minimised
-    counts by its ratio (ours); `logarithmic` says so by the name of the metric.
+    costs are features. A known cost is predicted as its logarithm if it is positive and not maximised, since what is minimised
+    counts by its ratio (ours). Another metric of that kind is, if its logarithms have the greater likelihood (Box and Cox, "An
+    analysis of transformations", J. R. Stat. Soc. B 26(2), 1964). Outliers are drawn in, and count for little (`targets`).
 
     Attributes:
         choices: The choices that the codes belong to.
         metrics: The names of the metrics.
         maximised: The names of the metrics that are maximised.
         known: A function from codes (count, n) to the costs (count,) by name, as `KnownCosts` is.
+        limits: The limits of the constraints on each metric, by its name.
     """
 
     choices: Choices
     metrics: Sequence[str]
     maximised: frozenset[str] = frozenset()
     known: "Callable[[np.ndarray], dict[str, np.ndarray]]" = lambda codes: {}
+    limits: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._features = Features(self.choices)
         self._columns = CostColumns({})
         self._known_features: Standardised | None = None
-        self.logarithmic: dict[str, bool] = {}
+        self.scales: dict[str, Scale] = {}
         self._models: dict[str, GaussianProcess | None] = {}
 
-    def fit(
-        self, codes: np.ndarray, values: np.ndarray, kernels: Mapping[str, np.ndarray | None] | None = None
-    ) -> "MetricsPredictor":
+    def fit(self, codes: np.ndarray, values: np.ndarray, kernels: Mapping[str, Kernel] | None = None) -> "MetricsPredictor":
         """Learns what trials measured.
 
         Args:
@@ -197,11 +227,40 @@ class MetricsPredictor:
         """
         rows, known = self.all_features(codes), self.known(codes)
         for name, column in zip(self.metrics, values.T):
-            self.logarithmic[name] = name not in self.maximised and (np.minimum(column, known.get(name, column)) > 0).all()
-            rest = self.scaled(name, column) - (self.scaled(name, known[name]) if name in known else 0.0)
-            exact = name in known and np.abs(rest).max() < _EXACT
-            self._models[name] = None if exact else GaussianProcess((kernels or {}).get(name)).fit(rows, rest)
+            is_positive = name not in self.maximised and bool((np.minimum(column, known.get(name, column)) > 0).all())
+            kernel = (kernels or {}).get(name)
+            if name in known or kernel:
+                ways = [is_positive and (kernel is None or kernel[0])]
+            else:
+                ways = [True, False] if is_positive else [False]
+            fits = [self._fit(rows, name, column, known, way, kernel) for way in ways]
+            self.scales[name], self._models[name], _ = max(fits, key=lambda fit: fit[2])
         return self
+
+    def _fit(
+        self,
+        rows: np.ndarray,
+        name: str,
+        values: np.ndarray,
+        known: Mapping[str, np.ndarray],
+        logarithmic: bool,
+        kernel: Kernel | None,
+    ) -> tuple[Scale, "GaussianProcess | None", float]:
+        """The scale and the model of a metric, None where it is exact, and the logarithm of the likelihood of the values (n,)."""
+        is_maximised = name in self.maximised
+        if name in known:  # The cost itself is not drawn in, but what was measured beyond it is.
+            scale = Scale(logarithmic)
+            values = scale(values) - scale(known[name])
+            drawn = targets.fitted(values, False, is_maximised)
+        else:
+            scale = drawn = targets.fitted(values, logarithmic, is_maximised, self.limits.get(name, ()))
+        learned = drawn(values)
+        if name in known and np.abs(learned).max() < _EXACT:
+            return scale, None, 0.0
+        doubts = np.where(drawn.is_outlier(values), DOUBT * drawn.spread, 0.0)
+        model = GaussianProcess(kernel[1] if kernel else None).fit(rows, learned, doubts)
+        # The density of a value is the density of its logarithm, divided by the value.
+        return scale, model, model.likelihood - (learned.sum() if drawn.logarithmic else 0.0)
 
     def all_features(self, codes: np.ndarray) -> np.ndarray:
         """The features (count, columns) of codes (count, n), with their costs standardised over these codes."""
@@ -211,13 +270,13 @@ class MetricsPredictor:
         return self._rows(codes, known)
 
     @property
-    def kernels(self) -> dict[str, np.ndarray]:
-        """The hyperparameters of the kernel of each metric that is not exact, by its name."""
-        return {name: model.hyperparameters for name, model in self._models.items() if model}
+    def kernels(self) -> dict[str, Kernel]:
+        """The kernel of each metric that is not exact, by its name."""
+        return {name: (self.scales[name].logarithmic, model.hyperparameters) for name, model in self._models.items() if model}
 
     def scaled(self, name: str, values: np.ndarray) -> np.ndarray:
-        """Values of the metric `name` in the unit of its predictions, its own or the logarithm of it."""
-        return np.log(np.maximum(values, 1e-300)) if self.logarithmic[name] else np.asarray(values, dtype=float)
+        """Values of the metric `name` in the unit of its predictions."""
+        return self.scales[name](values)
 
     def _rows(self, codes: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
         rows = self._features(codes)

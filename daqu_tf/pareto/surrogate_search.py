@@ -21,6 +21,7 @@ from daqu_tf.pareto.constraints import total_violation
 from daqu_tf.pareto.evolution import CHILDREN, PARENTS, breed, children
 from daqu_tf.pareto.fronts import first_front
 from daqu_tf.pareto.goal import Goal
+from daqu_tf.pareto.incoming import is_whole, named, number, shown
 from daqu_tf.pareto.outlook import Outlook
 from daqu_tf.pareto.predictor import Costs, KnownCosts, MetricsPredictor
 
@@ -89,7 +90,11 @@ class SurrogateSearch:
         self._choices, self._goal, self._seed = choices, goal, seed
         self._known = KnownCosts(choices, costs)
         self._canonicalise, self._sample = canonicalise, sample
-        self._design = list(dict.fromkeys(self._canonical(values) for values in design))
+        if not is_whole(initial_random) or initial_random < 0:
+            raise DaquError(f"`initial_random` must be an integer of at least 0, but received {shown(initial_random)}.")
+        if isinstance(design, str | Mapping) or not isinstance(design, Iterable):
+            raise DaquError(f"`initial_design` must be a list of values by name, but received {shown(design)}: put it into a list.")
+        self._design = list(dict.fromkeys(self._canonical(named("initial_design", values)) for values in design))
         self.first = len(self._design) + initial_random
         self._tried: set[Code] = set()
         self._codes: list[Code] = []
@@ -104,7 +109,7 @@ class SurrogateSearch:
 
     def learn(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Learns the metrics that were measured with `values`, unless one is missing or not finite."""
-        measured = [float(metrics.get(name, math.nan)) for name in self._goal.metrics]
+        measured = [number(metrics.get(name)) for name in self._goal.metrics]
         if all(map(math.isfinite, measured)):
             self._codes.append(self._choices.encode(values))
             self._values.append(measured)
@@ -175,12 +180,12 @@ class SurrogateSearch:
 
     def _draw(self, rng: np.random.Generator) -> Mapping[str, Any]:
         if self._sample:
-            return self._sample(rng)
+            return named("sample", self._sample(rng))
         return self._choices.decode(self._choices.canonical(self._choices.random(rng)[None])[0])
 
     def _canonical(self, values: Mapping[str, Any]) -> Code:
         if self._canonicalise:
-            return self._choices.encode(self._canonicalise(dict(values)))
+            return self._choices.encode(named("canonicalise", self._canonicalise(dict(values))))
         code = self._choices.encode(values)
         if name := self._choices.missing(code):
             raise DaquError(f"Values must have every hyperparameter, but `{name}` is missing: add it.")
@@ -209,7 +214,7 @@ class SurrogateSearch:
 
     def _rank(self, count: int, rng: np.random.Generator) -> list[Code]:
         codes, values = np.array(self._codes[:count]), np.array(self._values[:count])
-        outlook = Outlook(self._fitted(codes, values), self._goal, values)
+        outlook = Outlook(self._fitted(codes, values), self._goal, codes, values)
         pool = self._pool(outlook, codes, rng)
         if not len(pool):
             return []
@@ -235,7 +240,7 @@ class SurrogateSearch:
         return np.concatenate([front, others[evenly(len(others), MOST_ROWS - len(front))]])
 
     def _predictor(self) -> MetricsPredictor:
-        return MetricsPredictor(self._choices, self._goal.metrics, self._goal.maximised, self._known)
+        return MetricsPredictor(self._choices, self._goal.metrics, self._goal.maximised, self._known, self._goal.limits)
 
     def _pool(self, outlook: Outlook, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         small = self._size <= ENUMERABLE

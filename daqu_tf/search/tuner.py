@@ -11,6 +11,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.oracle.distributed_tuner import PATIENCE_SECONDS, DistributedTuner
 from daqu_tf.oracle.failures import last_line
 from daqu_tf.oracle.oracle import best_trials, objective_point
+from daqu_tf.pareto.incoming import named, number
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 
@@ -149,7 +150,8 @@ class DaquTuner(DistributedTuner):
         Raises:
             MissingObjectiveError: `evaluate` reported no value for an objective or a constrained metric.
         """
-        metrics = {name: float(value) for name, value in self._evaluate(dict(trial.hyperparameters.values)).items()}
+        found = named("evaluate", self._evaluate(dict(trial.hyperparameters.values)))
+        metrics = {name: number(value) for name, value in found.items()}
         needed = [("objective", one.name) for one in self._objectives] + [("constraints", one.metric) for one in self._constraints]
         for argument, name in needed:
             if name not in metrics:

@@ -172,7 +172,7 @@ def test_no_results_without_trials(tmp_path):
     assert make(tmp_path).pareto_trials() == [] == make(tmp_path).get_best_trials(3)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None, "0.5", 1j, 10**400, [1.0, 2.0]])
 def test_a_metric_that_is_not_finite_fails_the_trial(tmp_path, bad):
     oracle = make(tmp_path)
     run(oracle, 1)
@@ -185,6 +185,21 @@ def test_a_metric_that_is_not_finite_fails_the_trial(tmp_path, bad):
     reloaded.reload()
     assert reloaded.trials[failed.trial_id].status == "FAILED"
     assert [t.trial_id for t in reloaded.get_best_trials(99)] == [t.trial_id for t in oracle.get_best_trials(99)]
+
+
+def test_metrics_of_any_type_of_number_and_size_are_taken(tmp_path):
+    oracle = make(tmp_path)
+    for accuracy, latency_us in [(np.float32(0.5), np.int64(7)), (True, np.array([1.7e308])), (np.float64(-1.7e308), 1)]:
+        end(oracle, oracle.create_trial("tuner0"), {"accuracy": accuracy, "latency_us": latency_us})
+    assert [trial.status for trial in oracle.trials.values()] == ["COMPLETED"] * 3
+    assert [trial.trial_id for trial in oracle.get_best_trials(3)] == ["0001", "0002", "0000"]
+
+
+def test_metrics_that_have_no_names(tmp_path):
+    oracle = make(tmp_path)
+    trial = oracle.create_trial("tuner0")
+    with pytest.raises(DaquError, match="`metrics` must give values by name, but received 0.5"):
+        oracle.update_trial(trial.trial_id, 0.5)
 
 
 def test_a_retry_starts_clean_with_the_same_values(tmp_path):

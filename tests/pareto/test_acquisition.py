@@ -42,6 +42,22 @@ def test_a_batch_is_spread():
     assert acquisition.choose(means, np.full((3, 2), 1e-3), np.ones(3), front, 2, np.random.default_rng(0)) == [0, 2]
 
 
+def test_a_batch_has_what_is_expected_beside_what_may_be():
+    """Many candidates that may be good, all alike, leave a turn to the one that probably is better than the front."""
+    front = np.array([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
+    means = np.array([[0.6, 0.6], [0.601, 0.601], [0.602, 0.602], [0.45, 0.45]])
+    deviations = np.array([[0.5, 0.5]] * 3 + [[0.01, 0.01]])
+    chosen = acquisition.choose(means, deviations, np.ones(4), front, 2, np.random.default_rng(0))
+    assert chosen[0] < 3 and chosen[1] == 3
+
+
+def test_a_large_pool_is_screened_for_both():
+    rng, front = np.random.default_rng(0), np.array([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
+    means, deviations = rng.uniform(0.6, 0.9, (3000, 2)), np.full((3000, 2), 0.4)
+    means[1234], deviations[1234] = 0.48, 0.001
+    assert 1234 in acquisition.choose(means, deviations, np.ones(3000), front, 2, rng)
+
+
 def test_what_cannot_help_or_may_not_run_is_left_out():
     front = np.array([[0.2, 0.2]])
     means, still = np.array([[0.5, 0.5], [0.1, 0.1], [0.0, 0.15]]), np.zeros((3, 2))

@@ -1,4 +1,5 @@
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -178,3 +179,28 @@ def test_shapes_that_do_not_fit_are_refused():
         pareto.non_dominated_mask(np.zeros(3))
     with pytest.raises(DaquError, match="`reference`"):
         pareto.hypervolume(np.zeros((1, 2)), np.ones(3))
+
+
+LARGEST = np.finfo(float).max
+
+
+@pytest.mark.parametrize("size", [1e154, 1e200, 1e308, LARGEST])
+def test_points_up_to_the_range_of_floats_have_a_front(size):
+    points = np.array([[1.0, 1.0, -1.0], [size, size, size], [-size, size, 0.0], [size, -size, 0.0], [size, -size, size]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sorted(fronts.first_front(points)) == [0, 2, 3]
+        assert pareto.non_dominated_mask(points).tolist() == [True, False, True, True, False]
+        assert not np.isnan(pareto.crowding_distance(points)).any()
+
+
+def test_a_volume_beyond_the_range_of_floats():
+    with pytest.raises(DaquError, match="within the range of floats"):
+        pareto.hypervolume(np.array([[-LARGEST, -LARGEST]]), np.array([1.0, 1.0]))
+    assert pareto.hypervolume(np.array([[-1e300, 0.0]]), np.ones(2)) == pytest.approx(1e300)
+
+
+@pytest.mark.parametrize("bad", [[[1.0, "a"]], [[1.0], [1.0, 2.0]], [[1j, 1.0]], [[10**400, 1.0]], [[{}, 1.0]]])
+def test_points_that_are_no_numbers(bad):
+    with pytest.raises(DaquError, match="Points must be an array of real numbers"):
+        pareto.non_dominated_mask(bad)

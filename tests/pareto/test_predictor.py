@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from daqu_tf.pareto.choices import ABSENT, Choices
-from daqu_tf.pareto.predictor import RAMPS, Features, KnownCosts, MetricsPredictor
+from daqu_tf.pareto.predictor import RAMPS, Features, GaussianProcess, KnownCosts, MetricsPredictor
 
 CHOICES = Choices({"bits": (2, 4, 8), "kind": ("a", "b", "c"), "fixed": (1,), "units": tuple(range(1, 101)), "pool": (False, True)})
 
@@ -52,7 +52,7 @@ def test_predictions_are_near_and_know_how_near(known):
     means, deviations = predictor.predict(codes(300, seed=2))
     wanted = truth(codes(300, seed=2))
     wanted[:, 1] = np.log(wanted[:, 1])
-    assert predictor.logarithmic == {"accuracy": False, "bytes": True}
+    assert [predictor.scales[name].logarithmic for name in ("accuracy", "bytes")] == [False, True]
     assert np.corrcoef(means.T[0], wanted.T[0])[0, 1] > 0.95 and np.corrcoef(means.T[1], wanted.T[1])[0, 1] > 0.98
     assert np.mean(np.abs(means[:, 0] - wanted[:, 0]) < 2 * deviations[:, 0]) > 0.85
     if known:
@@ -63,7 +63,7 @@ def test_kernels_of_an_earlier_fit_are_kept():
     first = MetricsPredictor(CHOICES, ["accuracy", "bytes"]).fit(codes(30), truth(codes(30)))
     second = MetricsPredictor(CHOICES, ["accuracy", "bytes"]).fit(codes(60), truth(codes(60)), first.kernels)
     for name, kernel in first.kernels.items():
-        assert second.kernels[name] == pytest.approx(kernel)
+        assert second.kernels[name][0] == kernel[0] and second.kernels[name][1] == pytest.approx(kernel[1])
 
 
 def test_costs_are_asked_for_once():
@@ -74,3 +74,25 @@ def test_costs_are_asked_for_once():
     assert sum(asked) <= 60 and len(asked) == 2
     assert again["bytes"][:50] == pytest.approx(first["bytes"])
     assert KnownCosts(CHOICES, None)(codes(3)) == {}
+
+
+def test_effects_of_single_features_are_learned_from_few_rows():
+    """Twenty features and 40 rows: what lies far from all of them is predicted by adding up."""
+    rng = np.random.default_rng(3)
+    rows, effects = rng.integers(0, 2, (140, 20)).astype(float), rng.normal(size=20)
+    found, _ = GaussianProcess().fit(rows[:40], (rows @ effects)[:40]).predict(rows[40:])
+    assert np.corrcoef(found, (rows @ effects)[40:])[0, 1] > 0.98
+
+
+def test_a_target_in_doubt_counts_for_little():
+    rows = np.linspace(0, 1, 40)[:, None]
+    learned, doubts = rows[:, 0].copy(), np.zeros(40)
+    learned[20], doubts[20] = 5.0, 10.0
+    means = [GaussianProcess().fit(rows, learned, each).predict(rows)[0] for each in (doubts, None)]
+    assert np.abs(means[0] - rows[:, 0]).max() < 0.05 < np.abs(means[1] - rows[:, 0]).max()
+
+
+def test_targets_that_all_agree_are_predicted():
+    rows = np.random.default_rng(0).random((60, 5))
+    mean, deviation = GaussianProcess().fit(rows, np.full(60, 3.0)).predict(rows[:2])
+    assert mean == pytest.approx([3.0, 3.0]) and np.isfinite(deviation).all()
