@@ -165,11 +165,15 @@ def one_device(tmp_path_factory):
 
 
 def assert_same_training(result, one_device):
-    """In float but for a few last bits; quantized, as nearly as the order of images leaves it on one device (measured: 5e-4)."""
+    """In float but for a few last bits; quantized, about as nearly as the order of images leaves it on one device.
+
+    There a batch in reverse changes a loss by 2.5e-4 in the mean and by 1.2e-3 at most, where codes fall on the other side of a tie.
+    """
     expected, reordered = one_device
     assert result["replicas"] == 2
     np.testing.assert_allclose(result["losses"][:FLOAT_STEPS], expected["losses"][:FLOAT_STEPS], rtol=1e-5)
-    np.testing.assert_allclose(result["losses"][FLOAT_STEPS:], expected["losses"][FLOAT_STEPS:], rtol=2e-3)
+    changes = np.abs(result["losses"] / expected["losses"] - 1)[FLOAT_STEPS:]
+    assert changes.mean() < 1e-3 and changes.max() < 4e-3
     errors, unavoidable = (relative_errors(x["gradients"], expected["gradients"]) for x in (result, reordered))
     assert errors[:FLOAT_STEPS].max() < 1e-4
     assert errors.max() < 2 * unavoidable.max() < 0.3
