@@ -7,14 +7,16 @@ from daqu_tf import spaces
 
 # The group of slow tests that keep both cores busy, or have so many minutes for a job: never two of them at once.
 ALONE = "one at a time"
+# Slow files whose tests share nothing that takes long to make: each test goes to whoever is free, so that both end together.
+APART = ("test_documents", "test_every_target")
 
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest-xdist looks for its marks.
 def pytest_collection_modifyitems(items):
-    """Where tests are handed out by groups, those of a file are one, but for the group that is marked so, which comes first."""
+    """Where tests are handed out by groups, those of a file are one, but for `APART` and the group that is marked so, which comes first."""
     for item in items:
         if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.xdist_group(item.nodeid if item.path.stem in APART else item.path.stem))
     items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != (ALONE,))
 
 

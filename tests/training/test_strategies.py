@@ -167,7 +167,7 @@ def one_device(tmp_path_factory):
 def assert_same_training(result, one_device):
     """In float but for a few last bits; quantized, about as nearly as the order of images leaves it on one device.
 
-    There a batch in reverse changes a loss by 2.5e-4 in the mean and by 1.2e-3 at most, where codes fall on the other side of a tie.
+    There a batch in reverse changes a loss by 2.5e-4 in the mean and by 1.2e-3 at most, where codes fall on another side of ties.
     """
     expected, reordered = one_device
     assert result["replicas"] == 2
