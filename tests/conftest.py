@@ -13,7 +13,7 @@ APART = ("test_documents", "test_every_target")
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest-xdist looks for its marks.
 def pytest_collection_modifyitems(items):
-    """Where tests are handed out by groups, a file is one, but for those in `APART` and what is marked otherwise, which comes first."""
+    """Where tests are handed out by groups, a file is one, but for `APART` and what is marked otherwise, which comes first."""
     for item in items:
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.nodeid if item.path.stem in APART else item.path.stem))
