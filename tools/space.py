@@ -52,7 +52,7 @@ def _describe(space: SearchSpace) -> str:
     rows.append(["stem", "convolution", _list(space.stem_widths), "", "3", "", str(space.stem_stride), space.activation])
     for number, stage in enumerate(space.stages, 1):
         kind = stage.block.replace("_", " ") + ", squeeze-excite" * stage.squeeze_excite
-        choices = map(_list, (stage.widths, stage.depths, stage.kernels, stage.expansions))
+        choices = map(_list, (stage.widths or ("kept",), stage.depths, stage.kernels, stage.expansions))
         rows.append([f"stage{number}", kind, *choices, str(stage.stride), stage.activation])
     if space.head_widths:
         rows.append(["head", "pointwise", _list(space.head_widths), "", "1", "", "1", space.activation])
@@ -66,7 +66,7 @@ def _describe(space: SearchSpace) -> str:
     return "\n".join([f"{space.name}: {images}", "", *lines])
 
 
-def _list(values: Iterable[int]) -> str:
+def _list(values: Iterable[int | str]) -> str:
     return ", ".join(map(str, values))
 
 

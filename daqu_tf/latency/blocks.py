@@ -148,8 +148,11 @@ def _places(space: SearchSpace) -> list[str]:
 
 def _genomes(space: SearchSpace, place: str) -> np.ndarray:
     """Genomes (count, genes) with all combinations of the choices that the block at a place depends on."""
-    before = {f"stage{number}": f"stage{number - 1}.width" for number in range(2, len(space.stages) + 1)}
-    before |= {"stage1": "stem.width", "stem": "stem.width", "tail": f"stage{len(space.stages)}.width"}
+    before, width = {"stem": "stem.width"}, "stem.width"  # The gene of the channels that a place reads.
+    for number, stage_of_blocks in enumerate(space.stages, 1):
+        before[f"stage{number}"] = width
+        width = width if stage_of_blocks.keeps_width else f"stage{number}.width"
+    before["tail"] = width
     stage = place.partition(".")[0]
     names = {"resolution", f"{stage}.width", before[stage], "head.width" if place == "tail" else ""}
     decides = [

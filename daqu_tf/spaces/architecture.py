@@ -112,11 +112,11 @@ def layers(space: Family, values: Mapping[str, N]) -> list[Layer[N]]:
     chain = _Chain(values, [], image_size(space.input_shape, values["resolution"]), space.input_shape[2])
     chain.add("stem", "conv", values["stem.width"], space.activation, kernel=3, stride=space.stem_stride)
     for number, stage in enumerate(space.stages, 1):
-        name = f"stage{number}"
+        name, width = f"stage{number}", chain.channels if stage.keeps_width else values[f"stage{number}.width"]
         for block in range(1, max(stage.depths) + 1):
             chain.active = block <= min(stage.depths) or values[f"{name}.depth"] >= block
             if chain.active is not False:  # It is False for one subnet alone; for many it is an array.
-                _BLOCKS[stage.block](chain, stage, f"{name}.block{block}", block, values[f"{name}.width"])
+                _BLOCKS[stage.block](chain, stage, f"{name}.block{block}", block, width)
     chain.active = True
     if space.head_widths:
         chain.add("head", "pointwise", values["head.width"], space.activation)
@@ -156,7 +156,8 @@ def squeezed_channels(channels: N) -> N:
 
 
 def _inverted_residual(chain: _Chain[N], stage: Stage, block: str, number: int, width: N) -> None:
-    stream = chain.count if number > 1 else 0
+    adds = number > 1 or stage.keeps_width
+    stream = chain.count if adds else 0
     hidden = chain.channels * chain.values[f"{block}.expansion"]
     if stage.expands:
         chain.add(f"{block}.expand", "pointwise", hidden, stage.activation)
@@ -167,7 +168,7 @@ def _inverted_residual(chain: _Chain[N], stage: Stage, block: str, number: int, 
     if stage.squeeze_excite:
         chain.add(f"{block}.squeeze", "dense", squeezed_channels(hidden), "relu", pools=True)
         chain.add(f"{block}.excite", "dense", hidden, "hard_sigmoid", gates=True)
-    chain.add(f"{block}.project", "pointwise", width, "linear", residual="linear" if number > 1 else None)
+    chain.add(f"{block}.project", "pointwise", width, "linear", residual="linear" if adds else None)
     chain.held = 0
 
 

@@ -40,10 +40,12 @@ class SearchSpace:
         resolutions: The choices for the height to which images are resized; if empty, only that of `input_shape`.
         activation: The activation of stem and head, `relu` or `hard_swish`.
         narrowed: The values that `restrict` left of single genes, as pairs of gene name and values.
+        by_hand: Pairs of a gene's name and its value in the network that people scale by hand, where that is not the usual one (see
+            `hand_scaled.hand_scaled`).
 
     Raises:
         DaquError: A field has a value of another kind, a list of choices is empty, a kernel is even, bits are outside 2 to 8,
-            `narrowed` names an unknown gene, or the image is too small for the strides.
+            `narrowed` or `by_hand` names an unknown gene, or the image is too small for the strides.
     """
 
     name: str
@@ -58,6 +60,7 @@ class SearchSpace:
     resolutions: tuple[int, ...] = ()
     activation: str = "relu"
     narrowed: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    by_hand: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -66,6 +69,8 @@ class SearchSpace:
             _check_gene(gene)
         if unknown := dict(self.narrowed).keys() - {gene.name for gene in self.genes}:
             raise DaquError(f"`narrowed` must name genes of space {self.name!r}, but received `{min(unknown)}`.")
+        if unknown := dict(self.by_hand).keys() - {gene.name for gene in self.genes}:
+            raise DaquError(f"`by_hand` must name genes of space {self.name!r}, but received `{min(unknown)}`.")
         stride = self.stem_stride * math.prod(stage.stride for stage in self.stages)
         smallest = architecture.image_size(self.input_shape, self.genes[0].values[0])
         if min(smallest) < stride:
@@ -131,7 +136,8 @@ class SearchSpace:
         if self.activation == "relu":
             genes.append(Gene("stem.activation_bits", self.activation_bits))
         for number, stage in enumerate(self.stages, 1):
-            genes += [Gene(f"stage{number}.width", stage.widths), Gene(f"stage{number}.depth", stage.depths)]
+            genes += [] if stage.keeps_width else [Gene(f"stage{number}.width", stage.widths)]
+            genes.append(Gene(f"stage{number}.depth", stage.depths))
             for block in range(1, max(stage.depths, default=0) + 1):
                 genes += self._block_genes(number, stage, block)
         if self.head_widths:  # Its output is only pooled: fewer bits would cost accuracy and save nothing.
@@ -278,8 +284,9 @@ class SearchSpace:
         return architecture.layers(self, values)
 
     def to_json(self) -> dict[str, Any]:
-        """The space as a JSON object."""
-        return dataclasses.asdict(self)
+        """The space as a JSON object; `by_hand`, which earlier versions did not have, is left out where it is empty."""
+        content = dataclasses.asdict(self)
+        return content if self.by_hand else {name: value for name, value in content.items() if name != "by_hand"}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "SearchSpace":
@@ -322,6 +329,10 @@ def _check_names(space: SearchSpace) -> None:
         if stage.block == "basic" and (stage.squeeze_excite or stage.activation != "relu"):
             raise DaquError(
                 "`squeeze_excite` must be false and `activation` relu in a stage of basic blocks: change one or `block`."
+            )
+        if stage.keeps_width and (stage.block == "basic" or stage.stride != 1):
+            raise DaquError(
+                "`widths` must have a choice, but in a stage of inverted residual blocks of stride 1, which may keep the channels."
             )
 
 

@@ -22,7 +22,8 @@ class Stage:
     block has a pointwise convolution in its shortcut.
 
     Attributes:
-        widths: The choices for the output channels of the blocks.
+        widths: The choices for the output channels of the blocks; if empty, the stage keeps the channels that it reads. Its first
+            block, which then has stride 1, adds its input as the others do, as MobileNetV2 does wherever the shapes agree.
         depths: The choices for the number of blocks.
         kernels: The choices for the side of a block's elastic kernel; all are odd.
         expansions: The choices for the ratio of hidden to input channels, or, in a basic block, of hidden to output channels.
@@ -46,6 +47,11 @@ class Stage:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def keeps_width(self) -> bool:
+        """Whether the stage has as many channels as it reads, so that all of its blocks add their input."""
+        return not self.widths
 
     @property
     def expands(self) -> bool:
@@ -80,6 +86,7 @@ _KINDS = {
     tuple[int, int, int]: "height, width and channels in whole numbers",
     tuple[Stage, ...]: "a list of stages",
     tuple[tuple[str, tuple[int, ...]], ...]: "a list of pairs of a gene's name and a list of whole numbers",
+    tuple[tuple[str, int], ...]: "a list of pairs of a gene's name and a whole number",
 }
 
 

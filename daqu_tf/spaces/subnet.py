@@ -75,9 +75,10 @@ class Subnet:
 
     def __str__(self) -> str:
         """One line, for people: `r28 stem c16 s1 c8 d1 [k3e4 w4.8.3 a8.8] ...`; bits in the order of a block's layers."""
-        parts = [f"r{self['resolution']}", f"stem c{self['stem.width']}"]
+        width = self["stem.width"]
+        parts = [f"r{self['resolution']}", f"stem c{width}"]
         for stage in range(1, 1 + sum(name.endswith(".depth") for name in self.values)):
-            width, depth = self[f"stage{stage}.width"], self[f"stage{stage}.depth"]
+            width, depth = self.values.get(f"stage{stage}.width", width), self[f"stage{stage}.depth"]
             blocks = " ".join(self._block_text(f"stage{stage}.block{block}") for block in range(1, depth + 1))
             parts.append(f"s{stage} c{width} d{depth} [{blocks}]")
         head = [f"head c{self['head.width']} w{self['head.weight_bits']}"] if "head.width" in self.values else []

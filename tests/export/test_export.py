@@ -305,9 +305,9 @@ def test_int4_holds_convolutions_too(tmp_path):
 def test_a_file_that_computes_something_else_is_not_left(tmp_path, monkeypatch):
     network, _ = _network(2)
     graph = to_graph(network, STORAGE)
-    first = next(index for index, operator in enumerate(graph.operators) if isinstance(operator, DepthwiseConv2D))
-    changed = dataclasses.replace(graph.operators[first], weights=graph.operators[first].weights[:, ::-1, ::-1] * -1)
-    broken = dataclasses.replace(graph, operators=(*graph.operators[:first], changed, *graph.operators[first + 1 :]))
+    *_, last = (index for index, operator in enumerate(graph.operators) if isinstance(operator, DepthwiseConv2D))
+    changed = dataclasses.replace(graph.operators[last], weights=graph.operators[last].weights[:, ::-1, ::-1] * -1)
+    broken = dataclasses.replace(graph, operators=(*graph.operators[:last], changed, *graph.operators[last + 1 :]))
     monkeypatch.setattr(export, "to_graph", lambda *_: broken)
     with pytest.raises(DaquError, match="was not written: its outputs are .* times as far from the network's"):
         export_tflite(network, tmp_path / "model.tflite")

@@ -15,7 +15,7 @@ FAMILIES = {
             (4, 8),
             1,
             (
-                Stage((4, 8), (1, 2), (3,), (1,), 1),
+                Stage((), (1, 2), (3,), (1,), 1),  # Keeps the channels of the stem, so that its first block adds its input too.
                 Stage((8, 12), (1, 2), (3, 5), (2, 3), 2),
             ),
             (16, 24),

@@ -23,7 +23,7 @@ def _conv(name, filters, size=1, stride=1):
     return layers.Conv2D(filters, size, stride, "same", use_bias=False, name=name)
 
 
-def _inverted_residual(x, name, width, expansion, kernel, stride, activation, squeeze=None):
+def _inverted_residual(x, name, width, expansion, kernel, stride, activation, squeeze=None, adds=False):
     shortcut, hidden = x, x.shape[-1] * expansion
     if expansion > 1:
         x = _convolution(x, f"{name}.expand", _conv(f"{name}.expand", hidden), activation)
@@ -35,7 +35,7 @@ def _inverted_residual(x, name, width, expansion, kernel, stride, activation, sq
         y = layers.Rescaling(1 / 6)(layers.ReLU(6.0)(layers.Rescaling(1.0, 3.0)(y)))
         x = layers.Multiply()([x, y])
     x = _convolution(x, f"{name}.project", _conv(f"{name}.project", width))
-    return layers.Add()([shortcut, x]) if name.endswith("block2") else x
+    return layers.Add()([shortcut, x]) if adds or name.endswith("block2") else x
 
 
 def _basic(x, name, width, expansion, stride):
@@ -56,7 +56,7 @@ def _ends(shape, classes, body, head=None, stem_activation=_relu):
 
 def inverted_residual():
     def body(x):
-        x = _inverted_residual(x, "stage1.block1", 8, 1, 3, 1, _relu)
+        x = _inverted_residual(x, "stage1.block1", 8, 1, 3, 1, _relu, adds=True)
         x = _inverted_residual(x, "stage1.block2", 8, 1, 3, 1, _relu)
         x = _inverted_residual(x, "stage2.block1", 12, 3, 5, 2, _relu)
         return _inverted_residual(x, "stage2.block2", 12, 3, 5, 1, _relu)

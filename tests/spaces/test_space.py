@@ -393,7 +393,10 @@ def test_a_subnet_of_another_space_has_no_genome():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"widths": ()}, r"`stage1.width` must have at least one choice"),
+        (
+            {"widths": ()},
+            "`widths` must have a choice, but in a stage of inverted residual blocks of stride 1, which may keep the channels",
+        ),
         ({"depths": ()}, r"`stage1.depth` must have at least one choice"),
         ({"kernels": (3, 4)}, r"`stage1.block1.kernel` must be odd sizes, but received \(3, 4\)"),
         ({"widths": (16, 8)}, r"`stage1.width` must be ascending"),

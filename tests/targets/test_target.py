@@ -43,10 +43,11 @@ def test_a_target_of_a_user_s_own_keeps_what_its_objectives_tell_apart():
     assert values["stage2.block1.expand.weight_bits"] == (4, 8)  # INT4 or INT8.
     assert values["stage2.block1.depthwise.weight_bits"] == (8,)  # INT8 at any bits.
     assert values["stage2.block1.expand.activation_bits"] == values["stem.activation_bits"] == (8,)
-    # Two containers of a layer: one such layer in a block of the first stage; in one of the second two, kernels and expansions.
+    # Two containers of a layer: one such layer in a block of the first stage, which keeps its width; in one of the second two,
+    # kernels and expansions.
     first, second = 2, 2 * 2 * 2 * 2
     resolutions, stem, head = 2, 2, 2 * 2
-    assert restricted.cardinality == resolutions * stem * head * 2 * (first + first**2) * 2 * (second + second**2)
+    assert restricted.cardinality == resolutions * stem * head * (first + first**2) * 2 * (second + second**2)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,0 +1,33 @@
+"""The networks that people make by hand from one by a width multiplier, as MobileNet's users do (Howard et al., 2017)."""
+
+import math
+from collections.abc import Sequence
+
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.subnet import Subnet
+
+MULTIPLIERS, KERNEL = (0.35, 0.5, 0.75, 1.0), 3
+
+
+def hand_scaled(space: SearchSpace) -> list[Subnet]:
+    """The networks of a space that are nearest to those that people scale by hand, from small to large.
+
+    The network of width 1.0 is the one that `space.by_hand` names. Where that says nothing, it has kernels of 3x3, and the largest
+    value of every other gene. The others have fewer channels throughout, and are alike in all else.
+
+    Args:
+        space: The space, whose highest bits they have.
+    """
+    return list(dict.fromkeys(_scaled(space, multiplier) for multiplier in MULTIPLIERS))
+
+
+def _scaled(space: SearchSpace, multiplier: float) -> Subnet:
+    named, values = dict(space.by_hand), {}
+    for gene in space.genes:
+        wanted = named.get(gene.name, KERNEL if gene.name.endswith(".kernel") else gene.values[-1])
+        values[gene.name] = _nearest(gene.values, wanted * multiplier if gene.name.endswith(".width") else wanted)
+    return space.subnet(values)
+
+
+def _nearest(values: Sequence[int], wanted: float) -> int:
+    return min(values, key=lambda value: abs(math.log(value / wanted)))
