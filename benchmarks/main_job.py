@@ -1,10 +1,11 @@
-"""The whole job beside what a practitioner would have: hand-scaled MobileNetV2 with TFMOT's 8-bit QAT.
+"""The whole job beside what the same core minutes buy by hand: a series of hand-scaled MobileNetV2, in 8 bits by TFMOT.
 
-    python benchmarks/main_job.py --dataset=fashion_mnist.npz --space=mobilenet_v2_28 --budget_minutes=60 --output_dir=runs/main_job
+    python benchmarks/main_job.py --dataset=fashion_mnist.npz --budget_minutes=20 --seeds=0,1,2 --output_dir=runs/main_job
 
-Trains the baselines (one core each, at once), then runs the job, then times all files in turn on the idle machine, and asks
-for each baseline: is there a member of the front with at least its test accuracy less 0.2 points, at most 1.05 times its latency,
-and fewer bytes? Cut off, it goes on where it was.
+For each seed it trains the series (widths 0.35, 0.5 and 1.0 together get the core minutes of the whole job, a core each), runs the
+job with its defaults, then times all files in turn on the idle machine. What counts is the hypervolume of test accuracy and log
+latency over that of the series, from one point below the least accurate network made by hand and 1.2 times the slowest one's
+latency; and the test accuracy at each hand-made network's latency, interpolated along the front. Cut off, it goes on where it was.
 """
 
 import json
@@ -12,106 +13,140 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import records
 from absl import app, flags
 
-WIDTHS = {"0.35": ("5", "0.25"), "1.0": ("7", "0.25")}  # Minutes of training, and those of --quick.
-ACCURACY_SLACK, LATENCY_SLACK = 0.002, 1.05
+WIDTHS = ("0.35", "0.5", "1.0")
+QUICK_MINUTES = 3.0
 
-_DATASET = flags.DEFINE_string("dataset", None, "A .npz with x_train, y_train, x_test and y_test.", required=True)
-_SPACE = flags.DEFINE_string("space", "mobilenet_v2_28", "Search space.")
-_BUDGET = flags.DEFINE_float("budget_minutes", 60.0, "Minutes for daqu-run.")
-_FINALISTS = flags.DEFINE_integer("finalists", 8, "Front members that daqu-run fine-tunes, at most.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of both.")
+_DATASET = flags.DEFINE_string("dataset", None, "The data set, as daqu-run takes it.", required=True)
+_BUDGET = flags.DEFINE_float("budget_minutes", 20.0, "Minutes for daqu-run.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "The seeds, of both sides.")
+_ARGUMENTS = flags.DEFINE_string("arguments", "", "Further flags for daqu-run, of an ablation, which names it.")
+_SERIES = flags.DEFINE_string("series", None, "The folder of series that stand; by default they are in the output folder.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where everything goes.", required=True)
-_QUICK = flags.DEFINE_bool("quick", False, "Baselines and job of seconds: the same figures, coarsely, in about four minutes.")
+_QUICK = flags.DEFINE_bool("quick", False, f"A budget of {QUICK_MINUTES:g} minutes, and one width made by hand.")
 
 
-def train_baselines(folder: pathlib.Path) -> None:
-    """Both widths at once, a core each."""
-    processes = []
-    for width, (minutes, quick_minutes) in WIDTHS.items():
-        command = [sys.executable, str(pathlib.Path(__file__).with_name("practitioner.py")), f"--dataset={_DATASET.value}"]
-        command += [f"--widths={width}", f"--minutes={quick_minutes if _QUICK.value else minutes}", f"--seed={_SEED.value}"]
-        processes.append(subprocess.Popen([*command, f"--output_dir={folder}"]))
-    if any(process.wait() for process in processes):
-        sys.exit("A baseline failed.")
+def minutes() -> float:
+    """Those of the job."""
+    return QUICK_MINUTES if _QUICK.value else _BUDGET.value
 
 
-def run_job(folder: pathlib.Path) -> None:
+def train_series(folder: pathlib.Path, seed: int) -> None:
+    """All widths, as many at once as there are cores; together they take the core minutes of the job."""
+    from daqu_tf import machine
+
+    widths = WIDTHS[:1] if _QUICK.value else WIDTHS
+    each = machine.cores() * minutes() / len(widths)
+    command = [sys.executable, str(pathlib.Path(__file__).with_name("practitioner.py")), f"--dataset={_DATASET.value}"]
+    command += [f"--minutes={each:.3f}", f"--seed={seed}", f"--output_dir={folder}"]
+    for some in _groups(widths, machine.cores()):
+        processes = [subprocess.Popen([*command, f"--widths={width}"]) for width in some]
+        if sum(process.wait() for process in processes):
+            sys.exit("A network made by hand failed.")
+
+
+def _groups(widths: tuple[str, ...], size: int) -> list[tuple[str, ...]]:
+    return [widths[start : start + size] for start in range(0, len(widths), size)]
+
+
+def run_job(folder: pathlib.Path, seed: int) -> None:
     """`daqu-run` as a user starts it."""
-    minutes = 2.0 if _QUICK.value else _BUDGET.value
-    settings = {"dataset": _DATASET.value, "space": _SPACE.value, "budget_minutes": minutes}
-    settings |= {"finalists": _FINALISTS.value, "seed": _SEED.value}
+    settings = {"dataset": _DATASET.value, "budget_minutes": minutes(), "seed": seed, "output_dir": folder}
     command = [sys.executable, "-m", "daqu_tf.tools.run", *(f"--{name}={value}" for name, value in settings.items())]
-    subprocess.run([*command, f"--output_dir={folder}"], check=True)
+    subprocess.run([*command, *_ARGUMENTS.value.split()], check=True)
 
 
-def best_within(front: list[dict], baseline: dict) -> dict:
-    """The most accurate member of the front that is as fast as the baseline and smaller."""
-    good = [
-        member
-        for member in front
-        if member["latency_us"] <= baseline["latency_us"] * LATENCY_SLACK and member["file_bytes"] < baseline["file_bytes"]
-    ]
-    return max(good, key=lambda member: member["test_accuracy"], default={"name": None, "test_accuracy": 0.0})
-
-
-def bars_of(members: list[dict], baselines: list[dict], minutes: float) -> list[dict]:
-    """One for each baseline, and one for the time."""
-    bars = [
-        records.bar(
-            f"test accuracy of the best member as fast as {baseline['name']} and smaller",
-            best_within(members, baseline)["test_accuracy"],
-            round(baseline["test_accuracy"] - ACCURACY_SLACK, 4),
-            "at_least",
-            "share",
-        )
-        for baseline in baselines
-    ]
-    return [*bars, records.bar("wall-clock minutes", minutes, _BUDGET.value, "at_most", "min")]
-
-
-def timed(models: dict[pathlib.Path, float]) -> list[dict]:
+def timed(models: dict[pathlib.Path, float], seed: int) -> list[dict]:
     """Accuracy, latency and bytes of every file; all are timed in turn, five times over."""
     from daqu_tf.devices import HostDevice
 
-    latencies = HostDevice().measure_many(list(models), repeats=5, seed=_SEED.value)
+    latencies = HostDevice().measure_each(list(models), repeats=5, seed=seed)
     return [
-        {
-            "name": path.stem,
-            "test_accuracy": accuracy,
-            "latency_us": latency.median_us,
-            "run_medians_us": latency.run_medians_us,
-            "file_bytes": path.stat().st_size,
-        }
+        {"name": path.stem, "test_accuracy": accuracy, "latency_us": latency.median_us, "file_bytes": path.stat().st_size}
         for (path, accuracy), latency in zip(models.items(), latencies)
     ]
 
 
-def main(argv: list[str]) -> None:
-    """Runs all parts and writes `results/main_job.json`."""
-    del argv
-    folder = pathlib.Path(_OUTPUT_DIR.value)
-    train_baselines(folder / "baselines")
-    run_job(folder / "job")
-    front = json.loads((folder / "job" / "pareto.json").read_text())["members"]
-    ours = {folder / "job" / "models" / m["file"]: m["accuracy"]["file"]["test"] for m in front if m["on_front"]}
-    theirs = {
-        folder / "baselines" / f"width_{float(width):g}.tflite": json.loads(
-            (folder / "baselines" / f"width_{float(width):g}.json").read_text()
-        )["figures"]["tflite_accuracy"]
-        for width in WIDTHS
+def volume(rows: list[dict], theirs: list[dict]) -> float:
+    """The hypervolume of test accuracy in points and the logarithm of the latency."""
+    from daqu_tf import pareto
+
+    reference = [1 - 100 * min(row["test_accuracy"] for row in theirs), np.log(1.2 * max(row["latency_us"] for row in theirs))]
+    points = np.array([[-100 * row["test_accuracy"], np.log(row["latency_us"])] for row in rows])
+    return pareto.hypervolume(points, np.array(reference))
+
+
+def accuracy_at(rows: list[dict], latency_us: float) -> float:
+    """The test accuracy of a front at a latency, linear in its logarithm between members; that of the ends beyond them."""
+    best: list[dict] = []
+    for row in sorted(rows, key=lambda row: row["latency_us"]):
+        if not best or row["test_accuracy"] > best[-1]["test_accuracy"]:
+            best.append(row)
+    if latency_us < best[0]["latency_us"]:
+        return 0.0
+    return float(np.interp(np.log(latency_us), np.log([r["latency_us"] for r in best]), [r["test_accuracy"] for r in best]))
+
+
+def compared(folder: pathlib.Path, seed: int) -> dict:
+    """Both sides of one seed."""
+    series, job = pathlib.Path(_SERIES.value or folder / "series") / f"seed{seed}", folder / f"job{seed}"
+    train_series(series, seed)
+    run_job(job, seed)
+    members = json.loads((job / "pareto.json").read_text())["members"]
+    ours = {job / "models" / m["file"]: m["accuracy"]["file"]["test"] for m in members}
+    widths = WIDTHS[:1] if _QUICK.value else WIDTHS
+    made = {width: json.loads((series / f"width_{float(width):g}.json").read_text())["figures"] for width in widths}
+    theirs = {series / f"width_{float(width):g}.tflite": each["tflite_accuracy"] for width, each in made.items()}
+    rows = timed(ours | theirs, seed)
+    mine, by_hand = rows[: len(ours)], rows[len(ours) :]
+    for row, member in zip(mine, members):
+        row |= {"on_front": member["on_front"], "images": _images(member)}
+    for row, figures in zip(by_hand, made.values()):
+        row |= {"images": figures["images"], "ours": accuracy_at(mine, row["latency_us"])}
+    clock = json.loads((job / "clock.json").read_text())["seconds"] / 60
+    return {
+        "seed": seed,
+        "volume_ratio": volume(mine, by_hand) / volume(by_hand, by_hand),
+        "points_ahead": [100 * (row["ours"] - row["test_accuracy"]) for row in by_hand],
+        "minutes": clock,
+        "timeline": json.loads((job / "timeline.json").read_text()),
+        "ours": mine,
+        "by_hand": by_hand,
     }
-    rows = timed(ours | theirs)
-    members, baselines = rows[: len(ours)], rows[len(ours) :]
-    for baseline in baselines:
-        baseline["rival"] = best_within(members, baseline)["name"]
-    minutes = json.loads((folder / "job" / "clock.json").read_text())["seconds"] / 60
-    timeline = json.loads((folder / "job" / "timeline.json").read_text())
-    results = {"front": members, "baselines": baselines, "minutes": minutes, "timeline": timeline}
-    name = "main_job_quick" if _QUICK.value else "main_job"
-    print(f"Wrote {records.write(name, [_SEED.value], results, bars_of(members, baselines, minutes))}")
+
+
+def _images(member: dict) -> int:
+    tuning = member["fine_tuning"]
+    return tuning["steps"] * tuning["batch_size"]
+
+
+def bars_of(results: list[dict]) -> list[dict]:
+    """The volume in the median and at worst, the accuracy in the mean and at worst, and the time."""
+    ratios, ahead = [one["volume_ratio"] for one in results], np.array([one["points_ahead"] for one in results])
+    return [
+        records.bar("hypervolume over that of the series, median", float(np.median(ratios)), 1.05, "at_least", "ratio"),
+        records.bar("hypervolume over that of the series, least", min(ratios), 1.0, "at_least", "ratio"),
+        records.bar("test accuracy ahead of the series, mean", float(ahead.mean()), 0.5, "at_least", "points"),
+        records.bar(
+            "test accuracy ahead of the series, least of the means", float(ahead.mean(0).min()), -0.3, "at_least", "points"
+        ),
+        records.bar("wall-clock minutes over the budget", max(r["minutes"] for r in results) / minutes(), 1.1, "at_most", "ratio"),
+    ]
+
+
+def main(argv: list[str]) -> None:
+    """Runs all seeds, and writes the result after each."""
+    del argv
+    folder, results = pathlib.Path(_OUTPUT_DIR.value), []
+    stem = pathlib.Path(_DATASET.value).stem
+    name = "main_job_quick" if _QUICK.value else f"main_job_{stem}_{_BUDGET.value:g}{_ARGUMENTS.value.replace('--', '_')}"
+    for seed in map(int, _SEEDS.value):
+        results.append(compared(folder, seed))
+        print(json.dumps({key: results[-1][key] for key in ("seed", "volume_ratio", "points_ahead", "minutes")}), flush=True)
+        print(f"Wrote {records.write(name, [r['seed'] for r in results], results, bars_of(results))}")
 
 
 if __name__ == "__main__":
