@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from absl import flags
 
 from daqu_tf.errors import DaquError
-from daqu_tf.runs.config import LATENCIES, RunConfig
+from daqu_tf.runs.config import CHOICES, LATENCIES, RunConfig
 from daqu_tf.spaces.bits import MIXED_PRECISIONS
 from daqu_tf.spaces.named import SPACES
 from daqu_tf.targets.target import TARGETS
 from daqu_tf.tools import device_flags
-from daqu_tf.training.schedule import AUGMENTATIONS, TRANSFERS, WARM_UPS
+from daqu_tf.training.schedule import AUGMENTATIONS, WARM_UPS
 from daqu_tf.training.strategies import STRATEGIES
 
 MODULES = (__name__, device_flags.__name__)  # The modules whose flags the tools of the job have.
@@ -34,7 +34,19 @@ _LEARNING_RATE = flags.DEFINE_float("learning_rate", RunConfig.learning_rate, "T
 _WARMUP = flags.DEFINE_enum(
     "warmup", RunConfig.warmup, WARM_UPS, "How architectures are sampled in the warm-up, which is in float."
 )
-_TRANSFER = flags.DEFINE_enum("precision_transfer", RunConfig.precision_transfer, TRANSFERS, "How bits open, from high to low.")
+_TRANSFER = flags.DEFINE_enum(
+    "precision_transfer",
+    RunConfig.precision_transfer,
+    CHOICES["precision_transfer"],
+    "How bits open in the supernet's training, from high to low; auto trains fewer bits only where they are searched.",
+)
+_PRECISIONS = flags.DEFINE_enum(
+    "precisions",
+    RunConfig.precisions,
+    CHOICES["precisions"],
+    "Search bits together with the architecture, or search architectures at the highest bits and give each finalist siblings of "
+    "fewer bits; auto searches bits where they buy more than bytes on the target.",
+)
 _EPOCHS = flags.DEFINE_float("epochs", RunConfig.epochs, "The epochs of the supernet's training; 0 takes a share of the minutes.")
 _FINETUNE_EPOCHS = flags.DEFINE_float(
     "finetune_epochs", RunConfig.finetune_epochs, "The epochs of each finalist's fine-tuning; 0 takes a share of the minutes."

@@ -8,11 +8,13 @@ from daqu_tf.runs.config import RunConfig
 
 # Training gets a share of the budget, the search a share of what is left then: tracing takes its time in between. The rest is for
 # fine-tuning, which gives more than a longer search would, but for a reserve, and the time that timing needs.
-SUPERNET_SHARE, SEARCH_SHARE, RESERVE_SHARE = 0.25, 0.15, 0.04
+SUPERNET_SHARE, SEARCH_SHARE, RESERVE_SHARE = 0.2, 0.1, 0.03
 TIMING_SECONDS_A_MODEL, REPORT_SECONDS = 2.0, 5.0
 LEAST_FINE_TUNING_SECONDS = 3.0  # Of a finalist in a job that has used its minutes up: an end beats a kept budget.
-OVERHEAD_SECONDS = 15.0  # Start and traces of one finalist; loading and scoring take their time by image.
-OVERHEAD_SECONDS_AN_IMAGE = 4e-4
+# A finalist is worth its overhead if it sees so many images, or trains for so long.
+WORTHWHILE_EPOCHS, WORTHWHILE_SECONDS, LEAST_FINALISTS = 15.0, 180.0, 3
+OVERHEAD_SECONDS = 20.0  # Start, traces and proof of one finalist; loading and scoring take their time by image.
+OVERHEAD_SECONDS_AN_IMAGE = 5e-4
 
 
 def left(clock: Clock, models: int) -> float:
@@ -27,23 +29,26 @@ def workers(config: RunConfig) -> int:
 
 
 def overhead(images: int) -> float:
-    """Seconds that a finalist takes beside its fine-tuning, where there are so many training images."""
+    """Seconds that a finalist takes beside its fine-tuning, where there are so many images."""
     return OVERHEAD_SECONDS + images * OVERHEAD_SECONDS_AN_IMAGE
 
 
-def affordable(config: RunConfig, clock: Clock, images: int) -> int:
-    """How many finalists the time left allows: at least one, and at most those asked for.
+def affordable(config: RunConfig, clock: Clock, images: int, seconds_an_image: float) -> int:
+    """How many finalists the time left allows: at least three, since fewer are no front, and at most those asked for.
 
     Args:
         config: The settings. Where they give fine-tuning its epochs, all that are asked for are allowed, and may take longer.
         clock: The time that the job has used.
-        images: How many images there are to train on.
+        images: How many images there are.
+        seconds_an_image: What a training step takes for each image, on one core.
     """
     wanted = config.finalists
     if config.finetune_epochs:
         return wanted
-    rounds = left(clock, wanted) / (overhead(images) + LEAST_FINE_TUNING_SECONDS)
-    return max(1, min(wanted, int(rounds * workers(config))))
+    worthwhile = min(WORTHWHILE_SECONDS, WORTHWHILE_EPOCHS * images * seconds_an_image)
+    # They train side by side, so the last ones may not start later than such a training before the end.
+    rounds = left(clock, wanted) / (overhead(images) + worthwhile)
+    return min(wanted, max(LEAST_FINALISTS, int(rounds * workers(config))))
 
 
 def share_out(macs: Mapping[str, int], total_seconds: float, overhead_seconds: float) -> dict[str, float]:
@@ -51,9 +56,14 @@ def share_out(macs: Mapping[str, int], total_seconds: float, overhead_seconds: f
 
     Args:
         macs: Multiplications of each finalist, by its name.
-        total_seconds: The seconds for all of them on one core.
+        total_seconds: The seconds for all of them, one after another.
         overhead_seconds: What each needs beside its training.
     """
-    roots = {name: count ** (1 / 3) for name, count in macs.items()}
+    shares = weights(macs)
     free = max(total_seconds - overhead_seconds * len(macs), 0.0)
-    return {name: free * root / sum(roots.values()) for name, root in roots.items()}
+    return {name: free * share / sum(shares.values()) for name, share in shares.items()}
+
+
+def weights(macs: Mapping[str, int]) -> dict[str, float]:
+    """How much of the time each finalist gets, in proportion to the others; by name, as the multiplications are."""
+    return {name: count ** (1 / 3) for name, count in macs.items()}

@@ -10,7 +10,7 @@ from daqu_tf import files
 from daqu_tf.devices import ModelError
 from daqu_tf.errors import DaquError
 from daqu_tf.export.manifest import ENDING, Manifest
-from daqu_tf.pipeline import budget, processes
+from daqu_tf.pipeline import budget, processes, siblings
 from daqu_tf.pipeline.finalist import REFUSED
 from daqu_tf.pipeline.front import front_of
 from daqu_tf.pipeline.job import Job
@@ -88,51 +88,81 @@ class FinalistProcesses(processes.Processes):
 
 def finish(job: Job) -> None:
     """Fine-tunes and exports every finalist that is not done yet, several at a time, in the time that is left."""
-    config, clock, folder = job.plan.config, job.clock, job.folder
+    config, folder = job.plan.config, job.folder
     finalists = files.read_json(folder.finalists)
-    todo = [name for name in finalists if not (folder.finished / f"{name}.json").exists() and not _left_out(folder, name)]
+    families = {name: [name, *others] for name, others in siblings.parents(finalists).items()}
+    todo = [name for name, family in families.items() if not _is_done(folder, family)]
     # The largest first, so that no core idles at the end.
     todo.sort(key=lambda name: finalists[name]["macs"], reverse=True)
     workers = max(1, min(budget.workers(config), len(todo)))
-    overhead = budget.overhead(len(job.plan.dataset.x_train))
-    total = budget.left(clock, len(finalists)) * workers
-    seconds = budget.share_out({name: finalists[name]["macs"] for name in todo}, total, overhead)
-
-    def allowed(name: str) -> float:
-        return max(budget.LEAST_FINE_TUNING_SECONDS, min(seconds[name], budget.left(clock, len(finalists)) - overhead))
-
     with FinalistProcesses(folder.path, workers) as started:
-        for done in started.run(todo, allowed):
-            done += len(finalists) - len(todo)
-            job.progress.update(f"{done} of {len(finalists)} fine-tuned and exported", budget.left(clock, len(finalists)))
-            clock.tick()
-            for name in [name for name in started.left_out if not _left_out(folder, name)]:
-                files.write_json(_reason(folder, name), {"reason": started.left_out[name]})
+        shares = Shares(job, {name: finalists[name]["macs"] for name in todo}, workers)
+        for _ in started.run(todo, shares.seconds):
+            done = sum(folder.figures(name).exists() for name in finalists)
+            job.progress.update(f"{done} of {len(finalists)} fine-tuned and exported", budget.left(job.clock, len(finalists)))
+            job.clock.tick()
+            for name in [name for name in started.left_out if not folder.left_out(name)]:
+                for member in families[name]:
+                    files.write_json(folder.reason(member), {"reason": started.left_out[name]})
                 job.progress.warn(f"{name} is left out: {started.left_out[name]}.")
-    members = [Manifest.read(folder.finished / f"{name}.json") for name in _finished(folder)]
+    members = [Manifest.read(folder.figures(name)) for name in _finished(folder)]
     if not members:
-        reasons = {name: _left_out(folder, name) for name in finalists}
+        reasons = {name: folder.left_out(name) for name in finalists}
         for name in finalists:  # What is mended now lets the same command go on.
-            _reason(folder, name).unlink(missing_ok=True)
+            folder.reason(name).unlink(missing_ok=True)
         text = ", ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise DaquError(f"None of the {len(finalists)} finalists could be finished ({text}): mend that, then run the same command.")
     best = max(member.search_accuracy for member in members)
     job.progress.end(f"{len(members)} fine-tuned and exported, best {best:.1%} on the search split")
 
 
-def _reason(folder: RunFolder, name: str) -> pathlib.Path:
-    """Where it is written why a finalist is left out, so that a resumed job does not train it again."""
-    return folder.finished / f"{name}.left_out.json"
+class Shares:
+    """The seconds of each finalist, shared out anew whenever one starts, by what is left then.
+
+    Those that wait are dealt out to the workers first, so that all workers end together: of three finalists on two workers, the
+    largest has one for itself. What one takes too long is taken from all that come after it, not from the last one alone.
+
+    Args:
+        job: The job.
+        macs: Multiplications of each finalist, by its name.
+        workers: How many train at once.
+    """
+
+    def __init__(self, job: Job, macs: dict[str, int], workers: int):
+        self._job, self._macs, self._workers = job, macs, workers
+        self._models = len(files.read_json(job.folder.finalists))
+        self._ends: dict[str, float] = {}  # When those that were started will end, by the clock of the job.
+
+    def seconds(self, name: str) -> float:
+        """The seconds of fine-tuning of a finalist, which starts now; it may have been started before, and have crashed."""
+        clock, overhead = self._job.clock, budget.overhead(len(self._job.plan.dataset.x_train))
+        left = budget.left(clock, self._models)
+        self._ends.pop(name, None)
+        own = self._dealt(name, left, clock.elapsed())
+        wanted = budget.share_out({each: self._macs[each] for each in own}, left, overhead)[name]
+        allowed = max(budget.LEAST_FINE_TUNING_SECONDS, wanted)
+        self._ends[name] = clock.elapsed() + allowed + overhead
+        return allowed
+
+    def _dealt(self, name: str, left: float, now: float) -> list[str]:
+        """The finalists for the worker that is free now: the one that starts, and those of the others that fit best behind it."""
+        busy = sorted(end - now for end in self._ends.values() if end > now)[: self._workers - 1]
+        capacities = [left, *(left - seconds for seconds in busy), *[left] * (self._workers - 1 - len(busy))]
+        hands, weights = [[name], *([] for _ in capacities[1:])], budget.weights(self._macs)
+        waiting = [each for each in self._macs if each not in self._ends and each != name]
+        for each in sorted(waiting, key=weights.__getitem__, reverse=True):
+            rooms = [c / (weights[each] + sum(weights[held] for held in hand)) for c, hand in zip(capacities, hands)]
+            hands[max(range(len(rooms)), key=lambda place: (rooms[place], place))].append(each)
+        return hands[0]
 
 
-def _left_out(folder: RunFolder, name: str) -> str:
-    """Why a finalist is left out; empty where it is not."""
-    return str(files.read_json(_reason(folder, name), {"reason": ""})["reason"])
+def _is_done(folder: RunFolder, names: Sequence[str]) -> bool:
+    return all(folder.figures(name).exists() or folder.left_out(name) for name in names)
 
 
 def _finished(folder: RunFolder) -> list[str]:
     """The finalists that are not left out."""
-    return [name for name in files.read_json(folder.finalists) if not _left_out(folder, name)]
+    return [name for name in files.read_json(folder.finalists) if not folder.left_out(name)]
 
 
 def time_models(job: Job) -> None:
@@ -146,7 +176,7 @@ def time_models(job: Job) -> None:
         if isinstance(latency, ModelError):
             job.progress.warn(f"{name} is left out: {latency}")
             continue
-        member = Manifest.read(folder.finished / f"{name}.json")
+        member = Manifest.read(folder.figures(name))
         member = dataclasses.replace(member, latency=latency.to_json(), predicted_latency=_predicted(job, member))
         files.write_json(folder.models / f"{name}{ENDING}", member.to_json())
         members.append(member)
@@ -158,7 +188,7 @@ def time_models(job: Job) -> None:
             job.progress.warn(f"{member.name} misses {missed}, now that it is trained and timed: it is not on the front.")
     objectives = [{"name": name, "direction": direction} for name, direction in plan.target.objectives]
     front: dict[str, Any] = {"space": plan.space.name, "target": plan.target.name, "objectives": objectives}
-    if left_out := {name: _left_out(folder, name) for name in files.read_json(folder.finalists) if name not in names}:
+    if left_out := {name: folder.left_out(name) for name in files.read_json(folder.finalists) if name not in names}:
         front["left_out"] = left_out
     files.write_json(folder.front, front | {"members": [member.to_json() for member in members]})
     job.progress.end(f"{len(members)} files timed on {job.device.name}, {sum(bool(one.on_front) for one in members)} on the front")

@@ -1,7 +1,9 @@
 """What the stages of a job share: the plan, the folder, the device, and networks that take long to make."""
 
 import contextlib
+import csv
 import functools
+import math
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from daqu_tf.pipeline.plan import Plan
 from daqu_tf.pipeline.progress import Progress
 from daqu_tf.runs.clock import Clock
 from daqu_tf.runs.config import RunConfig
+from daqu_tf.training.samplers import SAMPLERS
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from daqu_tf.search.candidates import Candidates
     from daqu_tf.supernet import Scorer, Supernet
 
-SEARCH_IMAGES = 6000  # The most on which a subnet is scored in the search.
+SEARCH_IMAGES = 3000  # The most on which a subnet is scored in the search; finalists are chosen by all of the split.
 
 
 class Job:
@@ -75,6 +78,14 @@ class Job:
         with self.strategy.scope() if self.strategy else contextlib.nullcontext():
             return Supernet(self.plan.space, self.plan.config.half_type)
 
+    def seconds_an_image(self) -> float:
+        """What a training step took for each image and subnet in the supernet's training; infinite where that is not known."""
+        with contextlib.suppress(OSError, ValueError, KeyError), open(self.folder.log, newline="") as file:
+            *_, last = csv.DictReader(file)
+            images = float(last["step"]) * self.plan.schedule.batch_size
+            return 60 * float(last["minutes"]) / (images * SAMPLERS[self.plan.schedule.phases[-1].sampler].SUBNETS)
+        return math.inf
+
     @functools.cached_property
     def scorer(self) -> "Scorer":
         """What recalibrates and scores the supernet's active subnet."""
@@ -113,6 +124,8 @@ class Job:
             latency,
             plan.config.constraints,
             name,
+            plan.searched,
+            plan.search_objectives,
         )
 
 

@@ -118,11 +118,17 @@ def _must_time(folder: RunFolder, last_stage: str, strategy: "tf.distribute.Stra
     return is_new or not product.exists()
 
 
+def _count(number: int) -> str:
+    return f"{number:,}" if number < 1e6 else f"{decimal.Decimal(number):.1e}"  # A float ends at 1e308.
+
+
 def _through_stages(job: Job, last_stage: str) -> pathlib.Path:
     plan, folder = job.plan, job.folder
     job.progress.begin("data")
     counts = ", ".join(f"{len(getattr(plan.dataset, f'x_{split}'))} {split}" for split in ("train", "search", "test"))
-    job.progress.end(f"{plan.dataset.name}: {counts} images; {decimal.Decimal(plan.space.cardinality):.1e} subnets")
+    job.progress.end(f"{plan.dataset.name}: {counts} images; {_count(plan.searched.cardinality)} subnets are searched")
+    if plan.held:
+        job.progress.warn(f"The minutes are too few to learn {plan.held}: these stay as in the network that people scale by hand.")
     todo = [
         ("supernet", folder.supernet, stages.train),
         *([("latency table", folder.table, stages.make_table)] if job.has_table and job.times_files else []),

@@ -15,6 +15,7 @@ from daqu_tf.data import Dataset
 from daqu_tf.errors import DaquError
 from daqu_tf.latency.table import LatencyTable
 from daqu_tf.pipeline.budget import SUPERNET_SHARE
+from daqu_tf.pipeline.narrowing import held, narrowed
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.runs.folder import FORMAT, RunFolder
 from daqu_tf.spaces import SearchSpace
@@ -60,7 +61,7 @@ class Plan:
         if "search_space" in known and not config.space.endswith(".json"):
             space = SearchSpace.from_json(known["search_space"])
         else:
-            space = target.restrict(_nominal(config, dataset))
+            space = narrowed(target.restrict(_nominal(config, dataset)), config, dataset)
         if "schedule" in known and not config.schedule:
             schedule = Schedule.from_json(known["schedule"])
         else:
@@ -81,6 +82,24 @@ class Plan:
     def folder(self) -> RunFolder:
         """Where the job writes."""
         return RunFolder(self.config.folder)
+
+    @property
+    def held(self) -> str:
+        """Which kinds of choices the minutes are too few for, for people."""
+        return held(self.space, _nominal(self.config, self.dataset))
+
+    @property
+    def searched(self) -> SearchSpace:
+        """The part of the space from which the search takes trials: all of it, or its highest bits."""
+        if self.config.searches_bits:
+            return self.space
+        highest = {name: getattr(self.space, name)[-1:] for name in ("weight_bits", "activation_bits")}
+        return self.space.restrict(**highest)
+
+    @property
+    def search_objectives(self) -> tuple[tuple[str, str], ...]:
+        """The objectives of the search: the target's, or accuracy and latency where bytes are left to siblings."""
+        return self.target.objectives if self.config.searches_bits else self.target.objectives[:2]
 
     @functools.cached_property
     def given_table(self) -> LatencyTable | None:
@@ -151,4 +170,7 @@ def _schedule(config: RunConfig, space: SearchSpace) -> Schedule:
     if config.schedule:
         return Schedule.from_json(files.read_json(pathlib.Path(config.schedule), remedy="give the path of a schedule in JSON"))
     length, unit = (config.epochs, "epochs") if config.epochs else (config.budget_minutes * SUPERNET_SHARE, "minutes")
-    return make_schedule(space, config.warmup, config.precision_transfer, length, unit, **config.how_to_train)
+    transfer = config.precision_transfer
+    if transfer == "auto":
+        transfer = "progressive" if config.searches_bits else "none"
+    return make_schedule(space, config.warmup, transfer, length, unit, **config.how_to_train)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from daqu_tf.search import Candidates, DaquTuner
 
 LEAST_TRIALS = 12  # Of a job that was cut off often and has used its minutes up: an end beats a kept budget.
-MAX_ACCURACY_LOSS = 0.08  # Members of the front that lie further below its best are not worth fine-tuning.
-FRONT_A_FINALIST = 6  # Members of the front that are scored again, for each finalist.
 
 
 def make_table(job: Job) -> None:
@@ -74,6 +72,7 @@ def _training_text(figures: dict[str, float]) -> str:
 
 def search(job: Job) -> None:
     """Scores subnets with inherited weights, and chooses the finalists."""
+    from daqu_tf.pipeline.siblings import siblings_of
     from daqu_tf.search.finalists import choose
     from daqu_tf.search.search import make_tuner
 
@@ -96,10 +95,10 @@ def search(job: Job) -> None:
     front = tuner.pareto_trials()
     if not front:
         raise DaquError(f"No subnet could be scored: the reasons are in {job.folder.journal}.")
-    count = budget.affordable(config, clock, len(job.plan.dataset.x_train))
-    best = tuner.oracle.get_best_trials(max(count, min(len(front), FRONT_A_FINALIST * count)))
-    names = {f"m{number:02d}": finalist for number, finalist in enumerate(choose(candidates, best, count, MAX_ACCURACY_LOSS))}
-    files.write_json(job.folder.finalists, names)
+    count = budget.affordable(config, clock, len(job.plan.dataset.x_train), job.seconds_an_image())
+    trials = tuner.oracle.get_best_trials(len(tuner.oracle.end_order))
+    names = {f"m{number:02d}": finalist for number, finalist in enumerate(choose(candidates, trials, count))}
+    files.write_json(job.folder.finalists, names | siblings_of(job.plan, names))
     job.progress.end(f"{len(tuner.oracle.end_order)} trials, {len(front)} on the front, {len(names)} finalists")
 
 
@@ -122,6 +121,9 @@ def _run_trials(job: Job, tuner: "DaquTuner", candidates: "Candidates") -> None:
 def report(job: Job) -> None:
     """Writes table, pictures and page."""
     from daqu_tf.report import write_report
+    from daqu_tf.report.run import read
 
     write_report(job.folder.path)
+    if starved := read(job.folder.path).starved:
+        job.progress.warn(starved)
     job.progress.end(f"{job.clock.elapsed() / 60:.1f} minutes in all")

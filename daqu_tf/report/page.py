@@ -50,6 +50,7 @@ def write(run: Run, fronts: Mapping[str, bytes], latencies: Mapping[str, bytes],
     title = f"{data.get('name', 'data')} on {run.config.get('target', 'an unnamed target')}"
     parts = [
         f"<h1>{_text(title)}</h1><p class=lead>{_text(headline(run))}</p>",
+        f"<p class=lead><b>{_text(run.starved)}</b></p>" if run.starved else "",
         _picture(fronts, "Accuracy over each cost", _front_caption(run)),
         _section("The models", _members_table(run)),
         _section("Latency, predicted and measured", _latencies(run, latencies)),

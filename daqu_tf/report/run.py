@@ -56,6 +56,7 @@ class Member:
         input: How images are read in: height, width, offset, scale.
         preprocessing: What becomes of a photo before the file reads it; None of files of before, which do not state it.
         class_names: The name of each class, by its number.
+        steps: The steps of the model's fine-tuning.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Member:
     input: dict[str, float]
     preprocessing: Preprocessing | None
     class_names: tuple[str, ...]
+    steps: float | None
 
     @property
     def search(self) -> float | None:
@@ -104,6 +106,9 @@ class Member:
         """Bits of the average weight."""
         weights = sum(layer.weights for layer in self.layers)
         return sum(layer.weight_bits * layer.weights for layer in self.layers) / weights if weights else None
+
+
+LEAST_SUPERNET_STEPS, LEAST_FINE_TUNING_STEPS = 200, 100  # With fewer, a training has hardly begun (ours).
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +137,18 @@ class Run:
     def front(self) -> tuple[Member, ...]:
         """The members that no other one dominates."""
         return tuple(member for member in self.members if member.on_front)
+
+    @property
+    def starved(self) -> str:
+        """Why the results mean little, as a sentence; empty where training had time for more than a beginning."""
+        supernet = _at(dict(self.training[-1]), "step") if self.training else None
+        steps = sorted(member.steps for member in self.members if member.steps is not None)
+        median = steps[len(steps) // 2] if steps else None
+        told = [("supernet", supernet, LEAST_SUPERNET_STEPS), ("median model", median, LEAST_FINE_TUNING_STEPS)]
+        short = [
+            f"the {what} was trained for {count:.0f} steps" for what, count, least in told if count is not None and count < least
+        ]
+        return f"These results mean little: {' and '.join(short)}. Give the run a longer budget." if short else ""
 
 
 def read(folder: pathlib.Path) -> Run:
@@ -220,6 +237,7 @@ def member_of(content: Mapping[str, Any], objectives: tuple[str, ...] = ()) -> M
         input={key: found for key, value in manifest.input.items() if (found := number(value)) is not None},
         preprocessing=Preprocessing.from_json(manifest.preprocessing) if manifest.preprocessing else None,
         class_names=tuple(map(str, manifest.class_names)),
+        steps=_at(manifest.fine_tuning, "steps"),
     )
 
 

@@ -18,6 +18,7 @@ from daqu_tf.training.strategies import STRATEGIES
 
 LEAST_BUDGET_MINUTES = 1.0
 FINE_TUNING_RATE = 0.4  # Of the supernet's learning rate: at 2 bits two points better than all of it, at 8 half a point (ours).
+PRECISIONS = ("auto", "joint", "siblings")
 FILES = {
     "dataset": ".npz",
     "schedule": ".json",
@@ -28,7 +29,8 @@ LATENCIES = ("auto", "table", "measure")
 CHOICES = {
     "latency": LATENCIES,
     "warmup": WARM_UPS,
-    "precision_transfer": TRANSFERS,
+    "precision_transfer": ("auto", *TRANSFERS),
+    "precisions": PRECISIONS,
     "augmentation": AUGMENTATIONS,
     "strategy": STRATEGIES,
     "mixed_precision": MIXED_PRECISIONS,
@@ -54,7 +56,11 @@ class RunConfig:
         batch_size: Images a training step.
         learning_rate: The peak, of AdamW, in the supernet's training; fine-tuning has 0.4 of it.
         warmup: How the architectures are first trained in full precision: `gap_aware`, `sandwich`, or `none`.
-        precision_transfer: How widths open: `progressive`, `all_at_once`, or `none`, which trains the highest alone.
+        precision_transfer: How bits open in the supernet's training: `progressive`, `all_at_once`, `none`, which trains the highest
+            alone, or `auto`: `progressive` where bits are searched, `none` where they are not.
+        precisions: Whether bits are searched together with the architecture (`joint`), or architectures are searched at the highest
+            bits, and each finalist is then trained on at fewer bits too (`siblings`). `auto` searches bits where they buy more than
+            bytes on the target.
         epochs: Epochs of the supernet's training; 0 gives it a share of the minutes instead.
         finetune_epochs: Epochs of each finalist's fine-tuning, beside the budget; 0 gives it a share of the minutes instead.
         schedule: A `.json` file with a whole `Schedule`, which takes the place of the settings of training.
@@ -83,16 +89,17 @@ class RunConfig:
 
     dataset: str
     output_dir: str
-    space: str = "mobilenet_v2_28"
+    space: str = "mobilenet_v2"
     target: str = "litert_cpu"
     budget_minutes: float = 60.0
     finalists: int = 8
     constraint: Sequence[str] = ()
-    max_trials: int = 400
+    max_trials: int = 100
     batch_size: int = 64
     learning_rate: float = 1e-2
-    warmup: str = "gap_aware"
-    precision_transfer: str = "progressive"
+    warmup: str = "sandwich"
+    precision_transfer: str = "auto"
+    precisions: str = "auto"
     epochs: float = 0.0
     finetune_epochs: float = 0.0
     schedule: str = ""
@@ -161,6 +168,11 @@ class RunConfig:
     def constraints(self) -> tuple[Constraint, ...]:
         """What the texts of `constraint` say."""
         return parse(self.constraint)
+
+    @property
+    def searches_bits(self) -> bool:
+        """Whether bits are searched together with the architecture."""
+        return self.precisions == "joint" or (self.precisions == "auto" and not targets.get(self.target).counts_bits_as_bytes)
 
     @property
     def how_to_train(self) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from daqu_tf.runs.config import FILES, RunConfig
 # trained with images that were made smaller without antialiasing.
 FORMAT = 3
 _ANTIALIASED = 3
+# Settings that later versions brought, with what a run did that does not know them.
+FORMER = {"precisions": "joint"}
 # Settings that say where a job runs, not what it does: a resumed one may have others.
 WHERE = ("output_dir", "strategy", "workers", "device", "python", "benchmark_model", "max_celsius", "cool_seconds")
 # Of `config.json`, what has to be equal beside the settings.
@@ -81,6 +83,22 @@ class RunFolder:
         self.front_picture = self.path / "pareto.png"
         self.report = self.path / "report.html"
         self.config = self.path / "config.json"
+
+    def weights(self, name: str) -> pathlib.Path:
+        """The weights of a finalist that is fine-tuned."""
+        return self.finished / f"{name}.npz"
+
+    def figures(self, name: str) -> pathlib.Path:
+        """What the manifest of a finalist says but for its latency; where it stands, the finalist is finished."""
+        return self.finished / f"{name}.json"
+
+    def reason(self, name: str) -> pathlib.Path:
+        """Where it is written why a finalist is left out, so that a resumed job does not train it again."""
+        return self.finished / f"{name}.left_out.json"
+
+    def left_out(self, name: str) -> str:
+        """Why a finalist is left out; empty where it is not."""
+        return str(read_json(self.reason(name), {"reason": ""})["reason"])
 
     def clear(self) -> None:
         """Deletes what a run has written, and nothing else; `config.json`, which marks the folder as a run's, goes last."""
@@ -150,7 +168,7 @@ class RunFolder:
         names = {field.name for field in dataclasses.fields(RunConfig)}
         if settings is None or not settings["flags"].keys() <= names:
             raise DaquError(f"{self.path} holds no run of this version of daqu_tf: name the --output_dir of a run.")
-        return RunConfig(**settings["flags"])
+        return RunConfig(**FORMER | settings["flags"])
 
     def settled(self, config: RunConfig) -> RunConfig:
         """The settings with which the run in the folder goes on: those that are given, and of the others the run's own.
@@ -163,8 +181,9 @@ class RunFolder:
         settings = self.settings()
         if settings is None:
             return config
+        before = FORMER | settings["flags"]
         names = [field.name for field in dataclasses.fields(config) if field.name not in config.given]
-        return dataclasses.replace(config, **{name: settings["flags"][name] for name in names if name in settings["flags"]})
+        return dataclasses.replace(config, **{name: before[name] for name in names if name in before})
 
     def check(self, config: RunConfig, overwrite: bool) -> None:
         """Refuses a folder that is not this run's, before anything slow is done.
@@ -232,7 +251,8 @@ class RunFolder:
 
 def _defaults() -> dict[str, Any]:
     """The settings that a run of an earlier version does not know, with what it did."""
-    return {field.name: field.default for field in dataclasses.fields(RunConfig) if field.default is not dataclasses.MISSING}
+    known = {field.name: field.default for field in dataclasses.fields(RunConfig) if field.default is not dataclasses.MISSING}
+    return known | FORMER
 
 
 def _is_file(name: str, value: Any) -> bool:

@@ -43,6 +43,8 @@ class Candidates:
         latency: What times the files, or the table that says what that would show.
         constraints: Constraints on metrics, which are reported beside the target's objectives.
         name: The name of the file, and of the worker where there are several.
+        searched: The part of the supernet's space from which trials are taken; None takes all of it.
+        objectives: The objectives of the search; None takes the target's.
     """
 
     def __init__(
@@ -56,9 +58,12 @@ class Candidates:
         latency: Device | LatencyTable,
         constraints: Sequence[Constraint] = (),
         name: str = "trial",
+        searched: SearchSpace | None = None,
+        objectives: Sequence[tuple[str, str]] | None = None,
     ):
         self.supernet, self.target, self.folder = supernet, target, folder
         self.space: SearchSpace = supernet.space
+        self.searched, self.objectives = searched or supernet.space, tuple(objectives or target.objectives)
         self._dataset, self._images = dataset, images
         self._scorer = scorer
         self._latency = latency
@@ -69,14 +74,14 @@ class Candidates:
         folder.mkdir(parents=True, exist_ok=True)
 
     def evaluate(self, values: dict[str, int]) -> dict[str, float]:
-        """The target's objectives and constrained metrics of the subnet with these values; those of a file from the one to ship."""
+        """The objectives and constrained metrics of the subnet with these values; those of a file from the one to ship."""
         subnet = self.space.subnet(values)
-        wanted = dict.fromkeys([*(name for name, _ in self.target.objectives), *(one.metric for one in self.constraints)])
+        wanted = dict.fromkeys([*(name for name, _ in self.objectives), *(one.metric for one in self.constraints)])
         with self.turns.computing():
             metrics = self._computed(subnet)
-            if is_file_needed := not metrics.keys() >= wanted.keys():
+            if wanted.keys() - metrics.keys() - {"latency_us" if isinstance(self._latency, LatencyTable) else ""}:
                 metrics |= self._file_metrics(subnet)
-        if is_file_needed:
+        if "latency_us" in wanted:
             metrics["latency_us"] = self._latency_us(subnet)
         return {name: float(metrics[name]) for name in wanted}
 

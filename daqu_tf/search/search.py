@@ -8,6 +8,7 @@ from keras_tuner.engine.trial import Trial
 from daqu_tf.oracle.oracle import ParetoOracle
 from daqu_tf.search.candidates import Candidates
 from daqu_tf.search.tuner import DaquTuner
+from daqu_tf.spaces.hand_scaled import hand_scaled
 from daqu_tf.spaces.precisions import uniform_bits
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
@@ -31,10 +32,10 @@ def make_tuner(
         on_progress: Is called with the tuner and the trial after every trial.
         deadline: A function that says whether the time is up.
     """
-    space = candidates.space
+    space = candidates.searched
     design = first_design(space)[:max_trials]
     oracle = ParetoOracle(
-        [keras_tuner.Objective(name, direction) for name, direction in candidates.target.objectives],
+        [keras_tuner.Objective(name, direction) for name, direction in candidates.objectives],
         max_trials=max_trials,
         hyperparameters=space.to_hyperparameters(),
         seed=seed,
@@ -54,17 +55,17 @@ def make_tuner(
         project_name=folder.name,
         on_progress=on_progress,
         deadline=deadline,
-        space=space,
+        space=candidates.space,
     )
 
 
 def first_design(space: SearchSpace) -> list[Subnet]:
     """The subnets with which a search begins.
 
-    They are the largest and the smallest architecture, each with the same bits throughout, for all weight bits of the space, from
-    high to low, and then the largest subnet at the other resolutions.
+    They are the networks that people scale by hand, then the largest and the smallest architecture, each with the same bits
+    throughout, for all weight bits of the space, from high to low, and then the largest subnet at the other resolutions.
     """
     ends = (space.largest(), space.smallest())
     uniform = [uniform_bits(space, end, bits) for end in ends for bits in reversed(space.weight_bits)]
     others = [space.subnet({**ends[0].values, "resolution": height}) for height in space.genes[0].values[:-1]]
-    return list(dict.fromkeys([*uniform, *others]))
+    return list(dict.fromkeys([*hand_scaled(space), *uniform, *others]))

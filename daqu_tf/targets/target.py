@@ -99,6 +99,11 @@ class Target:
         return (bits,) if metrics & _PRICED_BY_WEIGHT_BITS else (self.container(layer),)
 
     @property
+    def counts_bits_as_bytes(self) -> bool:
+        """Whether latency is counted first, which bits below 8 hardly change, so that they buy bytes alone."""
+        return self.objectives[1][0] == "latency_us" and "bitops" not in dict(self.objectives)
+
+    @property
     def storage(self) -> Storage:
         """How files for this target store weights and activations."""
         return Storage("auto" if self.int4_fully_connected else "int8", self.runtime)

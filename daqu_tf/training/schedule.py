@@ -16,7 +16,7 @@ WARM_UPS = ("none", "sandwich", "gap_aware")
 TRANSFERS = ("none", "all_at_once", "progressive")
 AUGMENTATIONS = ("auto", "none", "shift", "shift_mirror")
 WARM_UP_SHARE = 0.2  # The share of the training; a longer warm-up leaves too little for the lowest bits.
-DEFAULT_SAMPLER = "gap_aware"
+DEFAULT_SAMPLER = "sandwich"
 DISTILLATION = 0.5  # Half a point to a point better than 0 at every precision, in ten minutes on Fashion-MNIST.
 STEP_RATE = 5e-3  # The peak learning rate of the quantizers' log steps, which have another Adam than weights.
 

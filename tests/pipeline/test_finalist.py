@@ -1,13 +1,16 @@
 """Finalists whose processes fail: which are left out, which are tried again, and what ends the job."""
 
 import sys
+import types
 
 import pytest
 
+from daqu_tf import files
 from daqu_tf.errors import DaquError, WriteError
-from daqu_tf.pipeline import finalist, processes
+from daqu_tf.pipeline import budget, finalist, processes
 from daqu_tf.pipeline.finalist import REFUSED, RefusedError
-from daqu_tf.pipeline.finalists import FinalistProcesses
+from daqu_tf.pipeline.finalists import FinalistProcesses, Shares
+from daqu_tf.runs.folder import RunFolder
 
 REFUSES = f"print('Error: m00 was not written: its outputs are far off.'); raise SystemExit({REFUSED})"
 CRASHES = "import os; os.abort()"
@@ -63,3 +66,65 @@ def test_what_is_a_finalists_own_fault(tmp_path, monkeypatch, error, raised):
     monkeypatch.setattr(finalist.Plan, "in_folder", lambda path: None)
     with pytest.raises(raised):
         finalist.finish(tmp_path, "m00", 1.0)
+
+
+# How the seconds that are left are shared out among finalists that start one after another.
+
+
+class PretendedClock:
+    budget_seconds = 1000.0
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def elapsed(self):
+        return self.seconds
+
+
+@pytest.fixture
+def shares(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "overhead", lambda images: 20.0)
+    monkeypatch.setattr(budget, "left", lambda clock, models: 1000.0 - clock.elapsed())
+    folder = RunFolder(tmp_path)
+    files.write_json(folder.finalists, {name: {} for name in "abcd"})
+    plan = types.SimpleNamespace(dataset=types.SimpleNamespace(x_train=[]))
+    job = types.SimpleNamespace(clock=PretendedClock(), folder=folder, plan=plan)
+    return job.clock, Shares(job, dict.fromkeys("abcd", 1000), workers=2)
+
+
+def test_two_at_once_use_all_the_time_that_there_is(shares):
+    clock, shares = shares
+    first = [shares.seconds("a"), shares.seconds("b")]
+    assert first == pytest.approx([480.0, 480.0])
+    clock.seconds = 500.0
+    assert [shares.seconds("c"), shares.seconds("d")] == pytest.approx([480.0, 480.0])
+
+
+def test_what_one_takes_too_long_is_taken_from_all_that_come_after_it(shares):
+    clock, shares = shares
+    shares.seconds("a")
+    shares.seconds("b")
+    clock.seconds = 600.0  # Each was 100 seconds late.
+    assert [shares.seconds("c"), shares.seconds("d")] == pytest.approx([380.0, 380.0])
+
+
+def test_of_three_on_two_workers_the_first_has_one_for_itself(shares):
+    clock, shares = shares
+    shares._macs.pop("d")
+    assert [shares.seconds("a"), shares.seconds("b")] == pytest.approx([980.0, 480.0])
+    clock.seconds = 500.0
+    assert shares.seconds("c") == pytest.approx(480.0)
+
+
+def test_one_that_has_crashed_gets_what_is_left(shares):
+    clock, shares = shares
+    for name in "abcd":
+        shares.seconds(name)
+    clock.seconds = 700.0
+    assert shares.seconds("a") == pytest.approx(280.0)
+
+
+def test_where_no_time_is_left_each_is_trained_for_some_seconds(shares):
+    clock, shares = shares
+    clock.seconds = 2000.0
+    assert shares.seconds("a") == budget.LEAST_FINE_TUNING_SECONDS

@@ -7,30 +7,45 @@ from daqu_tf import spaces, targets
 from daqu_tf.errors import DaquError
 from daqu_tf.pareto.constraints import parse
 from daqu_tf.search.candidates import Candidates
-from daqu_tf.search.finalists import choose, spread
+from daqu_tf.search.finalists import best_of_steps, choose, spread
 from daqu_tf.search.search import first_design, make_tuner
+from daqu_tf.spaces.hand_scaled import hand_scaled
 from daqu_tf.targets import costs
 
 SPACE, TARGET = spaces.get("digits"), targets.get("litert_cpu")
 
 
+PRICES = np.array([10.0, 12.0, 30.0, 35.0, 90.0, 300.0, 1000.0])  # Four steps end at 31.6, 100, 316 and 1000.
+ACCURACIES = np.array([0.85, 0.86, 0.84, 0.83, 0.87, 0.80, 0.88])
+
+
+def by_hand(*places):
+    return np.isin(np.arange(len(PRICES)), places)
+
+
 def test_the_most_accurate_of_each_step_of_the_price():
-    prices = np.array([10.0, 12.0, 30.0, 35.0, 90.0, 300.0, 1000.0])  # Steps end at 31.6, 100, 316 and 1000.
-    accuracies = np.array([0.85, 0.86, 0.84, 0.83, 0.87, 0.80, 0.88])
-    assert spread(accuracies, prices, 4, max_loss=0.1) == [1, 4, 5, 6]
+    assert spread(ACCURACIES, PRICES, 4, by_hand()) == [1, 4, 5, 6]
+    assert best_of_steps(ACCURACIES, PRICES, 4, 2) == [1, 0, 4, 3, 5, 6]
 
 
-def test_what_is_far_below_the_best_is_left_out_unless_too_few_remain():
-    prices, accuracies = np.array([1.0, 10.0, 100.0]), np.array([0.5, 0.88, 0.9])
-    assert spread(accuracies, prices, 2, max_loss=0.05) == [1, 2]
-    assert spread(accuracies, prices, 3, max_loss=0.05) == [0, 1, 2]
+def test_who_makes_twice_the_errors_of_the_best_is_left_out():
+    accuracies = np.array([0.5, 0.85, 0.9])
+    assert spread(accuracies, np.array([1.0, 10.0, 100.0]), 3, np.zeros(3, bool)) == [1, 2]
+    # A supernet that has learned little leaves out no more than one that has learned all.
+    assert spread(accuracies - 0.4, np.array([1.0, 10.0, 100.0]), 3, np.zeros(3, bool)) == [0, 1, 2]
 
 
-def test_empty_steps_are_filled_up_and_few_trials_are_all_taken():
-    prices, accuracies = np.array([1.0, 1.1, 1.2, 100.0]), np.array([0.9, 0.8, 0.7, 0.95])
-    assert spread(accuracies, prices, 3, max_loss=1.0) == [0, 3, 1]
-    assert sorted(spread(accuracies, prices, 9, max_loss=1.0)) == [0, 1, 2, 3]
-    assert spread(np.array([0.5]), np.array([2.0]), 3, max_loss=1.0) == [0]
+def test_an_empty_step_stays_empty():
+    prices, accuracies = np.array([1.0, 1.1, 1.2, 100.0]), np.array([0.9, 0.93, 0.91, 0.95])
+    assert spread(accuracies, prices, 3, np.zeros(4, bool)) == [1, 3]
+    assert spread(np.array([0.5]), np.array([2.0]), 3, np.zeros(1, bool)) == [0]
+
+
+def test_two_networks_made_by_hand_take_the_places_of_others_unless_some_dominate_them():
+    assert spread(ACCURACIES, PRICES, 4, by_hand(0)) == [0, 4, 5, 6]
+    assert spread(ACCURACIES, PRICES, 4, by_hand(2, 5)) == [1, 4, 5, 6]  # Both are dominated.
+    better = ACCURACIES + np.array([0, 0, 0.025, 0, 0, 0, 0])
+    assert spread(better, PRICES, 4, by_hand(0, 2, 4, 6)) == [0, 4, 5, 6]  # The least and the most accurate.
 
 
 # The first design, and a whole search of a space where accuracies are made up but costs are real.
@@ -38,8 +53,11 @@ def test_empty_steps_are_filled_up_and_few_trials_are_all_taken():
 
 def test_the_first_design_has_the_ends_at_every_width_and_every_resolution():
     design = first_design(TARGET.restrict(SPACE))
-    assert len(design) == len(set(design)) == 2 * len(SPACE.weight_bits) + len(SPACE.resolutions) - 1
-    assert {subnet["head.weight_bits"] for subnet in design[:5]} == {2, 3, 4, 6, 8}
+    by_hand = hand_scaled(TARGET.restrict(SPACE))
+    assert design[: len(by_hand)] == by_hand
+    ends = 2 * len(SPACE.weight_bits) + len(SPACE.resolutions) - 1
+    assert len(design) == len(set(design)) == len(by_hand) + ends
+    assert {subnet["head.weight_bits"] for subnet in design[len(by_hand) : len(by_hand) + 5]} == {2, 3, 4, 6, 8}
     assert {subnet["resolution"] for subnet in design} == set(SPACE.resolutions)
 
 
@@ -55,6 +73,7 @@ class MadeUp(Candidates):
 
     def __init__(self, folder, constraints=()):
         self.space, self.target, self.folder = TARGET.restrict(SPACE), TARGET, folder
+        self.searched, self.objectives = self.space, TARGET.objectives
         self.constraints, self._latency = parse(constraints), None
         self.supernet = types.SimpleNamespace(space=self.space)
 
@@ -89,4 +108,4 @@ def test_no_finalist_misses_a_constraint(tmp_path):
     candidates = MadeUp(tmp_path / "search", ["accuracy>=2"])
     tuner = search(candidates, 25)
     with pytest.raises(DaquError, match=r"`constraint` must be met by some subnet, but the nearest of 25 has accuracy of 0\.\d+"):
-        choose(candidates, tuner.oracle.get_best_trials(25), 3, 0.1)
+        choose(candidates, tuner.oracle.get_best_trials(25), 3)

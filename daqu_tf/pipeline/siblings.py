@@ -1,0 +1,49 @@
+"""Siblings: finalists at fewer bits, which are trained on from one that was trained at the highest."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from daqu_tf.pipeline.plan import Plan
+from daqu_tf.spaces.bits import next_bits
+from daqu_tf.spaces.space import SearchSpace
+from daqu_tf.spaces.subnet import Subnet
+
+BITS = (4,)  # The weight bits of siblings, but for depthwise kernels: those have few weights, and feel fewer bits most.
+SHARE = 0.15  # The length of a sibling's training, as a share of its parent's.
+
+
+def siblings_of(plan: Plan, finalists: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The siblings of finalists by name, as `finalists.json` holds them; none where bits are searched.
+
+    Args:
+        plan: The plan of the job.
+        finalists: The finalists by name, as `search.finalists.choose` returns them.
+    """
+    if plan.config.searches_bits:
+        return {}
+    found = {}
+    for name, finalist in finalists.items():
+        parent = plan.space.subnet(finalist["values"])
+        for bits in BITS:
+            subnet = _at(plan.space, parent, bits)
+            if subnet != parent:
+                found[f"{name}_w{bits}"] = {"parent": name, "values": subnet.to_json(), "macs": finalist["macs"]}
+    return found
+
+
+def parents(finalists: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The names of the siblings of each finalist that is trained from the supernet's weights, by its name."""
+    return {
+        name: [other for other, sibling in finalists.items() if sibling.get("parent") == name]
+        for name, finalist in finalists.items()
+        if "parent" not in finalist
+    }
+
+
+def _at(space: SearchSpace, parent: Subnet, bits: int) -> Subnet:
+    kinds, values = {layer.name: layer.kind for layer in space.layers(parent)}, parent.values
+    for gene in space.genes:
+        layer, _, what = gene.name.rpartition(".")
+        if what == "weight_bits" and gene.name in values and kinds[layer] != "depthwise":
+            values = values | {gene.name: next_bits(gene.values, bits)}
+    return space.subnet(values)

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from daqu_tf import RunConfig, machine, spaces, targets
+from daqu_tf.pipeline.narrowing import held, narrowed
+from daqu_tf.spaces.hand_scaled import hand_scaled
+
+SPACE = targets.get("litert_cpu").restrict(spaces.get("mobilenet_v2"))
+
+
+class Images:
+    def __init__(self, count):
+        self.x_train = np.zeros(count)
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+
+
+def kinds(count, **settings):
+    return held(narrowed(SPACE, RunConfig("digits", "run", **settings), Images(count)), SPACE)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "count", "expected"),
+    [
+        (10, 50_000, "resolution, depth, expansion"),
+        (60, 50_000, "resolution"),
+        (600, 50_000, ""),
+        (20, 1_000, ""),  # As many steps are many epochs of few images.
+    ],
+)
+def test_what_is_elastic_goes_by_the_images_that_the_supernet_sees(minutes, count, expected):
+    assert kinds(count, budget_minutes=minutes) == expected
+
+
+def test_epochs_count_where_they_are_given():
+    assert kinds(50_000, budget_minutes=600, epochs=2) == "resolution, depth, expansion"
+    assert kinds(50_000, budget_minutes=2, epochs=200) == ""
+
+
+def test_where_bits_are_searched_nothing_is_held():
+    assert kinds(50_000, budget_minutes=10, precisions="joint") == kinds(50_000, budget_minutes=10, target="accelerator") == ""
+
+
+def test_what_is_left_holds_the_networks_that_people_scale_by_hand():
+    part = narrowed(SPACE, RunConfig("digits", "run", budget_minutes=5), Images(50_000))
+    assert hand_scaled(part) == hand_scaled(SPACE) and part.largest().values == hand_scaled(SPACE)[-1].values
