@@ -143,8 +143,10 @@ def _draw_members(axes: Axes, run: Run, name: str, theme: str) -> None:
 
 
 def _draw_name(axes: Axes, name: str, at: tuple[float, float], color: str) -> None:
-    """Writes a label up and to the left of a point, where nothing lies beside a front."""
-    axes.annotate(name, at, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=color, parse_math=False, zorder=5)
+    """Writes a label up and to the left of a point, where nothing lies beside a front; a sibling's, whose parent is near, below."""
+    place, side, base = ((4, -5), "left", "top") if "_" in name else ((-4, 4), "right", "baseline")
+    style = {"fontsize": 8, "color": color, "parse_math": False, "zorder": 5}
+    axes.annotate(name, at, place, textcoords="offset points", ha=side, va=base, **style)
 
 
 def _role(member: Member) -> str:
