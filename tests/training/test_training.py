@@ -12,8 +12,8 @@ from daqu_tf.keras import keras
 from daqu_tf.supernet.scoring import Scorer
 from daqu_tf.supernet.supernet import Supernet
 from daqu_tf.targets import costs
-from daqu_tf.training.samplers import GapAware
-from daqu_tf.training.schedule import PrecisionTransfer, Schedule, WarmUp
+from daqu_tf.training.samplers import SAMPLERS
+from daqu_tf.training.schedule import DEFAULT_SAMPLER, PrecisionTransfer, Schedule, WarmUp
 from daqu_tf.training.training import SupernetTraining
 
 SPACE = targets.get("litert_cpu").restrict(spaces.get("digits")).restrict(kernel=(3,), resolution=(8,))
@@ -190,7 +190,7 @@ def test_the_largest_of_a_step_teaches_the_others_at_the_highest_precision(train
 
     monkeypatch.setattr(one._optimizer, "accumulate", record)
     one.run(progress)
-    count = GapAware.SUBNETS
+    count = SAMPLERS[DEFAULT_SAMPLER].SUBNETS
     assert seen and len(seen) % count == 0
     for (teacher, labels, logits), *students in zip(*(seen[place::count] for place in range(count))):
         assert {value for name, value in teacher.choices if name.endswith("_bits")} == {8}
