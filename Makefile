@@ -41,7 +41,7 @@ docs: $(STAMP)  ## The documentation site, which `make test-slow` builds too. Th
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "The site: $(CURDIR)/site/index.html"
 
-test: $(STAMP)  ## At most 6 minutes on 2 cores.
+test: $(STAMP)  ## About 8 minutes on 2 cores.
 	$(PYTEST) $(FAST)
 
 # As `test`, with another TensorFlow of the range that setup.py allows: make test-tensorflow TENSORFLOW=2.16

@@ -235,6 +235,7 @@ def test_a_folder_without_a_trained_supernet(tmp_path):
         TrainedRun(tmp_path)
 
 
+@pytest.mark.slow
 def test_as_many_steps_leave_the_same_weights_bit_for_bit(run, tmp_path):
     started = []
     for folder in (tmp_path / "once", tmp_path / "twice"):
