@@ -90,7 +90,9 @@ def test_workers_of_this_machine_one_of_which_is_killed(trained, tmp_path):
     assert first.status == "COMPLETED" and first.metrics.get_last_value("latency_us") > 0
 
     finish(start("run", folder, "--workers=2"))
-    (member,) = json.loads((folder / "pareto.json").read_text())["members"]
+    members = {member["name"]: member for member in json.loads((folder / "pareto.json").read_text())["members"]}
+    assert set(members) == {"m00", "m00_w4"}
+    member = members["m00"]
     assert member["fine_tuning"]["steps"] == round(2 * 1188 / 64)
     assert set(member["accuracy"]["inherited"]) == {"search", "test"}
 
