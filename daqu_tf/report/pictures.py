@@ -139,14 +139,14 @@ def _draw_members(axes: Axes, run: Run, name: str, theme: str) -> None:
         if member.search_inherited is not None:
             _draw_gain(axes, x, 100 * member.search_inherited, y, color)
         axes.scatter(x, y, s=42, color=color, edgecolors=page, linewidths=0.8, zorder=4, label=_role(member))
-        _draw_name(axes, member.name, (x, y), text)
+        # The others lie close behind these, as a sibling does behind its parent, and the page's table names them all.
+        if not any(other <= x and better >= y and (other, better) != (x, y) for _, other, better in members):
+            _draw_name(axes, member.name, (x, y), text)
 
 
 def _draw_name(axes: Axes, name: str, at: tuple[float, float], color: str) -> None:
-    """Writes a label up and to the left of a point, where nothing lies beside a front; a sibling's, whose parent is near, below."""
-    place, side, base = ((4, -5), "left", "top") if "_" in name else ((-4, 4), "right", "baseline")
-    style = {"fontsize": 8, "color": color, "parse_math": False, "zorder": 5}
-    axes.annotate(name, at, place, textcoords="offset points", ha=side, va=base, **style)
+    """Writes a label up and to the left of a point, where nothing lies beside a front."""
+    axes.annotate(name, at, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=color, parse_math=False, zorder=5)
 
 
 def _role(member: Member) -> str:
