@@ -29,7 +29,7 @@ def workers(config: RunConfig) -> int:
 
 
 def overhead(images: int) -> float:
-    """Seconds that a finalist takes beside its fine-tuning, where there are so many images."""
+    """Seconds that a finalist takes beside its fine-tuning, where there are so many training images."""
     return OVERHEAD_SECONDS + images * OVERHEAD_SECONDS_AN_IMAGE
 
 
@@ -39,14 +39,13 @@ def affordable(config: RunConfig, clock: Clock, images: int, seconds_an_image: f
     Args:
         config: The settings. Where they give fine-tuning its epochs, all that are asked for are allowed, and may take longer.
         clock: The time that the job has used.
-        images: How many images there are.
-        seconds_an_image: What a training step takes for each image, on one core.
+        images: The number of training images.
+        seconds_an_image: The seconds that a training step takes for each image.
     """
     wanted = config.finalists
     if config.finetune_epochs:
         return wanted
     worthwhile = min(WORTHWHILE_SECONDS, WORTHWHILE_EPOCHS * images * seconds_an_image)
-    # They train side by side, so the last ones may not start later than such a training before the end.
     rounds = left(clock, wanted) / (overhead(images) + worthwhile)
     return min(wanted, max(LEAST_FINALISTS, int(rounds * workers(config))))
 

@@ -95,16 +95,17 @@ def finish(job: Job) -> None:
     # The largest first, so that no core idles at the end.
     todo.sort(key=lambda name: finalists[name]["macs"], reverse=True)
     workers = max(1, min(budget.workers(config), len(todo)))
+    said: set[str] = set()
     with FinalistProcesses(folder.path, workers) as started:
         shares = Shares(job, {name: finalists[name]["macs"] for name in todo}, workers)
         for _ in started.run(todo, shares.seconds):
             done = sum(folder.figures(name).exists() for name in finalists)
             job.progress.update(f"{done} of {len(finalists)} fine-tuned and exported", budget.left(job.clock, len(finalists)))
             job.clock.tick()
-            for name in [name for name in started.left_out if not folder.left_out(name)]:
-                for member in families[name]:
-                    files.write_json(folder.reason(member), {"reason": started.left_out[name]})
-                job.progress.warn(f"{name} is left out: {started.left_out[name]}.")
+            _leave_out(folder, {member: reason for name, reason in started.left_out.items() for member in families[name]})
+            for name in [name for name in finalists if name not in said and folder.left_out(name)]:
+                said.add(name)
+                job.progress.warn(f"{name} is left out: {folder.left_out(name)}.")
     members = [Manifest.read(folder.figures(name)) for name in _finished(folder)]
     if not members:
         reasons = {name: folder.left_out(name) for name in finalists}
@@ -114,6 +115,13 @@ def finish(job: Job) -> None:
         raise DaquError(f"None of the {len(finalists)} finalists could be finished ({text}): mend that, then run the same command.")
     best = max(member.search_accuracy for member in members)
     job.progress.end(f"{len(members)} fine-tuned and exported, best {best:.1%} on the search split")
+
+
+def _leave_out(folder: RunFolder, reasons: dict[str, str]) -> None:
+    """Writes down why finalists cannot be finished, but for those that are: a parent may be whole where its sibling failed."""
+    for name, reason in reasons.items():
+        if not _is_done(folder, [name]):
+            files.write_json(folder.reason(name), {"reason": reason})
 
 
 class Shares:

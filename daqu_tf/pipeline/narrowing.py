@@ -7,7 +7,6 @@ widths are searched, around the network that people scale by hand.
 """
 
 from daqu_tf import machine
-from daqu_tf.data import Dataset
 from daqu_tf.pipeline.budget import SUPERNET_SHARE
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.spaces import SearchSpace
@@ -21,22 +20,22 @@ HELD = ((0.0, 0.0, ("resolution", "depth", "kernel", "expansion")), (1e6, 60.0, 
 MACS_A_CORE_SECOND = 1.3e9  # Of a supernet's training, forward; an AMD EPYC with AVX-512 (ours).
 
 
-def narrowed(space: SearchSpace, config: RunConfig, dataset: Dataset) -> SearchSpace:
-    """The part of a space that the supernet of a job can learn; all of it where bits are searched or a schedule is given.
+def narrowed(space: SearchSpace, config: RunConfig, count: int) -> SearchSpace:
+    """The part of a space that the supernet of a job can learn.
+
+    It is all of the space where bits are searched, where a schedule is given, and where the space is a file of the user's own.
 
     Args:
         space: The space.
         config: The settings, whose minutes or epochs decide.
-        dataset: The data set.
+        count: The number of training images.
     """
-    if config.searches_bits or config.schedule:
+    if config.searches_bits or config.schedule or config.space.endswith(".json"):
         return space
-    by_hand, count = hand_scaled(space)[-1].values, len(dataset.x_train)
-    images = _images(config, count, costs.macs(space, hand_scaled(space)[-1]))
-    held = next(names for least, epochs, names in reversed(HELD) if images >= min(least, epochs * count))
-    kept = {
-        gene.name: (by_hand[gene.name],) for gene in space.genes if gene.name.rpartition(".")[2] in held and gene.name in by_hand
-    }
+    by_hand = hand_scaled(space)[-1]
+    images = _images(config, count, costs.macs(space, by_hand))
+    kinds = next(kinds for least, epochs, kinds in reversed(HELD) if images >= min(least, epochs * count))
+    kept = {name: (value,) for name, value in by_hand.choices if name.rpartition(".")[2] in kinds}
     return space.restrict(**kept) if kept else space
 
 

@@ -1,15 +1,21 @@
 """Siblings: finalists at fewer bits, which are trained on from one that was trained at the highest."""
 
+import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daqu_tf.pipeline.plan import Plan
 from daqu_tf.spaces.bits import next_bits
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 
+if TYPE_CHECKING:
+    from daqu_tf.training.fine_tuning import FineTuning
+
 BITS = (4,)  # The weight bits of siblings, but for depthwise kernels: those have few weights, and feel fewer bits most.
-SHARE = 0.15  # The length of a sibling's training, as a share of its parent's.
+# The length and the learning rate of a sibling's training, as shares of its parent's: it begins with weights that are at rest.
+SHARE, RATE = 0.15, 0.3
 
 
 def siblings_of(plan: Plan, finalists: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -29,6 +35,12 @@ def siblings_of(plan: Plan, finalists: Mapping[str, Mapping[str, Any]]) -> dict[
             if subnet != parent:
                 found[f"{name}_w{bits}"] = {"parent": name, "values": subnet.to_json(), "macs": finalist["macs"]}
     return found
+
+
+def how_to_tune(how: "FineTuning") -> "FineTuning":
+    """How a sibling is trained whose parent was trained as `how` says."""
+    seconds, steps = SHARE * how.seconds, math.ceil(SHARE * how.steps)
+    return dataclasses.replace(how, learning_rate=RATE * how.learning_rate, seconds=seconds, steps=steps)
 
 
 def parents(finalists: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:

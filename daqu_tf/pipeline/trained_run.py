@@ -120,7 +120,7 @@ class TrainedRun:
         if not 0 <= distillation <= 1:
             raise DaquError(f"`fine_tuning_distillation` must be in [0, 1], but received {distillation:g}.")
         seconds, updates = _length(minutes, steps)
-        how = FineTuning(seconds, updates, **self.config.how_to_fine_tune, distillation=distillation)
+        how = FineTuning(seconds, updates, **self.plan.how_to_fine_tune, distillation=distillation)
         supernet = hashlib.sha256(self._files.supernet.read_bytes()).hexdigest()
         asked = {
             stem: {"name": stem, "subnet": subnet.to_json(), "how": dataclasses.asdict(how), "supernet": supernet}

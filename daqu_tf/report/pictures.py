@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from daqu_tf.pareto.fronts import non_dominated_mask
 from daqu_tf.report.run import Member, Run
 
 # The colours of each theme: page, text, lines and grid, trials, front, and four for curves.
@@ -134,13 +135,14 @@ def _draw_members(axes: Axes, run: Run, name: str, theme: str) -> None:
     members = [(member, cost, 100 * accuracy) for member, cost, accuracy in scored if accuracy is not None]
     line = _staircase([(cost, accuracy) for member, cost, accuracy in members if member.on_front])
     axes.plot(*line, color=blue, linewidth=1.2, alpha=0.6, drawstyle="steps-post", label="front in this view")
-    for member, x, y in members:
+    points = np.array([(x, -y) for _, x, y in members]).reshape(len(members), 2)
+    for (member, x, y), is_best_here in zip(members, non_dominated_mask(points)):
         color = blue if member.on_front else grey
         if member.search_inherited is not None:
             _draw_gain(axes, x, 100 * member.search_inherited, y, color)
         axes.scatter(x, y, s=42, color=color, edgecolors=page, linewidths=0.8, zorder=4, label=_role(member))
         # The others lie close behind these, as a sibling does behind its parent, and the page's table names them all.
-        if not any(other <= x and better >= y and (other, better) != (x, y) for _, other, better in members):
+        if is_best_here:
             _draw_name(axes, member.name, (x, y), text)
 
 

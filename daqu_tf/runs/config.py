@@ -54,7 +54,8 @@ class RunConfig:
         constraint: What every network must meet, as `latency_us<=2000`; any number of them.
         max_trials: The most subnets scored in the search, whatever time is left.
         batch_size: Images a training step.
-        learning_rate: The peak, of AdamW, in the supernet's training; fine-tuning has 0.4 of it.
+        learning_rate: The peak, of AdamW, in the supernet's training; fine-tuning has 0.4 of it, or 0.8 and twice
+            the batch where it is at 8 bits.
         warmup: How the architectures are first trained in full precision: `gap_aware`, `sandwich`, or `none`.
         precision_transfer: How bits open in the supernet's training: `progressive`, `all_at_once`, `none`, which trains the highest
             alone, or `auto`: `progressive` where bits are searched, `none` where they are not.
@@ -172,7 +173,7 @@ class RunConfig:
     @property
     def searches_bits(self) -> bool:
         """Whether bits are searched together with the architecture."""
-        return self.precisions == "joint" or (self.precisions == "auto" and not targets.get(self.target).counts_bits_as_bytes)
+        return self.precisions == "joint" or (self.precisions == "auto" and not targets.get(self.target).bits_buy_bytes_alone)
 
     @property
     def how_to_train(self) -> dict[str, Any]:

@@ -79,7 +79,8 @@ class Candidates:
         wanted = dict.fromkeys([*(name for name, _ in self.objectives), *(one.metric for one in self.constraints)])
         with self.turns.computing():
             metrics = self._computed(subnet)
-            if wanted.keys() - metrics.keys() - {"latency_us" if isinstance(self._latency, LatencyTable) else ""}:
+            predicted = {"latency_us"} if isinstance(self._latency, LatencyTable) else set()
+            if wanted.keys() - metrics.keys() - predicted:
                 metrics |= self._file_metrics(subnet)
         if "latency_us" in wanted:
             metrics["latency_us"] = self._latency_us(subnet)

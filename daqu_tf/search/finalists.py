@@ -8,6 +8,7 @@ import numpy as np
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle.oracle import metrics_of
 from daqu_tf.pareto.constraints import total_violation
+from daqu_tf.pareto.fronts import non_dominated_mask
 from daqu_tf.search.candidates import Candidates
 from daqu_tf.spaces.hand_scaled import hand_scaled
 from daqu_tf.spaces.subnet import Subnet
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from keras_tuner.engine.trial import Trial
 
 AGAIN = 3  # So many of each step are scored again.
-MOST_ERRORS = 2.0  # Times the errors of the most accurate one: who makes more is not worth fine-tuning.
-BY_HAND = 2  # So many networks that people scale by hand are finalists, unless others are better than they are.
+# Who makes more than twice the errors of the most accurate one is not worth fine-tuning. Where that one makes hardly any, a small
+# network that makes a few is what people look for.
+MOST_ERRORS, LEAST_ERRORS = 2.0, 0.02
 
 
 def choose(candidates: Candidates, trials: "Sequence[Trial]", count: int) -> list[dict[str, Any]]:
@@ -87,9 +89,9 @@ def spread(accuracies: np.ndarray, prices: np.ndarray, count: int, is_by_hand: n
     """
     kept, steps = _steps(accuracies, prices, count)
     chosen = {int(step): int(_best(accuracies, kept[steps == step], 1)[0]) for step in np.unique(steps)}
-    rivals = [index for index in kept if is_by_hand[index] and not _is_dominated(accuracies, prices, kept, index)]
-    rivals.sort(key=lambda index: accuracies[index])
-    for index in [*rivals[:1], *rivals[1:][-(BY_HAND - 1) :]]:
+    is_on_front = non_dominated_mask(np.stack([-accuracies[kept], prices[kept]], axis=1))
+    rivals = sorted(kept[is_on_front & is_by_hand[kept]], key=lambda index: accuracies[index])
+    for index in (*rivals[:1], *rivals[-1:]):
         chosen[int(steps[kept == index][0])] = int(index)
     return sorted(chosen.values(), key=lambda index: prices[index])
 
@@ -103,15 +105,10 @@ def best_of_steps(accuracies: np.ndarray, prices: np.ndarray, count: int, each: 
 def _steps(accuracies: np.ndarray, prices: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The indices of those that are accurate enough, and the step of the logarithm of the price in which each lies."""
     errors = 1.0 - accuracies
-    kept = np.flatnonzero(errors <= MOST_ERRORS * max(errors.min(), 1e-3))
+    kept = np.flatnonzero(errors <= MOST_ERRORS * max(errors.min(), LEAST_ERRORS))
     edges = np.geomspace(prices[kept].min(), prices[kept].max(), count + 1)
     return kept, np.searchsorted(edges[1:-1], prices[kept])
 
 
 def _best(accuracies: np.ndarray, indices: np.ndarray, count: int) -> np.ndarray:
     return indices[np.argsort(-accuracies[indices], kind="stable")[:count]]
-
-
-def _is_dominated(accuracies: np.ndarray, prices: np.ndarray, others: np.ndarray, index: int) -> bool:
-    better = (accuracies[others] >= accuracies[index]) & (prices[others] <= prices[index])
-    return bool((better & ((accuracies[others] > accuracies[index]) | (prices[others] < prices[index]))).any())

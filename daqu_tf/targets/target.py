@@ -99,7 +99,7 @@ class Target:
         return (bits,) if metrics & _PRICED_BY_WEIGHT_BITS else (self.container(layer),)
 
     @property
-    def counts_bits_as_bytes(self) -> bool:
+    def bits_buy_bytes_alone(self) -> bool:
         """Whether latency is counted first, which bits below 8 hardly change, so that they buy bytes alone."""
         return self.objectives[1][0] == "latency_us" and "bitops" not in dict(self.objectives)
 

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -21,7 +20,6 @@ from daqu_tf.training.batches import Augmentation, Batches
 from daqu_tf.training.optimizer import Optimizer, cosine
 
 OnProgress = Callable[[float], None]  # Of the share that is done.
-SIBLING_RATE = 0.3  # Of the learning rate: a sibling begins with weights that have come to rest.
 LEAST_FLOAT_SECONDS = 15.0  # A shorter float phase is not worth its trace.
 
 
@@ -79,23 +77,21 @@ class FineTuner:
         self._teach = self._teacher() if how.distillation else lambda images, labels: labels
         self._in_float: dict[Subnet, tuple[dict[str, np.ndarray], _Progress]] = {}
 
-    def tune_sibling(self, parent: StaticNetwork, subnet: Subnet, share: float) -> tuple[StaticNetwork, int]:
+    def tune_sibling(self, parent: StaticNetwork, subnet: Subnet, how: FineTuning) -> tuple[StaticNetwork, int]:
         """Trains a subnet that differs in bits alone from one that was trained, from its weights.
 
         Args:
             parent: The network that was trained.
             subnet: The subnet.
-            share: The length of the training, as a share of that of the others.
+            how: The length and the learning rate of the training; all else is as for the others.
 
         Returns:
             The quantized network, recalibrated, and the number of steps.
         """
-        how = self._how
-        progress = _Progress(dataclasses.replace(how, seconds=share * how.seconds, steps=math.ceil(share * how.steps)))
-        network = StaticNetwork(self._space, subnet)
+        progress, network = _Progress(how), StaticNetwork(self._space, subnet)
         network.load_arrays(parent.arrays())
         network.initialise_weight_steps(tuple(set(subnet.bits.values()) - set(parent.subnet.bits.values())))
-        self._train(network, progress, 1.0, lambda done: None, SIBLING_RATE)
+        self._train(network, progress, 1.0, lambda done: None)
         Scorer(network, self._images).recalibrate()
         return network, progress.steps
 
@@ -134,11 +130,9 @@ class FineTuner:
         arrays, progress = self._in_float[architecture]
         return arrays, copy.copy(progress)
 
-    def _train(
-        self, network: StaticNetwork, progress: "_Progress", until: float, on_progress: OnProgress, rate: float = 1.0
-    ) -> None:
+    def _train(self, network: StaticNetwork, progress: "_Progress", until: float, on_progress: OnProgress) -> None:
         """Takes steps, at least one, until the share `until` of the fine-tuning is over."""
-        optimizer = Optimizer(network, rate * self._how.learning_rate)
+        optimizer = Optimizer(network, progress.how.learning_rate)
         progress.begin()
         for images, labels in self._batches.starting_at(progress.steps):
             optimizer.accumulate(images, self._teach(images, labels))
@@ -160,14 +154,14 @@ class _Progress:
     """The progress of the training of one subnet."""
 
     def __init__(self, how: FineTuning):
-        self._how = how
+        self.how = how
         self.steps, self._seconds = 0, 0.0
         self._ended: float | None = None
 
     @property
     def done(self) -> float:
         """The share of the training that is over, in [0, 1]."""
-        return min(1.0, self.steps / self._how.steps if self._how.steps else self._seconds / self._how.seconds)
+        return min(1.0, self.steps / self.how.steps if self.how.steps else self._seconds / self.how.seconds)
 
     def begin(self) -> None:
         """Notes that the next step traces, so that its time does not count."""

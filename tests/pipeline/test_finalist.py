@@ -5,9 +5,9 @@ import types
 
 import pytest
 
-from daqu_tf import files
+from daqu_tf import RunConfig, files
 from daqu_tf.errors import DaquError, WriteError
-from daqu_tf.pipeline import budget, finalist, processes
+from daqu_tf.pipeline import budget, finalist, finalists, processes
 from daqu_tf.pipeline.finalist import REFUSED, RefusedError
 from daqu_tf.pipeline.finalists import FinalistProcesses, Shares
 from daqu_tf.runs.folder import RunFolder
@@ -66,6 +66,28 @@ def test_what_is_a_finalists_own_fault(tmp_path, monkeypatch, error, raised):
     monkeypatch.setattr(finalist.Plan, "in_folder", lambda path: None)
     with pytest.raises(raised):
         finalist.finish(tmp_path, "m00", 1.0)
+
+
+def test_a_parent_that_is_whole_stays_where_its_sibling_fails(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.finished.mkdir()
+    files.write_json(folder.figures("m00"), {})
+    finalists._leave_out(folder, {"m00": "it crashed", "m00_w4": "it crashed"})
+    assert (folder.left_out("m00"), folder.left_out("m00_w4")) == ("", "it crashed")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "seconds_an_image", "expected"),
+    [
+        (60.0, 1e-3, 3),  # Fewer are no front.
+        (1000.0, 1e-3, 8),  # 180 seconds each, and 50 beside them.
+        (1000.0, 1e-5, 20),  # Fifteen epochs are over soon.
+    ],
+)
+def test_as_many_finalists_as_are_worth_their_start(seconds, seconds_an_image, expected, monkeypatch):
+    monkeypatch.setattr(budget, "left", lambda clock, models: seconds)
+    config = RunConfig("digits", "run", finalists=20, workers=2)
+    assert budget.affordable(config, None, 60_000, seconds_an_image) == expected
 
 
 # How the seconds that are left are shared out among finalists that start one after another.

@@ -1,4 +1,5 @@
-import numpy as np
+import json
+
 import pytest
 
 from daqu_tf import RunConfig, machine, spaces, targets
@@ -8,18 +9,13 @@ from daqu_tf.spaces.hand_scaled import hand_scaled
 SPACE = targets.get("litert_cpu").restrict(spaces.get("mobilenet_v2"))
 
 
-class Images:
-    def __init__(self, count):
-        self.x_train = np.zeros(count)
-
-
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 2)
 
 
 def kinds(count, **settings):
-    return held(narrowed(SPACE, RunConfig("digits", "run", **settings), Images(count)), SPACE)
+    return held(narrowed(SPACE, RunConfig("digits", "run", **settings), count), SPACE)
 
 
 @pytest.mark.parametrize(
@@ -45,5 +41,11 @@ def test_where_bits_are_searched_nothing_is_held():
 
 
 def test_what_is_left_holds_the_networks_that_people_scale_by_hand():
-    part = narrowed(SPACE, RunConfig("digits", "run", budget_minutes=5), Images(50_000))
+    part = narrowed(SPACE, RunConfig("digits", "run", budget_minutes=5), 50_000)
     assert hand_scaled(part) == hand_scaled(SPACE) and part.largest().values == hand_scaled(SPACE)[-1].values
+
+
+def test_a_space_of_ones_own_is_searched_as_it_is(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(SPACE.to_json()))
+    assert kinds(50_000, budget_minutes=5, space=str(path)) == ""

@@ -66,6 +66,7 @@ def test_a_family_is_finished_and_one_that_was_cut_off_goes_on_with_the_sibling(
     finalist._finish(plan, "m00", 1.0)
     parent, sibling = (Manifest.read(folder.figures(name)) for name in ("m00", "m00_w4"))
     assert sibling.fine_tuning["parent"] == "m00" and "inherited" in parent.accuracy and "inherited" not in sibling.accuracy
+    assert sibling.fine_tuning["learning_rate"] == pytest.approx(siblings.RATE * parent.fine_tuning["learning_rate"])
     assert 1 <= sibling.fine_tuning["steps"] <= max(1, 0.2 * parent.fine_tuning["steps"]) + 1
     assert {layer["container"] for layer in sibling.layers if layer["kind"] == "pointwise"} == {"INT4"}
     assert {layer["container"] for layer in parent.layers} == {"INT8"} and sibling.file_bytes < parent.file_bytes

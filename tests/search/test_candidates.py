@@ -35,6 +35,10 @@ def test_who_makes_twice_the_errors_of_the_best_is_left_out():
     assert spread(accuracies - 0.4, np.array([1.0, 10.0, 100.0]), 3, np.zeros(3, bool)) == [0, 1, 2]
 
 
+def test_where_hardly_any_errors_are_made_a_few_do_not_matter():
+    assert spread(np.array([0.965, 0.999]), np.array([1.0, 100.0]), 2, np.zeros(2, bool)) == [0, 1]
+
+
 def test_an_empty_step_stays_empty():
     prices, accuracies = np.array([1.0, 1.1, 1.2, 100.0]), np.array([0.9, 0.93, 0.91, 0.95])
     assert spread(accuracies, prices, 3, np.zeros(4, bool)) == [1, 3]
