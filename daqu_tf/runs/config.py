@@ -47,7 +47,7 @@ class RunConfig:
     Attributes:
         dataset: `digits`, a `.npz` file, or a tf_keras data set name.
         output_dir: Where everything goes; the same settings resume there.
-        space: The name of a search space, or a `.json` file that describes one.
+        space: The name of a search space, a `.json` file that describes one, or `auto`, the one that suits the target.
         target: The name of a target.
         budget_minutes: Wall-clock minutes for everything: the job divides them itself.
         finalists: How many front members are fine-tuned and exported, at most.
@@ -90,7 +90,7 @@ class RunConfig:
 
     dataset: str
     output_dir: str
-    space: str = "mobilenet_v2"
+    space: str = "auto"
     target: str = "litert_cpu"
     budget_minutes: float = 60.0
     finalists: int = 8
@@ -128,6 +128,8 @@ class RunConfig:
         return config
 
     def __post_init__(self) -> None:
+        if self.space == "auto":
+            object.__setattr__(self, "space", targets.get(self.target).space)
         for name, ending in FILES.items():
             if getattr(self, name).endswith(ending):  # Later stages run in other folders.
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))

@@ -54,6 +54,30 @@ def _mobilenet_v3_cifar() -> SearchSpace:
     )
 
 
+def _resnet() -> SearchSpace:
+    """Full convolutions for small images, two stages of ResNet's basic blocks behind a stem that halves the image at once.
+
+    A processor with dot products of 8 bits computes full convolutions so well that a network of these has three to five times the
+    multiplications of a MobileNetV2 of the same latency, and trains as fast (ours, by measurement, on an AMD EPYC with VNNI). A
+    network of width 1.0 has 16, 48 and 96 channels in one block a stage.
+    """
+    basic = functools.partial(Stage, block="basic", kernels=(3,), expansions=(1,), stride=2)
+    return SearchSpace(
+        name="resnet",
+        input_shape=(32, 32, 3),
+        num_classes=10,
+        stem_widths=(8, 16, 24),
+        stem_stride=2,
+        stages=(
+            basic(widths=(16, 24, 32, 48), depths=(1, 2)),
+            basic(widths=(32, 48, 64, 96), depths=(1, 2, 3)),
+        ),
+        head_widths=(),
+        resolutions=(24, 28, 32),
+        by_hand=(("stem.width", 16), ("stage1.depth", 1), ("stage2.depth", 1)),
+    )
+
+
 def _mobilenet_v2() -> SearchSpace:
     """Holds the MobileNetV2 that people scale by hand, block by block, for small images.
 
@@ -144,7 +168,15 @@ def _digits() -> SearchSpace:
     )
 
 
-_NAMED = (_digits(), _mobilenet_v2(), _mobilenet_v2_28(), _mobilenet_v3_cifar(), _resnet_cifar(), _mobilenet_v3_imagenet())
+_NAMED = (
+    _digits(),
+    _resnet(),
+    _mobilenet_v2(),
+    _mobilenet_v2_28(),
+    _mobilenet_v3_cifar(),
+    _resnet_cifar(),
+    _mobilenet_v3_imagenet(),
+)
 SPACES = {space.name: space for space in _NAMED}
 
 
