@@ -17,7 +17,11 @@ MODULES = (__name__, device_flags.__name__)  # The modules whose flags the tools
 
 _DATASET = flags.DEFINE_string("dataset", None, "The data set: digits, a .npz file, fashion_mnist, mnist, cifar10 or cifar100.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "The folder for everything that the run writes.")
-_SPACE = flags.DEFINE_string("space", RunConfig.space, f"The search space: {', '.join(SPACES)}, or a .json file.")
+_SPACE = flags.DEFINE_string(
+    "space",
+    RunConfig.space,
+    f"The search space: {', '.join(SPACES)}, a .json file, or auto, the one whose networks are the fastest on the device.",
+)
 _TARGET = flags.DEFINE_string(
     "target", RunConfig.target, f"The target, which says what the networks are for: {', '.join(TARGETS)}."
 )

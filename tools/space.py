@@ -1,6 +1,6 @@
 """Prints a search space: its choices, the exact number of subnets, and the costs of the smallest and the largest.
 
-daqu-space --space=mobilenet_v2
+daqu-space --space=resnet
 """
 
 import decimal
@@ -14,7 +14,7 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.targets import costs
 from daqu_tf.tools import command
 
-_SPACE = flags.DEFINE_string("space", "mobilenet_v2", f"The search space: {', '.join(spaces.SPACES)}, or a .json file.")
+_SPACE = flags.DEFINE_string("space", "resnet", f"The search space: {', '.join(spaces.SPACES)}, or a .json file.")
 _TARGET = flags.DEFINE_string(
     "target", "litert_cpu", f"The target, which says what the networks are for: {', '.join(targets.TARGETS)}."
 )

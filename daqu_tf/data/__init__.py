@@ -1,7 +1,8 @@
 """Images and labels in three splits: train, search and test.
 
 `dataset` loads and splits them, `ranges` finds which numbers are black and white, `copies` which images occur more than once,
-and `class_names` what the classes are called. `photos` is the way from a photo to what a model reads, for data sets and for models.
+`class_names` what the classes are called, and `mirroring` whether images keep their class in a mirror. `photos` is the way from a
+photo to what a model reads, for data sets and for models.
 """
 
 from daqu_tf.data.dataset import NAMES, Dataset, load

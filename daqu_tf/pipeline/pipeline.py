@@ -6,17 +6,20 @@ Each stage reads what the one before it wrote into the output folder, and does n
 import decimal
 import os
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from daqu_tf import files, machine
+from daqu_tf.data import Dataset
 from daqu_tf.environment import check_keras
 from daqu_tf.errors import DaquError
-from daqu_tf.pipeline import finalists, stages
+from daqu_tf.pipeline import families, finalists, stages
 from daqu_tf.pipeline.job import Job, connect_device
 from daqu_tf.pipeline.plan import Plan
 from daqu_tf.pipeline.progress import Progress
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.runs.folder import RunFolder
+from daqu_tf.targets import Target
 from daqu_tf.training.strategies import check_shares, check_strategy, leads, make_deterministic, make_strategy
 
 if TYPE_CHECKING:
@@ -50,12 +53,32 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     folder.check(settled, overwrite)
     is_new = bool(folder.difference(settled))
     # All that the settings can be wrong about comes before anything in the folder is touched.
-    plan = Plan.of(config) if is_new else Plan.of(settled, folder.settings())
+    progress = Progress()
+    suiting = _suiting(config, progress)
+    plan = Plan.of(config, suiting=suiting) if is_new else Plan.of(settled, folder.settings(), suiting)
     plan.check()
     if not folder.supernet.exists():
         check_strategy(plan.config.strategy)
     with folder.lock():
-        return _run(plan, overwrite, last_stage)
+        return _run(plan, overwrite, last_stage, progress)
+
+
+def _suiting(config: RunConfig, progress: Progress) -> Callable[[Dataset, Target], str]:
+    """What names the space that suits the device, once it knows images and target."""
+
+    def suiting(dataset: Dataset, target: Target) -> str:
+        # Of processes that train one supernet together, each would take its own times.
+        if not families.counts_latency(target) or "TF_CONFIG" in os.environ:
+            return families.USUAL
+        progress.begin("space")
+        device = connect_device(config, progress)
+        found = families.latencies_us(device, dataset, target)
+        best, *others = found
+        than = ", ".join(f"{found[name]:.0f} us of {name}" for name in others)
+        progress.end(f"{best}, of which a network takes {found[best]:.0f} us on {device.name}, instead of {than}")
+        return best
+
+    return suiting
 
 
 def _is_worker() -> bool:
@@ -66,9 +89,9 @@ def _is_worker() -> bool:
     return is_worker()
 
 
-def _run(plan: Plan, overwrite: bool, last_stage: str) -> pathlib.Path:
+def _run(plan: Plan, overwrite: bool, last_stage: str, progress: Progress) -> pathlib.Path:
     """`run`, in a folder that is this process's alone."""
-    folder, content, progress = plan.folder, plan.to_json(), Progress()
+    folder, content = plan.folder, plan.to_json()
     for note in plan.dataset.notes:
         progress.warn(note)
     changed = folder.difference(plan.config, content)

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import daqu_tf
@@ -14,6 +14,7 @@ from daqu_tf import data, files, spaces, targets
 from daqu_tf.data import Dataset
 from daqu_tf.errors import DaquError
 from daqu_tf.latency.table import LatencyTable
+from daqu_tf.pipeline import families
 from daqu_tf.pipeline.budget import SUPERNET_SHARE
 from daqu_tf.pipeline.narrowing import held, narrowed
 from daqu_tf.runs.config import RunConfig
@@ -46,13 +47,19 @@ class Plan:
     schedule: Schedule
 
     @classmethod
-    def of(cls, config: RunConfig, known: Mapping[str, Any] | None = None) -> "Plan":
+    def of(
+        cls,
+        config: RunConfig,
+        known: Mapping[str, Any] | None = None,
+        suiting: Callable[[Dataset, Target], str] = lambda dataset, target: families.USUAL,
+    ) -> "Plan":
         """The plan that settings stand for.
 
         Args:
             config: The settings.
             known: The content of `config.json` of the run that goes on, if one does. The space and the schedule that it was begun
                 with are its own, whatever the same names stand for by now.
+            suiting: Names the space for images and a target, where the settings leave it open and no run goes on.
 
         Raises:
             DaquError: A file of the settings cannot be read, or things do not go together (which ones is said).
@@ -62,7 +69,8 @@ class Plan:
         if "search_space" in known and not config.space.endswith(".json"):
             space = SearchSpace.from_json(known["search_space"])
         else:
-            space = narrowed(target.restrict(_nominal(config, dataset)), config, len(dataset.x_train))
+            name = suiting(dataset, target) if config.space == "auto" else config.space
+            space = narrowed(target.restrict(_nominal(name, dataset)), config, len(dataset.x_train))
         if "schedule" in known and not config.schedule:
             schedule = Schedule.from_json(known["schedule"])
         else:
@@ -87,7 +95,13 @@ class Plan:
     @property
     def held(self) -> str:
         """Which kinds of choices the minutes are too few for, for people."""
-        return held(self.space, _nominal(self.config, self.dataset))
+        return held(self.space, self._nominal)
+
+    @property
+    def _nominal(self) -> SearchSpace:
+        """All of the space, for the images and classes of the data set."""
+        config = self.config
+        return _nominal(self.space.name if config.space == "auto" else config.space, self.dataset)
 
     @property
     def searched(self) -> SearchSpace:
@@ -158,7 +172,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The content of `config.json`."""
         config, table = self.config, self.given_table
-        sizes = {"nominal": _nominal(config, self.dataset).cardinality, "effective": self.space.cardinality}
+        sizes = {"nominal": self._nominal.cardinality, "effective": self.space.cardinality}
         return {
             "version": FORMAT,
             "flags": config.to_json(),
@@ -168,15 +182,15 @@ class Plan:
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES} | {"daqu_tf": daqu_tf.__version__},
             "seed": config.seed,
             "target": config.target,
-            "space": config.space,
+            "space": self.space.name if config.space == "auto" else config.space,
             "dataset": self.dataset.describe(),
             "cardinality": {name: f"{decimal.Decimal(size):.2e}" for name, size in sizes.items()},  # A float ends at 1e308.
         }
 
 
-def _nominal(config: RunConfig, dataset: Dataset) -> SearchSpace:
-    """The space that the settings name, for the images and classes of the data set."""
-    return spaces.get(config.space).for_images(dataset.image_shape, dataset.num_classes)
+def _nominal(name: str, dataset: Dataset) -> SearchSpace:
+    """The space of a name, for the images and classes of the data set."""
+    return spaces.get(name).for_images(dataset.image_shape, dataset.num_classes)
 
 
 def _schedule(config: RunConfig, space: SearchSpace) -> Schedule:

@@ -47,7 +47,8 @@ class RunConfig:
     Attributes:
         dataset: `digits`, a `.npz` file, or a tf_keras data set name.
         output_dir: Where everything goes; the same settings resume there.
-        space: The name of a search space, a `.json` file that describes one, or `auto`, the one that suits the target.
+        space: The name of a search space, a `.json` file that describes one, or `auto`, the one whose networks are the fastest on
+            the device.
         target: The name of a target.
         budget_minutes: Wall-clock minutes for everything: the job divides them itself.
         finalists: How many front members are fine-tuned and exported, at most.
@@ -128,8 +129,6 @@ class RunConfig:
         return config
 
     def __post_init__(self) -> None:
-        if self.space == "auto":
-            object.__setattr__(self, "space", targets.get(self.target).space)
         for name, ending in FILES.items():
             if getattr(self, name).endswith(ending):  # Later stages run in other folders.
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
@@ -142,7 +141,8 @@ class RunConfig:
         for one in self.constraints:
             if one.metric not in targets.METRICS:
                 raise DaquError(f"`constraint` must name one of {', '.join(targets.METRICS)}, but received {one.metric!r}.")
-        spaces.get(self.space)
+        if self.space != "auto":
+            spaces.get(self.space)
         targets.get(self.target)
         if not math.isfinite(self.budget_minutes) or self.budget_minutes < LEAST_BUDGET_MINUTES:
             raise DaquError(

@@ -18,10 +18,11 @@ def hand_scaled(space: SearchSpace) -> list[Subnet]:
     Args:
         space: The space, whose highest bits they have.
     """
-    return list(dict.fromkeys(_scaled(space, multiplier) for multiplier in MULTIPLIERS))
+    return list(dict.fromkeys(scaled(space, multiplier) for multiplier in MULTIPLIERS))
 
 
-def _scaled(space: SearchSpace, multiplier: float) -> Subnet:
+def scaled(space: SearchSpace, multiplier: float) -> Subnet:
+    """The network of a space that is nearest to the one that people scale by hand with a width multiplier, as of `hand_scaled`."""
     named, values = dict(space.by_hand), {}
     for gene in space.genes:
         wanted = named.get(gene.name, KERNEL if gene.name.endswith(".kernel") else gene.values[-1])

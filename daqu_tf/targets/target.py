@@ -104,15 +104,6 @@ class Target:
         return self.objectives[1][0] == "latency_us" and "bitops" not in dict(self.objectives)
 
     @property
-    def space(self) -> str:
-        """The name of the search space that suits the target.
-
-        Where latency on a processor counts, it is that of full convolutions, which runtimes compute far faster for each
-        multiplication than depthwise ones. Where multiplications count themselves, it is MobileNetV2.
-        """
-        return "resnet" if self.bits_buy_bytes_alone else "mobilenet_v2"
-
-    @property
     def storage(self) -> Storage:
         """How files for this target store weights and activations."""
         return Storage("auto" if self.int4_fully_connected else "int8", self.runtime)

@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from daqu_tf.data import mirroring
 from daqu_tf.data.dataset import Dataset
 from daqu_tf.training.schedule import check_batch_size
 
@@ -24,17 +25,18 @@ class Augmentation:
     def of(cls, dataset: Dataset, name: str) -> "Augmentation":
         """The augmentation of a name; `auto` is the one that fits the data set.
 
-        CIFAR has the usual one, which moves images of 32 pixels by four and mirrors them; other images are moved by a fourteenth of
-        their height. With `auto`, a data set that is neither CIFAR nor Fashion-MNIST is not mirrored, since digits and letters do
-        not keep their class in a mirror.
+        Photos, CIFAR among them, have CIFAR's usual one, which moves images of 32 pixels by four and mirrors them; other images are
+        moved by a fourteenth of their height. With `auto`, images are mirrored where they keep their class in a mirror, as
+        `data.mirroring` finds it, and Fashion-MNIST is, where that is known.
 
         Args:
-            dataset: The data set, whose name and image height decide.
+            dataset: The data set, whose name, height and images decide.
             name: The name, one of `schedule.AUGMENTATIONS`.
         """
         cifar, fashion = (dataset.name.startswith(stem) for stem in ("cifar", "fashion_mnist"))
-        mirror = (cifar or fashion) if name == "auto" else name == "shift_mirror"
-        return cls(0 if name == "none" else max(1, dataset.image_shape[0] // (8 if cifar else 14)), mirror)
+        photos = cifar or (name == "auto" and not fashion and _are_photos(dataset))
+        mirror = (photos or fashion) if name == "auto" else name == "shift_mirror"
+        return cls(0 if name == "none" else max(1, dataset.image_shape[0] // (8 if photos else 14)), mirror)
 
     def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """The augmented images (count, height, width, channels) of given ones.
@@ -57,6 +59,11 @@ class Augmentation:
             mirrored = tf.random.stateless_uniform([count, 1, 1, 1], seeds[2]) < 0.5
             images = tf.where(mirrored, images[:, :, ::-1], images)
         return images
+
+
+def _are_photos(dataset: Dataset) -> bool:
+    """Whether the images keep their class in a mirror, as photos do."""
+    return mirroring.keeps_classes(dataset.x_train, dataset.y_train, dataset.x_search, dataset.y_search)
 
 
 class Batches:

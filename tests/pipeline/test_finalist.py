@@ -80,8 +80,8 @@ def test_a_parent_that_is_whole_stays_where_its_sibling_fails(tmp_path):
     ("seconds", "seconds_an_image", "expected"),
     [
         (60.0, 1e-3, 3),  # Fewer are no front.
-        (1000.0, 1e-3, 8),  # 180 seconds each, and 50 beside them.
-        (1000.0, 1e-5, 20),  # Fifteen epochs are over soon.
+        (2000.0, 1e-3, 7),  # 480 seconds each, and 50 beside them.
+        (1000.0, 1e-6, 20),  # Forty epochs are over soon.
     ],
 )
 def test_as_many_finalists_as_are_worth_their_start(seconds, seconds_an_image, expected, monkeypatch):
