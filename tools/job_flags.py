@@ -81,6 +81,9 @@ _WORKERS = flags.DEFINE_integer(
 )
 _SEED = flags.DEFINE_integer("seed", RunConfig.seed, "The seed of everything random.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings in the output folder.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print the plan of the job, with its minutes, images, memory and disk, and do nothing else."
+)
 
 
 def run_until(last_stage: str, argv: list[str]) -> None:
@@ -102,6 +105,9 @@ def run_until(last_stage: str, argv: list[str]) -> None:
     config = RunConfig(**{name: flags.FLAGS[name].value for name in RunConfig.__dataclass_fields__ if flags.FLAGS[name].present})
     from daqu_tf import pipeline
 
+    if _DRY_RUN.value:
+        print(pipeline.dry_run(config))
+        return
     product = pipeline.run(config, overwrite=_OVERWRITE.value, last_stage=last_stage)
     is_worker = product.name == "trials.jsonl"  # A worker leaves the other stages to the chief.
     print("The search is over for this worker." if is_worker else f"{last_stage.capitalize()}: {product.resolve()}")

@@ -17,10 +17,14 @@ OVERHEAD_SECONDS = 20.0  # Start, traces and proof of one finalist; loading and 
 OVERHEAD_SECONDS_AN_IMAGE = 5e-4
 
 
+def free_seconds(budget_seconds: float, models: int) -> float:
+    """Seconds of a budget for all that comes before as many models are timed."""
+    return (1 - RESERVE_SHARE) * budget_seconds - REPORT_SECONDS - TIMING_SECONDS_A_MODEL * models
+
+
 def left(clock: Clock, models: int) -> float:
     """Seconds until as many models must be timed."""
-    after = REPORT_SECONDS + TIMING_SECONDS_A_MODEL * models + RESERVE_SHARE * clock.budget_seconds
-    return clock.budget_seconds - after - clock.elapsed()
+    return free_seconds(clock.budget_seconds, models) - clock.elapsed()
 
 
 def workers(config: RunConfig) -> int:
@@ -33,12 +37,12 @@ def overhead(images: int) -> float:
     return OVERHEAD_SECONDS + images * OVERHEAD_SECONDS_AN_IMAGE
 
 
-def affordable(config: RunConfig, clock: Clock, images: int, seconds_an_image: float) -> int:
-    """How many finalists the time left allows: at least three, since fewer are no front, and at most those asked for.
+def affordable(config: RunConfig, seconds: float, images: int, seconds_an_image: float) -> int:
+    """How many finalists some time allows: at least three, since fewer are no front, and at most those asked for.
 
     Args:
         config: The settings. Where they give fine-tuning its epochs, all that are asked for are allowed, and may take longer.
-        clock: The time that the job has used.
+        seconds: The time for all of them.
         images: The number of training images.
         seconds_an_image: The seconds that a training step takes for each image.
     """
@@ -46,7 +50,7 @@ def affordable(config: RunConfig, clock: Clock, images: int, seconds_an_image: f
     if config.finetune_epochs:
         return wanted
     worthwhile = min(WORTHWHILE_SECONDS, WORTHWHILE_EPOCHS * images * seconds_an_image)
-    rounds = left(clock, wanted) / (overhead(images) + worthwhile)
+    rounds = seconds / (overhead(images) + worthwhile)
     return min(wanted, max(LEAST_FINALISTS, int(rounds * workers(config))))
 
 

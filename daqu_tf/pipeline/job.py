@@ -1,9 +1,7 @@
 """What the stages of a job share: the plan, the folder, the device, and networks that take long to make."""
 
 import contextlib
-import csv
 import functools
-import math
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,7 +13,6 @@ from daqu_tf.pipeline.plan import Plan
 from daqu_tf.pipeline.progress import Progress
 from daqu_tf.runs.clock import Clock
 from daqu_tf.runs.config import RunConfig
-from daqu_tf.training.samplers import SAMPLERS
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -34,12 +31,20 @@ class Job:
         strategy: On which devices the supernet is trained; None where it is trained already.
         device: What times files; None where nothing is left to be timed.
         progress: What shows a person how far the job is.
+        began: When this part of the job began, by the monotonic clock; None takes now.
     """
 
-    def __init__(self, plan: Plan, strategy: "tf.distribute.Strategy | None", device: Device | None, progress: Progress):
+    def __init__(
+        self,
+        plan: Plan,
+        strategy: "tf.distribute.Strategy | None",
+        device: Device | None,
+        progress: Progress,
+        began: float | None = None,
+    ):
         self.plan, self.folder, self.strategy, self.progress = plan, plan.folder, strategy, progress
         self._device = device
-        self.clock = Clock(self.folder.clock, plan.config.budget_minutes * 60)
+        self.clock = Clock(self.folder.clock, plan.config.budget_minutes * 60, began)
         self._timeline = files.read_json(self.folder.timeline, [])
 
     @contextlib.contextmanager
@@ -77,14 +82,6 @@ class Job:
         keras.utils.set_random_seed(self.plan.config.seed)
         with self.strategy.scope() if self.strategy else contextlib.nullcontext():
             return Supernet(self.plan.space, self.plan.config.half_type)
-
-    def seconds_an_image(self) -> float:
-        """What a training step took for each image and subnet in the supernet's training; infinite where that is not known."""
-        with contextlib.suppress(OSError, ValueError, KeyError), open(self.folder.log, newline="") as file:
-            *_, last = csv.DictReader(file)
-            images = float(last["step"]) * self.plan.schedule.batch_size
-            return 60 * float(last["minutes"]) / (images * SAMPLERS[self.plan.schedule.phases[-1].sampler].SUBNETS)
-        return math.inf
 
     @functools.cached_property
     def scorer(self) -> "Scorer":

@@ -6,22 +6,23 @@ depths and expansions are elastic too is at 77 to 83%, and ranks its subnets wro
 widths are searched, around the network that people scale by hand.
 """
 
-from daqu_tf import machine
-from daqu_tf.pipeline.budget import SUPERNET_SHARE
+from daqu_tf.pipeline import budget
+from daqu_tf.pipeline.forecast import supernet_images
+from daqu_tf.pipeline.speed import Speed
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.spaces import SearchSpace
 from daqu_tf.spaces.hand_scaled import hand_scaled
 from daqu_tf.targets import costs
-from daqu_tf.training.samplers import Sandwich
 
 # What is not elastic, from the least images on that the supernet's steps go through, which count once for each subnet of a step; of
 # few images, so many epochs are enough.
 HELD = ((0.0, 0.0, ("resolution", "depth", "kernel", "expansion")), (1e6, 60.0, ("resolution",)), (4e6, 240.0, ()))
-MACS_A_CORE_SECOND = 1.3e9  # Of a supernet's training, forward; an AMD EPYC with AVX-512 (ours).
+# A network is worth having that can see so many images as one of three finalists; of few images, so many epochs are enough.
+LEAST_SEEN = (4e5, 8.0)
 
 
-def narrowed(space: SearchSpace, config: RunConfig, count: int) -> SearchSpace:
-    """The part of a space that the supernet of a job can learn.
+def narrowed(space: SearchSpace, config: RunConfig, count: int, speed: Speed) -> SearchSpace:
+    """The part of a space that a job can train: what its supernet can learn, and no wider than what its finalists have time for.
 
     It is all of the space where bits are searched, where a schedule is given, and where the space is a file of the user's own.
 
@@ -29,21 +30,31 @@ def narrowed(space: SearchSpace, config: RunConfig, count: int) -> SearchSpace:
         space: The space.
         config: The settings, whose minutes or epochs decide.
         count: The number of training images.
+        speed: What a training step takes on this machine.
     """
     if config.searches_bits or config.schedule or config.space.endswith(".json"):
         return space
-    by_hand = hand_scaled(space)[-1]
-    images = _images(config, count, costs.macs(space, by_hand))
+    *_, by_hand = hand_scaled(space)
+    images = supernet_images(config, count, speed.seconds_an_image(costs.macs(space, by_hand) / 2))
     kinds = next(kinds for least, epochs, kinds in reversed(HELD) if images >= min(least, epochs * count))
     kept = {name: (value,) for name, value in by_hand.choices if name.rpartition(".")[2] in kinds}
-    return space.restrict(**kept) if kept else space
+    return _no_wider(space.restrict(**kept) if kept else space, config, count, speed)
 
 
-def _images(config: RunConfig, count: int, macs: int) -> float:
-    """About how many images the supernet's steps go through, once for each subnet; the mean one is half as large as `macs`."""
-    if config.epochs:
-        return config.epochs * count * Sandwich.SUBNETS
-    return SUPERNET_SHARE * 60 * config.budget_minutes * machine.cores() * MACS_A_CORE_SECOND / (macs / 2)
+def _no_wider(space: SearchSpace, config: RunConfig, count: int, speed: Speed) -> SearchSpace:
+    """Without the widths beyond those of the largest network, of those that people scale by hand, which has time for its images."""
+    if config.finetune_epochs:
+        return space
+    free = budget.free_seconds(60 * config.budget_minutes, config.finalists)
+    rounds = max(1.0, budget.LEAST_FINALISTS / budget.workers(config))
+    seconds = (1 - budget.SEARCH_SHARE) * (free - budget.SUPERNET_SHARE * 60 * config.budget_minutes) / rounds - budget.overhead(count)
+    small, *others = hand_scaled(space)
+    least, epochs = LEAST_SEEN
+    slowest = seconds / min(least, epochs * count)
+    fitting = [one for one in others if speed.seconds_an_image(costs.macs(space, one)) <= slowest]
+    widest = (fitting or others[:1] or [small])[-1]
+    widths = {gene.name: gene.values for gene in space.genes if gene.name.endswith(".width")}
+    return space.restrict(**{name: [one for one in values if one <= widest[name]] for name, values in widths.items()})
 
 
 def held(space: SearchSpace, nominal: SearchSpace) -> str:
@@ -54,5 +65,16 @@ def held(space: SearchSpace, nominal: SearchSpace) -> str:
         nominal: The whole space.
     """
     left = {gene.name: len(gene.values) for gene in space.genes}
-    architecture = [gene for gene in nominal.genes if not gene.name.endswith("_bits")]
+    architecture = [gene for gene in nominal.genes if not gene.name.endswith(("_bits", ".width"))]
     return ", ".join(dict.fromkeys(g.name.rpartition(".")[2] for g in architecture if left[g.name] == 1 < len(g.values)))
+
+
+def widest(space: SearchSpace, nominal: SearchSpace) -> str:
+    """The largest widths that are searched, for people; empty where those are the largest of the whole space.
+
+    Args:
+        space: The part that is searched.
+        nominal: The whole space.
+    """
+    here, there = ([g.values[-1] for g in one.genes if g.name.endswith(".width")] for one in (space, nominal))
+    return "" if here == there else ", ".join(map(str, here))

@@ -4,8 +4,11 @@ Each stage reads what the one before it wrote into the output folder, and does n
 """
 
 import decimal
+import functools
 import os
 import pathlib
+import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,8 +20,10 @@ from daqu_tf.pipeline import families, finalists, stages
 from daqu_tf.pipeline.job import Job, connect_device
 from daqu_tf.pipeline.plan import Plan
 from daqu_tf.pipeline.progress import Progress
+from daqu_tf.pipeline.speed import USUAL, Speed, measure
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.runs.folder import RunFolder
+from daqu_tf.spaces import SearchSpace
 from daqu_tf.targets import Target
 from daqu_tf.training.strategies import check_shares, check_strategy, leads, make_deterministic, make_strategy
 
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 STAGES = ("supernet", "search", "report")
+_OF_TIMES = " for each image that a network is trained with, on one core"
 
 
 def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") -> pathlib.Path:
@@ -40,6 +46,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     Raises:
         DaquError: Something that the user can mend; whatever stood in the folder is still whole.
     """
+    began = time.monotonic()
     machine.check_training()
     if last_stage not in STAGES:
         raise DaquError(f"`last_stage` must be one of {', '.join(STAGES)}, but received {last_stage!r}.")
@@ -48,19 +55,39 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
         from daqu_tf.pipeline import search_workers
 
         return search_workers.work(config.folder)
+    # All that the settings can be wrong about comes before anything in the folder is touched.
+    progress = Progress()
+    plan = _planned(config, overwrite, progress)
+    if not plan.folder.supernet.exists():
+        check_strategy(plan.config.strategy)
+    with plan.folder.lock():
+        return _run(plan, overwrite, last_stage, progress, began)
+
+
+def dry_run(config: RunConfig) -> str:
+    """What `run` would do with these settings, as lines for people; nothing is written.
+
+    Args:
+        config: The settings. Of a run that stands in the folder, it is that run's plan.
+
+    Raises:
+        DaquError: Something that the user can mend.
+    """
+    machine.check_training()
+    check_keras()
+    return _planned(config, True, Progress()).text
+
+
+def _planned(config: RunConfig, overwrite: bool, progress: Progress) -> Plan:
     folder = RunFolder(config.folder)
     settled = folder.settled(config)
     folder.check(settled, overwrite)
     is_new = bool(folder.difference(settled))
-    # All that the settings can be wrong about comes before anything in the folder is touched.
-    progress = Progress()
-    suiting = _suiting(config, progress)
-    plan = Plan.of(config, suiting=suiting) if is_new else Plan.of(settled, folder.settings(), suiting)
+    known = None if is_new else folder.settings()
+    suiting, timing = _suiting(config, progress), functools.partial(_timed, config, progress)
+    plan = Plan.of(config if is_new else settled, known, suiting, timing)
     plan.check()
-    if not folder.supernet.exists():
-        check_strategy(plan.config.strategy)
-    with folder.lock():
-        return _run(plan, overwrite, last_stage, progress)
+    return plan
 
 
 def _suiting(config: RunConfig, progress: Progress) -> Callable[[Dataset, Target], str]:
@@ -89,8 +116,18 @@ def _is_worker() -> bool:
     return is_worker()
 
 
-def _run(plan: Plan, overwrite: bool, last_stage: str, progress: Progress) -> pathlib.Path:
-    """`run`, in a folder that is this process's alone."""
+def _timed(config: RunConfig, progress: Progress, space: SearchSpace) -> Speed:
+    """What a training step takes on this machine, or what is usual where the job must not depend on it or does not."""
+    if config.deterministic or (config.epochs and config.finetune_epochs) or "TF_CONFIG" in os.environ:
+        return USUAL
+    progress.begin("speed")
+    speed = measure(space)
+    progress.end(", ".join(f"{macs / 1e6:.2g}M MACs {1e6 * each:.0f} us" for macs, each in zip(speed.macs, speed.seconds)) + _OF_TIMES)
+    return speed
+
+
+def _run(plan: Plan, overwrite: bool, last_stage: str, progress: Progress, began: float) -> pathlib.Path:
+    """`run`, in a folder that is this process's alone; it began at that time of the monotonic clock."""
     folder, content = plan.folder, plan.to_json()
     for note in plan.dataset.notes:
         progress.warn(note)
@@ -116,7 +153,7 @@ def _run(plan: Plan, overwrite: bool, last_stage: str, progress: Progress) -> pa
         files.write_json(folder.config, content)
     if device:
         files.write_json(folder.device, device.identity())
-    return _through_stages(Job(plan, strategy, device, progress), last_stage)
+    return _through_stages(Job(plan, strategy, device, progress, began), last_stage)
 
 
 def _strategy(plan: Plan) -> "tf.distribute.Strategy":
@@ -150,6 +187,10 @@ def _through_stages(job: Job, last_stage: str) -> pathlib.Path:
     job.progress.begin("data")
     counts = ", ".join(f"{len(getattr(plan.dataset, f'x_{split}'))} {split}" for split in ("train", "search", "test"))
     job.progress.end(f"{plan.dataset.name}: {counts} images; {_count(plan.searched.cardinality)} subnets are searched")
+    if not folder.supernet.exists():
+        print(plan.text, file=sys.stderr)
+    if plan.widest:
+        job.progress.warn(f"The minutes are too few to train more than {plan.widest} channels: wider networks are left out.")
     if plan.held:
         job.progress.warn(f"The minutes are too few to learn {plan.held}: these stay as in the network that people scale by hand.")
     todo = [

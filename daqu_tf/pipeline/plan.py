@@ -14,13 +14,15 @@ from daqu_tf import data, files, spaces, targets
 from daqu_tf.data import Dataset
 from daqu_tf.errors import DaquError
 from daqu_tf.latency.table import LatencyTable
-from daqu_tf.pipeline import families
+from daqu_tf.pipeline import budget, families, forecast
 from daqu_tf.pipeline.budget import SUPERNET_SHARE
-from daqu_tf.pipeline.narrowing import held, narrowed
+from daqu_tf.pipeline.forecast import Forecast
+from daqu_tf.pipeline.narrowing import held, narrowed, widest
+from daqu_tf.pipeline.speed import USUAL, Speed
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.runs.folder import FORMAT, RunFolder
 from daqu_tf.spaces import SearchSpace
-from daqu_tf.targets import Target
+from daqu_tf.targets import Target, costs
 from daqu_tf.tflite import Metadata
 from daqu_tf.training.schedule import Schedule, check_batch_size, make_schedule
 
@@ -38,6 +40,7 @@ class Plan:
         space: The part of the search space that matters to the target, for the images and classes of the data set.
         target: What the networks are for.
         schedule: How the supernet is trained.
+        speed: What a training step takes on the machine on which the run was begun.
     """
 
     config: RunConfig
@@ -45,6 +48,7 @@ class Plan:
     space: SearchSpace
     target: Target
     schedule: Schedule
+    speed: Speed
 
     @classmethod
     def of(
@@ -52,6 +56,7 @@ class Plan:
         config: RunConfig,
         known: Mapping[str, Any] | None = None,
         suiting: Callable[[Dataset, Target], str] = lambda dataset, target: families.USUAL,
+        timing: Callable[[SearchSpace], Speed] = lambda space: USUAL,
     ) -> "Plan":
         """The plan that settings stand for.
 
@@ -60,22 +65,26 @@ class Plan:
             known: The content of `config.json` of the run that goes on, if one does. The space and the schedule that it was begun
                 with are its own, whatever the same names stand for by now.
             suiting: Names the space for images and a target, where the settings leave it open and no run goes on.
+            timing: Times training steps of a space's networks, where no run goes on.
 
         Raises:
             DaquError: A file of the settings cannot be read, or things do not go together (which ones is said).
         """
         known = known or {}
         dataset, target = data.load(config.dataset, config.seed), targets.get(config.target)
+        speed = Speed.from_json(known["speed"]) if "speed" in known else USUAL
         if "search_space" in known and not config.space.endswith(".json"):
             space = SearchSpace.from_json(known["search_space"])
         else:
             name = suiting(dataset, target) if config.space == "auto" else config.space
-            space = narrowed(target.restrict(_nominal(name, dataset)), config, len(dataset.x_train))
+            nominal = target.restrict(_nominal(name, dataset))
+            speed = speed if known else timing(nominal)
+            space = narrowed(nominal, config, len(dataset.x_train), speed)
         if "schedule" in known and not config.schedule:
             schedule = Schedule.from_json(known["schedule"])
         else:
             schedule = _schedule(config, space)
-        return cls(config, dataset, space, target, schedule)
+        return cls(config, dataset, space, target, schedule, speed)
 
     @classmethod
     def in_folder(cls, path: pathlib.Path) -> "Plan":
@@ -91,6 +100,24 @@ class Plan:
     def folder(self) -> RunFolder:
         """Where the job writes."""
         return RunFolder(self.config.folder)
+
+    @functools.cached_property
+    def forecast(self) -> Forecast:
+        """What the job will do in its minutes."""
+        return forecast.of(self.config, self.space, len(self.dataset.x_train), self.speed)
+
+    @property
+    def text(self) -> str:
+        """The forecast as lines for people."""
+        config, count = self.config, len(self.dataset.x_train)
+        images = self.dataset.x_train.nbytes + self.dataset.x_search.nbytes + self.dataset.x_test.nbytes
+        weights = 4 * costs.parameters(self.space, self.space.largest())
+        return forecast.text(self.forecast, count, config.max_trials, budget.workers(config), images, weights)
+
+    @property
+    def widest(self) -> str:
+        """The largest widths that the minutes are enough for, for people; empty where they are enough for all."""
+        return widest(self.space, self._nominal)
 
     @property
     def held(self) -> str:
@@ -178,6 +205,8 @@ class Plan:
             "flags": config.to_json(),
             "schedule": self.schedule.to_json(),
             "search_space": self.space.to_json(),
+            "speed": self.speed.to_json(),
+            "forecast": self.forecast.to_json(),
             "latency_table": hashlib.sha256(files.encode_json(table.to_json())).hexdigest() if table else None,
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES} | {"daqu_tf": daqu_tf.__version__},
             "seed": config.seed,

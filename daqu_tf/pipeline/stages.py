@@ -95,9 +95,8 @@ def search(job: Job) -> None:
     front = tuner.pareto_trials()
     if not front:
         raise DaquError(f"No subnet could be scored: the reasons are in {job.folder.journal}.")
-    count = budget.affordable(config, clock, len(job.plan.dataset.x_train), job.seconds_an_image())
     trials = tuner.oracle.get_best_trials(len(tuner.oracle.end_order))
-    names = {f"m{number:02d}": finalist for number, finalist in enumerate(choose(candidates, trials, count))}
+    names = {f"m{number:02d}": finalist for number, finalist in enumerate(choose(candidates, trials, job.plan.forecast.finalists))}
     files.write_json(job.folder.finalists, names | siblings_of(job.plan, names))
     job.progress.end(f"{len(tuner.oracle.end_order)} trials, {len(front)} on the front, {len(names)} finalists")
 

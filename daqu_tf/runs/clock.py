@@ -14,12 +14,14 @@ class Clock:
     Args:
         path: Where they are kept.
         budget_seconds: What may be used in all.
+        began: When this part of the job began, by the monotonic clock; None takes now.
     """
 
-    def __init__(self, path: pathlib.Path, budget_seconds: float):
+    def __init__(self, path: pathlib.Path, budget_seconds: float, began: float | None = None):
         self._path, self.budget_seconds = path, budget_seconds
         self._before = read_json(path, {"seconds": 0.0})["seconds"]
-        self._began = self._written = time.monotonic()
+        self._written = time.monotonic()
+        self._began = self._written if began is None else began
 
     def elapsed(self) -> float:
         """Seconds used until now."""

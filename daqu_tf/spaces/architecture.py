@@ -156,7 +156,7 @@ def squeezed_channels(channels: N) -> N:
 
 
 def _inverted_residual(chain: _Chain[N], stage: Stage, block: str, number: int, width: N) -> None:
-    adds = number > 1 or stage.keeps_width
+    adds = stage.adds_input(number)
     stream = chain.count if adds else 0
     hidden = chain.channels * chain.values[f"{block}.expansion"]
     if stage.expands:
@@ -178,8 +178,8 @@ def _basic(chain: _Chain[N], stage: Stage, block: str, number: int, width: N) ->
     hidden = width * chain.values[f"{block}.expansion"]
     chain.add(f"{block}.conv1", "conv", hidden, "relu", chain.values[f"{block}.kernel"], stride)
     chain.held = stream
-    chain.add(f"{block}.conv2", "conv", width, "linear", 3, residual="relu" if number > 1 else None)
-    if number == 1:
+    chain.add(f"{block}.conv2", "conv", width, "linear", 3, residual="relu" if stage.adds_input(number) else None)
+    if not stage.adds_input(number):
         chain.held, chain.size, chain.channels = chain.count, before.size, before.channels
         chain.bits, chain.signed = before.bits, before.signed
         chain.add(f"{block}.shortcut", "conv", width, "linear", 1, stride, residual="relu")

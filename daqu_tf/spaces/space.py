@@ -330,10 +330,8 @@ def _check_names(space: SearchSpace) -> None:
             raise DaquError(
                 "`squeeze_excite` must be false and `activation` relu in a stage of basic blocks: change one or `block`."
             )
-        if stage.keeps_width and (stage.block == "basic" or stage.stride != 1):
-            raise DaquError(
-                "`widths` must have a choice, but in a stage of inverted residual blocks of stride 1, which may keep the channels."
-            )
+        if stage.keeps_width and stage.stride != 1:
+            raise DaquError("`widths` must have a choice, but in a stage of stride 1, which may keep the channels.")
 
 
 def _check_gene(gene: Gene) -> None:

@@ -19,7 +19,7 @@ class Stage:
     An `inverted_residual` block (Sandler et al., CVPR 2018; with squeeze-excite and hard-swish, Howard et al., ICCV 2019)
     expands, convolves each channel and projects; where the only expansion is 1, nothing is expanded. A `basic` block (He et al.,
     CVPR 2016) is two full convolutions, of which the first has the elastic kernel and the expanded channels; a stage's first
-    block has a pointwise convolution in its shortcut.
+    block has a pointwise convolution in its shortcut, unless the stage keeps its channels.
 
     Attributes:
         widths: The choices for the output channels of the blocks; if empty, the stage keeps the channels that it reads. Its first
@@ -58,6 +58,14 @@ class Stage:
         """Whether inverted residual blocks have an expanding layer."""
         return self.expansions != (1,)
 
+    def adds_input(self, number: int) -> bool:
+        """Whether a block adds its input as it is.
+
+        Args:
+            number: The number of the block, from 1.
+        """
+        return number > 1 or self.keeps_width
+
     def layer_names(self, number: int) -> tuple[str, ...]:
         """The names of a block's layers with weights, in order of computation.
 
@@ -65,7 +73,7 @@ class Stage:
             number: The number of the block, from 1.
         """
         if self.block == "basic":
-            return ("conv1", "conv2", "shortcut") if number == 1 else ("conv1", "conv2")
+            return ("conv1", "conv2") if self.adds_input(number) else ("conv1", "conv2", "shortcut")
         weighing = ("squeeze", "excite") if self.squeeze_excite else ()
         return (*["expand"] * self.expands, "depthwise", *weighing, "project")
 

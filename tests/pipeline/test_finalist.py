@@ -84,10 +84,9 @@ def test_a_parent_that_is_whole_stays_where_its_sibling_fails(tmp_path):
         (1000.0, 1e-6, 20),  # Forty epochs are over soon.
     ],
 )
-def test_as_many_finalists_as_are_worth_their_start(seconds, seconds_an_image, expected, monkeypatch):
-    monkeypatch.setattr(budget, "left", lambda clock, models: seconds)
+def test_as_many_finalists_as_are_worth_their_start(seconds, seconds_an_image, expected):
     config = RunConfig("digits", "run", finalists=20, workers=2)
-    assert budget.affordable(config, None, 60_000, seconds_an_image) == expected
+    assert budget.affordable(config, seconds, 60_000, seconds_an_image) == expected
 
 
 # How the seconds that are left are shared out among finalists that start one after another.

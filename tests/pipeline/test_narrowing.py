@@ -3,9 +3,11 @@ import json
 import pytest
 
 from daqu_tf import RunConfig, machine, spaces, targets
-from daqu_tf.pipeline.narrowing import held, narrowed
+from daqu_tf.pipeline.narrowing import held, narrowed, widest
+from daqu_tf.pipeline.speed import Speed
 from daqu_tf.spaces.hand_scaled import hand_scaled
 
+SPEED = Speed((5e5, 2.6e6), (2.4e-4, 6.7e-4))  # Of these networks, on one core of an AMD EPYC.
 SPACE = targets.get("litert_cpu").restrict(spaces.get("mobilenet_v2"))
 
 
@@ -15,7 +17,7 @@ def two_cores(monkeypatch):
 
 
 def kinds(count, **settings):
-    return held(narrowed(SPACE, RunConfig("digits", "run", **settings), count), SPACE)
+    return held(narrowed(SPACE, RunConfig("digits", "run", **settings), count, SPEED), SPACE)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_where_bits_are_searched_nothing_is_held():
 
 
 def test_what_is_left_holds_the_networks_that_people_scale_by_hand():
-    part = narrowed(SPACE, RunConfig("digits", "run", budget_minutes=5), 50_000)
+    part = narrowed(SPACE, RunConfig("digits", "run", budget_minutes=20), 50_000, SPEED)
     assert hand_scaled(part) == hand_scaled(SPACE) and part.largest().values == hand_scaled(SPACE)[-1].values
 
 
@@ -49,3 +51,22 @@ def test_a_space_of_ones_own_is_searched_as_it_is(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(SPACE.to_json()))
     assert kinds(50_000, budget_minutes=5, space=str(path)) == ""
+
+
+@pytest.mark.parametrize(
+    ("minutes", "count", "expected"),
+    [
+        (5, 50_000, "8, 16, 24, 32"),  # Two networks are left to choose between, however short the time.
+        (20, 50_000, ""),
+        (5, 1_000, ""),
+    ],
+)
+def test_a_network_that_cannot_see_its_images_is_left_out(minutes, count, expected):
+    part = narrowed(SPACE, RunConfig("digits", "run", budget_minutes=minutes), count, SPEED)
+    assert widest(part, SPACE) == expected
+    assert not expected or hand_scaled(part) == hand_scaled(SPACE)[:2]
+
+
+def test_a_slow_machine_trains_less_of_a_space():
+    config, slow = RunConfig("digits", "run", budget_minutes=20), Speed(SPEED.macs, tuple(10 * each for each in SPEED.seconds))
+    assert narrowed(SPACE, config, 50_000, slow).cardinality < narrowed(SPACE, config, 50_000, SPEED).cardinality

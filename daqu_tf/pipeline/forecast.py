@@ -1,0 +1,128 @@
+"""What a job's minutes are worth on this machine: the plan that is made once, before anything is trained."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from daqu_tf import machine
+from daqu_tf.pipeline import budget
+from daqu_tf.pipeline.speed import Speed
+from daqu_tf.runs.config import RunConfig
+from daqu_tf.spaces import SearchSpace
+from daqu_tf.spaces.hand_scaled import hand_scaled
+from daqu_tf.targets import costs
+from daqu_tf.training.samplers import Sandwich
+
+# Of what the cores do on networks of one thread each, a supernet's step gets so much: its parts are small (ours).
+SUPERNET_EFFICIENCY = 0.45
+# What a process takes beside its images, which it holds as NumPy's and as TensorFlow's, and what a folder takes beside weights, of
+# which it holds the supernet's and two checkpoints with the optimizer's state (ours).
+PROCESS_BYTES, COPIES_OF_IMAGES, FOLDER_BYTES, COPIES_OF_WEIGHTS = 7e8, 2, 5e6, 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """What a job will do in its minutes.
+
+    Attributes:
+        minutes: The minutes of each stage, by its name.
+        supernet_images: How many images go through the supernet's steps, once for each subnet.
+        finalists: How many networks are fine-tuned, at most.
+        images: How many images the smallest and the largest of them see.
+    """
+
+    minutes: dict[str, float]
+    supernet_images: float
+    finalists: int
+    images: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The forecast as a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Forecast":
+        """The inverse of `to_json`."""
+        return cls(**dict(content) | {"images": tuple(content["images"])})
+
+
+def supernet_images(config: RunConfig, count: int, seconds_an_image: float) -> float:
+    """About how many images the supernet's steps go through, once for each subnet.
+
+    Args:
+        config: The settings, whose minutes or epochs decide.
+        count: The number of training images.
+        seconds_an_image: What a step of the mean subnet takes for each image on one core.
+    """
+    if config.epochs:
+        return config.epochs * count * Sandwich.SUBNETS
+    seconds = budget.SUPERNET_SHARE * 60 * config.budget_minutes
+    return seconds * machine.cores() * SUPERNET_EFFICIENCY / seconds_an_image
+
+
+def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forecast:
+    """The forecast of a job.
+
+    Args:
+        config: The settings.
+        space: The part of the space that is searched.
+        count: The number of training images.
+        speed: What a training step takes on this machine.
+    """
+    macs = [costs.macs(space, one) for one in (hand_scaled(space)[0], space.largest())]
+    mean = speed.seconds_an_image(sum(macs) / 2)
+    seconds, workers = 60 * config.budget_minutes, budget.workers(config)
+    free = budget.free_seconds(seconds, config.finalists)
+    supernet = budget.SUPERNET_SHARE * seconds
+    images = supernet_images(config, count, mean)
+    if config.epochs:
+        supernet = images * mean / (machine.cores() * SUPERNET_EFFICIENCY)
+    search = budget.SEARCH_SHARE * max(free - supernet, 0.0)
+    left = max(free - supernet - search, 0.0)
+    finalists = budget.affordable(config, left, count, mean)
+    each = {str(index): int(macs[0] + (macs[1] - macs[0]) * index / max(finalists - 1, 1)) for index in range(finalists)}
+    if config.finetune_epochs:
+        seen = (config.finetune_epochs * count,) * 2
+        left = sum(seen[0] * speed.seconds_an_image(size) + budget.overhead(count) for size in each.values()) / workers
+    else:
+        shares = budget.share_out(each, left * min(workers, finalists), budget.overhead(count))
+        times = [max(shares[name], budget.LEAST_FINE_TUNING_SECONDS) for name in each]
+        seen = tuple(times[index] / speed.seconds_an_image(each[name]) for index, name in ((0, "0"), (-1, str(finalists - 1))))
+    stages = {"supernet": supernet, "search": search, "finalists": left, "timing and report": seconds - free}
+    return Forecast({name: round(some / 60, 2) for name, some in stages.items()}, round(images), finalists, tuple(map(round, seen)))
+
+
+def text(forecast: Forecast, count: int, trials: int, workers: int, images_bytes: int, weights_bytes: int) -> str:
+    """A forecast as lines for people, a stage a line.
+
+    Args:
+        forecast: The forecast.
+        count: The number of training images.
+        trials: The most subnets that the search scores.
+        workers: How many processes fine-tune at once.
+        images_bytes: What all images take in memory, once.
+        weights_bytes: What the weights of the supernet take.
+    """
+    small, large = forecast.images
+    done = {
+        "supernet": f"{_count(forecast.supernet_images)} images through its subnets",
+        "search": f"{trials} subnets at most",
+        "finalists": f"{forecast.finalists} networks at most, from {_seen(small, count)} for the smallest to {_seen(large, count)} for "
+        "the largest",
+    }
+    lines = [f"plan: {sum(forecast.minutes.values()):.1f} minutes"]
+    for stage, minutes in forecast.minutes.items():
+        lines.append("  ".join([f"  {stage:18}{minutes:7.1f} min", *filter(None, [done.get(stage)])]))
+    processes = 1 + min(workers, forecast.finalists)
+    memory = processes * (PROCESS_BYTES + COPIES_OF_IMAGES * images_bytes)
+    disk = FOLDER_BYTES + weights_bytes * (COPIES_OF_WEIGHTS + 2 * forecast.finalists)
+    lines.append(f"  about {memory / 1e9:.1f} GB of memory in {processes} processes, and {disk / 1e6:.0f} MB in the output folder")
+    return "\n".join(lines)
+
+
+def _seen(images: float, count: int) -> str:
+    return f"{_count(images)} images ({images / count:.0f} epochs)"
+
+
+def _count(images: float) -> str:
+    return f"{images / 1e6:.1f} million" if images >= 1e6 else f"{1000 * round(images / 1000):,}"
