@@ -4,7 +4,7 @@
 where nobody names a space, `families` does. `forecast` says what the minutes are worth by the `speed` of this machine.
 `finalists` starts a process of `finalist` for each network that is trained on, with its `siblings` of fewer bits, `search_workers`
 those of a search, both by `processes`; `front` is the finished members' Pareto front, `progress` what a terminal shows.
-`trained_run` is what can be done with a trained supernet beside the job.
+`adopted` is the trained supernet of another run, and `trained_run` what can be done with a trained supernet beside the job.
 """
 
 from typing import TYPE_CHECKING

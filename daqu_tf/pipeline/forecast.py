@@ -73,14 +73,15 @@ def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forec
     mean = speed.seconds_an_image(sum(macs) / 2)
     seconds, workers = 60 * config.budget_minutes, budget.workers(config)
     free = budget.free_seconds(seconds, config.finalists)
-    supernet = budget.SUPERNET_SHARE * seconds
+    supernet = 0.0 if config.supernet_from else budget.SUPERNET_SHARE * seconds
     images = supernet_images(config, count, mean)
-    if config.epochs:
+    if config.epochs and not config.supernet_from:
         supernet = images * mean / (machine.cores() * SUPERNET_EFFICIENCY)
     search = budget.SEARCH_SHARE * max(free - supernet, 0.0)
     left = max(free - supernet - search, 0.0)
     finalists = budget.affordable(config, left, count, mean)
     each = {str(index): int(macs[0] + (macs[1] - macs[0]) * index / max(finalists - 1, 1)) for index in range(finalists)}
+    seen: tuple[float, ...]
     if config.finetune_epochs:
         seen = (config.finetune_epochs * count,) * 2
         left = sum(seen[0] * speed.seconds_an_image(size) + budget.overhead(count) for size in each.values()) / workers
@@ -104,11 +105,12 @@ def text(forecast: Forecast, count: int, trials: int, workers: int, images_bytes
         weights_bytes: What the weights of the supernet take.
     """
     small, large = forecast.images
+    trained = f"{_count(forecast.supernet_images)} images through its subnets"
     done = {
-        "supernet": f"{_count(forecast.supernet_images)} images through its subnets",
+        "supernet": trained if forecast.minutes["supernet"] else "that of another run",
         "search": f"{trials} subnets at most",
-        "finalists": f"{forecast.finalists} networks at most, from {_seen(small, count)} for the smallest to {_seen(large, count)} for "
-        "the largest",
+        "finalists": f"{forecast.finalists} networks at most; the smallest sees {_seen(small, count)}, the largest "
+        f"{_seen(large, count)}",
     }
     lines = [f"plan: {sum(forecast.minutes.values()):.1f} minutes"]
     for stage, minutes in forecast.minutes.items():

@@ -44,7 +44,7 @@ class Job:
     ):
         self.plan, self.folder, self.strategy, self.progress = plan, plan.folder, strategy, progress
         self._device = device
-        self.clock = Clock(self.folder.clock, plan.config.budget_minutes * 60, began)
+        self.clock = Clock(self.folder.clock, 60 * (plan.config.budget_minutes + self.folder.added_minutes), began)
         self._timeline = files.read_json(self.folder.timeline, [])
 
     @contextlib.contextmanager

@@ -34,7 +34,7 @@ STAGES = ("supernet", "search", "report")
 _OF_TIMES = " for each image that a network is trained with, on one core"
 
 
-def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") -> pathlib.Path:
+def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report", add_minutes: float = 0.0) -> pathlib.Path:
     """Goes from a data set to a Pareto set of `.tflite` files, and returns the path of what the last stage left.
 
     Args:
@@ -42,6 +42,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
             run's own.
         overwrite: Whether a run with other settings in that folder may be deleted.
         last_stage: One of `STAGES`; the report ends a complete run.
+        add_minutes: Minutes in which a finished run goes on, with further finalists from its supernet; 0 adds none.
 
     Raises:
         DaquError: Something that the user can mend; whatever stood in the folder is still whole.
@@ -61,6 +62,10 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report") 
     if not plan.folder.supernet.exists():
         check_strategy(plan.config.strategy)
     with plan.folder.lock():
+        if add_minutes:
+            if plan.folder.difference(plan.config, plan.to_json()):
+                raise DaquError(f"`add_minutes` goes on with a run of the same settings, but {plan.folder.path} holds none.")
+            plan.folder.add_minutes(add_minutes)
         return _run(plan, overwrite, last_stage, progress, began)
 
 
@@ -122,7 +127,9 @@ def _timed(config: RunConfig, progress: Progress, space: SearchSpace) -> Speed:
         return USUAL
     progress.begin("speed")
     speed = measure(space)
-    progress.end(", ".join(f"{macs / 1e6:.2g}M MACs {1e6 * each:.0f} us" for macs, each in zip(speed.macs, speed.seconds)) + _OF_TIMES)
+    progress.end(
+        ", ".join(f"{macs / 1e6:.2g}M MACs {1e6 * each:.0f} us" for macs, each in zip(speed.macs, speed.seconds)) + _OF_TIMES
+    )
     return speed
 
 
@@ -197,6 +204,7 @@ def _through_stages(job: Job, last_stage: str) -> pathlib.Path:
         ("supernet", folder.supernet, stages.train),
         *([("latency table", folder.table, stages.make_table)] if job.has_table and job.times_files else []),
         ("search", folder.finalists, stages.search),
+        *([("more finalists", folder.front, stages.add_finalists)] if folder.wants_finalists else []),
         ("finalists", folder.front, finalists.finish),
         ("timing", folder.front, finalists.time_models),
         ("report", folder.report, stages.report),

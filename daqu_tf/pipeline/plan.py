@@ -14,7 +14,7 @@ from daqu_tf import data, files, spaces, targets
 from daqu_tf.data import Dataset
 from daqu_tf.errors import DaquError
 from daqu_tf.latency.table import LatencyTable
-from daqu_tf.pipeline import budget, families, forecast
+from daqu_tf.pipeline import adopted, budget, families, forecast
 from daqu_tf.pipeline.budget import SUPERNET_SHARE
 from daqu_tf.pipeline.forecast import Forecast
 from daqu_tf.pipeline.narrowing import held, narrowed, widest
@@ -70,8 +70,9 @@ class Plan:
         Raises:
             DaquError: A file of the settings cannot be read, or things do not go together (which ones is said).
         """
-        known = known or {}
         dataset, target = data.load(config.dataset, config.seed), targets.get(config.target)
+        if not known:
+            known = adopted.settings_of(config, dataset) if config.supernet_from else {}
         speed = Speed.from_json(known["speed"]) if "speed" in known else USUAL
         if "search_space" in known and not config.space.endswith(".json"):
             space = SearchSpace.from_json(known["search_space"])

@@ -34,7 +34,7 @@ class Speed:
     seconds: tuple[float, ...]
 
     def seconds_an_image(self, macs: float) -> float:
-        """The seconds of a network with so many multiplications, on the line through both, and never less than those of the first."""
+        """The seconds of a network with so many multiplications, on the line through both, but at least the quicker one's."""
         (small, large), (quick, slow) = self.macs, self.seconds
         slope = (slow - quick) / max(large - small, 1)
         return max(quick + slope * (macs - small), min(self.seconds))

@@ -2,12 +2,12 @@
 
 import pathlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from daqu_tf import files
 from daqu_tf.errors import DaquError
 from daqu_tf.latency.table import LatencyTable
-from daqu_tf.pipeline import budget
+from daqu_tf.pipeline import adopted, budget
 from daqu_tf.pipeline.job import Job
 from daqu_tf.pipeline.progress import bar
 
@@ -45,6 +45,10 @@ def train(job: Job) -> None:
     from daqu_tf.training.training import SupernetTraining
 
     began, plan = time.monotonic(), job.plan
+    if plan.config.supernet_from:
+        adopted.take(plan.config, job.folder)
+        job.progress.end(f"that of {plan.config.supernet_from}")
+        return
 
     def on_progress(phase: str, done: float, figures: dict[str, float]) -> None:
         left = (time.monotonic() - began) * (1 - done) / max(done - start, 1e-9)
@@ -96,9 +100,35 @@ def search(job: Job) -> None:
     if not front:
         raise DaquError(f"No subnet could be scored: the reasons are in {job.folder.journal}.")
     trials = tuner.oracle.get_best_trials(len(tuner.oracle.end_order))
-    names = {f"m{number:02d}": finalist for number, finalist in enumerate(choose(candidates, trials, job.plan.forecast.finalists))}
+    names = _named(choose(candidates, trials, job.plan.forecast.finalists))
     files.write_json(job.folder.finalists, names | siblings_of(job.plan, names))
     job.progress.end(f"{len(tuner.oracle.end_order)} trials, {len(front)} on the front, {len(names)} finalists")
+
+
+def _named(finalists: list[dict[str, Any]], first: int = 0) -> dict[str, dict[str, Any]]:
+    return {f"m{number:02d}": finalist for number, finalist in enumerate(finalists, first)}
+
+
+def add_finalists(job: Job) -> None:
+    """Chooses further finalists from the trials of the search, for minutes that were added to those of a finished run."""
+    from daqu_tf.pipeline.siblings import parents, siblings_of
+    from daqu_tf.search.finalists import choose
+    from daqu_tf.search.search import make_tuner
+
+    plan, folder = job.plan, job.folder
+    before = files.read_json(folder.finalists)
+    taken = [plan.space.subnet(one["values"]) for one in before.values()]
+    candidates = job.candidates(job.table or job.device)
+    tuner = make_tuner(candidates, plan.config.max_trials, plan.config.seed)
+    trials = tuner.oracle.get_best_trials(len(tuner.oracle.end_order))
+    others = [trial for trial in trials if plan.space.subnet(trial.hyperparameters.values) not in taken]
+    small, large = (plan.speed.seconds_an_image(macs) for macs in plan.speed.macs)
+    left = budget.left(job.clock, len(before))
+    count = budget.affordable(plan.config, left, len(plan.dataset.x_train), (small + large) / 2)
+    names = _named(choose(candidates, others, count), len(parents(before))) if others else {}
+    files.write_json(folder.finalists, before | names | siblings_of(plan, names))
+    files.write_json(folder.added, {"minutes": folder.added_minutes, "chosen": True})
+    job.progress.end(f"{len(names)} of {len(others)} further subnets")
 
 
 def _run_trials(job: Job, tuner: "DaquTuner", candidates: "Candidates") -> None:

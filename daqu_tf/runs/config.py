@@ -83,6 +83,7 @@ class RunConfig:
         latency_table: The `.json` file of the table; without one, `table` makes it, in the minutes of the budget.
         workers: Processes that score subnets, and then fine-tune, at once, of one thread each; 0 scores in this one, and fine-tunes
             in one per core.
+        supernet_from: The folder of a run whose trained supernet is taken instead of training one.
         seed: The seed of everything random.
 
     Raises:
@@ -119,6 +120,7 @@ class RunConfig:
     latency: str = "auto"
     latency_table: str = ""
     workers: int = 0
+    supernet_from: str = ""
     seed: int = 0
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "RunConfig":
@@ -132,8 +134,9 @@ class RunConfig:
         for name, ending in FILES.items():
             if getattr(self, name).endswith(ending):  # Later stages run in other folders.
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
-        if self.benchmark_model:
-            object.__setattr__(self, "benchmark_model", os.path.abspath(self.benchmark_model))
+        for name in ("benchmark_model", "supernet_from"):
+            if getattr(self, name):
+                object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
         if self.latency_table and self.latency == "measure":
             raise DaquError("`latency_table` has no effect if `latency` is measure: leave one of them out.")
         kind_of(self.device)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -13,7 +14,7 @@ from daqu_tf import machine
 from daqu_tf.devices import kind_of
 from daqu_tf.errors import DaquError
 from daqu_tf.fields import difference
-from daqu_tf.files import read_json
+from daqu_tf.files import read_json, write_json
 from daqu_tf.runs.config import FILES, RunConfig
 
 # Of `config.json`. A run without a number is of format 1, which is like the others in all that is read. Runs before format 3 were
@@ -42,6 +43,7 @@ class RunFolder:
     Attributes:
         path: The folder.
         clock: The seconds that the run has used.
+        added: The minutes that were added to those of a finished run, and whether finalists have been chosen for them.
         timeline: The stages of the run and the seconds that each took.
         log: The figures of the supernet's training, a row a scoring.
         checkpoints: A folder of the supernet's states while it is trained.
@@ -65,6 +67,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
         self.clock = self.path / "clock.json"
+        self.added = self.path / "added_minutes.json"
         self.timeline = self.path / "timeline.json"
         self.log = self.path / "training.csv"
         self.checkpoints = self.path / "checkpoints"
@@ -99,6 +102,32 @@ class RunFolder:
     def left_out(self, name: str) -> str:
         """Why a finalist is left out; empty where it is not."""
         return str(read_json(self.reason(name), {"reason": ""})["reason"])
+
+    @property
+    def added_minutes(self) -> float:
+        """The minutes that were added to those of the settings."""
+        return read_json(self.added, {"minutes": 0.0})["minutes"]
+
+    @property
+    def wants_finalists(self) -> bool:
+        """Whether minutes were added for which no finalists have been chosen."""
+        return not read_json(self.added, {"chosen": True})["chosen"]
+
+    def add_minutes(self, minutes: float) -> None:
+        """Opens a finished run again for some more minutes, in which further finalists are chosen and fine-tuned.
+
+        Raises:
+            DaquError: The run is not finished, or the minutes are not above 0.
+        """
+        if not 0 < minutes < math.inf:
+            raise DaquError(f"`add_minutes` must be above 0, but received {minutes:g}.")
+        if not self.report.exists():
+            raise DaquError(
+                f"`add_minutes` goes on with a finished run, but {self.path} holds none: run the command without it first."
+            )
+        write_json(self.added, {"minutes": self.added_minutes + minutes, "chosen": False})
+        for product in (self.front, self.report):
+            product.unlink()
 
     def clear(self) -> None:
         """Deletes what a run has written, and nothing else; `config.json`, which marks the folder as a run's, goes last."""

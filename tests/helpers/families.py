@@ -50,6 +50,19 @@ FAMILIES = {
             (),
             resolutions=(8, 10),
         ),
+        SearchSpace(
+            "identity",
+            (10, 12, 3),
+            5,
+            (4, 8),
+            1,
+            (
+                Stage((), (1, 2), (3,), (1,), 1, block="basic"),
+                Stage((8, 12), (1,), (1, 3), (1,), 2, block="basic"),
+            ),
+            (),
+            resolutions=(8, 10),
+        ),
     )
 }
 

@@ -38,10 +38,10 @@ def _inverted_residual(x, name, width, expansion, kernel, stride, activation, sq
     return layers.Add()([shortcut, x]) if adds or name.endswith("block2") else x
 
 
-def _basic(x, name, width, expansion, stride):
+def _basic(x, name, width, expansion, stride, adds=False):
     y = _convolution(x, f"{name}.conv1", _conv(f"{name}.conv1", width * expansion, 3, stride), _relu)
     y = _convolution(y, f"{name}.conv2", _conv(f"{name}.conv2", width, 3))
-    if name.endswith("block1"):
+    if name.endswith("block1") and not adds:
         x = _convolution(x, f"{name}.shortcut", _conv(f"{name}.shortcut", width, 1, stride))
     return _relu(layers.Add()([x, y]))
 
@@ -83,5 +83,14 @@ def basic():
             x = _basic(x, f"stage{stage}.block1", width, expansion, stride)
             x = _basic(x, f"stage{stage}.block2", width, expansion, 1)
         return x
+
+    return _ends((10, 12, 3), 5, body)
+
+
+def identity():
+    def body(x):
+        x = _basic(x, "stage1.block1", 8, 1, 1, adds=True)
+        x = _basic(x, "stage1.block2", 8, 1, 1)
+        return _basic(x, "stage2.block1", 12, 1, 2)
 
     return _ends((10, 12, 3), 5, body)

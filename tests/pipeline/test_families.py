@@ -57,7 +57,9 @@ def test_no_device_is_asked_where_it_could_not_decide(photos, settings, monkeypa
 
 def test_processes_that_train_together_ask_none(photos, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{}")
-    assert pipeline._suiting(RunConfig(photos, "run"), Progress())(data.load(photos, 0), targets.get("litert_cpu")) == families.USUAL
+    assert (
+        pipeline._suiting(RunConfig(photos, "run"), Progress())(data.load(photos, 0), targets.get("litert_cpu")) == families.USUAL
+    )
 
 
 def test_this_machine_times_every_family(photos):

@@ -395,7 +395,7 @@ def test_a_subnet_of_another_space_has_no_genome():
     [
         (
             {"widths": ()},
-            "`widths` must have a choice, but in a stage of inverted residual blocks of stride 1, which may keep the channels",
+            "`widths` must have a choice, but in a stage of stride 1, which may keep the channels",
         ),
         ({"depths": ()}, r"`stage1.depth` must have at least one choice"),
         ({"kernels": (3, 4)}, r"`stage1.block1.kernel` must be odd sizes, but received \(3, 4\)"),
