@@ -55,13 +55,13 @@ def _mobilenet_v3_cifar() -> SearchSpace:
 
 
 def _resnet() -> SearchSpace:
-    """Full convolutions for small images, two stages of ResNet's basic blocks behind a stem that halves the image at once.
+    """Full convolutions for small images: ResNet-8's three stages of basic blocks, behind a stem that halves the image at once.
 
     A processor with dot products of 8 bits computes full convolutions so well that a network of these has three to five times the
     multiplications of a MobileNetV2 of the same latency, and trains as fast (ours, by measurement, on an AMD EPYC with VNNI). A
     network of width 1.0 has 16, 48 and 96 channels in one block a stage.
     """
-    basic = functools.partial(Stage, block="basic", kernels=(3,), expansions=(1,), stride=2)
+    basic = functools.partial(Stage, block="basic", kernels=(3,), expansions=(1,))
     return SearchSpace(
         name="resnet",
         input_shape=(32, 32, 3),
@@ -69,12 +69,13 @@ def _resnet() -> SearchSpace:
         stem_widths=(8, 16, 24),
         stem_stride=2,
         stages=(
-            basic(widths=(16, 24, 32, 48), depths=(1, 2)),
-            basic(widths=(32, 48, 64, 96), depths=(1, 2, 3)),
+            basic(widths=(), depths=(1, 2), stride=1),
+            basic(widths=(16, 24, 32, 48), depths=(1, 2), stride=2),
+            basic(widths=(32, 48, 64, 96), depths=(1, 2, 3), stride=2),
         ),
         head_widths=(),
         resolutions=(24, 28, 32),
-        by_hand=(("stem.width", 16), ("stage1.depth", 1), ("stage2.depth", 1)),
+        by_hand=(("stem.width", 16), ("stage1.depth", 1), ("stage2.depth", 1), ("stage3.depth", 1)),
     )
 
 
