@@ -71,7 +71,7 @@ class SearchSpace:
             raise DaquError(f"`narrowed` must name genes of space {self.name!r}, but received `{min(unknown)}`.")
         if unknown := dict(self.by_hand).keys() - {gene.name for gene in self.genes}:
             raise DaquError(f"`by_hand` must name genes of space {self.name!r}, but received `{min(unknown)}`.")
-        stride = self.stem_stride * math.prod(stage.stride for stage in self.stages)
+        stride = self.stride
         smallest = architecture.image_size(self.input_shape, self.genes[0].values[0])
         if min(smallest) < stride:
             raise DaquError(
@@ -83,8 +83,13 @@ class SearchSpace:
                 f"`resolutions` must be at most the {self.input_shape[0]} of `input_shape`, but received {self.resolutions}."
             )
 
+    @property
+    def stride(self) -> int:
+        """By how much each side of an image is divided on the way to the pool."""
+        return self.stem_stride * math.prod(stage.stride for stage in self.stages)
+
     def for_images(self, input_shape: tuple[int, int, int], num_classes: int) -> "SearchSpace":
-        """The space for other images and classes; resolutions keep their share of the full height.
+        """The space for other images and classes; resolutions keep their share of the full height, but those too low are left out.
 
         Args:
             input_shape: The height, width and channels of the images.
@@ -92,7 +97,9 @@ class SearchSpace:
         """
 
         def scaled(heights: tuple[int, ...]) -> tuple[int, ...]:
-            return tuple(sorted({(2 * h * input_shape[0] + self.input_shape[0]) // (2 * self.input_shape[0]) for h in heights}))
+            found = sorted({(2 * h * input_shape[0] + self.input_shape[0]) // (2 * self.input_shape[0]) for h in heights})
+            high = [height for height in found if min(architecture.image_size(input_shape, height)) >= self.stride]
+            return tuple(high or found[-1:])
 
         narrowed = tuple((name, scaled(values) if name == "resolution" else values) for name, values in self.narrowed)
         resolutions = scaled(self.resolutions)

@@ -279,6 +279,11 @@ def test_other_images_keep_the_share_of_each_resolution():
     assert space.restrict(resolution=(40, 56)).for_images((28, 28, 3), 4).genes[0].values == (20, 28)
 
 
+def test_resolutions_that_the_strides_do_not_fit_into_are_left_out():
+    assert spaces.get("resnet").for_images((8, 8, 1), 10).genes[0].values == (8,)
+    assert spaces.get("resnet").for_images((9, 20, 1), 10).genes[0].values == (8, 9)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
