@@ -19,9 +19,9 @@ def keeps_classes(x_train: np.ndarray, y_train: np.ndarray, x_search: np.ndarray
 
     Args:
         x_train: Training images (N, H, W, C), of which the first are taken.
-        y_train: Their labels (N,).
+        y_train: The labels (N,) of `x_train`.
         x_search: Other images (M, H, W, C), of which the first are taken.
-        y_search: Their labels (M,).
+        y_search: The labels (M,) of `x_search`.
     """
     known, labels = _features(x_train[:TRAINING_IMAGES]), y_train[:TRAINING_IMAGES]
     images, truth = x_search[:SEARCH_IMAGES], y_search[:SEARCH_IMAGES]

@@ -13,6 +13,7 @@ TIMING_SECONDS_A_MODEL, REPORT_SECONDS = 2.0, 5.0
 LEAST_FINE_TUNING_SECONDS = 3.0  # Of a finalist in a job that has used its minutes up: an end beats a kept budget.
 # A finalist is worth its overhead if it sees so many images, or trains for so long.
 WORTHWHILE_EPOCHS, WORTHWHILE_SECONDS, LEAST_FINALISTS = 40.0, 480.0, 3
+SIBLING_SHARE = 0.15  # The length of the training of a sibling at fewer bits, as a share of its parent's.
 OVERHEAD_SECONDS = 20.0  # Start, traces and proof of one finalist; loading and scoring take their time by image.
 OVERHEAD_SECONDS_AN_IMAGE = 5e-4
 

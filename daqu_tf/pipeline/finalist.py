@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from daqu_tf import files
 from daqu_tf.devices import DeviceLostError, DeviceSetupError
 from daqu_tf.errors import DaquError
-from daqu_tf.pipeline import processes, siblings
-from daqu_tf.pipeline.job import compute_on_one_thread
+from daqu_tf.pipeline import budget, processes, siblings
 from daqu_tf.pipeline.plan import Plan
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def finish(path: pathlib.Path, name: str, seconds: float) -> None:
         RefusedError: The finalist cannot be finished.
         DaquError: Something that is not the finalist's fault: the folder, the runtime or the disk.
     """
-    compute_on_one_thread()
+    processes.compute_on_one_thread()
     plan = Plan.in_folder(path)
     try:
         _finish(plan, name, seconds)
@@ -61,7 +60,7 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
     finalists = files.read_json(folder.finalists)
     family = siblings.parents(finalists)[name]
     recipe = plan.how_to_fine_tune
-    length = {"seconds": max(seconds / (1 + siblings.SHARE * len(family)), 1.0)}
+    length = {"seconds": max(seconds / (1 + budget.SIBLING_SHARE * len(family)), 1.0)}
     if config.finetune_epochs:
         length = {"steps": max(1, round(config.finetune_epochs * len(dataset.x_train) / recipe["batch_size"]))}
     how = FineTuning(**recipe | length | {"seed": config.seed + 1 + list(finalists).index(name)})

@@ -87,7 +87,8 @@ def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forec
         left = sum(seen[0] * speed.seconds_an_image(size) + budget.overhead(count) for size in each.values()) / workers
     else:
         shares = budget.share_out(each, left * min(workers, finalists), budget.overhead(count))
-        times = [max(shares[name], budget.LEAST_FINE_TUNING_SECONDS) for name in each]
+        own = 1.0 if config.searches_bits else 1 / (1 + budget.SIBLING_SHARE)
+        times = [max(own * shares[name], budget.LEAST_FINE_TUNING_SECONDS) for name in each]
         seen = tuple(times[index] / speed.seconds_an_image(each[name]) for index, name in ((0, "0"), (-1, str(finalists - 1))))
     stages = {"supernet": supernet, "search": search, "finalists": left, "timing and report": seconds - free}
     return Forecast({name: round(some / 60, 2) for name, some in stages.items()}, round(images), finalists, tuple(map(round, seen)))

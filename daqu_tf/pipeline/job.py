@@ -139,11 +139,3 @@ def connect_device(config: RunConfig, progress: Progress) -> Device:
     device = connect_with(**config.how_to_time, patience=Patience(notify=progress.warn))
     targets.for_device(device.identity(), config.target)
     return device
-
-
-def compute_on_one_thread() -> None:
-    """Keeps TensorFlow to one thread in this process, of which several share the machine."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from daqu_tf import files, machine
 from daqu_tf.data import Dataset
+from daqu_tf.devices import Device
 from daqu_tf.environment import check_keras
 from daqu_tf.errors import DaquError
-from daqu_tf.pipeline import families, finalists, stages
+from daqu_tf.pipeline import finalists, stages, suiting
 from daqu_tf.pipeline.job import Job, connect_device
 from daqu_tf.pipeline.plan import Plan
 from daqu_tf.pipeline.progress import Progress
-from daqu_tf.pipeline.speed import USUAL, Speed, measure
+from daqu_tf.pipeline.speed import Speed, measure
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.runs.folder import RunFolder
 from daqu_tf.spaces import SearchSpace
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 STAGES = ("supernet", "search", "report")
-_OF_TIMES = " for each image that a network is trained with, on one core"
 
 
 def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report", add_minutes: float = 0.0) -> pathlib.Path:
@@ -58,7 +58,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report", 
         return search_workers.work(config.folder)
     # All that the settings can be wrong about comes before anything in the folder is touched.
     progress = Progress()
-    plan = _planned(config, overwrite, progress)
+    plan = _planned(config, overwrite, progress, last_stage)
     if not plan.folder.supernet.exists():
         check_strategy(plan.config.strategy)
     with plan.folder.lock():
@@ -80,37 +80,51 @@ def dry_run(config: RunConfig) -> str:
     """
     machine.check_training()
     check_keras()
-    return _planned(config, True, Progress()).text
+    return _planned(config, True, Progress(), "report").text
 
 
-def _planned(config: RunConfig, overwrite: bool, progress: Progress) -> Plan:
+def _planned(config: RunConfig, overwrite: bool, progress: Progress, last_stage: str) -> Plan:
     folder = RunFolder(config.folder)
     settled = folder.settled(config)
     folder.check(settled, overwrite)
-    is_new = bool(folder.difference(settled))
-    known = None if is_new else folder.settings()
-    suiting, timing = _suiting(config, progress), functools.partial(_timed, config, progress)
-    plan = Plan.of(config if is_new else settled, known, suiting, timing)
+    known = folder.settings()
+    if known and not folder.difference(settled):
+        plan = Plan.of(settled, known)
+        plan.check()
+        return plan
+    device = functools.cache(lambda: connect_device(config, progress))
+    plan = Plan.of(config, space_for=functools.partial(_space_for, device, progress))
     plan.check()
-    return plan
+    if last_stage != "supernet":
+        device()  # What it refuses is to be known before anything is timed or trained.
+    return plan if config.supernet_from or not _depends_on_speed(config) else plan.at(_timed(plan.space, progress))
 
 
-def _suiting(config: RunConfig, progress: Progress) -> Callable[[Dataset, Target], str]:
-    """What names the space that suits the device, once it knows images and target."""
+def _space_for(device: Callable[[], Device], progress: Progress, dataset: Dataset, target: Target) -> str:
+    """The name of the space that suits the device."""
+    # Of processes that train one supernet together, each would take its own times.
+    if not suiting.counts_latency(target) or "TF_CONFIG" in os.environ:
+        return suiting.USUAL
+    progress.begin("space")
+    found = suiting.latencies_us(device(), dataset, target)
+    best, *others = found
+    than = ", ".join(f"{found[name]:.0f} us of {name}" for name in others)
+    progress.end(f"{best}, of which a network takes {found[best]:.0f} us on {device().name}, instead of {than}")
+    return best
 
-    def suiting(dataset: Dataset, target: Target) -> str:
-        # Of processes that train one supernet together, each would take its own times.
-        if not families.counts_latency(target) or "TF_CONFIG" in os.environ:
-            return families.USUAL
-        progress.begin("space")
-        device = connect_device(config, progress)
-        found = families.latencies_us(device, dataset, target)
-        best, *others = found
-        than = ", ".join(f"{found[name]:.0f} us of {name}" for name in others)
-        progress.end(f"{best}, of which a network takes {found[best]:.0f} us on {device.name}, instead of {than}")
-        return best
 
-    return suiting
+def _depends_on_speed(config: RunConfig) -> bool:
+    """Whether the plan goes by this machine's speed: not where it must be the same everywhere, or all lengths are given."""
+    return not (config.deterministic or (config.epochs and config.finetune_epochs) or "TF_CONFIG" in os.environ)
+
+
+def _timed(space: SearchSpace, progress: Progress) -> Speed:
+    """What a training step takes on this machine."""
+    progress.begin("speed")
+    speed = measure(space)
+    parts = [f"{macs / 1e6:.2g}M MACs {1e6 * each:.0f} us" for macs, each in zip(speed.macs, speed.seconds)]
+    progress.end(f"{', '.join(parts)} for each image that a network is trained with, on one core")
+    return speed
 
 
 def _is_worker() -> bool:
@@ -119,18 +133,6 @@ def _is_worker() -> bool:
     from daqu_tf.oracle.roles import is_worker
 
     return is_worker()
-
-
-def _timed(config: RunConfig, progress: Progress, space: SearchSpace) -> Speed:
-    """What a training step takes on this machine, or what is usual where the job must not depend on it or does not."""
-    if config.deterministic or (config.epochs and config.finetune_epochs) or "TF_CONFIG" in os.environ:
-        return USUAL
-    progress.begin("speed")
-    speed = measure(space)
-    progress.end(
-        ", ".join(f"{macs / 1e6:.2g}M MACs {1e6 * each:.0f} us" for macs, each in zip(speed.macs, speed.seconds)) + _OF_TIMES
-    )
-    return speed
 
 
 def _run(plan: Plan, overwrite: bool, last_stage: str, progress: Progress, began: float) -> pathlib.Path:

@@ -14,7 +14,7 @@ from daqu_tf import data, files, spaces, targets
 from daqu_tf.data import Dataset
 from daqu_tf.errors import DaquError
 from daqu_tf.latency.table import LatencyTable
-from daqu_tf.pipeline import adopted, budget, families, forecast
+from daqu_tf.pipeline import adopted, budget, forecast, suiting
 from daqu_tf.pipeline.budget import SUPERNET_SHARE
 from daqu_tf.pipeline.forecast import Forecast
 from daqu_tf.pipeline.narrowing import held, narrowed, widest
@@ -55,8 +55,7 @@ class Plan:
         cls,
         config: RunConfig,
         known: Mapping[str, Any] | None = None,
-        suiting: Callable[[Dataset, Target], str] = lambda dataset, target: families.USUAL,
-        timing: Callable[[SearchSpace], Speed] = lambda space: USUAL,
+        space_for: Callable[[Dataset, Target], str] = lambda dataset, target: suiting.USUAL,
     ) -> "Plan":
         """The plan that settings stand for.
 
@@ -64,8 +63,7 @@ class Plan:
             config: The settings.
             known: The content of `config.json` of the run that goes on, if one does. The space and the schedule that it was begun
                 with are its own, whatever the same names stand for by now.
-            suiting: Names the space for images and a target, where the settings leave it open and no run goes on.
-            timing: Times training steps of a space's networks, where no run goes on.
+            space_for: Names the space for images and a target, where the settings leave it open and no run goes on.
 
         Raises:
             DaquError: A file of the settings cannot be read, or things do not go together (which ones is said).
@@ -77,15 +75,19 @@ class Plan:
         if "search_space" in known and not config.space.endswith(".json"):
             space = SearchSpace.from_json(known["search_space"])
         else:
-            name = suiting(dataset, target) if config.space == "auto" else config.space
+            name = space_for(dataset, target) if config.space == "auto" else config.space
             nominal = target.restrict(_nominal(name, dataset))
-            speed = speed if known else timing(nominal)
             space = narrowed(nominal, config, len(dataset.x_train), speed)
         if "schedule" in known and not config.schedule:
             schedule = Schedule.from_json(known["schedule"])
         else:
             schedule = _schedule(config, space)
         return cls(config, dataset, space, target, schedule, speed)
+
+    def at(self, speed: Speed) -> "Plan":
+        """The plan of the same settings on a machine of this speed."""
+        space = narrowed(self.target.restrict(self._nominal), self.config, len(self.dataset.x_train), speed)
+        return dataclasses.replace(self, space=space, schedule=_schedule(self.config, space), speed=speed)
 
     @classmethod
     def in_folder(cls, path: pathlib.Path) -> "Plan":

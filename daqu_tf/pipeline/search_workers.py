@@ -16,7 +16,7 @@ from daqu_tf.fields import difference
 from daqu_tf.latency.table import LatencyTable
 from daqu_tf.oracle.chief import Chief
 from daqu_tf.pipeline import processes
-from daqu_tf.pipeline.job import Job, compute_on_one_thread, connect_device
+from daqu_tf.pipeline.job import Job, connect_device
 from daqu_tf.pipeline.plan import Plan
 from daqu_tf.pipeline.progress import Progress
 from daqu_tf.runs.folder import RunFolder
@@ -116,7 +116,7 @@ def work(path: pathlib.Path) -> pathlib.Path:
     config = folder.run_config()
     if not folder.supernet.exists():
         raise DaquError(f"{path} holds no trained supernet yet: start the worker when the chief has trained it.")
-    compute_on_one_thread()
+    processes.compute_on_one_thread()
     plan = Plan.in_folder(path)
     latency = _latency_for(plan)
     candidates = Job(plan, None, None, Progress()).candidates(latency, os.environ["KERASTUNER_TUNER_ID"])

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from daqu_tf.pipeline.budget import SIBLING_SHARE
 from daqu_tf.pipeline.plan import Plan
 from daqu_tf.spaces.bits import next_bits
 from daqu_tf.spaces.space import SearchSpace
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from daqu_tf.training.fine_tuning import FineTuning
 
 BITS = (4,)  # The weight bits of siblings, but for depthwise kernels: those have few weights, and feel fewer bits most.
-# The length and the learning rate of a sibling's training, as shares of its parent's: it begins with weights that are at rest.
-SHARE, RATE = 0.15, 0.3
+RATE = 0.3  # The learning rate of a sibling's training, as a share of its parent's: it begins with weights that are at rest.
 
 
 def siblings_of(plan: Plan, finalists: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -39,7 +39,7 @@ def siblings_of(plan: Plan, finalists: Mapping[str, Mapping[str, Any]]) -> dict[
 
 def how_to_tune(how: "FineTuning") -> "FineTuning":
     """How a sibling is trained whose parent was trained as `how` says."""
-    seconds, steps = SHARE * how.seconds, math.ceil(SHARE * how.steps)
+    seconds, steps = SIBLING_SHARE * how.seconds, math.ceil(SIBLING_SHARE * how.steps)
     return dataclasses.replace(how, learning_rate=RATE * how.learning_rate, seconds=seconds, steps=steps)
 
 

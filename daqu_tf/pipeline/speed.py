@@ -76,7 +76,10 @@ def measure(space: SearchSpace) -> Speed:
 
 def time_step(space: SearchSpace, index: int) -> float:
     """The seconds that a training step takes for each image, of one of the networks that people scale by hand."""
+    import tensorflow as tf
+
     from daqu_tf.supernet.supernet import StaticNetwork
+    from daqu_tf.training.batches import Augmentation
     from daqu_tf.training.optimizer import Optimizer
 
     rng = np.random.default_rng(0)
@@ -85,9 +88,10 @@ def time_step(space: SearchSpace, index: int) -> float:
     network = StaticNetwork(space, hand_scaled(space)[index])
     network.initialise_steps(images, space.weight_bits)
     optimizer, taken = Optimizer(network, 1e-3), []
-    for _ in range(STEPS):
+    augment = tf.function(Augmentation(1, True), autograph=False)  # It takes its time on the same core.
+    for number in range(STEPS):
         began = time.monotonic()
-        optimizer.accumulate(images, labels)
+        optimizer.accumulate(augment(images, tf.constant([0, number])), labels)
         optimizer.apply(1.0)
         taken.append(time.monotonic() - began)
         if len(taken) >= 2 + LEAST_STEPS and sum(taken[2:]) > SECONDS:
@@ -97,10 +101,8 @@ def time_step(space: SearchSpace, index: int) -> float:
 
 def main(arguments: list[str]) -> None:
     """A process that `measure` has started."""
-    from daqu_tf.pipeline.job import compute_on_one_thread
-
     processes.die_with(int(arguments[2]))
-    compute_on_one_thread()
+    processes.compute_on_one_thread()
     space = SearchSpace.from_json(json.loads(pathlib.Path(arguments[0]).read_text()))
     print(json.dumps(time_step(space, int(arguments[1]))), flush=True)
 

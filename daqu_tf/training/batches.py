@@ -45,20 +45,27 @@ class Augmentation:
             images: The images (count, height, width, channels).
             seed: The seed (2,) of everything random.
         """
+        if not (self.shift or self.mirror):
+            return images
         count, (height, width) = tf.shape(images)[0], images.shape[1:3]
-        seeds = tf.unstack(tf.random.split(seed, 3))
-        if self.shift:
-            rows, columns = (
-                tf.clip_by_value(
-                    tf.range(side) + tf.random.stateless_uniform([count, 1], s, -self.shift, self.shift + 1, tf.int32), 0, side - 1
-                )
-                for side, s in zip((height, width), seeds)
-            )
-            images = tf.gather(tf.gather(images, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
-        if self.mirror:
-            mirrored = tf.random.stateless_uniform([count, 1, 1, 1], seeds[2]) < 0.5
-            images = tf.where(mirrored, images[:, :, ::-1], images)
-        return images
+        down, right, coin = tf.unstack(tf.random.split(seed, 3))
+        rows, columns = (
+            tf.cast(tf.random.stateless_uniform([count], some, -self.shift, self.shift + 1, tf.int32), tf.float32)
+            for some in (down, right)
+        )
+        mirrored = (tf.random.stateless_uniform([count], coin) < 0.5) & self.mirror
+        # Where the pixel in a row and column of the result comes from: one kernel, in half the time of two gathers (ours).
+        zero, one = tf.zeros([count]), tf.ones([count])
+        start = tf.where(mirrored, columns + float(width - 1), columns)
+        moves = tf.stack([tf.where(mirrored, -one, one), zero, start, zero, one, rows, zero, zero], axis=1)
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=images,
+            transforms=moves,
+            output_shape=[height, width],
+            fill_value=0.0,
+            interpolation="NEAREST",
+            fill_mode="NEAREST",
+        )
 
 
 def _are_photos(dataset: Dataset) -> bool:

@@ -62,7 +62,7 @@ def test_what_is_a_finalists_own_fault(tmp_path, monkeypatch, error, raised):
         raise error
 
     monkeypatch.setattr(finalist, "_finish", fails)
-    monkeypatch.setattr(finalist, "compute_on_one_thread", lambda: None)
+    monkeypatch.setattr(processes, "compute_on_one_thread", lambda: None)
     monkeypatch.setattr(finalist.Plan, "in_folder", lambda path: None)
     with pytest.raises(raised):
         finalist.finish(tmp_path, "m00", 1.0)

@@ -27,8 +27,8 @@ def latencies_us(device: Device, dataset: Dataset, target: Target) -> dict[str, 
 
     Args:
         device: What times files.
-        dataset: Whose images and classes the networks are for.
-        target: Whose files they are.
+        dataset: The images and classes that the networks are for.
+        target: The target, in whose files the networks are timed.
 
     Raises:
         DaquError: The images are too small for a family, or the device does not time files.
