@@ -56,6 +56,8 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report", 
         from daqu_tf.pipeline import search_workers
 
         return search_workers.work(config.folder)
+    if add_minutes:
+        RunFolder(config.folder).check_adding(add_minutes)
     # All that the settings can be wrong about comes before anything in the folder is touched.
     progress = Progress()
     plan = _planned(config, overwrite, progress, last_stage)

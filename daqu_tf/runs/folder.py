@@ -113,8 +113,8 @@ class RunFolder:
         """Whether minutes were added for which no finalists have been chosen."""
         return not read_json(self.added, {"chosen": True})["chosen"]
 
-    def add_minutes(self, minutes: float) -> None:
-        """Opens a finished run again for some more minutes, in which further finalists are chosen and fine-tuned.
+    def check_adding(self, minutes: float) -> None:
+        """Refuses minutes that cannot be added.
 
         Raises:
             DaquError: The run is not finished, or the minutes are not above 0.
@@ -125,6 +125,14 @@ class RunFolder:
             raise DaquError(
                 f"`add_minutes` goes on with a finished run, but {self.path} holds none: run the command without it first."
             )
+
+    def add_minutes(self, minutes: float) -> None:
+        """Opens a finished run again for some more minutes, in which further finalists are chosen and fine-tuned.
+
+        Raises:
+            DaquError: As `check_adding` raises it.
+        """
+        self.check_adding(minutes)
         write_json(self.added, {"minutes": self.added_minutes + minutes, "chosen": False})
         for product in (self.front, self.report):
             product.unlink()
