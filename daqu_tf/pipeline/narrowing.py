@@ -47,9 +47,8 @@ def _no_wider(space: SearchSpace, config: RunConfig, count: int, speed: Speed) -
         return space
     free = budget.free_seconds(60 * config.budget_minutes, config.finalists)
     rounds = max(1.0, budget.LEAST_FINALISTS / budget.workers(config))
-    seconds = (1 - budget.SEARCH_SHARE) * (free - budget.SUPERNET_SHARE * 60 * config.budget_minutes) / rounds - budget.overhead(
-        count
-    )
+    finalists = (1 - budget.SEARCH_SHARE) * (free - budget.SUPERNET_SHARE * 60 * config.budget_minutes)
+    seconds = finalists / rounds - budget.overhead(count)
     small, *others = hand_scaled(space)
     least, epochs = LEAST_SEEN
     slowest = seconds / min(least, epochs * count)

@@ -41,6 +41,7 @@ class Plan:
         target: What the networks are for.
         schedule: How the supernet is trained.
         speed: What a training step takes on the machine on which the run was begun.
+        begun_with: The forecast that the run was begun with; None where it has not begun.
     """
 
     config: RunConfig
@@ -49,6 +50,7 @@ class Plan:
     target: Target
     schedule: Schedule
     speed: Speed
+    begun_with: Forecast | None = None
 
     @classmethod
     def of(
@@ -82,7 +84,8 @@ class Plan:
             schedule = Schedule.from_json(known["schedule"])
         else:
             schedule = _schedule(config, space)
-        return cls(config, dataset, space, target, schedule, speed)
+        begun_with = Forecast.from_json(known["forecast"]) if "forecast" in known else None
+        return cls(config, dataset, space, target, schedule, speed, begun_with)
 
     def at(self, speed: Speed) -> "Plan":
         """The plan of the same settings on a machine of this speed."""
@@ -106,8 +109,8 @@ class Plan:
 
     @functools.cached_property
     def forecast(self) -> Forecast:
-        """What the job will do in its minutes."""
-        return forecast.of(self.config, self.space, len(self.dataset.x_train), self.speed)
+        """What the job will do in its minutes; of a run that goes on, what it was begun with."""
+        return self.begun_with or forecast.of(self.config, self.space, len(self.dataset.x_train), self.speed)
 
     @property
     def text(self) -> str:

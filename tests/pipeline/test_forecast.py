@@ -11,6 +11,7 @@ from daqu_tf import RunConfig, machine, spaces, targets
 from daqu_tf.pipeline import forecast
 from daqu_tf.pipeline.forecast import Forecast
 from daqu_tf.pipeline.narrowing import narrowed
+from daqu_tf.pipeline.plan import Plan
 from daqu_tf.pipeline.speed import USUAL, Speed
 
 SPACE = targets.get("litert_cpu").restrict(spaces.get("resnet"))
@@ -62,6 +63,13 @@ def test_a_speed_goes_through_what_was_timed_and_never_below(macs, seconds, at):
         assert math.isclose(speed.seconds_an_image(one), taken, rel_tol=1e-6)
     assert speed.seconds_an_image(at) >= min(seconds)
     assert Speed.from_json(json.loads(json.dumps(speed.to_json()))) == speed
+
+
+def test_a_run_that_goes_on_keeps_the_forecast_that_it_was_begun_with(monkeypatch):
+    config = RunConfig("digits", "run", space="digits", budget_minutes=30)
+    begun = Plan.of(config).at(Speed(USUAL.macs, tuple(3 * each for each in USUAL.seconds)))
+    monkeypatch.setattr(machine, "cores", lambda: 64)
+    assert Plan.of(config, json.loads(json.dumps(begun.to_json()))).forecast == begun.forecast
 
 
 def test_a_forecast_comes_back_from_json_and_reads_well():
