@@ -130,7 +130,7 @@ class RunFolder:
         """Opens a finished run again for some more minutes, in which further finalists are chosen and fine-tuned.
 
         Raises:
-            DaquError: As `check_adding` raises it.
+            DaquError: The run is not finished, or the minutes are not above 0.
         """
         self.check_adding(minutes)
         write_json(self.added, {"minutes": self.added_minutes + minutes, "chosen": False})
