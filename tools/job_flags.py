@@ -87,7 +87,7 @@ _FROM = flags.DEFINE_string(
 _SEED = flags.DEFINE_integer("seed", RunConfig.seed, "The seed of everything random.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings in the output folder.")
 _ADD_MINUTES = flags.DEFINE_float(
-    "add_minutes", 0.0, "Minutes in which a finished run goes on, with further finalists from its supernet; for daqu-run alone."
+    "add_minutes", None, "Minutes in which a finished run goes on, with further finalists from its supernet; for daqu-run alone."
 )
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print the plan of the job, with its minutes, images, memory and disk, and do nothing else."
@@ -116,10 +116,7 @@ def run_until(last_stage: str, argv: list[str]) -> None:
     if _DRY_RUN.value:
         print(pipeline.dry_run(config))
         return
-    if _ADD_MINUTES.present and last_stage != "report":
-        raise DaquError("`add_minutes` goes on with a finished run: give it to daqu-run.")
-    more = {"add_minutes": _ADD_MINUTES.value} if _ADD_MINUTES.present else {}
-    product = pipeline.run(config, overwrite=_OVERWRITE.value, last_stage=last_stage, **more)
+    product = pipeline.run(config, overwrite=_OVERWRITE.value, last_stage=last_stage, add_minutes=_ADD_MINUTES.value)
     is_worker = product.name == "trials.jsonl"  # A worker leaves the other stages to the chief.
     print("The search is over for this worker." if is_worker else f"{last_stage.capitalize()}: {product.resolve()}")
 

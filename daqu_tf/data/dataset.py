@@ -130,6 +130,9 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
         train, search, ids["train"], ids["search"] = _cut(name, *train, ids["train"], search_fraction, wanted, seed)
     splits = {"train": train, "search": search, "test": given["test"]}
     notes += note_on_copies(name, {split: (ids[split], y) for split, (_, y) in splits.items()})
+    fingerprint = _fingerprint(array for split in splits.values() for array in split)
+    if "val" in given:  # A cut shuffles; what was not cut may be sorted by class, and the first images stand for all in places.
+        splits |= {split: _shuffled(*splits[split], seed) for split in ("train", "search")}
     return Dataset(
         name=name,
         **{f"x_{key}": _to_unit(x, pixels.offset, pixels.scale) for key, (x, _) in splits.items()},
@@ -138,7 +141,7 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
         input_offset=pixels.offset,
         input_scale=pixels.scale,
         test_was_cut=test_was_cut,
-        fingerprint=_fingerprint(array for split in splits.values() for array in split),
+        fingerprint=fingerprint,
         class_names=class_names,
         notes=pixels.notes + notes,
     )
@@ -313,6 +316,11 @@ def _cut(
     kept, held = train_test_split(np.arange(len(y)), test_size=size, random_state=seed, stratify=y)
     kept, held = keep_together(ids, y, kept, held)
     return (x[kept], y[kept]), (x[held], y[held]), ids[kept], ids[held]
+
+
+def _shuffled(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    order = np.random.default_rng(seed).permutation(len(y))
+    return x[order], y[order]
 
 
 def _to_unit(x: np.ndarray, offset: float, scale: float) -> np.ndarray:

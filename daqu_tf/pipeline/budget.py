@@ -23,6 +23,14 @@ def free_seconds(budget_seconds: float, models: int) -> float:
     return (1 - RESERVE_SHARE) * budget_seconds - REPORT_SECONDS - TIMING_SECONDS_A_MODEL * models
 
 
+def stage_seconds(config: RunConfig) -> tuple[float, float, float]:
+    """Seconds for the supernet's training, for the search and for all finalists, of a job whose lengths no epochs give."""
+    free = free_seconds(60 * config.budget_minutes, config.finalists)
+    supernet = 0.0 if config.supernet_from else SUPERNET_SHARE * 60 * config.budget_minutes
+    search = SEARCH_SHARE * max(free - supernet, 0.0)
+    return supernet, search, max(free - supernet - search, 0.0)
+
+
 def left(clock: Clock, models: int) -> float:
     """Seconds until as many models must be timed."""
     return free_seconds(clock.budget_seconds, models) - clock.elapsed()

@@ -56,8 +56,7 @@ def supernet_images(config: RunConfig, count: int, seconds_an_image: float) -> f
     """
     if config.epochs:
         return config.epochs * count * Sandwich.SUBNETS
-    seconds = budget.SUPERNET_SHARE * 60 * config.budget_minutes
-    return seconds * machine.cores() * SUPERNET_EFFICIENCY / seconds_an_image
+    return budget.stage_seconds(config)[0] * machine.cores() * SUPERNET_EFFICIENCY / seconds_an_image
 
 
 def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forecast:
@@ -71,14 +70,11 @@ def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forec
     """
     macs = [costs.macs(space, one) for one in (hand_scaled(space)[0], space.largest())]
     mean = speed.seconds_an_image(sum(macs) / 2)
-    seconds, workers = 60 * config.budget_minutes, budget.workers(config)
-    free = budget.free_seconds(seconds, config.finalists)
-    supernet = 0.0 if config.supernet_from else budget.SUPERNET_SHARE * seconds
-    images = supernet_images(config, count, mean)
+    workers, images = budget.workers(config), supernet_images(config, count, mean)
+    supernet, search, left = budget.stage_seconds(config)
+    rest = 60 * config.budget_minutes - supernet - search - left
     if config.epochs and not config.supernet_from:
         supernet = images * mean / (machine.cores() * SUPERNET_EFFICIENCY)
-    search = budget.SEARCH_SHARE * max(free - supernet, 0.0)
-    left = max(free - supernet - search, 0.0)
     finalists = budget.affordable(config, left, count, mean)
     each = {str(index): int(macs[0] + (macs[1] - macs[0]) * index / max(finalists - 1, 1)) for index in range(finalists)}
     seen: tuple[float, ...]
@@ -90,7 +86,7 @@ def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forec
         own = 1.0 if config.searches_bits else 1 / (1 + budget.SIBLING_SHARE)
         times = [max(own * shares[name], budget.LEAST_FINE_TUNING_SECONDS) for name in each]
         seen = tuple(times[index] / speed.seconds_an_image(each[name]) for index, name in ((0, "0"), (-1, str(finalists - 1))))
-    stages = {"supernet": supernet, "search": search, "finalists": left, "timing and report": seconds - free}
+    stages = {"supernet": supernet, "search": search, "finalists": left, "timing and report": rest}
     return Forecast({name: round(some / 60, 2) for name, some in stages.items()}, round(images), finalists, tuple(map(round, seen)))
 
 

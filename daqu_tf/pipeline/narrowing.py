@@ -45,9 +45,8 @@ def _no_wider(space: SearchSpace, config: RunConfig, count: int, speed: Speed) -
     """Without the widths beyond those of the largest network, of those that people scale by hand, which has time for its images."""
     if config.finetune_epochs:
         return space
-    free = budget.free_seconds(60 * config.budget_minutes, config.finalists)
+    *_, finalists = budget.stage_seconds(config)
     rounds = max(1.0, budget.LEAST_FINALISTS / budget.workers(config))
-    finalists = (1 - budget.SEARCH_SHARE) * (free - budget.SUPERNET_SHARE * 60 * config.budget_minutes)
     seconds = finalists / rounds - budget.overhead(count)
     small, *others = hand_scaled(space)
     least, epochs = LEAST_SEEN

@@ -7,7 +7,6 @@ import decimal
 import functools
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 STAGES = ("supernet", "search", "report")
 
 
-def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report", add_minutes: float = 0.0) -> pathlib.Path:
+def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report", add_minutes: float | None = None) -> pathlib.Path:
     """Goes from a data set to a Pareto set of `.tflite` files, and returns the path of what the last stage left.
 
     Args:
@@ -42,7 +41,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report", 
             run's own.
         overwrite: Whether a run with other settings in that folder may be deleted.
         last_stage: One of `STAGES`; the report ends a complete run.
-        add_minutes: Minutes in which a finished run goes on, with further finalists from its supernet; 0 adds none.
+        add_minutes: Minutes in which a finished run goes on, with further finalists from its supernet.
 
     Raises:
         DaquError: Something that the user can mend; whatever stood in the folder is still whole.
@@ -56,7 +55,9 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report", 
         from daqu_tf.pipeline import search_workers
 
         return search_workers.work(config.folder)
-    if add_minutes:
+    if add_minutes is not None:
+        if last_stage != "report":
+            raise DaquError("`add_minutes` goes on with a whole run: give it to daqu-run.")
         RunFolder(config.folder).check_adding(add_minutes)
     # All that the settings can be wrong about comes before anything in the folder is touched.
     progress = Progress()
@@ -64,7 +65,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report", 
     if not plan.folder.supernet.exists():
         check_strategy(plan.config.strategy)
     with plan.folder.lock():
-        if add_minutes:
+        if add_minutes is not None:
             if plan.folder.difference(plan.config, plan.to_json()):
                 raise DaquError(f"`add_minutes` goes on with a run of the same settings, but {plan.folder.path} holds none.")
             plan.folder.add_minutes(add_minutes)
@@ -104,8 +105,7 @@ def _planned(config: RunConfig, overwrite: bool, progress: Progress, last_stage:
 
 def _space_for(device: Callable[[], Device], progress: Progress, dataset: Dataset, target: Target) -> str:
     """The name of the space that suits the device."""
-    # Of processes that train one supernet together, each would take its own times.
-    if not suiting.counts_latency(target) or "TF_CONFIG" in os.environ:
+    if not target.bits_buy_bytes_alone or _is_one_of_many():  # Where latency is not what counts first, no device can say it.
         return suiting.USUAL
     progress.begin("space")
     found = suiting.latencies_us(device(), dataset, target)
@@ -117,7 +117,12 @@ def _space_for(device: Callable[[], Device], progress: Progress, dataset: Datase
 
 def _depends_on_speed(config: RunConfig) -> bool:
     """Whether the plan goes by this machine's speed: not where it must be the same everywhere, or all lengths are given."""
-    return not (config.deterministic or (config.epochs and config.finetune_epochs) or "TF_CONFIG" in os.environ)
+    return not (config.deterministic or (config.epochs and config.finetune_epochs) or _is_one_of_many())
+
+
+def _is_one_of_many() -> bool:
+    """Whether this process trains a supernet together with others, each of which would take its own times."""
+    return "TF_CONFIG" in os.environ
 
 
 def _timed(space: SearchSpace, progress: Progress) -> Speed:
@@ -193,17 +198,22 @@ def _count(number: int) -> str:
     return f"{number:,}" if number < 1e6 else f"{decimal.Decimal(number):.1e}"  # A float ends at 1e308.
 
 
+def _tell(plan: Plan, progress: Progress) -> None:
+    """Prints what is planned, and what the minutes are too few for."""
+    progress.say(plan.text)
+    if plan.widest:
+        progress.warn(f"The minutes are too few to train more than {plan.widest} channels: wider networks are left out.")
+    if plan.held:
+        progress.warn(f"The minutes are too few to learn {plan.held}: these stay as in the network that people scale by hand.")
+
+
 def _through_stages(job: Job, last_stage: str) -> pathlib.Path:
     plan, folder = job.plan, job.folder
     job.progress.begin("data")
     counts = ", ".join(f"{len(getattr(plan.dataset, f'x_{split}'))} {split}" for split in ("train", "search", "test"))
     job.progress.end(f"{plan.dataset.name}: {counts} images; {_count(plan.searched.cardinality)} subnets are searched")
     if not folder.supernet.exists():
-        print(plan.text, file=sys.stderr)
-    if plan.widest:
-        job.progress.warn(f"The minutes are too few to train more than {plan.widest} channels: wider networks are left out.")
-    if plan.held:
-        job.progress.warn(f"The minutes are too few to learn {plan.held}: these stay as in the network that people scale by hand.")
+        _tell(plan, job.progress)
     todo = [
         ("supernet", folder.supernet, stages.train),
         *([("latency table", folder.table, stages.make_table)] if job.has_table and job.times_files else []),

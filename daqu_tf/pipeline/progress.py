@@ -39,6 +39,10 @@ class Progress:
         """Ends the stage with a line that stays."""
         self._print(f"{self._stage:<19} {minutes(time.monotonic() - self._began)}  {text}", end="\n")
 
+    def say(self, text: str) -> None:
+        """Lines that stay, between two stages."""
+        self._print(text, end="\n")
+
     def warn(self, text: str) -> None:
         """A line that stays, for something the user should know; the stage goes on."""
         self._print(f"Warning: {text}", end="\n")

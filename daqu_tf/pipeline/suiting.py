@@ -17,11 +17,6 @@ USUAL = "mobilenet_v2"  # Where no device decides: of the families, it has the f
 REPEATS = 3
 
 
-def counts_latency(target: Target) -> bool:
-    """Whether the target's networks are to be fast on a device above all, so that a device can say which space suits it."""
-    return target.bits_buy_bytes_alone
-
-
 def latencies_us(device: Device, dataset: Dataset, target: Target) -> dict[str, float]:
     """The latency of a network of each family with random weights, in microseconds, by the name of its space; the fastest first.
 

@@ -461,3 +461,17 @@ def test_70000_images_are_hashed_in_about_a_second():
     began = time.process_time()
     assert len(np.unique(hashes(images))) == 70_000
     assert time.process_time() - began < 3
+
+
+def test_splits_that_come_sorted_by_class_are_shuffled(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 200), ("val", 50), ("test", 50)):
+        arrays |= {f"x_{split}": rng.integers(0, 256, (4 * count, 8, 8), np.uint8), f"y_{split}": np.repeat(np.arange(4), count)}
+    np.savez(tmp_path / "sorted.npz", **arrays)
+    found = data.load(tmp_path / "sorted.npz")
+    for labels in (found.y_train, found.y_search):
+        assert set(labels[:40]) == {0, 1, 2, 3} and sorted(labels) == sorted(np.repeat(np.arange(4), len(labels) // 4))
+    known = {image.tobytes(): label for image, label in zip(arrays["x_train"], arrays["y_train"])}
+    images = np.round(found.x_train[..., 0] * 255).astype(np.uint8)
+    assert [known[image.tobytes()] for image in images] == found.y_train.tolist()
