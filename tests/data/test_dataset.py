@@ -341,12 +341,17 @@ def with_val(n=40, **changes):
     return arrays(**changes) | {"x_val": other["x_train"], "y_val": other["y_train"]}
 
 
+def pairs(images, labels):
+    return sorted((image.tobytes(), int(label)) for image, label in zip(images, labels))
+
+
 def test_x_val_is_the_search_split(save):
     content = with_val()
     loaded = data.load(save(**content), search_fraction=0.4)
-    np.testing.assert_array_equal(loaded.x_search[..., 0], content["x_val"].astype(np.float32) / np.float32(255))
-    np.testing.assert_array_equal(loaded.y_search, content["y_val"])
-    np.testing.assert_array_equal(loaded.y_train, content["y_train"])
+    for split, name in (("search", "val"), ("train", "train")):  # Whole, each image with its label, in another order.
+        images, labels = (getattr(loaded, f"{what}_{split}") for what in "xy")
+        given = content[f"x_{name}"].astype(np.float32) / np.float32(255)
+        assert pairs(images[..., 0], labels) == pairs(given, content[f"y_{name}"])
     np.testing.assert_array_equal(loaded.x_test[..., 0], content["x_test"].astype(np.float32) / np.float32(255))
     assert loaded.notes == () and not loaded.test_was_cut
     assert loaded.fingerprint != data.load(save(**arrays())).fingerprint
