@@ -109,7 +109,7 @@ class TfmotStep:
         space = self._space
         images = resize(tf.constant(images_of(space)), image_size(space.input_shape, subnet["resolution"]))
         self._batch = images, tf.constant(np.random.default_rng(1).integers(0, space.num_classes, BATCH))
-        model, loss = tfmot_model(space, subnet), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model, loss = self.model(subnet), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         optimizer = keras.optimizers.AdamW(1e-4)
 
         @tf.function
@@ -121,6 +121,10 @@ class TfmotStep:
             return value
 
         self._step = step
+
+    def model(self, subnet: Subnet):
+        """The network that is trained."""
+        return tfmot_model(self._space, subnet)
 
     def __call__(self) -> float:
         """Returns the loss."""

@@ -8,6 +8,8 @@ from daqu_tf.errors import DaquError
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 # oneDNN is off by default on some x86 processors, where it makes a training step 1.4 to 1.8 times faster.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# Otherwise the process that trains the supernet would take all of a GPU's memory, and leave none to those that fine-tune.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 def check_keras() -> None:

@@ -1,4 +1,4 @@
-"""What some operating systems lack: the cpus that a process may use, and locks of files, without which training is refused."""
+"""What machines differ in: the cpus and GPUs that a process may use, and locks of files, without which training is refused."""
 
 import importlib.util
 import os
@@ -19,6 +19,15 @@ def cpus() -> list[int]:
 def cores() -> int:
     """The number of cpus that this process may use, at least one; all cpus where the system does not tell."""
     return len(cpus()) or os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """The GPUs that TensorFlow computes on, each as `CUDA_VISIBLE_DEVICES` names it; empty where there are none."""
+    import tensorflow as tf
+
+    count = len(tf.config.list_physical_devices("GPU"))
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named[:count] if len(named) >= count else [str(number) for number in range(count)]
 
 
 def check_training() -> None:

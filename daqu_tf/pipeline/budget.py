@@ -37,8 +37,8 @@ def left(clock: Clock, models: int) -> float:
 
 
 def workers(config: RunConfig) -> int:
-    """How many processes work at once."""
-    return config.workers or machine.cores()
+    """How many processes fine-tune at once: where there are GPUs, one on each, and otherwise one on each core."""
+    return config.workers or len(machine.gpus()) or machine.cores()
 
 
 def overhead(images: int) -> float:

@@ -6,6 +6,7 @@ machine well.
 
 import dataclasses
 import pathlib
+import shutil
 import sys
 import traceback
 from collections.abc import Mapping
@@ -54,13 +55,16 @@ def finish(path: pathlib.Path, name: str, seconds: float) -> None:
 
 def _finish(plan: Plan, name: str, seconds: float) -> None:
     from daqu_tf.supernet.supernet import StaticNetwork
-    from daqu_tf.training.fine_tuning import FineTuner, FineTuning
+    from daqu_tf.training.checkpoints import Checkpoints
+    from daqu_tf.training.fine_tuning import FineTuner, FineTuning, seconds_done
 
     config, dataset, folder = plan.config, plan.dataset, plan.folder
     finalists = files.read_json(folder.finalists)
     family = siblings.parents(finalists)[name]
     recipe = plan.how_to_fine_tune
-    length = {"seconds": max(seconds / (1 + budget.SIBLING_SHARE * len(family)), 1.0)}
+    checkpoints = {each: Checkpoints(folder.finalist_checkpoints(each), print) for each in (name, *family)}
+    before = seconds_done(checkpoints[name])  # In a process that was cut off.
+    length = {"seconds": before + max(seconds / (1 + budget.SIBLING_SHARE * len(family)), 1.0)}
     if config.finetune_epochs:
         length = {"steps": max(1, round(config.finetune_epochs * len(dataset.x_train) / recipe["batch_size"]))}
     how = FineTuning(**recipe | length | {"seed": config.seed + 1 + list(finalists).index(name)})
@@ -70,17 +74,20 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
         network = StaticNetwork(plan.space, subnet)
         network.load_arrays(files.read_arrays(folder.weights(name)))
     else:
-        network, steps = tuner.tune(subnet)
+        network, steps = tuner.tune(subnet, checkpoints=checkpoints[name])
         _export(plan, name, network, dataclasses.asdict(how) | {"steps": steps}, finalists[name]["inherited"])
     for sibling in family:
         if folder.figures(sibling).exists() or folder.left_out(sibling):
             continue
         less = siblings.how_to_tune(how)
-        trained, steps = tuner.tune_sibling(network, plan.space.subnet(finalists[sibling]["values"]), less)
+        subnet = plan.space.subnet(finalists[sibling]["values"])
+        trained, steps = tuner.tune_sibling(network, subnet, less, checkpoints[sibling])
         try:
             _export(plan, sibling, trained, dataclasses.asdict(less) | {"steps": steps, "parent": name})
         except DaquError as error:  # The parent is whole.
             files.write_json(folder.reason(sibling), {"reason": str(error)})
+    for each in checkpoints:
+        shutil.rmtree(folder.finalist_checkpoints(each), ignore_errors=True)
 
 
 def _export(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from daqu_tf import files
+from daqu_tf import files, machine
 from daqu_tf.devices import ModelError
 from daqu_tf.errors import DaquError
 from daqu_tf.export.manifest import ENDING, Manifest
@@ -33,6 +33,7 @@ class FinalistProcesses(processes.Processes):
         self._folder, self._workers = RunFolder(folder.resolve()), workers
         self.left_out: dict[str, str] = {}
         self._crashed: set[str] = set()
+        self._gpus, self._gpu_of = machine.gpus(), dict[str, str]()
         for path in (self._folder.models, self._folder.finished):
             path.mkdir(exist_ok=True)
 
@@ -66,7 +67,15 @@ class FinalistProcesses(processes.Processes):
     def _start(self, name: str, seconds: float) -> processes.Child:
         self._log(name).unlink(missing_ok=True)
         arguments = [str(self._folder.path), name, f"{seconds:.1f}"]
-        return processes.start("pipeline.finalist", arguments, self._folder.path, self._log(name))
+        return processes.start("pipeline.finalist", arguments, self._folder.path, self._log(name), **self._own_gpu(name))
+
+    def _own_gpu(self, name: str) -> dict[str, str]:
+        """The variables that give a process a GPU, that of the fewest others; none where there are no GPUs."""
+        if not self._gpus:
+            return {}
+        taken = [self._gpu_of[other] for other in self.running if other != name]
+        self._gpu_of[name] = min(self._gpus, key=taken.count)
+        return {"CUDA_VISIBLE_DEVICES": self._gpu_of[name]}
 
     def _again(self, name: str, process: processes.Child) -> list[str]:
         """Those that have to be started again when a finalist's process has ended: it, or none."""

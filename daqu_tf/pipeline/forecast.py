@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from daqu_tf import machine
-from daqu_tf.pipeline import budget
+from daqu_tf import machine, targets
+from daqu_tf.pipeline import budget, siblings
 from daqu_tf.pipeline.speed import Speed
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.spaces import SearchSpace
@@ -56,7 +56,12 @@ def supernet_images(config: RunConfig, count: int, seconds_an_image: float) -> f
     """
     if config.epochs:
         return config.epochs * count * Sandwich.SUBNETS
-    return budget.stage_seconds(config)[0] * machine.cores() * SUPERNET_EFFICIENCY / seconds_an_image
+    return budget.stage_seconds(config)[0] * _networks_at_once() / seconds_an_image
+
+
+def _networks_at_once() -> float:
+    """How many networks of a core or a GPU each would be trained as fast as the supernet is."""
+    return float(len(machine.gpus())) or machine.cores() * SUPERNET_EFFICIENCY
 
 
 def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forecast:
@@ -74,7 +79,7 @@ def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forec
     supernet, search, left = budget.stage_seconds(config)
     rest = 60 * config.budget_minutes - supernet - search - left
     if config.epochs and not config.supernet_from:
-        supernet = images * mean / (machine.cores() * SUPERNET_EFFICIENCY)
+        supernet = images * mean / _networks_at_once()
     finalists = budget.affordable(config, left, count, mean)
     each = {str(index): int(macs[0] + (macs[1] - macs[0]) * index / max(finalists - 1, 1)) for index in range(finalists)}
     seen: tuple[float, ...]
@@ -83,7 +88,8 @@ def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forec
         left = sum(seen[0] * speed.seconds_an_image(size) + budget.overhead(count) for size in each.values()) / workers
     else:
         shares = budget.share_out(each, left * min(workers, finalists), budget.overhead(count))
-        own = 1.0 if config.searches_bits else 1 / (1 + budget.SIBLING_SHARE)
+        family = () if config.searches_bits else siblings.smaller(space, targets.get(config.target), space.largest())
+        own = 1 / (1 + budget.SIBLING_SHARE * len(family))
         times = [max(own * shares[name], budget.LEAST_FINE_TUNING_SECONDS) for name in each]
         seen = tuple(times[index] / speed.seconds_an_image(each[name]) for index, name in ((0, "0"), (-1, str(finalists - 1))))
     stages = {"supernet": supernet, "search": search, "finalists": left, "timing and report": rest}

@@ -6,35 +6,45 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from daqu_tf.pipeline.budget import SIBLING_SHARE
-from daqu_tf.pipeline.plan import Plan
 from daqu_tf.spaces.bits import next_bits
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.targets import Target, costs
 
 if TYPE_CHECKING:
     from daqu_tf.training.fine_tuning import FineTuning
 
 BITS = (4,)  # The weight bits of siblings, but for depthwise kernels: those have few weights, and feel fewer bits most.
+LEAST_SAVED = 0.1  # The share of its parent's bytes by which a sibling's file must be smaller.
 RATE = 0.3  # The learning rate of a sibling's training, as a share of its parent's: it begins with weights that are at rest.
 
 
-def siblings_of(plan: Plan, finalists: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The siblings of finalists by name, as `finalists.json` holds them; none where bits are searched.
+def siblings_of(space: SearchSpace, target: Target, finalists: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The siblings of finalists by name, as `finalists.json` holds them; none where fewer bits hardly make the file smaller.
 
     Args:
-        plan: The plan of the job.
+        space: The part of the space that the job trains.
+        target: What the networks are for.
         finalists: The finalists by name, as `search.finalists.choose` returns them.
     """
-    if plan.config.searches_bits:
-        return {}
     found = {}
     for name, finalist in finalists.items():
-        parent = plan.space.subnet(finalist["values"])
-        for bits in BITS:
-            subnet = _at(plan.space, parent, bits)
-            if subnet != parent:
-                found[f"{name}_w{bits}"] = {"parent": name, "values": subnet.to_json(), "macs": finalist["macs"]}
+        for bits, subnet in smaller(space, target, space.subnet(finalist["values"])).items():
+            found[f"{name}_w{bits}"] = {"parent": name, "values": subnet.to_json(), "macs": finalist["macs"]}
     return found
+
+
+def smaller(space: SearchSpace, target: Target, parent: Subnet) -> dict[int, Subnet]:
+    """The subnets of fewer bits, by their bits, whose files are so much smaller that they are worth their training.
+
+    Args:
+        space: The space of the subnet.
+        target: What the files are for: it says which weights they hold in fewer bytes.
+        parent: The subnet at its highest bits.
+    """
+    limit = (1 - LEAST_SAVED) * costs.file_bytes(space, parent, target)
+    subnets = {bits: _at(space, parent, bits) for bits in BITS}
+    return {bits: subnet for bits, subnet in subnets.items() if costs.file_bytes(space, subnet, target) <= limit}
 
 
 def how_to_tune(how: "FineTuning") -> "FineTuning":

@@ -76,7 +76,6 @@ def _training_text(figures: dict[str, float]) -> str:
 
 def search(job: Job) -> None:
     """Scores subnets with inherited weights, and chooses the finalists."""
-    from daqu_tf.pipeline.siblings import siblings_of
     from daqu_tf.search.finalists import choose
     from daqu_tf.search.search import make_tuner
 
@@ -101,7 +100,7 @@ def search(job: Job) -> None:
         raise DaquError(f"No subnet could be scored: the reasons are in {job.folder.journal}.")
     trials = tuner.oracle.get_best_trials(len(tuner.oracle.end_order))
     names = _named(choose(candidates, trials, job.plan.forecast.finalists))
-    files.write_json(job.folder.finalists, names | siblings_of(job.plan, names))
+    files.write_json(job.folder.finalists, names | _siblings(job, names))
     job.progress.end(f"{len(tuner.oracle.end_order)} trials, {len(front)} on the front, {len(names)} finalists")
 
 
@@ -109,9 +108,16 @@ def _named(finalists: list[dict[str, Any]], first: int = 0) -> dict[str, dict[st
     return {f"m{number:02d}": finalist for number, finalist in enumerate(finalists, first)}
 
 
+def _siblings(job: Job, finalists: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    from daqu_tf.pipeline.siblings import siblings_of
+
+    plan = job.plan
+    return {} if plan.config.searches_bits else siblings_of(plan.space, plan.target, finalists)
+
+
 def add_finalists(job: Job) -> None:
     """Chooses further finalists from the trials of the search, for minutes that were added to those of a finished run."""
-    from daqu_tf.pipeline.siblings import parents, siblings_of
+    from daqu_tf.pipeline.siblings import parents
     from daqu_tf.search.finalists import choose
     from daqu_tf.search.search import make_tuner
 
@@ -126,7 +132,7 @@ def add_finalists(job: Job) -> None:
     left = budget.left(job.clock, len(before))
     count = budget.affordable(plan.config, left, len(plan.dataset.x_train), (small + large) / 2)
     names = _named(choose(candidates, others, count), len(parents(before))) if others else {}
-    files.write_json(folder.finalists, before | names | siblings_of(plan, names))
+    files.write_json(folder.finalists, before | names | _siblings(job, names))
     files.write_json(folder.added, {"minutes": folder.added_minutes, "chosen": True})
     job.progress.end(f"{len(names)} of {len(others)} further subnets")
 

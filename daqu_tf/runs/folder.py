@@ -95,6 +95,10 @@ class RunFolder:
         """What the manifest of a finalist says but for its latency; where it stands, the finalist is finished."""
         return self.finished / f"{name}.json"
 
+    def finalist_checkpoints(self, name: str) -> pathlib.Path:
+        """A folder of the states of a finalist while it is fine-tuned."""
+        return self.finished / f"{name}.checkpoints"
+
     def reason(self, name: str) -> pathlib.Path:
         """Where it is written why a finalist is left out, so that a resumed job does not train it again."""
         return self.finished / f"{name}.left_out.json"

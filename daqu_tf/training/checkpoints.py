@@ -14,6 +14,7 @@ import numpy as np
 from daqu_tf import files
 
 KEPT = 2
+CHECKPOINT_SECONDS = 30.0  # From one checkpoint of a training to the next.
 _STATE = "state.json"
 # The errors of NumPy and zipfile on damaged files: NotImplementedError for a changed version or method, RuntimeError for
 # encryption.
@@ -80,3 +81,8 @@ class Checkpoints:
     def _paths(self) -> list[pathlib.Path]:
         found = [path for path in self._folder.glob("step-*.npz") if re.fullmatch(r"step-\d{9}\.npz", path.name)]
         return sorted(found, reverse=True)
+
+
+def part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ from daqu_tf.supernet.scoring import Scorer
 from daqu_tf.supernet.supernet import STEP_IMAGES, StaticNetwork, extract
 from daqu_tf.supernet.weights import cut
 from daqu_tf.training.batches import Augmentation, Batches
+from daqu_tf.training.checkpoints import CHECKPOINT_SECONDS, Checkpoints, part
 from daqu_tf.training.optimizer import Optimizer, cosine
 
 OnProgress = Callable[[float], None]  # Of the share that is done.
@@ -77,13 +79,16 @@ class FineTuner:
         self._teach = self._teacher() if how.distillation else lambda images, labels: labels
         self._in_float: dict[Subnet, tuple[dict[str, np.ndarray], _Progress]] = {}
 
-    def tune_sibling(self, parent: StaticNetwork, subnet: Subnet, how: FineTuning) -> tuple[StaticNetwork, int]:
+    def tune_sibling(
+        self, parent: StaticNetwork, subnet: Subnet, how: FineTuning, checkpoints: Checkpoints | None = None
+    ) -> tuple[StaticNetwork, int]:
         """Trains a subnet that differs in bits alone from one that was trained, from its weights.
 
         Args:
             parent: The network that was trained.
             subnet: The subnet.
             how: The length and the learning rate of the training; all else is as for the others.
+            checkpoints: As of `tune`.
 
         Returns:
             The quantized network, recalibrated, and the number of steps.
@@ -91,49 +96,65 @@ class FineTuner:
         progress, network = _Progress(how), StaticNetwork(self._space, subnet)
         network.load_arrays(parent.arrays())
         network.initialise_weight_steps(tuple(set(subnet.bits.values()) - set(parent.subnet.bits.values())))
-        self._train(network, progress, 1.0, lambda done: None)
+        self._train(network, progress, 1.0, lambda done: None, checkpoints)
         Scorer(network, self._images).recalibrate()
         return network, progress.steps
 
-    def tune(self, subnet: Subnet, on_progress: OnProgress = lambda done: None) -> tuple[StaticNetwork, int]:
+    def tune(
+        self, subnet: Subnet, on_progress: OnProgress = lambda done: None, checkpoints: Checkpoints | None = None
+    ) -> tuple[StaticNetwork, int]:
         """Trains one subnet.
 
         Args:
             subnet: The subnet, which is one of the space.
             on_progress: Is called after each step with the share of the training that is done.
+            checkpoints: Those of this subnet's training alone, from the newest of which it goes on; None keeps none.
 
         Returns:
             The quantized network, recalibrated, and the number of steps.
         """
         how, progress, arrays = self._how, _Progress(self._how), cut(self._space, subnet, self._arrays)
         float_first = how.float_share * how.seconds > LEAST_FLOAT_SECONDS or how.float_share * how.steps >= 1
-        if float_first:
-            arrays, progress = self._float_phase(subnet, arrays, on_progress)
+        if float_first and not (checkpoints and _is_of(checkpoints.newest(), subnet)):
+            arrays, progress = self._float_phase(subnet, arrays, on_progress, checkpoints)
         network = StaticNetwork(self._space, subnet)
         network.load_arrays(arrays)
-        if float_first:
+        if float_first:  # A checkpoint of this phase has steps of its own.
             network.initialise_steps(self._images[:STEP_IMAGES], self._space.weight_bits)
-        self._train(network, progress, 1.0, on_progress)
+        self._train(network, progress, 1.0, on_progress, checkpoints)
         Scorer(network, self._images).recalibrate()
         return network, progress.steps
 
     def _float_phase(
-        self, subnet: Subnet, arrays: dict[str, np.ndarray], on_progress: OnProgress
+        self, subnet: Subnet, arrays: dict[str, np.ndarray], on_progress: OnProgress, checkpoints: Checkpoints | None
     ) -> tuple[dict[str, np.ndarray], "_Progress"]:
         """The weights after the phase in float, with the steps of quantizers as before, and the progress of the training."""
         architecture = in_float(subnet)
         if architecture not in self._in_float:
             network, progress = StaticNetwork(self._space, architecture), _Progress(self._how)
             network.load_arrays(arrays)
-            self._train(network, progress, self._how.float_share, on_progress)
+            self._train(network, progress, self._how.float_share, on_progress, checkpoints)
             self._in_float[architecture] = network.arrays(), progress
         arrays, progress = self._in_float[architecture]
         return arrays, copy.copy(progress)
 
-    def _train(self, network: StaticNetwork, progress: "_Progress", until: float, on_progress: OnProgress) -> None:
-        """Takes steps, at least one, until the share `until` of the fine-tuning is over."""
+    def _train(
+        self,
+        network: StaticNetwork,
+        progress: "_Progress",
+        until: float,
+        on_progress: OnProgress,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        """Takes steps, at least one, until the share `until` of the fine-tuning is over; goes on where a checkpoint stands."""
         optimizer = Optimizer(network, progress.how.learning_rate)
+        if checkpoints and (found := checkpoints.newest()) and _is_of(found, network.subnet):
+            arrays, state = found
+            network.load_arrays(part(arrays, "network/"))
+            optimizer.load_arrays(part(arrays, "optimizer/"))
+            progress.go_on(state)
         progress.begin()
+        saved = time.monotonic()
         for images, labels in self._batches.starting_at(progress.steps):
             optimizer.accumulate(images, self._teach(images, labels))
             optimizer.apply(cosine(progress.done))
@@ -141,6 +162,9 @@ class FineTuner:
             on_progress(progress.done)
             if progress.done >= until:
                 return
+            if checkpoints and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                checkpoints.save(progress.steps, _arrays(network, optimizer), progress.state | {"subnet": network.subnet.to_json()})
+                saved = time.monotonic()
 
     def _teacher(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """The function that turns images and labels into what is taught."""
@@ -148,6 +172,22 @@ class FineTuner:
         Scorer(largest, self._images).recalibrate()
         opinion = tf.function(lambda images: tf.nn.softmax(largest(images)), autograph=False)
         return lambda images, labels: (1 - share) * labels + share * opinion(images)
+
+
+def seconds_done(checkpoints: Checkpoints) -> float:
+    """For how many seconds the subnet of the newest checkpoint was trained; 0 where there is none."""
+    found = checkpoints.newest()
+    return found[1]["seconds"] if found else 0.0
+
+
+def _is_of(found: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None, subnet: Subnet) -> bool:
+    """Whether a checkpoint, if there is one, is of this subnet at these bits."""
+    return found is not None and found[1]["subnet"] == subnet.to_json()
+
+
+def _arrays(network: StaticNetwork, optimizer: Optimizer) -> dict[str, np.ndarray]:
+    parts = {"network": network.arrays(), "optimizer": optimizer.arrays()}
+    return {f"{name}/{key}": array for name, arrays in parts.items() for key, array in arrays.items()}
 
 
 class _Progress:
@@ -162,6 +202,15 @@ class _Progress:
     def done(self) -> float:
         """The share of the training that is over, in [0, 1]."""
         return min(1.0, self.steps / self.how.steps if self.how.steps else self._seconds / self.how.seconds)
+
+    @property
+    def state(self) -> dict[str, float]:
+        """What a checkpoint keeps."""
+        return {"steps": self.steps, "seconds": self._seconds}
+
+    def go_on(self, state: Mapping[str, float]) -> None:
+        """Goes to where a checkpoint was saved."""
+        self.steps, self._seconds = int(state["steps"]), state["seconds"]
 
     def begin(self) -> None:
         """Notes that the next step traces, so that its time does not count."""

@@ -9,7 +9,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import numpy as np
@@ -23,7 +23,7 @@ from daqu_tf.supernet.scoring import Scorer
 from daqu_tf.supernet.supernet import STEP_IMAGES, Supernet
 from daqu_tf.targets import costs
 from daqu_tf.training.batches import Augmentation, Batches
-from daqu_tf.training.checkpoints import Checkpoints
+from daqu_tf.training.checkpoints import CHECKPOINT_SECONDS, Checkpoints, part
 from daqu_tf.training.log import TrainingLog
 from daqu_tf.training.optimizer import Optimizer, cosine
 from daqu_tf.training.panel import Panel
@@ -31,7 +31,6 @@ from daqu_tf.training.samplers import SAMPLERS, Uniform, with_open_bits
 from daqu_tf.training.schedule import STEP_RATE, Phase, Schedule, WarmUp
 from daqu_tf.training.strategies import check_same_everywhere, check_shares, checkpoint_from_chief, from_chief, leads, own_part
 
-CHECKPOINT_SECONDS = 30.0
 LARGEST_LEARNS = 0.25  # The share of steps of the precision transfer in which the largest network is a student as well.
 MAX_SCORING_SHARE = 0.1  # In a training by minutes, an epoch is not scored if scoring takes a larger share of the time than this.
 _WHERE, _STEP_FIGURES = ("phase", "epoch", "step", "minutes"), ("loss", "learning_rate")  # Columns of training.csv.
@@ -119,8 +118,8 @@ class SupernetTraining:
         """
         if found := checkpoint_from_chief(self._strategy, self._checkpoints.newest(), self._arrays()):
             arrays, state = found
-            self._supernet.load_arrays(_part(arrays, "supernet/"))
-            self._optimizer.load_arrays(_part(arrays, "optimizer/"))
+            self._supernet.load_arrays(part(arrays, "supernet/"))
+            self._optimizer.load_arrays(part(arrays, "optimizer/"))
             self._state = TrainingState(**state | {"open": tuple(state["open"])})
         return self._done()
 
@@ -340,7 +339,3 @@ def _signals_noted() -> Iterator[list[int]]:
 
 def _name(phase: Phase) -> str:
     return "warm_up" if isinstance(phase, WarmUp) else "precision_transfer"
-
-
-def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

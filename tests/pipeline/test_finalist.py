@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from daqu_tf import RunConfig, files
+from daqu_tf import RunConfig, files, machine
 from daqu_tf.errors import DaquError, WriteError
 from daqu_tf.pipeline import budget, finalist, finalists, processes
 from daqu_tf.pipeline.finalist import REFUSED, RefusedError
@@ -87,6 +87,21 @@ def test_a_parent_that_is_whole_stays_where_its_sibling_fails(tmp_path):
 def test_as_many_finalists_as_are_worth_their_start(seconds, seconds_an_image, expected):
     config = RunConfig("digits", "run", finalists=20, workers=2)
     assert budget.affordable(config, seconds, 60_000, seconds_an_image) == expected
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [([], [None] * 3), (["2", "GPU-7"], ["2", "GPU-7", "2"])])
+def test_each_process_has_a_gpu_of_its_own_where_there_are_some(tmp_path, monkeypatch, gpus, expected):
+    monkeypatch.setattr(machine, "gpus", lambda: gpus)
+    given = {}
+    monkeypatch.setattr(processes, "start", lambda module, arguments, *where, **variables: given.update({arguments[1]: variables}))
+    with FinalistProcesses(tmp_path, workers=2) as started:
+        started._start("m00", 1.0)
+        started.running = {"m00": types.SimpleNamespace(kill=lambda: None)}
+        started._start("m01", 1.0)
+        started.running = {"m01": started.running["m00"]}
+        started._start("m02", 1.0)
+    assert [given[name].get("CUDA_VISIBLE_DEVICES") for name in ("m00", "m01", "m02")] == expected
+    assert budget.workers(RunConfig("digits", "run")) == (len(gpus) or machine.cores())
 
 
 # How the seconds that are left are shared out among finalists that start one after another.

@@ -1,12 +1,14 @@
 import dataclasses
+import types
 
 import numpy as np
 import pytest
 
-from daqu_tf import RunConfig, files
+from daqu_tf import RunConfig, files, spaces, targets
 from daqu_tf.export.manifest import Manifest
-from daqu_tf.pipeline import finalist, siblings
+from daqu_tf.pipeline import finalist, siblings, stages
 from daqu_tf.pipeline.plan import Plan
+from daqu_tf.targets import costs
 
 
 def plan_of(tmp_path, **settings):
@@ -16,7 +18,7 @@ def plan_of(tmp_path, **settings):
 def test_a_finalist_has_a_sibling_whose_depthwise_kernels_keep_their_bits(tmp_path):
     plan = plan_of(tmp_path)
     finalists = {"m00": {"values": plan.searched.largest().to_json(), "macs": 7, "inherited": {"search": 0.5}}}
-    (name, sibling), *others = siblings.siblings_of(plan, finalists).items()
+    (name, sibling), *others = siblings.siblings_of(plan.space, plan.target, finalists).items()
     assert name == "m00_w4" and not others and (sibling["parent"], sibling["macs"]) == ("m00", 7)
     subnet = plan.space.subnet(sibling["values"])
     bits = {name: value for name, value in subnet.bits.items() if name.endswith("weight_bits")}
@@ -30,7 +32,26 @@ def test_where_bits_are_searched_there_are_no_siblings(tmp_path):
         plan = plan_of(tmp_path, **settings)
         assert plan.searched == plan.space and plan.search_objectives == plan.target.objectives
         assert plan.schedule.precision_transfer.order == (8, 6, 4, 3, 2)
-        assert siblings.siblings_of(plan, {"m00": {"values": plan.space.largest().to_json(), "macs": 7}}) == {}
+        job = types.SimpleNamespace(plan=plan)
+        assert stages._siblings(job, {"m00": {"values": plan.space.largest().to_json(), "macs": 7}}) == {}
+
+
+@pytest.mark.parametrize(
+    ("space", "target", "expected"),
+    [
+        ("digits", "litert_cpu", [4]),
+        ("mobilenet_v2", "litert_cpu", [4]),
+        ("resnet", "litert_cpu", []),  # Full convolutions have no container of 4 bits.
+        ("mobilenet_v2", "litert_cpu_int8", []),
+    ],
+)
+def test_siblings_are_made_where_the_file_gets_smaller(space, target, expected):
+    target = targets.get(target)
+    space = target.restrict(spaces.get(space))
+    found = siblings.smaller(space, target, space.largest())
+    assert list(found) == expected
+    for subnet in found.values():
+        assert costs.file_bytes(space, subnet, target) < 0.9 * costs.file_bytes(space, space.largest(), target)
 
 
 def test_architectures_alone_are_searched_where_bits_buy_bytes(tmp_path):
@@ -60,7 +81,7 @@ def test_a_family_is_finished_and_one_that_was_cut_off_goes_on_with_the_sibling(
     supernet.initialise_steps(plan.dataset.x_train[:128], plan.space.weight_bits)
     files.write_arrays(folder.supernet, supernet.arrays())
     finalists = {"m00": {"values": subnet.to_json(), "macs": 7, "inherited": {"search": 0.1, "test": 0.1}}}
-    files.write_json(folder.finalists, finalists | siblings.siblings_of(plan, finalists))
+    files.write_json(folder.finalists, finalists | siblings.siblings_of(plan.space, plan.target, finalists))
     folder.models.mkdir()
     folder.finished.mkdir()
     finalist._finish(plan, "m00", 1.0)

@@ -4,6 +4,7 @@ import pytest
 from daqu_tf import data
 from daqu_tf.supernet.scoring import Scorer
 from daqu_tf.training import fine_tuning
+from daqu_tf.training.checkpoints import Checkpoints
 from daqu_tf.training.fine_tuning import FineTuner, FineTuning
 
 
@@ -40,6 +41,29 @@ def test_subnets_of_one_architecture_share_the_float_phase(digits, dataset, monk
     first, other, again = (network.arrays()["classifier/kernel"] for network in networks)
     np.testing.assert_allclose(again, first, atol=1e-4)
     assert np.abs(other - first).max() > 1e-3
+
+
+@pytest.mark.parametrize("cut_at", [0.3, 0.8])
+def test_a_training_that_was_cut_off_goes_on_as_if_nothing_had_been(cut_at, digits, dataset, tmp_path, monkeypatch):
+    """In either phase: in float, or at the subnet's own bits."""
+    monkeypatch.setattr(fine_tuning, "CHECKPOINT_SECONDS", 0.0)
+    space, subnet = digits.supernet.space, digits.supernet.space.smallest()
+
+    def tuner():
+        return FineTuner(space, digits.supernet.arrays(), dataset, FineTuning(steps=20, float_share=0.5))
+
+    def cut_off(done):
+        if done >= cut_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tuner().tune(subnet, cut_off, Checkpoints(tmp_path, print))
+    steps_again = []
+    resumed, steps = tuner().tune(subnet, steps_again.append, Checkpoints(tmp_path, print))
+    whole, _ = tuner().tune(subnet)
+    assert steps == 20 and len(steps_again) <= 20 * (1 - cut_at) + 2
+    for name, array in whole.arrays().items():
+        np.testing.assert_allclose(resumed.arrays()[name], array, atol=1e-4, err_msg=name)
 
 
 def test_the_largest_subnet_can_teach(digits, dataset):
