@@ -51,6 +51,13 @@ _PRECISIONS = flags.DEFINE_enum(
     "Search bits together with the architecture, or search architectures at the highest bits and give each finalist siblings of "
     "fewer bits; auto searches bits where they buy more than bytes on the target.",
 )
+_ARCHITECTURES = flags.DEFINE_enum(
+    "architectures",
+    RunConfig.architectures,
+    CHOICES["architectures"],
+    "Train a supernet and search architectures, or spend all minutes on networks that people scale by hand; auto searches where "
+    "the minutes are enough for that to pay.",
+)
 _EPOCHS = flags.DEFINE_float("epochs", RunConfig.epochs, "The epochs of the supernet's training; 0 takes a share of the minutes.")
 _FINETUNE_EPOCHS = flags.DEFINE_float(
     "finetune_epochs", RunConfig.finetune_epochs, "The epochs of each finalist's fine-tuning; 0 takes a share of the minutes."

@@ -24,8 +24,13 @@ def free_seconds(budget_seconds: float, models: int) -> float:
 
 
 def stage_seconds(config: RunConfig) -> tuple[float, float, float]:
-    """Seconds for the supernet's training, for the search and for all finalists, of a job whose lengths no epochs give."""
+    """Seconds for the supernet's training, for the search and for all finalists, of a job whose lengths no epochs give.
+
+    Without a supernet, what is timed instead of a search takes no time to speak of.
+    """
     free = free_seconds(60 * config.budget_minutes, config.finalists)
+    if not config.searches_architectures:
+        return 0.0, 0.0, free
     supernet = 0.0 if config.supernet_from else SUPERNET_SHARE * 60 * config.budget_minutes
     search = SEARCH_SHARE * max(free - supernet, 0.0)
     return supernet, search, max(free - supernet - search, 0.0)

@@ -68,14 +68,15 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
     if config.finetune_epochs:
         length = {"steps": max(1, round(config.finetune_epochs * len(dataset.x_train) / recipe["batch_size"]))}
     how = FineTuning(**recipe | length | {"seed": config.seed + 1 + list(finalists).index(name)})
-    tuner = FineTuner(plan.space, files.read_arrays(folder.supernet), dataset, how)
+    arrays = files.read_arrays(folder.supernet) if config.searches_architectures else None
+    tuner = FineTuner(plan.space, arrays, dataset, how)
     subnet = plan.space.subnet(finalists[name]["values"])
     if folder.figures(name).exists():  # It was cut off between parent and sibling.
         network = StaticNetwork(plan.space, subnet)
         network.load_arrays(files.read_arrays(folder.weights(name)))
     else:
         network, steps = tuner.tune(subnet, checkpoints=checkpoints[name])
-        _export(plan, name, network, dataclasses.asdict(how) | {"steps": steps}, finalists[name]["inherited"])
+        _export(plan, name, network, dataclasses.asdict(how) | {"steps": steps}, finalists[name].get("inherited"))
     for sibling in family:
         if folder.figures(sibling).exists() or folder.left_out(sibling):
             continue

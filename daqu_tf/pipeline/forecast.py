@@ -54,6 +54,8 @@ def supernet_images(config: RunConfig, count: int, seconds_an_image: float) -> f
         count: The number of training images.
         seconds_an_image: What a step of the mean subnet takes for each image on one core.
     """
+    if not config.searches_architectures:
+        return 0.0
     if config.epochs:
         return config.epochs * count * Sandwich.SUBNETS
     return budget.stage_seconds(config)[0] * _networks_at_once() / seconds_an_image
@@ -109,6 +111,7 @@ def text(forecast: Forecast, count: int, trials: int, workers: int, images_bytes
     """
     small, large = forecast.images
     trained = f"{_count(forecast.supernet_images)} images through its subnets"
+    skipped = () if forecast.minutes["search"] else ("supernet", "search")  # Networks that people scale by hand need neither.
     done = {
         "supernet": trained if forecast.minutes["supernet"] else "that of another run",
         "search": f"{trials} subnets at most",
@@ -117,6 +120,8 @@ def text(forecast: Forecast, count: int, trials: int, workers: int, images_bytes
     }
     lines = [f"plan: {sum(forecast.minutes.values()):.1f} minutes"]
     for stage, minutes in forecast.minutes.items():
+        if stage in skipped:
+            continue
         lines.append("  ".join([f"  {stage:18}{minutes:7.1f} min", *filter(None, [done.get(stage)])]))
     processes = 1 + min(workers, forecast.finalists)
     memory = processes * (PROCESS_BYTES + COPIES_OF_IMAGES * images_bytes)

@@ -35,10 +35,31 @@ def narrowed(space: SearchSpace, config: RunConfig, count: int, speed: Speed) ->
     if config.searches_bits or config.schedule or config.space.endswith(".json"):
         return space
     *_, by_hand = hand_scaled(space)
-    images = supernet_images(config, count, speed.seconds_an_image(costs.macs(space, by_hand) / 2))
-    kinds = next(kinds for least, epochs, kinds in reversed(HELD) if images >= min(least, epochs * count))
+    kinds = _held_kinds(space, config, count, speed)
     kept = {name: (value,) for name, value in by_hand.choices if name.rpartition(".")[2] in kinds}
     return _no_wider(space.restrict(**kept) if kept else space, config, count, speed)
+
+
+def supernet_pays(space: SearchSpace, config: RunConfig, count: int, speed: Speed) -> bool:
+    """Whether a supernet is worth its minutes: where it learns more than widths.
+
+    Where widths alone are searched, the networks that people scale by hand are as accurate as what a supernet finds among them, and
+    have its minutes for themselves. In 20 minutes on Fashion-MNIST, two architectures ended 0.2 points lower from the supernet's
+    weights than from random ones in the same time, that of the supernet and of the search counted (ours, one seed).
+
+    Args:
+        space: The space.
+        config: The settings, whose minutes or epochs decide.
+        count: The number of training images.
+        speed: What a training step takes on this machine.
+    """
+    return "depth" not in _held_kinds(space, config, count, speed)
+
+
+def _held_kinds(space: SearchSpace, config: RunConfig, count: int, speed: Speed) -> tuple[str, ...]:
+    *_, by_hand = hand_scaled(space)
+    images = supernet_images(config, count, speed.seconds_an_image(costs.macs(space, by_hand) / 2))
+    return next(kinds for least, epochs, kinds in reversed(HELD) if images >= min(least, epochs * count))
 
 
 def _no_wider(space: SearchSpace, config: RunConfig, count: int, speed: Speed) -> SearchSpace:

@@ -3,6 +3,7 @@
 Each stage reads what the one before it wrote into the output folder, and does nothing where its own result stands there already.
 """
 
+import dataclasses
 import decimal
 import functools
 import os
@@ -62,7 +63,7 @@ def run(config: RunConfig, overwrite: bool = False, last_stage: str = "report", 
     # All that the settings can be wrong about comes before anything in the folder is touched.
     progress = Progress()
     plan = _planned(config, overwrite, progress, last_stage)
-    if not plan.folder.supernet.exists():
+    if plan.config.searches_architectures and not plan.folder.supernet.exists():
         check_strategy(plan.config.strategy)
     with plan.folder.lock():
         if add_minutes is not None:
@@ -90,6 +91,10 @@ def _planned(config: RunConfig, overwrite: bool, progress: Progress, last_stage:
     folder = RunFolder(config.folder)
     settled = folder.settled(config)
     folder.check(settled, overwrite)
+    if last_stage != "report" and not settled.searches_architectures:
+        raise DaquError("`architectures` hand_scaled trains no supernet: give it to daqu-run alone.")
+    if last_stage != "report" or not _depends_on_speed(config):
+        config, settled = (_searching(one) for one in (config, settled))
     known = folder.settings()
     if known and not folder.difference(settled):
         plan = Plan.of(settled, known)
@@ -118,6 +123,11 @@ def _space_for(device: Callable[[], Device], progress: Progress, dataset: Datase
 def _depends_on_speed(config: RunConfig) -> bool:
     """Whether the plan goes by this machine's speed: not where it must be the same everywhere, or all lengths are given."""
     return not (config.deterministic or (config.epochs and config.finetune_epochs) or _is_one_of_many())
+
+
+def _searching(config: RunConfig) -> RunConfig:
+    """The settings, of which `auto` architectures have been decided: a supernet is trained and searched."""
+    return dataclasses.replace(config, architectures="search") if config.architectures == "auto" else config
 
 
 def _is_one_of_many() -> bool:
@@ -150,7 +160,8 @@ def _run(plan: Plan, overwrite: bool, last_stage: str, progress: Progress, began
     changed = folder.difference(plan.config, content)
     if changed and not overwrite:
         raise DaquError(f"{folder.path} holds a run of something else ({changed}): give --overwrite to begin again.")
-    strategy = None if folder.supernet.exists() and not changed else _strategy(plan)
+    is_trained = folder.supernet.exists() and not changed
+    strategy = None if is_trained or not plan.config.searches_architectures else _strategy(plan)
     device = None
     if _must_time(folder, last_stage, strategy, bool(changed)):
         device = connect_device(plan.config, progress)
@@ -203,7 +214,12 @@ def _tell(plan: Plan, progress: Progress) -> None:
     progress.say(plan.text)
     if plan.widest:
         progress.warn(f"The minutes are too few to train more than {plan.widest} channels: wider networks are left out.")
-    if plan.held:
+    if not plan.config.searches_architectures:
+        progress.warn(
+            "The minutes are too few for a supernet to pay: all go to networks that people scale by hand (--architectures=search "
+            "searches all the same)."
+        )
+    elif plan.held:
         progress.warn(f"The minutes are too few to learn {plan.held}: these stay as in the network that people scale by hand.")
 
 
@@ -211,13 +227,15 @@ def _through_stages(job: Job, last_stage: str) -> pathlib.Path:
     plan, folder = job.plan, job.folder
     job.progress.begin("data")
     counts = ", ".join(f"{len(getattr(plan.dataset, f'x_{split}'))} {split}" for split in ("train", "search", "test"))
-    job.progress.end(f"{plan.dataset.name}: {counts} images; {_count(plan.searched.cardinality)} subnets are searched")
-    if not folder.supernet.exists():
+    searches = plan.config.searches_architectures
+    choice = f"{_count(plan.searched.cardinality)} subnets are searched" if searches else f"{plan.space.name}, scaled by hand"
+    job.progress.end(f"{plan.dataset.name}: {counts} images; {choice}")
+    if not (folder.supernet if searches else folder.finalists).exists():
         _tell(plan, job.progress)
     todo = [
-        ("supernet", folder.supernet, stages.train),
+        *([("supernet", folder.supernet, stages.train)] if searches else []),
         *([("latency table", folder.table, stages.make_table)] if job.has_table and job.times_files else []),
-        ("search", folder.finalists, stages.search),
+        ("search", folder.finalists, stages.search) if searches else ("choice", folder.finalists, stages.choose_by_hand),
         *([("more finalists", folder.front, stages.add_finalists)] if folder.wants_finalists else []),
         ("finalists", folder.front, finalists.finish),
         ("timing", folder.front, finalists.time_models),

@@ -17,7 +17,7 @@ from daqu_tf.latency.table import LatencyTable
 from daqu_tf.pipeline import adopted, budget, forecast, suiting
 from daqu_tf.pipeline.budget import SUPERNET_SHARE
 from daqu_tf.pipeline.forecast import Forecast
-from daqu_tf.pipeline.narrowing import held, narrowed, widest
+from daqu_tf.pipeline.narrowing import held, narrowed, supernet_pays, widest
 from daqu_tf.pipeline.speed import USUAL, Speed
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.runs.folder import FORMAT, RunFolder
@@ -26,6 +26,7 @@ from daqu_tf.targets import Target, costs
 from daqu_tf.tflite import Metadata
 from daqu_tf.training.schedule import Schedule, check_batch_size, make_schedule
 
+FLOAT_SHARE = 0.7  # Of a training from random weights, as practitioners do it.
 LEAST_STEPS_AN_EPOCH = 40  # With fewer images than that takes, steps of fine-tuning are not made larger.
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
 
@@ -88,9 +89,13 @@ class Plan:
         return cls(config, dataset, space, target, schedule, speed, begun_with)
 
     def at(self, speed: Speed) -> "Plan":
-        """The plan of the same settings on a machine of this speed."""
-        space = narrowed(self.target.restrict(self._nominal), self.config, len(self.dataset.x_train), speed)
-        return dataclasses.replace(self, space=space, schedule=_schedule(self.config, space), speed=speed)
+        """The plan of the same settings on a machine of this speed, where it is decided whether architectures are searched."""
+        config, count, nominal = self.config, len(self.dataset.x_train), self.target.restrict(self._nominal)
+        if config.may_do_without_supernet:
+            pays = supernet_pays(nominal, config, count, speed)
+            config = dataclasses.replace(config, architectures="search" if pays else "hand_scaled")
+        space = narrowed(nominal, config, count, speed)
+        return dataclasses.replace(self, config=config, space=space, schedule=_schedule(config, space), speed=speed)
 
     @classmethod
     def in_folder(cls, path: pathlib.Path) -> "Plan":
@@ -154,9 +159,12 @@ class Plan:
         """The settings of a fine-tuning by name, but for its length.
 
         At the highest bits alone, steps of twice as many images at twice the rate see more images in the same time, and ended half
-        a point higher (ours, one seed); few bits do not bear the rate, and few images need the steps.
+        a point higher (ours, one seed); few bits do not bear the rate, and few images need the steps. From random weights, most of
+        the training is in float.
         """
         settings = self.config.how_to_fine_tune
+        if not self.config.searches_architectures:
+            settings |= {"float_share": FLOAT_SHARE}
         twice = 2 * settings["batch_size"]
         if self.config.searches_bits or len(self.dataset.x_train) < LEAST_STEPS_AN_EPOCH * twice:
             return settings

@@ -10,6 +10,7 @@ from daqu_tf.latency.table import LatencyTable
 from daqu_tf.pipeline import adopted, budget
 from daqu_tf.pipeline.job import Job
 from daqu_tf.pipeline.progress import bar
+from daqu_tf.spaces import Subnet
 
 if TYPE_CHECKING:
     from keras_tuner.engine.trial import Trial
@@ -104,6 +105,15 @@ def search(job: Job) -> None:
     job.progress.end(f"{len(tuner.oracle.end_order)} trials, {len(front)} on the front, {len(names)} finalists")
 
 
+def choose_by_hand(job: Job) -> None:
+    """Chooses the finalists among the networks that people scale by hand, where no supernet is searched."""
+    from daqu_tf.pipeline import by_hand
+
+    names = _named(by_hand.choose(job, job.plan.forecast.finalists))
+    files.write_json(job.folder.finalists, names | _siblings(job, names))
+    job.progress.end(f"{len(names)} finalists, each from random weights")
+
+
 def _named(finalists: list[dict[str, Any]], first: int = 0) -> dict[str, dict[str, Any]]:
     return {f"m{number:02d}": finalist for number, finalist in enumerate(finalists, first)}
 
@@ -117,24 +127,33 @@ def _siblings(job: Job, finalists: dict[str, dict[str, Any]]) -> dict[str, dict[
 
 def add_finalists(job: Job) -> None:
     """Chooses further finalists from the trials of the search, for minutes that were added to those of a finished run."""
+    from daqu_tf.pipeline import by_hand
     from daqu_tf.pipeline.siblings import parents
-    from daqu_tf.search.finalists import choose
-    from daqu_tf.search.search import make_tuner
 
     plan, folder = job.plan, job.folder
     before = files.read_json(folder.finalists)
     taken = [plan.space.subnet(one["values"]) for one in before.values()]
+    small, large = (plan.speed.seconds_an_image(macs) for macs in plan.speed.macs)
+    left = budget.left(job.clock, len(before))
+    count = budget.affordable(plan.config, left, len(plan.dataset.x_train), (small + large) / 2)
+    choose = _choose_others if plan.config.searches_architectures else by_hand.choose
+    names = _named(choose(job, count, taken), len(parents(before)))
+    files.write_json(folder.finalists, before | names | _siblings(job, names))
+    files.write_json(folder.added, {"minutes": folder.added_minutes, "chosen": True})
+    job.progress.end(f"{len(names)} further subnets")
+
+
+def _choose_others(job: Job, count: int, taken: list[Subnet]) -> list[dict[str, Any]]:
+    """Finalists among the trials of the search that have not been taken."""
+    from daqu_tf.search.finalists import choose
+    from daqu_tf.search.search import make_tuner
+
+    plan = job.plan
     candidates = job.candidates(job.table or job.device)
     tuner = make_tuner(candidates, plan.config.max_trials, plan.config.seed)
     trials = tuner.oracle.get_best_trials(len(tuner.oracle.end_order))
     others = [trial for trial in trials if plan.space.subnet(trial.hyperparameters.values) not in taken]
-    small, large = (plan.speed.seconds_an_image(macs) for macs in plan.speed.macs)
-    left = budget.left(job.clock, len(before))
-    count = budget.affordable(plan.config, left, len(plan.dataset.x_train), (small + large) / 2)
-    names = _named(choose(candidates, others, count), len(parents(before))) if others else {}
-    files.write_json(folder.finalists, before | names | _siblings(job, names))
-    files.write_json(folder.added, {"minutes": folder.added_minutes, "chosen": True})
-    job.progress.end(f"{len(names)} of {len(others)} further subnets")
+    return choose(candidates, others, count) if others else []
 
 
 def _run_trials(job: Job, tuner: "DaquTuner", candidates: "Candidates") -> None:

@@ -2,12 +2,14 @@
 
 import pathlib
 import tempfile
+from collections.abc import Sequence
 
 from daqu_tf import spaces
 from daqu_tf.data import Dataset
 from daqu_tf.devices import Device
 from daqu_tf.export.encoding import encode, write
 from daqu_tf.latency.block_graph import of_subnet
+from daqu_tf.spaces import SearchSpace, Subnet
 from daqu_tf.spaces.hand_scaled import scaled
 from daqu_tf.targets import Target
 
@@ -28,10 +30,25 @@ def latencies_us(device: Device, dataset: Dataset, target: Target) -> dict[str, 
     Raises:
         DaquError: The images are too small for a family, or the device does not time files.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [pathlib.Path(folder) / f"{name}.tflite" for name in WIDTHS]
-        for path, (name, width) in zip(paths, WIDTHS.items()):
-            space = target.restrict(spaces.get(name).for_images(dataset.image_shape, dataset.num_classes))
-            write(encode(of_subnet(space, scaled(space, width), target.storage), target.storage), path)
-        found = {name: one.median_us for name, one in zip(WIDTHS, device.measure_many(paths, repeats=REPEATS))}
+    fitted = {name: target.restrict(spaces.get(name).for_images(dataset.image_shape, dataset.num_classes)) for name in WIDTHS}
+    networks = [(space, scaled(space, WIDTHS[name])) for name, space in fitted.items()]
+    found = dict(zip(WIDTHS, untrained_latencies_us(device, target, networks)))
     return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def untrained_latencies_us(device: Device, target: Target, networks: Sequence[tuple[SearchSpace, Subnet]]) -> list[float]:
+    """The latencies of networks with random weights, in microseconds, timed in turn.
+
+    Args:
+        device: What times files.
+        target: The target, in whose files the networks are timed.
+        networks: The networks, each as its space and its subnet.
+
+    Raises:
+        DaquError: The device does not time files, or does not run them.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [pathlib.Path(folder) / f"{index}.tflite" for index in range(len(networks))]
+        for path, (space, subnet) in zip(paths, networks):
+            write(encode(of_subnet(space, subnet, target.storage), target.storage), path)
+        return [one.median_us for one in device.measure_many(paths, repeats=REPEATS)]

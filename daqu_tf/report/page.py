@@ -94,10 +94,12 @@ def _price(member: Member) -> str:
 def _front_caption(run: Run) -> str:
     failed = f" ({run.failed_trials} more failed)" if run.failed_trials else ""
     trials = f"{len(run.trials)} trials{failed}. " if run.trials else ""
+    arrows = "Arrows lead from the weights inherited from the supernet to the fine-tuned ones. "
     return (
-        f"{trials}Models were chosen on the search split, so it is what is drawn. Arrows lead from the weights "
-        "inherited from the supernet to the fine-tuned ones. Each view shows one cost: a model below the line there "
-        "may be best in another. The worst trials may lie below the picture."
+        f"{trials}Models were chosen on the search split, so it is what is drawn. "
+        f"{arrows if any(member.search_inherited is not None for member in run.members) else ''}"
+        "Each view shows one cost: a model below the line there may be best in another."
+        f"{' The worst trials may lie below the picture.' if run.trials else ''}"
     )
 
 

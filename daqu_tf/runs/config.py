@@ -19,6 +19,7 @@ from daqu_tf.training.strategies import STRATEGIES
 LEAST_BUDGET_MINUTES = 1.0
 FINE_TUNING_RATE = 0.4  # Of the supernet's learning rate: at 2 bits two points better than all of it, at 8 half a point (ours).
 PRECISIONS = ("auto", "joint", "siblings")
+ARCHITECTURES = ("auto", "search", "hand_scaled")
 FILES = {
     "dataset": ".npz",
     "schedule": ".json",
@@ -31,6 +32,7 @@ CHOICES = {
     "warmup": WARM_UPS,
     "precision_transfer": ("auto", *TRANSFERS),
     "precisions": PRECISIONS,
+    "architectures": ARCHITECTURES,
     "augmentation": AUGMENTATIONS,
     "strategy": STRATEGIES,
     "mixed_precision": MIXED_PRECISIONS,
@@ -63,6 +65,9 @@ class RunConfig:
         precisions: Whether bits are searched together with the architecture (`joint`), or architectures are searched at the highest
             bits, and each finalist is then trained on at fewer bits too (`siblings`). `auto` searches bits where they buy more than
             bytes on the target.
+        architectures: Whether a supernet is trained and architectures are searched (`search`), or all minutes go to networks that
+            people scale by hand, each trained from random weights (`hand_scaled`). `auto` searches where the minutes are enough for
+            that to pay.
         epochs: Epochs of the supernet's training; 0 gives it a share of the minutes instead.
         finetune_epochs: Epochs of each finalist's fine-tuning, beside the budget; 0 gives it a share of the minutes instead.
         schedule: A `.json` file with a whole `Schedule`, which takes the place of the settings of training.
@@ -103,6 +108,7 @@ class RunConfig:
     warmup: str = "sandwich"
     precision_transfer: str = "auto"
     precisions: str = "auto"
+    architectures: str = "auto"
     epochs: float = 0.0
     finetune_epochs: float = 0.0
     schedule: str = ""
@@ -164,6 +170,8 @@ class RunConfig:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {getattr(self, name)!r}.")
+        if self.architectures == "hand_scaled" and (needs := self._needs_supernet):
+            raise DaquError(f"`architectures` must be search or auto, since hand_scaled trains no supernet, which {needs} needs.")
 
     @property
     def given(self) -> frozenset[str]:
@@ -179,6 +187,23 @@ class RunConfig:
     def searches_bits(self) -> bool:
         """Whether bits are searched together with the architecture."""
         return self.precisions == "joint" or (self.precisions == "auto" and not targets.get(self.target).bits_buy_bytes_alone)
+
+    @property
+    def _needs_supernet(self) -> str:
+        """The first setting that needs a supernet; empty where none does."""
+        if self.searches_bits:
+            return "a search of bits"
+        return next((name for name in ("supernet_from", "epochs", "schedule") if getattr(self, name)), "")
+
+    @property
+    def may_do_without_supernet(self) -> bool:
+        """Whether the job may decide that its minutes are too few for a supernet."""
+        return self.architectures == "auto" and not (self._needs_supernet or self.space.endswith(FILES["space"]))
+
+    @property
+    def searches_architectures(self) -> bool:
+        """Whether a supernet is trained, and architectures are searched; so it is as long as nothing else has been decided."""
+        return self.architectures != "hand_scaled"
 
     @property
     def how_to_train(self) -> dict[str, Any]:

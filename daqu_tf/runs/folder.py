@@ -22,7 +22,7 @@ from daqu_tf.runs.config import FILES, RunConfig
 FORMAT = 3
 _ANTIALIASED = 3
 # Settings that later versions brought, with what a run did that does not know them.
-FORMER = {"precisions": "joint"}
+FORMER = {"precisions": "joint", "architectures": "search"}
 # Settings that say where a job runs, not what it does: a resumed one may have others.
 WHERE = ("output_dir", "strategy", "workers", "device", "python", "benchmark_model", "max_celsius", "cool_seconds")
 # Of `config.json`, what has to be equal beside the settings.
@@ -224,6 +224,7 @@ class RunFolder:
             return config
         before = FORMER | settings["flags"]
         names = [field.name for field in dataclasses.fields(config) if field.name not in config.given]
+        names += ["architectures"] if config.architectures == "auto" else []  # It has been decided.
         return dataclasses.replace(config, **{name: before[name] for name in names if name in before})
 
     def check(self, config: RunConfig, overwrite: bool) -> None:

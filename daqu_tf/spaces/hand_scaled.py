@@ -7,6 +7,7 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 
 MULTIPLIERS, KERNEL = (0.35, 0.5, 0.75, 1.0), 3
+FINE_STEPS = 40  # Of multipliers between the smallest and the largest.
 
 
 def hand_scaled(space: SearchSpace) -> list[Subnet]:
@@ -19,6 +20,13 @@ def hand_scaled(space: SearchSpace) -> list[Subnet]:
         space: The space, whose highest bits they have.
     """
     return list(dict.fromkeys(scaled(space, multiplier) for multiplier in MULTIPLIERS))
+
+
+def finely_scaled(space: SearchSpace) -> list[Subnet]:
+    """All networks of a space between the smallest and the largest of `hand_scaled`, for any multiplier, from small to large."""
+    least, *_, most = MULTIPLIERS
+    multipliers = (least * (most / least) ** (step / FINE_STEPS) for step in range(FINE_STEPS + 1))
+    return list(dict.fromkeys(scaled(space, multiplier) for multiplier in multipliers))
 
 
 def scaled(space: SearchSpace, multiplier: float) -> Subnet:

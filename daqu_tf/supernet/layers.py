@@ -23,6 +23,18 @@ def channels(x: tf.Tensor) -> Size:
     return x.shape[-1] if x.shape[-1] is not None else tf.shape(x)[-1]
 
 
+def first(x: tf.Tensor, *sizes: Size) -> tf.Tensor:
+    """The first entries of `x` along its last axes; `x` itself where they are known to be all, since slicing copies.
+
+    Args:
+        x: The tensor.
+        sizes: The number of entries along each of the last axes.
+    """
+    if all(isinstance(size, int) and size == all_of_it for size, all_of_it in zip(sizes, x.shape[-len(sizes) :])):
+        return x
+    return x[(..., *(slice(size) for size in sizes))]
+
+
 def centre(kernel: tf.Tensor, size: Size | None) -> tf.Tensor:
     """The centre of a square kernel.
 
@@ -89,7 +101,7 @@ class ElasticConv2D(keras.layers.Layer):
         Returns:
             The output, of shape NHWC with `filters` channels.
         """
-        kernel = centre(self.kernel, kernel_size)[:, :, : channels(x), : self.filters if filters is None else filters] * step
+        kernel = first(centre(self.kernel, kernel_size), channels(x), self.filters if filters is None else filters) * step
         if self.kernel_size > 1:
             return product_in(self.half, lambda x, kernel: tf.nn.conv2d(x, kernel, self.stride, "SAME"), x, kernel)
         if self.stride > 1:
@@ -133,7 +145,7 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         Returns:
             The output, of shape NHWC with the channels of `x`.
         """
-        kernel = centre(self.kernel, kernel_size)[:, :, : channels(x)] * step
+        kernel = first(centre(self.kernel, kernel_size), channels(x), 1) * step
         strides = [1, self.stride, self.stride, 1]
         return product_in(self.half, lambda x, kernel: tf.nn.depthwise_conv2d(x, kernel, strides, "SAME"), x, kernel)
 
@@ -159,7 +171,7 @@ class ElasticDense(keras.layers.Layer):
     def call(self, x: tf.Tensor, units: Size | None = None) -> tf.Tensor:
         """The outputs (batch, units) for inputs (batch, inputs); `units` of None takes the largest number."""
         units = self.units if units is None else units
-        return product_in(self.half, tf.matmul, x, self.kernel[: channels(x), :units]) + self.bias[:units]
+        return product_in(self.half, tf.matmul, x, first(self.kernel, channels(x), units)) + first(self.bias, units)
 
 
 class ElasticBatchNormalization(keras.layers.Layer):
@@ -211,7 +223,7 @@ class ElasticBatchNormalization(keras.layers.Layer):
             The output, of shape NHWC; with `as_codes`, also the step.
         """
         count = channels(x)
-        gamma, beta = self.gamma[:count], self.beta[:count]
+        gamma, beta = first(self.gamma, count), first(self.beta, count)
         if observe:
             y = self._normalize(x, gamma, beta, training, None)
             self.quantizer.initialise(self.steps, (tf.nn.relu(y) if self.relu else y).numpy(), observe)
@@ -239,8 +251,8 @@ class ElasticBatchNormalization(keras.layers.Layer):
 
     def _by_stored(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
         count = channels(x)
-        scale = gamma * tf.math.rsqrt(self.moving_variance[:count] + EPSILON)
-        return x * scale + (beta - self.moving_mean[:count] * scale)
+        scale = gamma * tf.math.rsqrt(first(self.moving_variance, count) + EPSILON)
+        return x * scale + (beta - first(self.moving_mean, count) * scale)
 
     def _move(self, mean: tf.Tensor, variance: tf.Tensor, rate: float | None) -> None:
         if rate is not None:

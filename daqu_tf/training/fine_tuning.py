@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from daqu_tf.data.dataset import Dataset
 from daqu_tf.errors import DaquError
+from daqu_tf.keras import keras
 from daqu_tf.spaces.precisions import in_float
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
@@ -67,12 +68,18 @@ class FineTuner:
 
     Args:
         space: The space of the subnets.
-        arrays: The supernet's weights by name, as `Supernet.arrays()` gives them.
+        arrays: The supernet's weights by name, as `Supernet.arrays()` gives them; None begins with random weights, drawn from the
+            seed.
         dataset: The data set, of which the train split is used.
         how: How each subnet is trained.
+
+    Raises:
+        DaquError: The largest subnet is to teach, but there is no supernet.
     """
 
-    def __init__(self, space: SearchSpace, arrays: Mapping[str, np.ndarray], dataset: Dataset, how: FineTuning):
+    def __init__(self, space: SearchSpace, arrays: Mapping[str, np.ndarray] | None, dataset: Dataset, how: FineTuning):
+        if how.distillation and arrays is None:
+            raise DaquError("`distillation` must be 0 without the weights of a supernet, whose largest subnet teaches.")
         self._space, self._arrays, self._how = space, arrays, how
         self._images = dataset.x_train
         self._batches = Batches(dataset, how.batch_size, how.seed, Augmentation.of(dataset, how.augmentation))
@@ -113,7 +120,7 @@ class FineTuner:
         Returns:
             The quantized network, recalibrated, and the number of steps.
         """
-        how, progress, arrays = self._how, _Progress(self._how), cut(self._space, subnet, self._arrays)
+        how, progress, arrays = self._how, _Progress(self._how), self._initial(subnet)
         float_first = how.float_share * how.seconds > LEAST_FLOAT_SECONDS or how.float_share * how.steps >= 1
         if float_first and not (checkpoints and _is_of(checkpoints.newest(), subnet)):
             arrays, progress = self._float_phase(subnet, arrays, on_progress, checkpoints)
@@ -124,6 +131,15 @@ class FineTuner:
         self._train(network, progress, 1.0, on_progress, checkpoints)
         Scorer(network, self._images).recalibrate()
         return network, progress.steps
+
+    def _initial(self, subnet: Subnet) -> dict[str, np.ndarray]:
+        """The weights and steps from which a subnet is trained."""
+        if self._arrays is not None:
+            return cut(self._space, subnet, self._arrays)
+        keras.utils.set_random_seed(self._how.seed)
+        network = StaticNetwork(self._space, subnet)
+        network.initialise_steps(self._images[:STEP_IMAGES], self._space.weight_bits)
+        return network.arrays()
 
     def _float_phase(
         self, subnet: Subnet, arrays: dict[str, np.ndarray], on_progress: OnProgress, checkpoints: Checkpoints | None
@@ -168,6 +184,7 @@ class FineTuner:
 
     def _teacher(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """The function that turns images and labels into what is taught."""
+        assert self._arrays is not None
         share, largest = self._how.distillation, extract(self._space, self._space.largest(), self._arrays)
         Scorer(largest, self._images).recalibrate()
         opinion = tf.function(lambda images: tf.nn.softmax(largest(images)), autograph=False)

@@ -75,7 +75,7 @@ def test_a_family_is_finished_and_one_that_was_cut_off_goes_on_with_the_sibling(
     from daqu_tf.supernet.supernet import Supernet
 
     plan = plan_of(tmp_path, finetune_epochs=2)
-    folder, subnet = plan.folder, plan.searched.smallest()
+    folder, subnet = plan.folder, plan.searched.largest()
     files.write_json(folder.config, plan.to_json())
     supernet = Supernet(plan.space)
     supernet.initialise_steps(plan.dataset.x_train[:128], plan.space.weight_bits)

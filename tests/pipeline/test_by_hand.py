@@ -1,0 +1,159 @@
+"""Jobs without a supernet: when they are, which networks they take, and that they end in files."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daqu_tf import RunConfig, files, machine, spaces, targets
+from daqu_tf.errors import DaquError
+from daqu_tf.export.manifest import Manifest
+from daqu_tf.pipeline import by_hand, finalist, pipeline, stages
+from daqu_tf.pipeline.narrowing import supernet_pays
+from daqu_tf.pipeline.plan import Plan
+from daqu_tf.pipeline.speed import USUAL
+from daqu_tf.runs.folder import RunFolder
+from daqu_tf.spaces.hand_scaled import finely_scaled, hand_scaled
+
+SPACE = targets.get("litert_cpu").restrict(spaces.get("resnet"))
+
+
+def plan_of(tmp_path, **settings):
+    return Plan.of(RunConfig("digits", str(tmp_path), space="digits", **settings))
+
+
+@given(st.lists(st.floats(1.0, 1e6), min_size=1, max_size=12, unique=True), st.integers(1, 8))
+def test_the_ends_are_taken_and_what_lies_nearest_to_equal_steps_between(prices, count):
+    prices = np.array(prices)
+    found = by_hand.spread(prices, count)
+    assert 1 <= len(found) == len(set(found)) <= count
+    assert list(prices[found]) == sorted(prices[found]) and prices[found[-1]] == prices.max()
+    if count > 1:
+        assert prices[found[0]] == prices.min()
+
+
+def test_equal_steps_of_the_logarithm():
+    assert by_hand.spread(np.array([1.0, 9.0, 12.0, 50.0, 100.0]), 3) == [0, 1, 4]
+
+
+def test_the_grid_goes_from_the_smallest_to_the_largest_that_people_scale_by_hand():
+    for name in ("resnet", "mobilenet_v2", "digits"):
+        space = spaces.get(name)
+        small, *_, large = hand_scaled(space)
+        found = finely_scaled(space)
+        assert (found[0], found[-1]) == (small, large) and len(set(found)) == len(found) >= len(hand_scaled(space))
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "count", "expected"), [(20, 50_000, False), (60, 50_000, True), (10, 8_000, False), (4, 1_400, True)]
+)
+def test_a_supernet_pays_where_it_learns_more_than_widths(two_cores, minutes, count, expected):
+    assert supernet_pays(SPACE, RunConfig("digits", "run", budget_minutes=minutes), count, USUAL) == expected
+
+
+def test_a_job_decides_for_itself_and_a_run_keeps_what_was_decided(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    slow = dataclasses.replace(USUAL, seconds=tuple(1000 * each for each in USUAL.seconds))
+    plan = plan_of(tmp_path, budget_minutes=2).at(slow)
+    assert plan.config.architectures == "hand_scaled" and plan.forecast.supernet_images == 0
+    assert plan.forecast.minutes["supernet"] == plan.forecast.minutes["search"] == 0.0
+    assert "supernet" not in plan.text and "search" not in plan.text and "finalists" in plan.text
+    files.write_json(plan.folder.config, plan.to_json())
+    again = RunConfig("digits", str(tmp_path), space="digits", budget_minutes=2, architectures="auto")
+    assert RunFolder(tmp_path).settled(again) == plan.config
+    assert plan_of(tmp_path / "other", budget_minutes=60).at(USUAL).config.architectures == "search"
+
+
+@pytest.mark.parametrize("asked", [{"architectures": "search"}, {"precisions": "joint"}, {"epochs": 3.0}, {"supernet_from": "run"}])
+def test_who_asks_for_a_supernet_gets_one(tmp_path, asked):
+    config = RunConfig("digits", str(tmp_path), **asked)
+    assert config.searches_architectures and not config.may_do_without_supernet
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"precisions": "joint"}, "a search of bits"),
+        ({"target": "accelerator"}, "a search of bits"),
+        ({"epochs": 2.0}, "epochs"),
+        ({"supernet_from": "run"}, "supernet_from"),
+    ],
+)
+def test_what_needs_a_supernet_does_not_go_with_hand_scaled_networks(settings, what):
+    with pytest.raises(DaquError, match=f"hand_scaled trains no supernet, which {what} needs"):
+        RunConfig("digits", "run", architectures="hand_scaled", **settings)
+
+
+def test_tools_that_end_with_supernet_or_search_refuse_them_before_anything_is_done(tmp_path):
+    config = RunConfig("digits", str(tmp_path / "run"), architectures="hand_scaled")
+    for stage in ("supernet", "search"):
+        with pytest.raises(DaquError, match="give it to daqu-run alone"):
+            pipeline.run(config, last_stage=stage)
+    assert not (tmp_path / "run").exists()
+
+
+class Pretended:
+    """A job whose networks take a microsecond for each thousand multiplications."""
+
+    table = None
+
+    def __init__(self, plan):
+        self.plan, self.folder = plan, plan.folder
+        self.progress = types.SimpleNamespace(end=lambda text: None)
+
+    @property
+    def device(self):
+        return None
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    def timed(device, target, networks):
+        from daqu_tf.targets import costs
+
+        return [costs.macs(space, subnet) / 1000 for space, subnet in networks]
+
+    monkeypatch.setattr(by_hand, "untrained_latencies_us", timed)
+    return lambda **settings: Pretended(plan_of(tmp_path, architectures="hand_scaled", **settings))
+
+
+def test_constraints_hold_but_for_the_accuracy_which_nobody_knows_yet(job):
+    everything = by_hand.choose(job(), 20)
+    limit = everything[len(everything) // 2]["search"]["latency_us"]
+    found = by_hand.choose(job(constraint=[f"latency_us<={limit}", "accuracy>=0.99"]), 20)
+    assert found == [one for one in everything if one["search"]["latency_us"] <= limit]
+    with pytest.raises(DaquError, match="the nearest of .* has latency_us of"):
+        by_hand.choose(job(constraint=["latency_us<=0.001"]), 3)
+
+
+def test_further_finalists_are_others(job):
+    pretended = job()
+    first = by_hand.choose(pretended, 2)
+    taken = [pretended.plan.space.subnet(one["values"]) for one in first]
+    others = by_hand.choose(pretended, 50, taken)
+    assert others and not [one for one in others if one["values"] in [each["values"] for each in first]]
+    everything = [pretended.plan.space.subnet(one["values"]) for one in by_hand.choose(pretended, 50)]
+    assert by_hand.choose(pretended, 3, everything) == []
+
+
+@pytest.mark.slow
+def test_a_finalist_without_a_supernet_is_trained_from_random_weights(job):
+    pretended = job(finetune_epochs=4)
+    plan = pretended.plan
+    files.write_json(plan.folder.config, plan.to_json())
+    stages.choose_by_hand(pretended)
+    plan.folder.models.mkdir()
+    plan.folder.finished.mkdir()
+    finalist._finish(plan, "m00", 1.0)
+    manifest = Manifest.read(plan.folder.figures("m00"))
+    assert manifest.fine_tuning["float_share"] > 0.5 and "inherited" not in manifest.accuracy
+    assert manifest.accuracy["file"]["search"] > 0.3  # By chance, it would be a tenth.
+    assert not plan.folder.supernet.exists() and not plan.folder.finalist_checkpoints("m00").exists()
