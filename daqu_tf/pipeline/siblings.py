@@ -43,7 +43,7 @@ def smaller(space: SearchSpace, target: Target, parent: Subnet) -> dict[int, Sub
         parent: The subnet at its highest bits.
     """
     limit = (1 - LEAST_SAVED) * costs.file_bytes(space, parent, target)
-    subnets = {bits: _at(space, parent, bits) for bits in BITS}
+    subnets = {bits: at_bits(space, parent, bits) for bits in BITS}
     return {bits: subnet for bits, subnet in subnets.items() if costs.file_bytes(space, subnet, target) <= limit}
 
 
@@ -62,7 +62,8 @@ def parents(finalists: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     }
 
 
-def _at(space: SearchSpace, parent: Subnet, bits: int) -> Subnet:
+def at_bits(space: SearchSpace, parent: Subnet, bits: int) -> Subnet:
+    """The architecture of `parent` with weights of at least so many bits, the fewest that there are, but for depthwise kernels."""
     kinds, values = {layer.name: layer.kind for layer in space.layers(parent)}, parent.values
     for gene in space.genes:
         layer, _, what = gene.name.rpartition(".")
