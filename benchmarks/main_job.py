@@ -5,9 +5,9 @@
 For each seed it trains the series (widths 0.35, 0.5 and 1.0 together get the core minutes of the whole job, a core each), runs the
 job with its defaults, then times all files in turn on the idle machine. What counts is the hypervolume of test accuracy and log
 latency over that of the series, from one point below the least accurate network made by hand and 1.2 times the slowest one's
-latency; and the test accuracy at each hand-made network's latency, interpolated along the front. A second hypervolume counts log bytes
-too; there each network made by hand has the bytes that our exporter writes for it, at 8 bits and once more at 4, and is granted its
-accuracy at both. Cut off, it goes on where it was.
+latency; and the test accuracy at each hand-made network's latency, interpolated along the front. A second hypervolume counts the
+logarithm of bytes too; there each network made by hand has the bytes that our exporter writes for it, at 8 bits and once more at 4,
+and is granted its accuracy at both. Cut off, it goes on where it was.
 """
 
 import json

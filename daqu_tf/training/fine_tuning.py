@@ -95,7 +95,7 @@ class FineTuner:
             parent: The network that was trained.
             subnet: The subnet.
             how: The length and the learning rate of the training; all else is as for the others.
-            checkpoints: As of `tune`.
+            checkpoints: Those of this sibling's training alone; None keeps none.
 
         Returns:
             The quantized network, recalibrated, and the number of steps.
