@@ -6,6 +6,9 @@ depths and expansions are elastic too is at 77 to 83%, and ranks its subnets wro
 widths are searched, around the network that people scale by hand.
 """
 
+import dataclasses
+import math
+
 from daqu_tf.pipeline import budget
 from daqu_tf.pipeline.forecast import supernet_images
 from daqu_tf.pipeline.speed import Speed
@@ -66,16 +69,38 @@ def _no_wider(space: SearchSpace, config: RunConfig, count: int, speed: Speed) -
     """Without the widths beyond those of the largest network, of those that people scale by hand, which has time for its images."""
     if config.finetune_epochs:
         return space
-    *_, finalists = budget.stage_seconds(config)
-    rounds = max(1.0, budget.LEAST_FINALISTS / budget.workers(config))
-    seconds = finalists / rounds - budget.overhead(count)
     small, *others = hand_scaled(space)
     least, epochs = LEAST_SEEN
-    slowest = seconds / min(least, epochs * count)
+    slowest = _seconds_each(config, count) / min(least, epochs * count)
     fitting = [one for one in others if speed.seconds_an_image(costs.macs(space, one)) <= slowest]
     widest = (fitting or others[:1] or [small])[-1]
     widths = {gene.name: gene.values for gene in space.genes if gene.name.endswith(".width")}
     return space.restrict(**{name: [one for one in values if one <= widest[name]] for name, values in widths.items()})
+
+
+def least_minutes(space: SearchSpace, config: RunConfig, count: int, speed: Speed) -> int:
+    """The shortest budget, in whole minutes, in which the smallest network sees what it needs as one of three finalists.
+
+    Args:
+        space: The space.
+        config: The settings. Where they give fine-tuning its epochs, no minutes are too few.
+        count: The number of training images.
+        speed: What a training step takes on this machine.
+    """
+    if config.finetune_epochs:
+        return 0
+    least, epochs = LEAST_SEEN
+    needed = min(least, epochs * count) * speed.seconds_an_image(costs.macs(space, hand_scaled(space)[0]))
+    # They grow linearly with the minutes, once there are some.
+    some, more = (_seconds_each(dataclasses.replace(config, budget_minutes=minutes), count) for minutes in (1000.0, 2000.0))
+    return math.ceil(max(1000 + 1000 * (needed - some) / (more - some), 1.0))
+
+
+def _seconds_each(config: RunConfig, count: int) -> float:
+    """The seconds for which each of three finalists can be trained."""
+    *_, finalists = budget.stage_seconds(config)
+    rounds = max(1.0, budget.LEAST_FINALISTS / budget.workers(config))
+    return finalists / rounds - budget.overhead(count)
 
 
 def held(space: SearchSpace, nominal: SearchSpace) -> str:

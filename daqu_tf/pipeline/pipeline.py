@@ -84,7 +84,8 @@ def dry_run(config: RunConfig) -> str:
     """
     machine.check_training()
     check_keras()
-    return _planned(config, True, Progress(), "report").text
+    plan = _planned(config, True, Progress(), "report")
+    return "\n".join([plan.text, *(f"  {note}" for note in plan.notes)])
 
 
 def _planned(config: RunConfig, overwrite: bool, progress: Progress, last_stage: str) -> Plan:
@@ -212,15 +213,8 @@ def _count(number: int) -> str:
 def _tell(plan: Plan, progress: Progress) -> None:
     """Prints what is planned, and what the minutes are too few for."""
     progress.say(plan.text)
-    if plan.widest:
-        progress.warn(f"The minutes are too few to train more than {plan.widest} channels: wider networks are left out.")
-    if not plan.config.searches_architectures:
-        progress.warn(
-            "The minutes are too few for a supernet to pay: all go to networks that people scale by hand (--architectures=search "
-            "searches all the same)."
-        )
-    elif plan.held:
-        progress.warn(f"The minutes are too few to learn {plan.held}: these stay as in the network that people scale by hand.")
+    for note in plan.notes:
+        progress.warn(note)
 
 
 def _through_stages(job: Job, last_stage: str) -> pathlib.Path:

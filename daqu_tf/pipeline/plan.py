@@ -17,7 +17,7 @@ from daqu_tf.latency.table import LatencyTable
 from daqu_tf.pipeline import adopted, budget, forecast, suiting
 from daqu_tf.pipeline.budget import SUPERNET_SHARE
 from daqu_tf.pipeline.forecast import Forecast
-from daqu_tf.pipeline.narrowing import held, narrowed, supernet_pays, widest
+from daqu_tf.pipeline.narrowing import held, least_minutes, narrowed, supernet_pays, widest
 from daqu_tf.pipeline.speed import USUAL, Speed
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.runs.folder import FORMAT, RunFolder
@@ -126,14 +126,25 @@ class Plan:
         return forecast.text(self.forecast, count, config.max_trials, budget.workers(config), images, weights)
 
     @property
-    def widest(self) -> str:
-        """The largest widths that the minutes are enough for, for people; empty where they are enough for all."""
-        return widest(self.space, self._nominal)
-
-    @property
-    def held(self) -> str:
-        """Which kinds of choices the minutes are too few for, for people."""
-        return held(self.space, self._nominal)
+    def notes(self) -> list[str]:
+        """What the minutes are too few for, a sentence each."""
+        notes = []
+        least = least_minutes(self.space, self.config, len(self.dataset.x_train), self.speed)
+        if self.config.budget_minutes < least:
+            notes.append(
+                f"The budget is too short for networks that can be compared: their accuracies will mean little. From {least} "
+                "minutes on, even the smallest sees the images that it needs."
+            )
+        if channels := widest(self.space, self._nominal):
+            notes.append(f"The minutes are too few to train more than {channels} channels: wider networks are left out.")
+        if not self.config.searches_architectures:
+            notes.append(
+                f"The minutes are too few for a supernet to pay: all go to networks of {self.space.name} that people scale by "
+                "hand, each from random weights. To search all the same, give --architectures=search."
+            )
+        elif kinds := held(self.space, self._nominal):
+            notes.append(f"The minutes are too few to learn {kinds}: these stay as in the network that people scale by hand.")
+        return notes
 
     @property
     def _nominal(self) -> SearchSpace:

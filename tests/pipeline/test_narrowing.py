@@ -1,11 +1,13 @@
+import dataclasses
 import json
 
 import pytest
 
 from daqu_tf import RunConfig, machine, spaces, targets
-from daqu_tf.pipeline.narrowing import held, narrowed, widest
+from daqu_tf.pipeline.narrowing import _seconds_each, held, least_minutes, narrowed, widest
 from daqu_tf.pipeline.speed import Speed
 from daqu_tf.spaces.hand_scaled import hand_scaled
+from daqu_tf.targets import costs
 
 SPEED = Speed((5e5, 2.6e6), (2.4e-4, 6.7e-4))  # Of these networks, on one core of an AMD EPYC.
 SPACE = targets.get("litert_cpu").restrict(spaces.get("mobilenet_v2"))
@@ -70,3 +72,16 @@ def test_a_network_that_cannot_see_its_images_is_left_out(minutes, count, expect
 def test_a_slow_machine_trains_less_of_a_space():
     config, slow = RunConfig("digits", "run", budget_minutes=20), Speed(SPEED.macs, tuple(10 * each for each in SPEED.seconds))
     assert narrowed(SPACE, config, 50_000, slow).cardinality < narrowed(SPACE, config, 50_000, SPEED).cardinality
+
+
+@pytest.mark.parametrize("architectures", ["search", "hand_scaled"])
+def test_the_least_minutes_are_those_from_which_the_smallest_network_sees_its_images(architectures):
+    config = RunConfig("digits", "run", architectures=architectures)
+    least = least_minutes(SPACE, config, 50_000, SPEED)
+    needed = 400_000 * SPEED.seconds_an_image(costs.macs(SPACE, hand_scaled(SPACE)[0]))
+    at, before = (_seconds_each(dataclasses.replace(config, budget_minutes=minutes), 50_000) for minutes in (least, least - 1))
+    assert before < needed <= at
+    slow = Speed(SPEED.macs, tuple(5 * each for each in SPEED.seconds))
+    assert least_minutes(SPACE, config, 50_000, slow) > 2 * least
+    assert least_minutes(SPACE, config, 1_000, SPEED) <= least
+    assert least_minutes(SPACE, RunConfig("digits", "run", finetune_epochs=1.0), 50_000, slow) == 0
