@@ -15,7 +15,31 @@ from daqu_tf.training.strategies import STRATEGIES
 
 MODULES = (__name__, device_flags.__name__)  # The modules whose flags the tools of the job have.
 
-_DATASET = flags.DEFINE_string("dataset", None, "The data set: digits, a .npz file, fashion_mnist, mnist, cifar10 or cifar100.")
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "The data set: a folder with a folder of photos for each class, a .zip of one, a .csv of paths and labels, a .npz file, "
+    "digits, fashion_mnist, mnist, cifar10 or cifar100.",
+)
+_IMAGE_SIZE = flags.DEFINE_string(
+    "image_size",
+    RunConfig.image_size,
+    "The size that photos are brought to, in pixels: a side as 64, height and width as 48x64, or auto, at most 64.",
+)
+_GROUP_BY = flags.DEFINE_string(
+    "group_by",
+    RunConfig.group_by,
+    "What photos stay in one split, as frames of one scene: a regular expression, whose first group in a photo's path counts, or a "
+    "column of the .csv.",
+)
+_SKIP_BAD = flags.DEFINE_bool("skip_bad_files", RunConfig.skip_bad_files, "Leave photos out that cannot be read.")
+_CACHE_DIR = flags.DEFINE_string("cache_dir", RunConfig.cache_dir, "The folder of the photos' pixels, which are decoded once.")
+_CLASS_WEIGHTS = flags.DEFINE_enum(
+    "class_weights",
+    RunConfig.class_weights,
+    CHOICES["class_weights"],
+    "Let all classes count alike in training (balanced), or all images (none).",
+)
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "The folder for everything that the run writes.")
 _SPACE = flags.DEFINE_string(
     "space",
@@ -113,7 +137,7 @@ def run_until(last_stage: str, argv: list[str]) -> None:
     """
     del argv
     if flags.FLAGS.dataset is None:
-        raise DaquError("`dataset` must be given: --dataset=digits, or the path of a .npz file.")
+        raise DaquError("`dataset` must be given: --dataset=digits, or the path of a folder of photos or of a .npz file.")
     if flags.FLAGS.schedule:
         refuse("--schedule", kept=set(RunConfig.__dataclass_fields__) - {"warmup", "precision_transfer", "epochs"})
     # What is not given has its default in a new run, and a run that stands keeps its own.

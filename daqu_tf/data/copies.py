@@ -14,6 +14,23 @@ def hashes(images: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows), np.uint64)
 
 
+def together(ids: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """A number (N,) for each image: the same for images of one group or with the same pixels, and for all that these lead to.
+
+    Args:
+        ids: The hash (N,) of each image.
+        groups: The name (N,) of each image's group.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    (_, same), (_, group) = (np.unique(each, return_inverse=True) for each in (ids, groups))
+    first_group = same.max() + 1  # Pixels and groups are the nodes, and each image joins two of them.
+    size = first_group + group.max() + 1
+    joined = coo_array((np.ones(len(ids)), (same, group + first_group)), shape=(size, size))
+    return connected_components(joined, directed=False)[1][same]
+
+
 def keep_together(ids: np.ndarray, labels: np.ndarray, kept: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Moves images between two splits until no image of one has a copy in the other; without copies nothing changes.
 

@@ -1,4 +1,4 @@
-"""Data sets, named ones and `.npz` files, as float images in [0, 1] in three splits: train, search and test.
+"""Data sets, named ones, files and folders of photos, as float images in [0, 1] in three splits: train, search and test.
 
 Training, recalibration and the predictor see `train`, selection sees `search`, and nothing sees `test` before the end.
 """
@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from daqu_tf.data.class_names import names_of_classes
-from daqu_tf.data.copies import hashes, keep_together, note_on_copies
+from daqu_tf.data.classes import names_of_classes, weights_of
+from daqu_tf.data.copies import hashes, keep_together, note_on_copies, together
+from daqu_tf.data.photo_sets import is_photo_set
 from daqu_tf.data.ranges import range_of
+from daqu_tf.data.reading import Reading, read_photos
 from daqu_tf.errors import DaquError
 
 KERAS_NAMES = ("fashion_mnist", "mnist", "cifar10", "cifar100")
@@ -60,6 +62,7 @@ class Dataset:
         test_was_cut: Whether `test` was cut out of the training images because the source has no test split.
         fingerprint: The sha256, in hex, of the images as given and of the labels, in the order of the splits.
         class_names: The name of each class by its number; the numbers themselves where no names are known.
+        class_weights: How much the loss of an image of each class counts in training; empty counts all alike.
         notes: Sentences about the data that a user should read before a run.
     """
 
@@ -76,6 +79,7 @@ class Dataset:
     test_was_cut: bool
     fingerprint: str
     class_names: tuple[str, ...]
+    class_weights: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -96,40 +100,49 @@ class Dataset:
         }
 
 
-def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float = 0.1) -> Dataset:
+def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float = 0.1, how: Reading | None = None) -> Dataset:
     """Loads a data set and splits it, the same way each time for the same seed.
 
     Args:
-        name_or_path: One of `NAMES`, or the path of a `.npz` file with x_train, y_train and perhaps x_val, y_val, x_test, y_test
-            and class_names.
+        name_or_path: One of `NAMES`; the path of a `.npz` file with x_train, y_train and perhaps x_val, y_val, x_test, y_test and
+            class_names; or labelled photos: a folder with a folder for each class, perhaps within train, val and test, a `.zip` of
+            one, or a `.csv` with columns path, label and perhaps split.
         seed: The seed of the splits.
         search_fraction: The share of the training images held out as `search`, above 0 and at most 0.5. At least 25 images per
             class are held out, unless that is more than a third. It has no effect where the source has x_val and y_val: these are
             `search` then.
+        how: How photos are read, and what is to stay together; None has the defaults of `Reading`.
 
     Raises:
         DaquError: The source cannot be read or is not a labelled image data set that can be split.
     """
     if not 0 < search_fraction <= 0.5:
         raise DaquError(f"`search_fraction` must be above 0 and at most 0.5, but received {search_fraction}.")
-    name, arrays, notes = _read(name_or_path)
+    how = how or Reading()
+    name, arrays, notes = _read(name_or_path, how)
     train = _checked(name, "train", arrays["x_train"], arrays["y_train"])
     num_classes = _num_classes(name, train[1])
     class_names = names_of_classes(name, num_classes, arrays.get("class_names"))
     given = {split: _given(name, split, arrays, train[0], num_classes) for split in ("val", "test") if f"x_{split}" in arrays}
     test_was_cut = "test" not in given
     ids = {split: hashes(x) for split, (x, _) in {"train": train, **given}.items()}
+    kin = together(ids["train"], arrays["group_train"]) if "group_train" in arrays else ids["train"]
     if test_was_cut:
-        train, given["test"], ids["train"], ids["test"] = _cut(name, *train, ids["train"], _TEST_FRACTION, num_classes, seed)
+        kept, held = _cut(name, train[1], kin, _TEST_FRACTION, num_classes, seed)
+        given["test"], ids["test"] = _at(train, held), ids["train"][held]
+        train, ids["train"], kin = _at(train, kept), ids["train"][kept], kin[kept]
     others = {split: x for split, (x, _) in given.items()}
     pixels = range_of(name, train[0], others, _STATED_RANGES.get(os.fspath(name_or_path)))
     if "val" in given:
         search, ids["search"] = given["val"], ids["val"]
     else:
         wanted = _SEARCH_IMAGES_PER_CLASS * num_classes
-        train, search, ids["train"], ids["search"] = _cut(name, *train, ids["train"], search_fraction, wanted, seed)
+        kept, held = _cut(name, train[1], kin, search_fraction, wanted, seed)
+        search, ids["search"] = _at(train, held), ids["train"][held]
+        train, ids["train"] = _at(train, kept), ids["train"][kept]
     splits = {"train": train, "search": search, "test": given["test"]}
-    notes += note_on_copies(name, {split: (ids[split], y) for split, (_, y) in splits.items()})
+    weights, told = weights_of(name, splits["train"][1], how.class_weights, class_names)
+    notes += told + note_on_copies(name, {split: (ids[split], y) for split, (_, y) in splits.items()})
     fingerprint = _fingerprint(array for split in splits.values() for array in split)
     if "val" in given:  # A cut shuffles; what was not cut may be sorted by class, and the first images stand for all in places.
         splits |= {split: _shuffled(*splits[split], seed) for split in ("train", "search")}
@@ -143,21 +156,33 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
         test_was_cut=test_was_cut,
         fingerprint=fingerprint,
         class_names=class_names,
+        class_weights=weights,
         notes=pixels.notes + notes,
     )
 
 
-def _read(name_or_path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray], tuple[str, ...]]:
+def _at(split: tuple[np.ndarray, np.ndarray], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return split[0][places], split[1][places]
+
+
+def _read(name_or_path: str | os.PathLike, how: Reading) -> tuple[str, dict[str, np.ndarray], tuple[str, ...]]:
     """The name, the arrays, and notes on what was not read."""
     text = os.fspath(name_or_path)
+    path = pathlib.Path(text)
+    if text not in NAMES and is_photo_set(path):
+        return path.resolve().name if path.is_dir() else path.stem, *read_photos(path, how)
+    if how.group_by:
+        raise DaquError("`group_by` needs photos, whose names or columns say what belongs together: leave it out.")
     if text == "digits":
         return text, _read_digits(), ()
     if text in KERAS_NAMES:
         return text, _read_keras(text), ()
     if text.endswith(".npz") or os.path.exists(text):
-        path = pathlib.Path(text)
         return path.stem, *_read_npz(path)
-    raise DaquError(f"`{text}` is no data set known here: give one of {', '.join(NAMES)} or the path of a .npz file.")
+    raise DaquError(
+        f"`{text}` is no data set known here: give one of {', '.join(NAMES)}, the path of a .npz file, or that of photos: a "
+        "folder, a .zip or a .csv."
+    )
 
 
 def _read_digits() -> dict[str, np.ndarray]:
@@ -183,8 +208,7 @@ def _read_keras(name: str) -> dict[str, np.ndarray]:
 
 def _read_npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
-        raise DaquError(f"The data file {path} {kind}: give the path of a .npz file or one of {', '.join(NAMES)}.")
+        raise DaquError(f"The data file {path} does not exist: give the path of a .npz file or one of {', '.join(NAMES)}.")
     try:
         with np.load(path, allow_pickle=False) as file:
             _check_keys(path, file.files)
@@ -296,13 +320,10 @@ def _given(
     return x, y
 
 
-def _cut(
-    name: str, x: np.ndarray, y: np.ndarray, ids: np.ndarray, fraction: float, wanted: int, seed: int
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+def _cut(name: str, y: np.ndarray, kin: np.ndarray, fraction: float, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Cuts off `fraction` of the images, or `wanted` images if that is more, but then at most a third; stratified by class.
 
-    Copies of an image, which have one number in `ids`, stay together. The kept images come first, then those that are held out,
-    then the `ids` of both.
+    Images that have one number in `kin` stay together. The indices of those that are kept come first, then those held out.
     """
     from sklearn.model_selection import train_test_split
 
@@ -314,8 +335,7 @@ def _cut(
         )
     size = max(round(fraction * len(y)), min(wanted, len(y) // 3))
     kept, held = train_test_split(np.arange(len(y)), test_size=size, random_state=seed, stratify=y)
-    kept, held = keep_together(ids, y, kept, held)
-    return (x[kept], y[kept]), (x[held], y[held]), ids[kept], ids[held]
+    return keep_together(kin, y, kept, held)
 
 
 def _shuffled(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

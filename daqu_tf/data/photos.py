@@ -169,18 +169,22 @@ def channels_of(count: int) -> str:
     return GREY if count == 1 else RGB
 
 
-def pixels_of(photo: Photo, channels: str, size: Size) -> np.ndarray:
+def pixels_of(photo: Photo, channels: str, size: Size, least_side: int = 1) -> np.ndarray:
     """The pixels (height, width, channels) of a photo as one of the images that a network is trained with, uint8.
 
     Args:
         photo: The path of the photo, or its open file.
         channels: The channels: `RGB` or `grey`.
         size: The height and width of the image.
+        least_side: The fewest pixels that the photo must have along each side.
 
     Raises:
-        DaquError: The photo cannot be read.
+        DaquError: The photo cannot be read, or is too small.
     """
-    return _pixels(decode(photo, channels), (size,))
+    picture = decode(photo, channels)
+    if min(picture.size) < least_side:
+        raise DaquError(f"{_named(photo)} has {picture.width} x {picture.height} pixels, which show nothing: leave it out.")
+    return _pixels(picture, (size,))
 
 
 def decode(photo: Photo, channels: str) -> Image.Image:
@@ -195,11 +199,11 @@ def decode(photo: Photo, channels: str) -> Image.Image:
     Raises:
         DaquError: The photo cannot be read.
     """
-    what = os.fspath(photo) if isinstance(photo, str | os.PathLike) else getattr(photo, "name", "The photo")
+    what = _named(photo)
     try:
         with Image.open(photo) as picture:
             turned = ImageOps.exif_transpose(picture)  # Whatever is not decoded yet is decoded here.
-            return _in_eight_bits(turned, str(what)).convert(_MODES[channels])
+            return _in_eight_bits(turned, what).convert(_MODES[channels])
     except DaquError:
         raise
     except FileNotFoundError as error:
@@ -210,6 +214,10 @@ def decode(photo: Photo, channels: str) -> Image.Image:
         is_unknown = isinstance(error, UnidentifiedImageError)
         reason = "no format that is known" if is_unknown else " ".join(str(error).split()).rstrip(".")
         raise DaquError(f"{what} cannot be read as an image ({reason}): save it as JPEG or PNG, or leave it out.") from error
+
+
+def _named(photo: Photo) -> str:
+    return str(os.fspath(photo) if isinstance(photo, str | os.PathLike) else getattr(photo, "name", "The photo"))
 
 
 def _in_eight_bits(picture: Image.Image, what: str) -> Image.Image:

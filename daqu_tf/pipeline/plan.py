@@ -71,7 +71,7 @@ class Plan:
         Raises:
             DaquError: A file of the settings cannot be read, or things do not go together (which ones is said).
         """
-        dataset, target = data.load(config.dataset, config.seed), targets.get(config.target)
+        dataset, target = data.load(config.dataset, config.seed, how=config.reading), targets.get(config.target)
         if not known:
             known = adopted.settings_of(config, dataset) if config.supernet_from else {}
         speed = Speed.from_json(known["speed"]) if "speed" in known else USUAL

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from daqu_tf import spaces, targets
+from daqu_tf.data import NAMES, Reading
+from daqu_tf.data.reading import CLASS_WEIGHTS
 from daqu_tf.devices import kind_of
 from daqu_tf.devices.benchmark_model import DELEGATES
 from daqu_tf.errors import DaquError
@@ -33,6 +35,7 @@ CHOICES = {
     "precision_transfer": ("auto", *TRANSFERS),
     "precisions": PRECISIONS,
     "architectures": ARCHITECTURES,
+    "class_weights": CLASS_WEIGHTS,
     "augmentation": AUGMENTATIONS,
     "strategy": STRATEGIES,
     "mixed_precision": MIXED_PRECISIONS,
@@ -47,7 +50,8 @@ class RunConfig:
     A setting that is not given has its default in a new run, and the run's own value where a run is resumed.
 
     Attributes:
-        dataset: `digits`, a `.npz` file, or a tf_keras data set name.
+        dataset: `digits`, a tf_keras data set name, a `.npz` file, or photos: a folder with a folder for each class, a `.zip` of
+            one, or a `.csv` of paths and labels.
         output_dir: Where everything goes; the same settings resume there.
         space: The name of a search space, a `.json` file that describes one, or `auto`, the one whose networks are the fastest on
             the device.
@@ -89,6 +93,11 @@ class RunConfig:
         workers: Processes that score subnets, and then fine-tune, at once, of one thread each; 0 scores in this one, and fine-tunes
             in one per core.
         supernet_from: The folder of a run whose trained supernet is taken instead of training one.
+        image_size: The size of images that are made of photos, as of `data.Reading`.
+        group_by: What photos stay in one split, as of `data.Reading`.
+        skip_bad_files: Whether photos that cannot be read are left out.
+        cache_dir: The folder of the photos' pixels, which are decoded once.
+        class_weights: Whether all classes count alike in training (`balanced`), or all images (`none`).
         seed: The seed of everything random.
 
     Raises:
@@ -127,6 +136,11 @@ class RunConfig:
     latency_table: str = ""
     workers: int = 0
     supernet_from: str = ""
+    image_size: str = Reading.image_size
+    group_by: str = Reading.group_by
+    skip_bad_files: bool = Reading.skip_bad_files
+    cache_dir: str = Reading.cache_dir
+    class_weights: str = Reading.class_weights
     seed: int = 0
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "RunConfig":
@@ -140,6 +154,9 @@ class RunConfig:
         for name, ending in FILES.items():
             if getattr(self, name).endswith(ending):  # Later stages run in other folders.
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
+        if self.dataset not in NAMES and os.path.exists(self.dataset):
+            object.__setattr__(self, "dataset", os.path.abspath(self.dataset))
+        _ = self.reading  # It refuses what is wrong.
         for name in ("benchmark_model", "supernet_from"):
             if getattr(self, name):
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
@@ -204,6 +221,11 @@ class RunConfig:
     def searches_architectures(self) -> bool:
         """Whether a supernet is trained, and architectures are searched; so it is as long as nothing else has been decided."""
         return self.architectures != "hand_scaled"
+
+    @property
+    def reading(self) -> Reading:
+        """How photos are read."""
+        return Reading(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Reading)})
 
     @property
     def how_to_train(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from daqu_tf import machine
+from daqu_tf.data import NAMES
 from daqu_tf.devices import kind_of
 from daqu_tf.errors import DaquError
 from daqu_tf.fields import difference
@@ -24,7 +25,7 @@ _ANTIALIASED = 3
 # Settings that later versions brought, with what a run did that does not know them.
 FORMER = {"precisions": "joint", "architectures": "search"}
 # Settings that say where a job runs, not what it does: a resumed one may have others.
-WHERE = ("output_dir", "strategy", "workers", "device", "python", "benchmark_model", "max_celsius", "cool_seconds")
+WHERE = ("output_dir", "strategy", "workers", "device", "python", "benchmark_model", "max_celsius", "cool_seconds", "cache_dir")
 # Of `config.json`, what has to be equal beside the settings.
 _COMPARED = {
     "dataset": "images",
@@ -298,4 +299,4 @@ def _defaults() -> dict[str, Any]:
 
 
 def _is_file(name: str, value: Any) -> bool:
-    return isinstance(value, str) and name in FILES and value.endswith(FILES[name])
+    return isinstance(value, str) and name in FILES and (value.endswith(FILES[name]) or (name == "dataset" and value not in NAMES))

@@ -95,10 +95,15 @@ class Batches:
         self._size, self._seed, self._count = batch_size, seed, len(dataset.x_train)
         self._augmentation = augmentation
         self._x, self._y = tf.constant(dataset.x_train), tf.one_hot(dataset.y_train, dataset.num_classes)
+        if dataset.class_weights:  # The loss is linear in what is taught, so that this weighs it.
+            self._y *= tf.gather(tf.constant(dataset.class_weights, tf.float32), dataset.y_train)[:, tf.newaxis]
         self.per_epoch = self._count // batch_size
 
     def starting_at(self, step: int) -> tf.data.Dataset:
-        """The batches from a step on: images (batch, height, width, channels) in [0, 1] and one-hot labels (batch, classes)."""
+        """The batches from a step on: images (batch, height, width, channels) in [0, 1] and labels (batch, classes).
+
+        A row of labels is 0 but for the image's class, where it is 1, or the weight of the class.
+        """
         steps = tf.data.Dataset.range(step, tf.int64.max)
         return steps.map(self._batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 

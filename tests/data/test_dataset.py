@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daqu_tf import data
-from daqu_tf.data.class_names import names_of_classes
+from daqu_tf.data.classes import names_of_classes
 from daqu_tf.data.copies import hashes
 from daqu_tf.errors import DaquError
 
@@ -227,7 +227,7 @@ def test_labels_as_a_column_or_as_whole_floats(save):
 def test_unknown_names_and_missing_files(tmp_path):
     refused("cifar11", "cifar11", *data.NAMES)
     refused(tmp_path / "gone.npz", "does not exist")
-    refused(tmp_path, "is a folder")
+    refused(tmp_path, "holds no photos")
     refused("")
 
 

@@ -1,4 +1,4 @@
-"""The names of classes: as a data file gives them, as they are known for a named data set, or else the class numbers."""
+"""The classes of a data set: what they are called, and how much each counts in training."""
 
 import numpy as np
 
@@ -15,6 +15,7 @@ _CIFAR100 = (
     "sunflower,sweet pepper,table,tank,telephone,television,tiger,tractor,train,trout,tulip,turtle,wardrobe,whale,willow tree,"
     "wolf,woman,worm"
 )
+_UNEVEN = 3  # From so many times the images of the smallest class on, the difference is said.
 _KNOWN = {"fashion_mnist": _FASHION_MNIST, "cifar10": _CIFAR10, "cifar100": _CIFAR100}
 
 
@@ -46,3 +47,24 @@ def _checked(name: str, num_classes: int, given: np.ndarray) -> tuple[str, ...]:
         if len(text.splitlines()) != 1:
             raise DaquError(f"The class names of {name} must be one line each, but received {text!r}: rename that class.")
     return names
+
+
+def weights_of(name: str, labels: np.ndarray, how: str, class_names: tuple[str, ...]) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """How much an image of each class counts in training, and a note where the classes are of very different sizes.
+
+    Args:
+        name: The name of the data set.
+        labels: The labels (N,) of the training images.
+        how: `balanced`, by which all classes count alike, and the mean image 1; or `none`, by which nothing is weighed.
+        class_names: The names of the classes.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    weights = tuple((len(labels) / (len(counts) * counts)).tolist()) if how == "balanced" else ()
+    if counts.max() < _UNEVEN * counts.min():
+        return weights, ()
+    most, least = int(counts.argmax()), int(counts.argmin())
+    remedy = "" if weights else " To let all classes count alike in training, give --class_weights=balanced."
+    return weights, (
+        f"The classes of {name} are of different sizes: {counts[most]} training images of {class_names[most]}, {counts[least]} of "
+        f"{class_names[least]}.{remedy}",
+    )

@@ -1,0 +1,119 @@
+"""Photos that are decoded once: a file of pixels of one size, which all processes of all runs map into their memory."""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+
+from daqu_tf import files, machine
+from daqu_tf.data.photo_sets import LabelledPhoto, PhotoSet
+from daqu_tf.data.photos import RGB, Size, pixels_of
+from daqu_tf.errors import DaquError
+
+CACHE_DIR = "~/.cache/daqu_tf/photos"
+_VERSION = 1  # It changes with the way from a photo to its pixels.
+_AT_ONCE = 256  # So many photos are decoded before it is written down which are done.
+_LEAST_SIDE = 4  # A photo of fewer pixels on a side shows nothing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """The pixels of photos.
+
+    Attributes:
+        pixels: The pixels (photos, height, width, 3), uint8, mapped from a file; those of a photo that cannot be read are 0.
+        bad: Why photos cannot be read, each a sentence, by the photo's index.
+        path: The file.
+    """
+
+    pixels: np.ndarray
+    bad: dict[int, str]
+    path: pathlib.Path
+
+
+def decoded(photo_set: PhotoSet, size: Size, cache_dir: str = CACHE_DIR) -> Decoded:
+    """The pixels of all photos of a set, which are decoded unless they have been; a process that is killed meanwhile loses little.
+
+    Args:
+        photo_set: The photos.
+        size: The height and width.
+        cache_dir: The folder of such files. Names, sizes and times of the photos decide which file is theirs.
+
+    Raises:
+        DaquError: The folder cannot be written to, or lacks the room.
+    """
+    photos, folder = photo_set.photos, pathlib.Path(cache_dir).expanduser()
+    path = folder / f"{_key(photos, size)}.npy"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".lock").open("w") as lock:
+            machine.lock(lock)
+            if not path.exists():
+                _decode(photo_set, size, path)
+        bad = {int(index): reason for index, reason in files.read_json(path.with_suffix(".json"))["bad"].items()}
+        return Decoded(np.load(path, mmap_mode="r", allow_pickle=False), bad, path)
+    except OSError as error:
+        raise DaquError(f"{folder} cannot be written to ({error.strerror}): give another --cache_dir.") from error
+
+
+def _key(photos: list[LabelledPhoto], size: Size) -> str:
+    content = [_VERSION, size, [(one.name, one.stamp) for one in photos]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _decode(photo_set: PhotoSet, size: Size, path: pathlib.Path) -> None:
+    """Writes the pixels, some photos at a time, and goes on where a process was cut off."""
+    shape, part, state = (len(photo_set.photos), *size, 3), path.with_suffix(".part.npy"), path.with_suffix(".part.json")
+    done, bad = 0, dict[str, str]()
+    if part.exists() and state.exists():
+        known = files.read_json(state)
+        done, bad = known["done"], known["bad"]
+        pixels = np.lib.format.open_memmap(part, mode="r+")
+    else:
+        _check_room(path.parent, int(np.prod(shape)))
+        pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+
+    def one(index: int) -> tuple[int, np.ndarray | str]:
+        try:
+            return index, _pixels(photo_set, photo_set.photos[index], size)
+        except DaquError as error:
+            return index, str(error)
+
+    with concurrent.futures.ThreadPoolExecutor(machine.cores()) as pool:
+        for start in range(done, len(pixels), _AT_ONCE):
+            end = min(start + _AT_ONCE, len(pixels))
+            for index, found in pool.map(one, range(start, end)):
+                if isinstance(found, str):
+                    bad[str(index)] = found
+                else:
+                    pixels[index] = found
+            pixels.flush()
+            files.write_json(state, {"done": end, "bad": bad})
+    files.write_json(path.with_suffix(".json"), {"bad": bad, "size": list(size), "photos": len(pixels)})
+    os.replace(part, path)
+    state.unlink(missing_ok=True)
+
+
+def _pixels(photo_set: PhotoSet, photo: LabelledPhoto, size: Size) -> np.ndarray:
+    try:
+        source = photo_set.open(photo)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise DaquError(f"{photo.name} cannot be read ({error}): leave it out.") from error
+    try:
+        return pixels_of(source, RGB, size, _LEAST_SIDE)
+    finally:
+        if not isinstance(source, str):
+            source.close()
+
+
+def _check_room(folder: pathlib.Path, needed: int) -> None:
+    if (free := shutil.disk_usage(folder).free) < 1.05 * needed:
+        raise DaquError(
+            f"The pixels of the photos need {needed / 1e9:.2f} GB, but {folder} has {free / 1e9:.2f} GB free: make room, give a "
+            "smaller --image_size, or another --cache_dir."
+        )
