@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from daqu_tf.report.run import Member, Run, StoredLayer
+from daqu_tf.report.run import Member, Run, StoredLayer, number
 from daqu_tf.report.text import figure, kilobytes, percent, standard_error, timed_by
 
 _CSS = """
@@ -201,7 +201,19 @@ def _times(run: Run) -> str:
         f"<span>{_duration(seconds)}</span>"
         for stage, seconds in run.timeline
     )
-    return f"<div class=times>{rows}</div><p class=dim>{_duration(total)} in all.</p>"
+    return f"<div class=times>{rows}</div><p class=dim>{_text(f'{_duration(total)} in all. {_plan(run)}')}</p>"
+
+
+def _plan(run: Run) -> str:
+    """What was planned before the run began, as a sentence; empty for runs of before, which had no plan."""
+    forecast = run.config.get("forecast")
+    if not isinstance(forecast, dict) or not isinstance(forecast.get("minutes"), dict):
+        return ""
+    stages = {str(name): number(minutes) for name, minutes in forecast["minutes"].items()}
+    parts = [f"{name} {minutes:.1f}" for name, minutes in stages.items() if minutes]
+    seen = [number(count) for count in forecast.get("images") or ()]
+    images = f", which see {' to '.join(f'{count:,.0f}' for count in seen if count)} images each" if any(seen) else ""
+    return f"Planned were, in minutes: {', '.join(parts)}; {forecast.get('finalists', '?')} networks at most{images}."
 
 
 def _data(run: Run) -> str:
@@ -217,6 +229,9 @@ def _space(run: Run) -> str:
     count = run.config.get("cardinality") or {}
     text = f"{run.config.get('space', 'The space')} has {count.get('nominal', '?')} subnets"
     text += f", of which {count['effective']} differ on {run.config.get('target')}" if "effective" in count else ""
+    flags = run.config.get("flags")
+    if isinstance(flags, dict) and flags.get("architectures") == "hand_scaled":
+        text += ". None was searched: the minutes were too few for that, and went to networks that people scale by hand"
     return f"<p>{_text(text)}.</p>"
 
 

@@ -395,3 +395,15 @@ def test_a_folder_that_is_not_of_a_run(folder, name, content):
     with pytest.raises(DaquError, match=r"^[^\n]*\.$"):
         write_report(folder)
     assert not (folder / "report.html").exists()
+
+
+def test_the_plan_stands_beside_what_the_time_went_to(folder):
+    plan = {"minutes": {"supernet": 0.0, "finalists": 18.5, "timing and report": 1.5}, "finalists": 4, "images": [2056711, 1507840]}
+    change(folder / "config.json", lambda config: config.update(forecast=plan))
+    change(folder / "config.json", lambda config: config["flags"].update(architectures="hand_scaled"))
+    text = write_report(folder).read_text()
+    assert "Planned were, in minutes: finalists 18.5, timing and report 1.5; 4 networks at most, which see 2,056,711 to" in text
+    assert "None was searched: the minutes were too few" in text
+    for broken in ({}, [], {"minutes": {"x": "y"}, "images": ["?", None]}, {"minutes": {HOSTILE: 1.0}}):
+        change(folder / "config.json", lambda config, broken=broken: config.update(forecast=broken))
+        assert HOSTILE not in write_report(folder).read_text()
