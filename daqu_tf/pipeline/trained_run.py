@@ -36,13 +36,13 @@ class TrainedRun:
         path: The folder of the run.
 
     Raises:
-        DaquError: The folder has no trained supernet, or its data has changed.
+        DaquError: The folder has no trained supernet, nor networks that were trained without one, or its data has changed.
     """
 
     def __init__(self, path: pathlib.Path):
         self.folder, self._files = path, RunFolder(path)
         config = self._files.run_config()
-        if not self._files.supernet.exists():
+        if config.searches_architectures and not self._files.supernet.exists():
             raise DaquError(f"{path} holds no trained supernet yet: run daqu-train with its settings first.")
         self.plan = Plan.in_folder(path)
         self.config, self.dataset, self.space = self.plan.config, self.plan.dataset, self.plan.space
@@ -52,7 +52,16 @@ class TrainedRun:
 
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The trained supernet's weights, statistics and steps, as `Supernet.arrays()` gives them."""
+        """The trained supernet's weights, statistics and steps, as `Supernet.arrays()` gives them.
+
+        Raises:
+            DaquError: The run has none, since its networks were trained each from random weights.
+        """
+        if not self.config.searches_architectures:
+            raise DaquError(
+                f"{self.folder} has no supernet, since its networks were trained each from random weights: take one of them "
+                "(--subnet=m00), or give daqu-run --architectures=search and another --output_dir."
+            )
         return read_arrays(self._files.supernet)
 
     def subnets(self, name: str) -> dict[str, Subnet]:
@@ -66,7 +75,8 @@ class TrainedRun:
             DaquError: There is no such subnet.
         """
         finalists = {key: self.space.subnet(value["values"]) for key, value in self._finalists().items()}
-        known = {"largest": self.space.largest(), "smallest": self.space.smallest()} | finalists
+        ends = {"largest": self.space.largest(), "smallest": self.space.smallest()} if self.config.searches_architectures else {}
+        known = ends | finalists
         if name == FRONT and finalists:
             return finalists
         if name in known:

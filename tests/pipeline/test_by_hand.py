@@ -15,6 +15,7 @@ from daqu_tf.pipeline import by_hand, finalist, pipeline, stages
 from daqu_tf.pipeline.narrowing import supernet_pays
 from daqu_tf.pipeline.plan import Plan
 from daqu_tf.pipeline.speed import USUAL
+from daqu_tf.pipeline.trained_run import TrainedRun
 from daqu_tf.runs.folder import RunFolder
 from daqu_tf.spaces.hand_scaled import finely_scaled, hand_scaled
 
@@ -157,3 +158,10 @@ def test_a_finalist_without_a_supernet_is_trained_from_random_weights(job):
     assert manifest.fine_tuning["float_share"] > 0.5 and "inherited" not in manifest.accuracy
     assert manifest.accuracy["file"]["search"] > 0.3  # By chance, it would be a tenth.
     assert not plan.folder.supernet.exists() and not plan.folder.finalist_checkpoints("m00").exists()
+    run, again = TrainedRun(plan.folder.path), plan.folder.path / "again.tflite"
+    assert run.export("m00", None, again).accuracy["file"] == manifest.accuracy["file"]
+    assert again.read_bytes() == (plan.folder.models / "m00.tflite").read_bytes()
+    with pytest.raises(DaquError, match="has no supernet, since its networks were trained each from random weights"):
+        run.export("m00", False, again, overwrite=True)
+    with pytest.raises(DaquError, match="must be one of front, m00"):
+        run.subnets("largest")
