@@ -11,7 +11,7 @@ The packages; each imports only those in the rows above its own:
     pipeline                                 the whole job: `daqu_tf.run(daqu_tf.RunConfig(...))`
 
 Below them all stand `errors`, `fields`, `files`, `lazy`, `environment`, `machine` and `keras`, which every package may import; the
-command line tools stand on top.
+command line tools stand on top. Importing the library makes `tf.keras` Keras 2 in the whole process, as TFMOT needs it.
 """
 
 from typing import TYPE_CHECKING

@@ -1,9 +1,25 @@
 """The environment variables that TensorFlow reads when it is first imported, which are set before that."""
 
 import os
+import sys
+import warnings
 
 from daqu_tf.errors import DaquError
 
+
+def _has_keras_3() -> bool:
+    """Whether `tf.keras` has been used in this process, and is Keras 3; asking itself must not decide it."""
+    keras = vars(sys.modules.get("tensorflow", sys)).get("keras")
+    known = vars(keras) if keras is not None else {}
+    return known.get("_tfll_keras_version") == "keras_3" or str(known.get("__name__")).startswith("keras._tf_keras")
+
+
+if "TF_USE_LEGACY_KERAS" not in os.environ and _has_keras_3():
+    warnings.warn(
+        "tf.keras was used before daqu_tf was imported, and is Keras 3 in this process, whose models daqu_tf does not take: import "
+        "daqu_tf first, which makes tf.keras Keras 2, or use tf_keras.",
+        stacklevel=2,
+    )
 # TFMOT works with tf_keras (Keras 2) only, and decides by this variable when it is first imported.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 # oneDNN is off by default on some x86 processors, where it makes a training step 1.4 to 1.8 times faster.
