@@ -34,7 +34,7 @@ NO_OLD_PYTHON := Found no Python 3.10 or 3.11 that runs and has venv, which tfli
 .PHONY: demo docs test test-tensorflow test-slow test-devices test-all lint clean
 
 demo: $(STAMP)  ## The whole job on scikit-learn's handwritten digits; called again it resumes.
-	$(VENV)/bin/daqu-run --dataset=digits --space=digits --budget_minutes=4.5 --finalists=10 --output_dir=$(DEMO_DIR)
+	$(VENV)/bin/daqu-run --dataset=digits --space=digits --budget_minutes=4.5 --finalists=10 --architectures=search --output_dir=$(DEMO_DIR)
 	@echo "The report: $(CURDIR)/$(DEMO_DIR)/report.html"
 
 docs: $(STAMP)  ## The documentation site, which `make test-slow` builds too. The variable keeps away a notice that tells of a successor.

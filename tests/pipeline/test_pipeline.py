@@ -25,7 +25,7 @@ from daqu_tf.pipeline.finalists import FinalistProcesses
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.runs.folder import RunFolder
 
-FLAGS = ["--dataset=digits", "--space=digits", "--budget_minutes=3", "--finalists=4"]
+FLAGS = ["--dataset=digits", "--space=digits", "--budget_minutes=3", "--finalists=4", "--architectures=search"]
 COMMAND = [sys.executable, "-m", "daqu_tf.tools.run", *FLAGS]
 
 
