@@ -10,7 +10,7 @@ from daqu_tf.spaces.bits import MIXED_PRECISIONS
 from daqu_tf.spaces.named import SPACES
 from daqu_tf.targets.target import TARGETS
 from daqu_tf.tools import device_flags
-from daqu_tf.training.schedule import AUGMENTATIONS, WARM_UPS
+from daqu_tf.training.schedule import AUGMENTATION_PARTS, AUGMENTATIONS, WARM_UPS
 from daqu_tf.training.strategies import STRATEGIES
 
 MODULES = (__name__, device_flags.__name__)  # The modules whose flags the tools of the job have.
@@ -89,7 +89,12 @@ _FINETUNE_EPOCHS = flags.DEFINE_float(
 _SCHEDULE = flags.DEFINE_string(
     "schedule", RunConfig.schedule, "A .json file with a whole training schedule, in place of the flags for it."
 )
-_AUGMENTATION = flags.DEFINE_enum("augmentation", RunConfig.augmentation, AUGMENTATIONS, "The augmentation of the training images.")
+_AUGMENTATION = flags.DEFINE_string(
+    "augmentation",
+    RunConfig.augmentation,
+    f"What is done to training images: {', '.join(AUGMENTATIONS)}, or some of {', '.join(AUGMENTATION_PARTS)} with commas between "
+    "them; auto goes by the images.",
+)
 _STRATEGY = flags.DEFINE_enum("strategy", RunConfig.strategy, STRATEGIES, "The tf.distribute strategy of the supernet's training.")
 _MIXED = flags.DEFINE_enum(
     "mixed_precision", RunConfig.mixed_precision, MIXED_PRECISIONS, "The type of float arithmetic in training, for GPUs."

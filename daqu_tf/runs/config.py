@@ -15,7 +15,7 @@ from daqu_tf.devices.benchmark_model import DELEGATES
 from daqu_tf.errors import DaquError
 from daqu_tf.pareto.constraints import Constraint, parse
 from daqu_tf.spaces.bits import MIXED_PRECISIONS
-from daqu_tf.training.schedule import AUGMENTATIONS, TRANSFERS, WARM_UPS, check_seed
+from daqu_tf.training.schedule import TRANSFERS, WARM_UPS, augmentation_parts, check_seed
 from daqu_tf.training.strategies import STRATEGIES
 
 LEAST_BUDGET_MINUTES = 1.0
@@ -36,7 +36,6 @@ CHOICES = {
     "precisions": PRECISIONS,
     "architectures": ARCHITECTURES,
     "class_weights": CLASS_WEIGHTS,
-    "augmentation": AUGMENTATIONS,
     "strategy": STRATEGIES,
     "mixed_precision": MIXED_PRECISIONS,
     "delegate": tuple(DELEGATES),
@@ -75,7 +74,7 @@ class RunConfig:
         epochs: Epochs of the supernet's training; 0 gives it a share of the minutes instead.
         finetune_epochs: Epochs of each finalist's fine-tuning, beside the budget; 0 gives it a share of the minutes instead.
         schedule: A `.json` file with a whole `Schedule`, which takes the place of the settings of training.
-        augmentation: What is done to training images: one of `AUGMENTATIONS`.
+        augmentation: What is done to training images, as of `training.schedule.augmentation_parts`.
         strategy: Where the supernet trains: one of `STRATEGIES`.
         mixed_precision: The type of float arithmetic in the supernet's training, for GPUs: one of `MIXED_PRECISIONS`.
         deterministic: One thread and deterministic operators for the supernet and for `TrainedRun`: with `epochs`, and fine-tuned
@@ -179,6 +178,7 @@ class RunConfig:
             if getattr(self, name) < least:
                 raise DaquError(f"`{name}` must be at least {least}, but received {getattr(self, name)}.")
         check_seed(self.seed)
+        augmentation_parts(self.augmentation)
         if not 0 < self.learning_rate <= 1:
             raise DaquError(f"`learning_rate` must be in (0, 1], but received {self.learning_rate}.")
         for name in ("epochs", "finetune_epochs"):

@@ -14,7 +14,8 @@ UNITS = ("minutes", "epochs")
 MOST_SEED = 2**32 - 1  # NumPy's limit.
 WARM_UPS = ("none", "sandwich", "gap_aware")
 TRANSFERS = ("none", "all_at_once", "progressive")
-AUGMENTATIONS = ("auto", "none", "shift", "shift_mirror")
+AUGMENTATIONS = ("auto", "none", "shift_mirror")  # Or any of the parts, parted by commas.
+AUGMENTATION_PARTS = ("shift", "mirror", "zoom", "colour", "cutout")
 WARM_UP_SHARE = 0.2  # The share of the training; a longer warm-up leaves too little for the lowest bits.
 DEFAULT_SAMPLER = "sandwich"
 DISTILLATION = 0.5  # Half a point to a point better than 0 at every precision, in ten minutes on Fashion-MNIST.
@@ -99,7 +100,7 @@ class Schedule:
         precision_transfer: The second phase; None leaves it out.
         batch_size: The number of images in a step, over all replicas.
         seed: The seed of everything random.
-        augmentation: The augmentation of the images, one of `AUGMENTATIONS`.
+        augmentation: The augmentation of the images, as `augmentation_parts` takes it.
         guard: The number of steps in a row without finite gradients after which the training is given up; each of them is skipped.
     """
 
@@ -117,8 +118,7 @@ class Schedule:
             raise DaquError(f"`unit` must be one of {', '.join(UNITS)}, but received {self.unit!r}.")
         if self.warm_up is None and self.precision_transfer is None:
             raise DaquError("`schedule` must have a warm-up or a precision transfer: with neither there is nothing to train.")
-        if self.augmentation not in AUGMENTATIONS:
-            raise DaquError(f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}, but received {self.augmentation!r}.")
+        augmentation_parts(self.augmentation)
         for name, least in (("batch_size", 2), ("guard", 1)):
             if getattr(self, name) < least:
                 raise DaquError(f"`{name}` must be at least {least}, but received {getattr(self, name)}.")
@@ -247,3 +247,25 @@ def check_seed(seed: int) -> None:
     """Raises `DaquError` unless a seed is from 0 to `MOST_SEED`."""
     if not 0 <= seed <= MOST_SEED:
         raise DaquError(f"`seed` must be from 0 to {MOST_SEED}, but received {seed}.")
+
+
+def augmentation_parts(name: str) -> tuple[str, ...] | None:
+    """What is done to training images, in parts; None leaves it to the data set.
+
+    Args:
+        name: `auto`, `none`, `shift_mirror`, or some of `AUGMENTATION_PARTS` with commas between them.
+
+    Raises:
+        DaquError: It is none of these.
+    """
+    if name == "auto":
+        return None
+    parts = (
+        () if name == "none" else ("shift", "mirror") if name == "shift_mirror" else tuple(str(name).replace(" ", "").split(","))
+    )
+    if not isinstance(name, str) or set(parts) - set(AUGMENTATION_PARTS):
+        raise DaquError(
+            f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}, or some of {', '.join(AUGMENTATION_PARTS)} with commas "
+            f"between them, but received {name!r}."
+        )
+    return parts

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from daqu_tf.data.dataset import Dataset
-from daqu_tf.training.batches import Augmentation, Batches
+from daqu_tf.training.batches import COLOUR, CUTOUT, ZOOM, Augmentation, Batches
 
 NONE = Augmentation(0, False)
 
@@ -116,6 +116,8 @@ def test_the_augmentation_that_fits_the_data_is_the_default():
         ("mnist", 28, "shift", 2, False),
         ("mnist", 28, "shift_mirror", 2, True),
         ("my_letters", 224, "shift_mirror", 16, True),
+        ("my_letters", 224, "mirror, shift", 16, True),
+        ("my_letters", 224, "mirror", 0, True),
         ("cifar10", 32, "shift_mirror", 4, True),
     ],
 )
@@ -160,3 +162,49 @@ def test_the_seed_decides_the_augmentation():
     np.testing.assert_array_equal(first, same)
     for other in (step, seed):
         assert np.mean(np.all(first == other, axis=(1, 2, 3))) < 0.2  # One of fifty ways is the same.
+
+
+def grid(count, height, width):
+    """Images whose first channel is the row of a pixel, and whose second is its column, both as a share of the side."""
+    rows, columns = np.meshgrid(np.arange(height) / height, np.arange(width) / width, indexing="ij")
+    return tf.constant(np.repeat(np.stack([rows, columns], -1)[np.newaxis], count, 0), tf.float32)
+
+
+def test_a_zoom_sees_a_part_of_each_image_that_may_lie_anywhere():
+    augmented = Augmentation(0, True, zoom=0.5)(grid(400, 32, 48), tf.constant([1, 2], tf.int64)).numpy()
+    heights = augmented[:, -1, 0, 0] - augmented[:, 0, 0, 0]
+    widths = augmented[:, 0, -1, 1] - augmented[:, 0, 0, 1]
+    seen = np.abs(widths) * 48 / 47
+    np.testing.assert_allclose(seen, heights * 32 / 31, atol=0.02)  # Nothing is stretched.
+    assert 0.49 < seen.min() < 0.55 and 0.95 < seen.max() < 1.01 and 0.35 < np.mean(widths < 0) < 0.65
+    lows = augmented[:, 0, 0, 0]
+    assert lows.min() < 0.02 and lows.max() > 0.4 and (lows >= 0).all()
+
+
+def test_colours_change_a_little_and_images_keep_their_shapes():
+    images = tf.constant(np.random.default_rng(0).uniform(0.3, 0.7, (300, 4, 4, 3)), tf.float32)
+    augmented = Augmentation(0, False, colour=0.15)(images, tf.constant([1, 2], tf.int64)).numpy()
+    brightness = augmented.mean((1, 2, 3)) - images.numpy().mean((1, 2, 3))
+    assert 0.12 < np.abs(brightness).max() < 0.16 and abs(brightness.mean()) < 0.02
+    assert augmented.min() >= 0 and augmented.max() <= 1
+    for before, after in zip(images.numpy(), augmented):
+        assert np.corrcoef(before.mean(-1).ravel(), after.mean(-1).ravel())[0, 1] > 0.99
+
+
+def test_a_square_is_cut_out_and_no_more():
+    images = tf.ones((300, 20, 30, 1))
+    augmented = Augmentation(0, False, cutout=0.4)(images, tf.constant([1, 2], tf.int64)).numpy()[..., 0]
+    for holes in (augmented != 1).any(2).sum(1), (augmented != 1).any(1).sum(1):
+        assert holes.max() == 8 and 1 <= holes[holes > 0].min() < 8
+    assert set(np.unique(augmented)) == {0.5, 1.0}
+    assert (augmented != 1).any(0).all()  # It may lie anywhere.
+
+
+def test_all_parts_together_go_by_the_seed_and_have_their_names():
+    data = dataset("my_photos", 2, (16, 16, 3))
+    found = Augmentation.of(data, "shift,mirror,zoom,colour,cutout")
+    assert found == Augmentation(1, True, ZOOM, COLOUR, CUTOUT)
+    images = np.random.default_rng(0).random((8, 16, 16, 3), np.float32)
+    first, again, other = (found(tf.constant(images), tf.constant(s, tf.int64)).numpy() for s in ([3, 4], [3, 4], [3, 5]))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.1
