@@ -10,7 +10,7 @@ from daqu_tf.report import card, page, pictures
 from daqu_tf.report.run import Run, read
 
 _FIGURES = (
-    "search_inherited", "search_fine_tuned", "test_inherited", "test_fine_tuned", "test_file", "top1_agreement",
+    "search_inherited", "search_fine_tuned", "search_file", "test_inherited", "test_fine_tuned", "test_file", "top1_agreement",
 )  # fmt: skip
 
 

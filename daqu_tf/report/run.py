@@ -38,8 +38,9 @@ class Member:
         subnet_text: The subnet in one line.
         genome: The genome, its numbers parted by spaces.
         sha256: Hash of the file.
-        search_inherited: Accuracy on the search split with inherited weights, in [0, 1]; the next five alike.
-        search_fine_tuned: Accuracy on the search split after fine-tuning.
+        search_inherited: Accuracy on the search split with inherited weights, in [0, 1]; the next six alike.
+        search_fine_tuned: Accuracy on the search split after fine-tuning, simulated.
+        search_file: Accuracy on the search split, computed by the file.
         test_inherited: On the test split, inherited weights.
         test_fine_tuned: On the test split, fine-tuned, simulated.
         test_file: On the test split, computed by the file.
@@ -67,6 +68,7 @@ class Member:
     sha256: str
     search_inherited: float | None
     search_fine_tuned: float | None
+    search_file: float | None
     test_inherited: float | None
     test_fine_tuned: float | None
     test_file: float | None
@@ -87,14 +89,13 @@ class Member:
 
     @property
     def search(self) -> float | None:
-        """The accuracy on the search split of the weights that ship."""
-        return self.search_inherited if self.search_fine_tuned is None else self.search_fine_tuned
+        """The accuracy on the search split of what ships, as near to the file as is known; the front goes by it."""
+        return _first(self.search_file, self.search_fine_tuned, self.search_inherited)
 
     @property
     def test(self) -> float | None:
         """The accuracy on the test split of what ships, as near to the file as is known."""
-        known = (self.test_file, self.test_fine_tuned, self.test_inherited)
-        return next((value for value in known if value is not None), None)
+        return _first(self.test_file, self.test_fine_tuned, self.test_inherited)
 
     @property
     def int4_layers(self) -> int:
@@ -172,6 +173,11 @@ def read(folder: pathlib.Path) -> Run:
     return Run(config, costs, tuple(members), trials, failed, _training(folder / "training.csv"), stages)
 
 
+def _first(*values: float | None) -> float | None:
+    """The first value that is known."""
+    return next((value for value in values if value is not None), None)
+
+
 def number(value: Any) -> float | None:
     """Returns a finite number as float, and None for all else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -221,9 +227,8 @@ def member_of(content: Mapping[str, Any], objectives: tuple[str, ...] = ()) -> M
         **{
             f"{split}_{state}": _at(manifest.accuracy, state, split)
             for split in ("search", "test")
-            for state in ("inherited", "fine_tuned")
+            for state in ("inherited", "fine_tuned", "file")
         },
-        test_file=_at(manifest.accuracy, "file", "test"),
         top1_agreement=number(manifest.top1_agreement),
         costs={name: value for name, value in costs.items() if value is not None},
         latency_p90_us=number(latency.get("p90_us")),

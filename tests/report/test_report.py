@@ -16,6 +16,7 @@ from daqu_tf import predict, tflite
 from daqu_tf.data.photos import GREY, Preprocessing
 from daqu_tf.errors import DaquError
 from daqu_tf.report import write_report
+from daqu_tf.report.run import read
 
 ENDS = ("name", "input", "output")
 WAY = Preprocessing((28, 20), "int8", source_size=(42, 30), scale=1 / 64, zero_point=-3)
@@ -407,3 +408,14 @@ def test_the_plan_stands_beside_what_the_time_went_to(folder):
     for broken in ({}, [], {"minutes": {"x": "y"}, "images": ["?", None]}, {"minutes": {HOSTILE: 1.0}}):
         change(folder / "config.json", lambda config, broken=broken: config.update(forecast=broken))
         assert HOSTILE not in write_report(folder).read_text()
+
+
+def test_a_member_stands_where_its_file_is_not_where_its_simulation_is(folder):
+    def state(pareto):
+        pareto["members"][2]["accuracy"]["file"]["search"] = 0.5
+
+    name = json.loads((folder / "pareto.json").read_text())["members"][2]["name"]
+    change(folder / "pareto.json", state)
+    found = {member.name: member for member in read(folder).members}
+    assert found[name].search == 0.5 and found[name].search_fine_tuned > 0.9
+    assert all(member.search == member.search_fine_tuned for other, member in found.items() if other != name)
