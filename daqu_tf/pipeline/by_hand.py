@@ -26,7 +26,7 @@ def choose(job: Job, count: int, taken: Sequence[Subnet] = ()) -> list[dict[str,
         For each finalist its values, its MACs, and its latency in microseconds as the search would write it.
 
     Raises:
-        DaquError: No network meets the constraints.
+        DaquError: No network meets the constraints; with some that are taken, there are no further ones then.
     """
     plan = job.plan
     subnets = [subnet for subnet in finely_scaled(plan.searched) if subnet not in taken]
@@ -36,18 +36,19 @@ def choose(job: Job, count: int, taken: Sequence[Subnet] = ()) -> list[dict[str,
     figures["latency_us"] = np.array(_latencies_us(job, subnets))
     known = [one for one in plan.config.constraints if one.metric in figures]  # Nobody knows an accuracy yet.
     missed = total_violation(known, figures) * np.ones(len(subnets))
-    if missed.all():
+    if missed.all() and not taken:
         nearest = int(np.argmin(missed))
         found = ", ".join(f"{one.metric} of {figures[one.metric][nearest]:g}" for one in known)
         raise DaquError(f"`constraint` must be met by some network, but the nearest of {len(subnets)} has {found}: loosen it.")
     good = np.flatnonzero(missed == 0)
+    chosen = good[spread(figures["latency_us"][good], count)] if len(good) else good
     return [
         {
             "values": subnets[index].to_json(),
             "macs": int(figures["macs"][index]),
             "search": {"latency_us": float(figures["latency_us"][index])},
         }
-        for index in good[spread(figures["latency_us"][good], count)]
+        for index in chosen
     ]
 
 

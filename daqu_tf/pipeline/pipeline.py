@@ -94,7 +94,8 @@ def _planned(config: RunConfig, overwrite: bool, progress: Progress, last_stage:
     folder.check(settled, overwrite)
     if last_stage != "report" and not settled.searches_architectures:
         raise DaquError("`architectures` hand_scaled trains no supernet: give it to daqu-run alone.")
-    if last_stage != "report" or not _depends_on_speed(config):
+    has_workers = "KERASTUNER_ORACLE_IP" in os.environ  # They wait for a search.
+    if last_stage != "report" or has_workers or not _depends_on_speed(config):
         config, settled = (_searching(one) for one in (config, settled))
     known = folder.settings()
     if known and not folder.difference(settled):

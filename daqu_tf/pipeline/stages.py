@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from daqu_tf import files
 from daqu_tf.errors import DaquError
 from daqu_tf.latency.table import LatencyTable
+from daqu_tf.pareto.constraints import total_violation
 from daqu_tf.pipeline import adopted, budget
 from daqu_tf.pipeline.job import Job
 from daqu_tf.pipeline.progress import bar
@@ -145,6 +146,7 @@ def add_finalists(job: Job) -> None:
 
 def _choose_others(job: Job, count: int, taken: list[Subnet]) -> list[dict[str, Any]]:
     """Finalists among the trials of the search that have not been taken."""
+    from daqu_tf.oracle.oracle import metrics_of
     from daqu_tf.search.finalists import choose
     from daqu_tf.search.search import make_tuner
 
@@ -152,7 +154,12 @@ def _choose_others(job: Job, count: int, taken: list[Subnet]) -> list[dict[str, 
     candidates = job.candidates(job.table or job.device)
     tuner = make_tuner(candidates, plan.config.max_trials, plan.config.seed)
     trials = tuner.oracle.get_best_trials(len(tuner.oracle.end_order))
-    others = [trial for trial in trials if plan.space.subnet(trial.hyperparameters.values) not in taken]
+    others = [
+        trial
+        for trial in trials
+        if plan.space.subnet(trial.hyperparameters.values) not in taken
+        and total_violation(candidates.constraints, metrics_of(trial)) == 0
+    ]
     return choose(candidates, others, count) if others else []
 
 

@@ -143,6 +143,8 @@ def test_further_finalists_are_others(job):
     assert others and not [one for one in others if one["values"] in [each["values"] for each in first]]
     everything = [pretended.plan.space.subnet(one["values"]) for one in by_hand.choose(pretended, 50)]
     assert by_hand.choose(pretended, 3, everything) == []
+    limit = first[0]["search"]["latency_us"]
+    assert by_hand.choose(job(constraint=[f"latency_us<={limit}"]), 3, taken) == []
 
 
 @pytest.mark.slow
