@@ -2,6 +2,8 @@
 
     python benchmarks/main_job.py --dataset=fashion_mnist.npz --budget_minutes=20 --seeds=0,1,2 --output_dir=runs/main_job
 
+`--series=benchmarks/series/fashion_mnist` takes the series of 20 minutes on two cores that were trained for the results that stand.
+
 For each seed it trains the series (widths 0.35, 0.5 and 1.0 together get the core minutes of the whole job, a core each), runs the
 job with its defaults, then times all files in turn on the idle machine. What counts is the hypervolume of test accuracy and log
 latency over that of the series, from one point below the least accurate network made by hand and 1.2 times the slowest one's
