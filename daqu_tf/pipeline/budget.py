@@ -11,8 +11,8 @@ from daqu_tf.runs.config import RunConfig
 SUPERNET_SHARE, SEARCH_SHARE, RESERVE_SHARE = 0.2, 0.1, 0.03
 TIMING_SECONDS_A_MODEL, REPORT_SECONDS = 2.0, 5.0
 LEAST_FINE_TUNING_SECONDS = 3.0  # Of a finalist in a job that has used its minutes up: an end beats a kept budget.
-# A finalist is worth its overhead if it sees so many images, or trains for so long.
-WORTHWHILE_EPOCHS, WORTHWHILE_SECONDS, LEAST_FINALISTS = 40.0, 480.0, 3
+# A finalist is worth its overhead if it sees so many images, more of them from random weights, or trains for so long.
+WORTHWHILE_EPOCHS, EPOCHS_FROM_NOTHING, WORTHWHILE_SECONDS, LEAST_FINALISTS = 40.0, 120.0, 480.0, 3
 SIBLING_SHARE = 0.15  # The length of the training of a sibling at fewer bits, as a share of its parent's.
 OVERHEAD_SECONDS = 20.0  # Start, traces and proof of one finalist; loading and scoring take their time by image.
 OVERHEAD_SECONDS_AN_IMAGE = 5e-4
@@ -63,7 +63,8 @@ def affordable(config: RunConfig, seconds: float, images: int, seconds_an_image:
     wanted = config.finalists
     if config.finetune_epochs:
         return wanted
-    worthwhile = min(WORTHWHILE_SECONDS, WORTHWHILE_EPOCHS * images * seconds_an_image)
+    epochs = WORTHWHILE_EPOCHS if config.searches_architectures else EPOCHS_FROM_NOTHING
+    worthwhile = min(WORTHWHILE_SECONDS, epochs * images * seconds_an_image)
     rounds = seconds / (overhead(images) + worthwhile)
     return min(wanted, max(LEAST_FINALISTS, int(rounds * workers(config))))
 

@@ -1,5 +1,6 @@
 """Finalists whose processes fail: which are left out, which are tried again, and what ends the job."""
 
+import dataclasses
 import sys
 import types
 
@@ -87,6 +88,13 @@ def test_a_parent_that_is_whole_stays_where_its_sibling_fails(tmp_path):
 def test_as_many_finalists_as_are_worth_their_start(seconds, seconds_an_image, expected):
     config = RunConfig("digits", "run", finalists=20, workers=2)
     assert budget.affordable(config, seconds, 60_000, seconds_an_image) == expected
+
+
+def test_from_random_weights_a_finalist_needs_more_epochs():
+    alone = RunConfig("digits", "run", finalists=20, workers=2, architectures="hand_scaled")
+    searched = dataclasses.replace(alone, architectures="search")
+    assert budget.affordable(alone, 1000.0, 1000, 2e-3) < budget.affordable(searched, 1000.0, 1000, 2e-3)
+    assert budget.affordable(alone, 2000.0, 60_000, 1e-3) == budget.affordable(searched, 2000.0, 60_000, 1e-3) == 7
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [([], [None] * 3), (["2", "GPU-7"], ["2", "GPU-7", "2"])])
