@@ -16,6 +16,7 @@ import numpy as np
 
 from daqu_tf.data.classes import names_of_classes, weights_of
 from daqu_tf.data.copies import hashes, keep_together, note_on_copies, together
+from daqu_tf.data.decoded import OnProgress
 from daqu_tf.data.photo_sets import is_photo_set
 from daqu_tf.data.ranges import range_of
 from daqu_tf.data.reading import Reading, read_photos
@@ -100,7 +101,13 @@ class Dataset:
         }
 
 
-def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float = 0.1, how: Reading | None = None) -> Dataset:
+def load(
+    name_or_path: str | os.PathLike,
+    seed: int = 0,
+    search_fraction: float = 0.1,
+    how: Reading | None = None,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Dataset:
     """Loads a data set and splits it, the same way each time for the same seed.
 
     Args:
@@ -112,6 +119,7 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
             class are held out, unless that is more than a third. It has no effect where the source has x_val and y_val: these are
             `search` then.
         how: How photos are read, and what is to stay together; None has the defaults of `Reading`.
+        on_progress: Is called, while photos are decoded, with how many are done, and with the number of all.
 
     Raises:
         DaquError: The source cannot be read or is not a labelled image data set that can be split.
@@ -119,7 +127,7 @@ def load(name_or_path: str | os.PathLike, seed: int = 0, search_fraction: float 
     if not 0 < search_fraction <= 0.5:
         raise DaquError(f"`search_fraction` must be above 0 and at most 0.5, but received {search_fraction}.")
     how = how or Reading()
-    name, arrays, notes = _read(name_or_path, how)
+    name, arrays, notes = _read(name_or_path, how, on_progress)
     train = _checked(name, "train", arrays["x_train"], arrays["y_train"])
     num_classes = _num_classes(name, train[1])
     class_names = names_of_classes(name, num_classes, arrays.get("class_names"))
@@ -165,12 +173,14 @@ def _at(split: tuple[np.ndarray, np.ndarray], places: np.ndarray) -> tuple[np.nd
     return split[0][places], split[1][places]
 
 
-def _read(name_or_path: str | os.PathLike, how: Reading) -> tuple[str, dict[str, np.ndarray], tuple[str, ...]]:
+def _read(
+    name_or_path: str | os.PathLike, how: Reading, on_progress: OnProgress
+) -> tuple[str, dict[str, np.ndarray], tuple[str, ...]]:
     """The name, the arrays, and notes on what was not read."""
     text = os.fspath(name_or_path)
     path = pathlib.Path(text)
     if text not in NAMES and is_photo_set(path):
-        return path.resolve().name if path.is_dir() else path.stem, *read_photos(path, how)
+        return path.resolve().name if path.is_dir() else path.stem, *read_photos(path, how, on_progress)
     if how.group_by:
         raise DaquError("`group_by` needs photos, whose names or columns say what belongs together: leave it out.")
     if text == "digits":

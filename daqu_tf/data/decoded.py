@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from daqu_tf.data.photo_sets import LabelledPhoto, PhotoSet
 from daqu_tf.data.photos import RGB, Size, pixels_of
 from daqu_tf.errors import DaquError
 
+OnProgress = Callable[[int, int], None]  # Of what is done, and of all.
 CACHE_DIR = "~/.cache/daqu_tf/photos"
 _VERSION = 1  # It changes with the way from a photo to its pixels.
 _AT_ONCE = 256  # So many photos are decoded before it is written down which are done.
@@ -36,13 +38,16 @@ class Decoded:
     path: pathlib.Path
 
 
-def decoded(photo_set: PhotoSet, size: Size, cache_dir: str = CACHE_DIR) -> Decoded:
+def decoded(
+    photo_set: PhotoSet, size: Size, cache_dir: str = CACHE_DIR, on_progress: OnProgress = lambda done, total: None
+) -> Decoded:
     """The pixels of all photos of a set, which are decoded unless they have been; a process that is killed meanwhile loses little.
 
     Args:
         photo_set: The photos.
         size: The height and width.
         cache_dir: The folder of such files. Names, sizes and times of the photos decide which file is theirs.
+        on_progress: Is called, while photos are decoded, with how many are done, and with the number of all.
 
     Raises:
         DaquError: The folder cannot be written to, or lacks the room.
@@ -54,7 +59,7 @@ def decoded(photo_set: PhotoSet, size: Size, cache_dir: str = CACHE_DIR) -> Deco
         with path.with_suffix(".lock").open("w") as lock:
             machine.lock(lock)
             if not path.exists():
-                _decode(photo_set, size, path)
+                _decode(photo_set, size, path, on_progress)
         bad = {int(index): reason for index, reason in files.read_json(path.with_suffix(".json"))["bad"].items()}
         return Decoded(np.load(path, mmap_mode="r", allow_pickle=False), bad, path)
     except OSError as error:
@@ -66,7 +71,7 @@ def _key(photos: list[LabelledPhoto], size: Size) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _decode(photo_set: PhotoSet, size: Size, path: pathlib.Path) -> None:
+def _decode(photo_set: PhotoSet, size: Size, path: pathlib.Path, on_progress: OnProgress) -> None:
     """Writes the pixels, some photos at a time, and goes on where a process was cut off."""
     shape, part, state = (len(photo_set.photos), *size, 3), path.with_suffix(".part.npy"), path.with_suffix(".part.json")
     done, bad = 0, dict[str, str]()
@@ -94,6 +99,7 @@ def _decode(photo_set: PhotoSet, size: Size, path: pathlib.Path) -> None:
                     pixels[index] = found
             pixels.flush()
             files.write_json(state, {"done": end, "bad": bad})
+            on_progress(end, len(pixels))
     files.write_json(path.with_suffix(".json"), {"bad": bad, "size": list(size), "photos": len(pixels)})
     os.replace(part, path)
     state.unlink(missing_ok=True)

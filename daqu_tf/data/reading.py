@@ -7,7 +7,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from daqu_tf.data.decoded import CACHE_DIR, decoded
+from daqu_tf.data.decoded import CACHE_DIR, OnProgress, decoded
 from daqu_tf.data.photo_sets import LabelledPhoto, PhotoSet
 from daqu_tf.data.photos import Size
 from daqu_tf.errors import DaquError
@@ -58,19 +58,22 @@ class Reading:
         return (int(found[1]), int(found[2] or found[1])) if found else None
 
 
-def read_photos(path: pathlib.Path, how: Reading) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def read_photos(
+    path: pathlib.Path, how: Reading, on_progress: OnProgress = lambda done, total: None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The arrays of labelled photos, as those of a `.npz` file, with `group_train` where groups are known; and notes.
 
     Args:
         path: The path of a folder, a `.zip` or a `.csv`.
         how: How the photos are read.
+        on_progress: Is called, while photos are decoded, with how many are done, and with the number of all.
 
     Raises:
         DaquError: The photos cannot be read, or are not what a data set is made of.
     """
     photo_set = PhotoSet(path, how.group_by)
     size = how.size or _usual_size(photo_set)
-    found = decoded(photo_set, size, how.cache_dir)
+    found = decoded(photo_set, size, how.cache_dir, on_progress)
     notes = [*photo_set.notes, *_note_on_bad(path, photo_set.photos, found.bad, how.skip_bad_files)]
     notes.append(f"The photos of {path.name} are read as {size[1]} x {size[0]} pixels (--image_size); they lie in {found.path}.")
     good = np.array([index for index in range(len(photo_set.photos)) if index not in found.bad])

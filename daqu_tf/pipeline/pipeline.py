@@ -20,7 +20,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.pipeline import finalists, stages, suiting
 from daqu_tf.pipeline.job import Job, connect_device
 from daqu_tf.pipeline.plan import Plan
-from daqu_tf.pipeline.progress import Progress
+from daqu_tf.pipeline.progress import Progress, bar
 from daqu_tf.pipeline.speed import Speed, measure
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.runs.folder import RunFolder
@@ -99,15 +99,28 @@ def _planned(config: RunConfig, overwrite: bool, progress: Progress, last_stage:
         config, settled = (_searching(one) for one in (config, settled))
     known = folder.settings()
     if known and not folder.difference(settled):
-        plan = Plan.of(settled, known)
+        plan = Plan.of(settled, known, on_progress=_decoding(progress))
         plan.check()
         return plan
     device = functools.cache(lambda: connect_device(config, progress))
-    plan = Plan.of(config, space_for=functools.partial(_space_for, device, progress))
+    plan = Plan.of(config, space_for=functools.partial(_space_for, device, progress), on_progress=_decoding(progress))
     plan.check()
     if last_stage != "supernet":
         device()  # What it refuses is to be known before anything is timed or trained.
     return plan if config.supernet_from or not _depends_on_speed(config) else plan.at(_timed(plan.space, progress))
+
+
+def _decoding(progress: Progress) -> Callable[[int, int], None]:
+    """What shows how many photos are decoded; where they have been, nothing."""
+    begin = functools.cache(lambda: progress.begin("photos"))
+
+    def show(done: int, total: int) -> None:
+        begin()
+        progress.update(bar(done, total), None)
+        if done == total:
+            progress.end(f"{total} decoded")
+
+    return show
 
 
 def _space_for(device: Callable[[], Device], progress: Progress, dataset: Dataset, target: Target) -> str:

@@ -59,6 +59,7 @@ class Plan:
         config: RunConfig,
         known: Mapping[str, Any] | None = None,
         space_for: Callable[[Dataset, Target], str] = lambda dataset, target: suiting.USUAL,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> "Plan":
         """The plan that settings stand for.
 
@@ -67,11 +68,13 @@ class Plan:
             known: The content of `config.json` of the run that goes on, if one does. The space and the schedule that it was begun
                 with are its own, whatever the same names stand for by now.
             space_for: Names the space for images and a target, where the settings leave it open and no run goes on.
+            on_progress: Is called, while photos are decoded, with how many are done, and with the number of all.
 
         Raises:
             DaquError: A file of the settings cannot be read, or things do not go together (which ones is said).
         """
-        dataset, target = data.load(config.dataset, config.seed, how=config.reading), targets.get(config.target)
+        dataset = data.load(config.dataset, config.seed, how=config.reading, on_progress=on_progress)
+        target = targets.get(config.target)
         if not known:
             known = adopted.settings_of(config, dataset) if config.supernet_from else {}
         speed = Speed.from_json(known["speed"]) if "speed" in known else USUAL

@@ -34,7 +34,9 @@ def counted(monkeypatch):
 
 def test_pixels_are_those_of_the_one_way_and_are_kept(folder, tmp_path, counted):
     photo_set = PhotoSet(folder)
-    found = decoded(photo_set, (16, 12), str(tmp_path / "cache"))
+    told = []
+    found = decoded(photo_set, (16, 12), str(tmp_path / "cache"), lambda *how_many: told.append(how_many))
+    assert told == [(7, 7)]
     assert found.pixels.shape == (7, 16, 12, 3) and found.pixels.dtype == np.uint8 and not found.bad
     for one, pixels in zip(photo_set.photos, found.pixels):
         np.testing.assert_array_equal(pixels, pixels_of(folder / one.name, "RGB", (16, 12)))

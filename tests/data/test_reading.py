@@ -133,6 +133,15 @@ def test_classes_of_different_sizes_are_said_and_can_be_weighed(tmp_path, load):
     np.testing.assert_allclose(rows.sum(1), np.array(balanced.class_weights)[rows.argmax(1)], rtol=1e-6)
 
 
+def test_a_table_that_names_a_missing_photo_is_refused_by_its_name(tmp_path, load):
+    write(tmp_path, {"cat": 4, "dog": 4})
+    rows = [f"{label}/{number:03d}.png,{label}" for label in ("cat", "dog") for number in range(4)]
+    (tmp_path / "set.csv").write_text("\n".join(["path,label", *rows, "cat/gone.png,cat"]))
+    with pytest.raises(DaquError, match=r"1 of the 9 photos .* cannot be read: .*gone.png does not exist"):
+        load(tmp_path / "set.csv")
+    assert load(tmp_path / "set.csv", skip_bad_files=True).class_names == ("cat", "dog")
+
+
 @pytest.mark.parametrize("size", ["7", "64x", "321", "big", "48x4", "-8", "0"])
 def test_sizes_that_are_none_are_refused_before_anything_is_read(size):
     with pytest.raises(DaquError, match="`image_size` must be auto, a side of 8 to 320 pixels"):
