@@ -30,6 +30,7 @@ _TEST_FRACTION = 0.2
 _SEARCH_IMAGES_PER_CLASS = 25
 _KNOWN_ARRAYS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test", "class_names")
 _MOST_NAMED = 8
+_Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # Images, labels, and the images' hashes.
 _NPZ_ERRORS = (
     OSError,
     ValueError,
@@ -128,31 +129,22 @@ def load(
         raise DaquError(f"`search_fraction` must be above 0 and at most 0.5, but received {search_fraction}.")
     how = how or Reading()
     name, arrays, notes = _read(name_or_path, how, on_progress)
-    train = _checked(name, "train", arrays["x_train"], arrays["y_train"])
-    num_classes = _num_classes(name, train[1])
-    class_names = names_of_classes(name, num_classes, arrays.get("class_names"))
-    given = {split: _given(name, split, arrays, train[0], num_classes) for split in ("val", "test") if f"x_{split}" in arrays}
-    test_was_cut = "test" not in given
-    ids = {split: hashes(x) for split, (x, _) in {"train": train, **given}.items()}
-    kin = together(ids["train"], arrays["group_train"]) if "group_train" in arrays else ids["train"]
+    parts, class_names = _parts(name, arrays)
+    kin = together(parts["train"][2], arrays["group_train"]) if "group_train" in arrays else parts["train"][2]
+    test_was_cut, search_was_cut, num_classes = "test" not in parts, "val" not in parts, len(class_names)
     if test_was_cut:
-        kept, held = _cut(name, train[1], kin, _TEST_FRACTION, num_classes, seed)
-        given["test"], ids["test"] = _at(train, held), ids["train"][held]
-        train, ids["train"], kin = _at(train, kept), ids["train"][kept], kin[kept]
-    others = {split: x for split, (x, _) in given.items()}
-    pixels = range_of(name, train[0], others, _STATED_RANGES.get(os.fspath(name_or_path)))
-    if "val" in given:
-        search, ids["search"] = given["val"], ids["val"]
-    else:
+        parts["train"], parts["test"], kin = _cut(name, parts["train"], kin, _TEST_FRACTION, num_classes, seed)
+    others = {split: x for split, (x, *_) in parts.items() if split != "train"}
+    pixels = range_of(name, parts["train"][0], others, _STATED_RANGES.get(os.fspath(name_or_path)))
+    if search_was_cut:
         wanted = _SEARCH_IMAGES_PER_CLASS * num_classes
-        kept, held = _cut(name, train[1], kin, search_fraction, wanted, seed)
-        search, ids["search"] = _at(train, held), ids["train"][held]
-        train, ids["train"] = _at(train, kept), ids["train"][kept]
-    splits = {"train": train, "search": search, "test": given["test"]}
-    weights, told = weights_of(name, splits["train"][1], how.class_weights, class_names)
-    notes += told + note_on_copies(name, {split: (ids[split], y) for split, (_, y) in splits.items()})
+        parts["train"], parts["val"], _ = _cut(name, parts["train"], kin, search_fraction, wanted, seed)
+    whole = {"train": parts["train"], "search": parts["val"], "test": parts["test"]}
+    notes += note_on_copies(name, {split: (ids, y) for split, (_, y, ids) in whole.items()})
+    splits = {split: (x, y) for split, (x, y, _) in whole.items()}
     fingerprint = _fingerprint(array for split in splits.values() for array in split)
-    if "val" in given:  # A cut shuffles; what was not cut may be sorted by class, and the first images stand for all in places.
+    weights, told = weights_of(name, splits["train"][1], how.class_weights, class_names)
+    if not search_was_cut:  # A cut shuffles; what was not cut may be sorted by class, and the first images stand for all in places.
         splits |= {split: _shuffled(*splits[split], seed) for split in ("train", "search")}
     return Dataset(
         name=name,
@@ -165,12 +157,17 @@ def load(
         fingerprint=fingerprint,
         class_names=class_names,
         class_weights=weights,
-        notes=pixels.notes + notes,
+        notes=pixels.notes + notes + told,
     )
 
 
-def _at(split: tuple[np.ndarray, np.ndarray], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return split[0][places], split[1][places]
+def _parts(name: str, arrays: dict[str, np.ndarray]) -> tuple[dict[str, _Part], tuple[str, ...]]:
+    """The splits that the source has, and the names of the classes."""
+    train = _checked(name, "train", arrays["x_train"], arrays["y_train"])
+    num_classes = _num_classes(name, train[1])
+    given = {split: _given(name, split, arrays, train[0], num_classes) for split in ("val", "test") if f"x_{split}" in arrays}
+    parts = {split: (x, y, hashes(x)) for split, (x, y) in {"train": train, **given}.items()}
+    return parts, names_of_classes(name, num_classes, arrays.get("class_names"))
 
 
 def _read(
@@ -330,13 +327,14 @@ def _given(
     return x, y
 
 
-def _cut(name: str, y: np.ndarray, kin: np.ndarray, fraction: float, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _cut(name: str, whole: _Part, kin: np.ndarray, fraction: float, wanted: int, seed: int) -> tuple[_Part, _Part, np.ndarray]:
     """Cuts off `fraction` of the images, or `wanted` images if that is more, but then at most a third; stratified by class.
 
-    Images that have one number in `kin` stay together. The indices of those that are kept come first, then those held out.
+    Images that have one number in `kin` stay together. What is kept comes first, then what is held out, then the `kin` of the kept.
     """
     from sklearn.model_selection import train_test_split
 
+    y = whole[1]
     counts = np.bincount(y)
     if counts.min() < 3:
         raise DaquError(
@@ -345,7 +343,9 @@ def _cut(name: str, y: np.ndarray, kin: np.ndarray, fraction: float, wanted: int
         )
     size = max(round(fraction * len(y)), min(wanted, len(y) // 3))
     kept, held = train_test_split(np.arange(len(y)), test_size=size, random_state=seed, stratify=y)
-    return keep_together(kin, y, kept, held)
+    kept, held = keep_together(kin, y, kept, held)
+    x, y, ids = whole
+    return (x[kept], y[kept], ids[kept]), (x[held], y[held], ids[held]), kin[kept]
 
 
 def _shuffled(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

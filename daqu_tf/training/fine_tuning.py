@@ -95,7 +95,7 @@ class FineTuner:
             parent: The network that was trained.
             subnet: The subnet.
             how: The length and the learning rate of the training; all else is as for the others.
-            checkpoints: Those of this sibling's training alone; None keeps none.
+            checkpoints: Where this training alone is kept, so that the next process goes on with it; None keeps nothing.
 
         Returns:
             The quantized network, recalibrated, and the number of steps.
@@ -115,7 +115,7 @@ class FineTuner:
         Args:
             subnet: The subnet, which is one of the space.
             on_progress: Is called after each step with the share of the training that is done.
-            checkpoints: Those of this subnet's training alone, from the newest of which it goes on; None keeps none.
+            checkpoints: Where this training alone is kept, so that the next process goes on with it; None keeps nothing.
 
         Returns:
             The quantized network, recalibrated, and the number of steps.

@@ -256,7 +256,7 @@ def augmentation_parts(name: str) -> tuple[str, ...] | None:
         name: `auto`, `none`, `shift_mirror`, or some of `AUGMENTATION_PARTS` with commas between them.
 
     Raises:
-        DaquError: It is none of these.
+        DaquError: The name is none of these.
     """
     if name == "auto":
         return None
