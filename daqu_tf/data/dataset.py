@@ -186,9 +186,9 @@ def _read(
         return text, _read_keras(text), ()
     if text.endswith(".npz") or os.path.exists(text):
         return path.stem, *_read_npz(path)
+    fault = "does not exist" if os.sep in text or path.suffix else "is no data set known here"
     raise DaquError(
-        f"`{text}` is no data set known here: give one of {', '.join(NAMES)}, the path of a .npz file, or that of photos: a "
-        "folder, a .zip or a .csv."
+        f"`{text}` {fault}: give one of {', '.join(NAMES)}, the path of a .npz file, or that of photos: a folder, a .zip or a .csv."
     )
 
 

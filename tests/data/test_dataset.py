@@ -226,7 +226,8 @@ def test_labels_as_a_column_or_as_whole_floats(save):
 
 def test_unknown_names_and_missing_files(tmp_path):
     refused("cifar11", "cifar11", *data.NAMES)
-    refused(tmp_path / "gone.npz", "does not exist")
+    for gone in ("gone.npz", "gone.zip", "gone.csv", "gone"):
+        refused(tmp_path / gone, "does not exist")
     refused(tmp_path, "holds no photos")
     refused("")
 
