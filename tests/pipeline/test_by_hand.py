@@ -18,6 +18,8 @@ from daqu_tf.pipeline.speed import USUAL
 from daqu_tf.pipeline.trained_run import TrainedRun
 from daqu_tf.runs.folder import RunFolder
 from daqu_tf.spaces.hand_scaled import finely_scaled, hand_scaled
+from daqu_tf.training import fine_tuning
+from daqu_tf.training.batches import Batches
 
 SPACE = targets.get("litert_cpu").restrict(spaces.get("resnet"))
 
@@ -167,3 +169,28 @@ def test_a_finalist_without_a_supernet_is_trained_from_random_weights(job):
         run.export("m00", False, again, overwrite=True)
     with pytest.raises(DaquError, match="must be one of front, m00"):
         run.subnets("largest")
+
+
+@pytest.mark.slow
+def test_a_finalist_that_was_cut_off_goes_on_where_it_was(job, monkeypatch):
+    pretended = job(finetune_epochs=4)
+    plan = pretended.plan
+    files.write_json(plan.folder.config, plan.to_json())
+    stages.choose_by_hand(pretended)
+    plan.folder.models.mkdir()
+    plan.folder.finished.mkdir()
+    starts, starting_at, export = [], Batches.starting_at, finalist._export
+
+    def cut_off(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fine_tuning, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(Batches, "starting_at", lambda self, step: starts.append(step) or starting_at(self, step))
+    monkeypatch.setattr(finalist, "_export", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        finalist._finish(plan, "m00", 1.0)
+    monkeypatch.setattr(finalist, "_export", export)
+    finalist._finish(plan, "m00", 1.0)
+    steps = Manifest.read(plan.folder.figures("m00")).fine_tuning["steps"]
+    assert starts[0] == 0 and starts[-1] >= steps - 2  # The phase in float, that of 8 bits, and that again.
+    assert len(starts) == 3 and not plan.folder.finalist_checkpoints("m00").exists()
