@@ -24,14 +24,14 @@ def channels(x: tf.Tensor) -> Size:
 
 
 def first(x: tf.Tensor, *sizes: Size) -> tf.Tensor:
-    """The first entries of `x` along its last axes; `x` itself where they are known to be all, since slicing copies.
+    """The first entries of `x` along its last axes; all of `x` where they are known to be all, since slicing copies.
 
     Args:
         x: The tensor.
         sizes: The number of entries along each of the last axes.
     """
     if all(isinstance(size, int) and size == all_of_it for size, all_of_it in zip(sizes, x.shape[-len(sizes) :])):
-        return x
+        return tf.convert_to_tensor(x)  # A variable of several devices is no argument that TensorFlow takes.
     return x[(..., *(slice(size) for size in sizes))]
 
 

@@ -283,7 +283,7 @@ class SwitchableQuantizer(Quantizer):
     def log_step(self, weights: Mapping[str, tf.Variable], bits: Bits) -> tf.Tensor:
         """The logarithm of the step at `bits`, of shape () or (channels,); at 32 bits it means nothing."""
         if len(self.alphabet) == 1:
-            return tf.reshape(weights["log_step"], weights["log_step"].shape[1:])
+            return tf.convert_to_tensor(weights["log_step"])[0]
         if isinstance(bits, int):
             return weights["log_step"][self.alphabet.index(bits) if bits in self.alphabet else 0]
         rows = np.zeros(FLOAT_BITS + 1, np.int32)
