@@ -29,9 +29,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 LEAST_OF_KERAS, LEAST_OF_TFMOT = 0.9, 1.1
 UNTIMED = 5  # Steps of each before those that are timed: they trace, and warm the caches up.
 
-_SPACES = flags.DEFINE_list("spaces", ["resnet", "mobilenet_v2"], "Search spaces.")
-_STEPS = flags.DEFINE_integer("steps", 60, "Timed steps of each training.")
-_QUICK = flags.DEFINE_bool("quick", False, "One network of the first space and ten steps.")
+# The flags are those of `supernet_step.py`, from which the steps come.
+flags.FLAGS.set_default("spaces", "resnet,mobilenet_v2")
+flags.FLAGS.set_default("steps", 60)
 
 
 class KerasStep(TfmotStep):
@@ -93,7 +93,7 @@ def measure(space: SearchSpace, quick: bool) -> list[dict]:
     """One row a hand-scaled network."""
     supernet, rows = SupernetStep(space), []
     for subnet in hand_scaled(space)[: 1 if quick else None]:
-        found = images_a_second(steps_of(space, supernet, subnet), 10 if quick else _STEPS.value)
+        found = images_a_second(steps_of(space, supernet, subnet), 10 if quick else flags.FLAGS.steps)
         ratios = {
             "float_of_keras": found["finalist_float"] / found["tf_keras"],
             "quantized_of_tfmot": found["finalist_quantized"] / found["tfmot"],
@@ -108,8 +108,8 @@ def main(argv: list[str]) -> None:
     """Measures and writes `results/training_speed.json`."""
     del argv
     daqu_tf.check_keras()
-    results, bars, quick = [], [], _QUICK.value
-    for name in _SPACES.value[: 1 if quick else None]:
+    results, bars, quick = [], [], flags.FLAGS.quick
+    for name in flags.FLAGS.spaces[: 1 if quick else None]:
         rows = measure(targets.get("litert_cpu").restrict(spaces.get(name)), quick)
         results += rows
         for ratio, text, limit in (
