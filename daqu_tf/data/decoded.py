@@ -46,14 +46,14 @@ def decoded(
     Args:
         photo_set: The photos.
         size: The height and width.
-        cache_dir: The folder of such files. Names, sizes and times of the photos decide which file is theirs.
+        cache_dir: The folder of such files. Place, names, sizes and times of the photos decide which file is theirs.
         on_progress: Is called, while photos are decoded, with how many are done, and with the number of all.
 
     Raises:
         DaquError: The folder cannot be written to, or lacks the room.
     """
-    photos, folder = photo_set.photos, pathlib.Path(cache_dir).expanduser()
-    path = folder / f"{_key(photos, size)}.npy"
+    folder = pathlib.Path(cache_dir).expanduser()
+    path = folder / f"{_key(photo_set, size)}.npy"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("w") as lock:
@@ -66,8 +66,8 @@ def decoded(
         raise DaquError(f"{folder} cannot be written to ({error.strerror}): give another --cache_dir.") from error
 
 
-def _key(photos: list[LabelledPhoto], size: Size) -> str:
-    content = [_VERSION, size, [(one.name, one.stamp) for one in photos]]
+def _key(photo_set: PhotoSet, size: Size) -> str:
+    content = [_VERSION, size, photo_set.place, [(one.name, one.stamp) for one in photo_set.photos]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 

@@ -48,6 +48,7 @@ class PhotoSet:
 
     Attributes:
         photos: The photos.
+        place: Where the photos lie; empty for a `.zip`, whose photos have checksums.
         notes: Sentences about what was left aside.
 
     Raises:
@@ -57,6 +58,7 @@ class PhotoSet:
     def __init__(self, path: pathlib.Path, group_by: str = ""):
         self._path = path
         self.notes: tuple[str, ...] = ()
+        self.place = str(path.resolve()) if path.suffix.lower() != ".zip" or path.is_dir() else ""
         if path.is_dir():
             names, self.notes = _apart(path, [path.joinpath(name) for name in _files(path)], path)
             stated = _in_class_folders(path, names)

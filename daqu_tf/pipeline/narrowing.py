@@ -2,8 +2,8 @@
 
 All architectures share the weights of one supernet, and the more they differ, the less each of them learns in a short time. After
 two minutes on two cores, a supernet of Fashion-MNIST whose widths alone are elastic is at 85 to 87%, where one whose resolutions,
-depths and expansions are elastic too is at 77 to 83%, and ranks its subnets wrongly (ours, by measurement). So in few minutes only
-widths are searched, around the network that people scale by hand.
+depths and expansions are elastic too is at 77 to 83%, and ranks its subnets wrongly (ours, by measurement). So a search of few
+minutes is one of widths, around the network that people scale by hand.
 """
 
 import dataclasses

@@ -156,6 +156,8 @@ class RunConfig:
         if self.dataset not in NAMES and os.path.exists(self.dataset):
             object.__setattr__(self, "dataset", os.path.abspath(self.dataset))
         _ = self.reading  # It refuses what is wrong.
+        if not self.cache_dir.startswith("~"):
+            object.__setattr__(self, "cache_dir", os.path.abspath(self.cache_dir))
         for name in ("benchmark_model", "supernet_from"):
             if getattr(self, name):
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))

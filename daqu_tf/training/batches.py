@@ -125,6 +125,17 @@ def _are_photos(dataset: Dataset) -> bool:
     return mirroring.keeps_classes(dataset.x_train, dataset.y_train, dataset.x_search, dataset.y_search)
 
 
+def taught_labels(labels: tf.Tensor, opinion: tf.Tensor, share: float) -> tf.Tensor:
+    """The mean of labels and a teacher's opinion, in which each image keeps the weight of its class.
+
+    Args:
+        labels: The labels (batch, classes), as `Batches` gives them.
+        opinion: The probabilities (batch, classes) of the teacher.
+        share: The share of the opinion, in [0, 1].
+    """
+    return (1 - share) * labels + share * opinion * tf.reduce_sum(labels, -1, keepdims=True)
+
+
 class Batches:
     """The training batches of all steps.
 

@@ -18,7 +18,7 @@ from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.supernet.scoring import Scorer
 from daqu_tf.supernet.supernet import STEP_IMAGES, StaticNetwork, extract
 from daqu_tf.supernet.weights import cut
-from daqu_tf.training.batches import Augmentation, Batches
+from daqu_tf.training.batches import Augmentation, Batches, taught_labels
 from daqu_tf.training.checkpoints import CHECKPOINT_SECONDS, Checkpoints, part
 from daqu_tf.training.optimizer import Optimizer, cosine
 
@@ -188,7 +188,7 @@ class FineTuner:
         share, largest = self._how.distillation, extract(self._space, self._space.largest(), self._arrays)
         Scorer(largest, self._images).recalibrate()
         opinion = tf.function(lambda images: tf.nn.softmax(largest(images)), autograph=False)
-        return lambda images, labels: (1 - share) * labels + share * opinion(images)
+        return lambda images, labels: taught_labels(labels, opinion(images), share)
 
 
 def seconds_done(checkpoints: Checkpoints) -> float:

@@ -22,7 +22,7 @@ from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.supernet.scoring import Scorer
 from daqu_tf.supernet.supernet import STEP_IMAGES, Supernet
 from daqu_tf.targets import costs
-from daqu_tf.training.batches import Augmentation, Batches
+from daqu_tf.training.batches import Augmentation, Batches, taught_labels
 from daqu_tf.training.checkpoints import CHECKPOINT_SECONDS, Checkpoints, part
 from daqu_tf.training.log import TrainingLog
 from daqu_tf.training.optimizer import Optimizer, cosine
@@ -233,7 +233,7 @@ class SupernetTraining:
             self._supernet.activate(subnet)
             loss, logits = self._optimizer.accumulate(images, targets)
             if not losses and taught:
-                targets = (1 - phase.distillation) * labels + phase.distillation * tf.nn.softmax(logits)
+                targets = taught_labels(labels, tf.nn.softmax(logits), phase.distillation)
             elif taught:
                 loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels, logits))
             losses.append(float(loss))

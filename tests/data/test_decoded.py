@@ -1,6 +1,7 @@
 """The pixels of photos: decoded once, by whoever comes first, and not anew where a process was cut off."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -46,6 +47,21 @@ def test_pixels_are_those_of_the_one_way_and_are_kept(folder, tmp_path, counted)
     (folder / "a" / "0.png").write_bytes((folder / "a" / "2.png").read_bytes())
     decoded(PhotoSet(folder), (16, 12), str(tmp_path / "cache"))
     assert len(counted) == 21  # Another size, and another photo.
+
+
+def test_another_folder_of_the_same_names_sizes_and_times_is_another_set(folder, tmp_path):
+    other = tmp_path / "other"
+    for path in sorted(folder.rglob("*.png")):
+        copy = other / path.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        size = Image.open(path).size
+        Image.new("RGB", size, "red").save(copy.with_suffix(".bmp"))
+        Image.new("RGB", size, "blue").save(path.with_suffix(".bmp"))
+        path.unlink()
+        for each in (copy, path):
+            os.utime(each.with_suffix(".bmp"), (10**9, 10**9))
+    blue, red = (decoded(PhotoSet(each), (8, 8), str(tmp_path / "cache")).pixels for each in (folder, other))
+    assert (blue == [0, 0, 255]).all() and (red == [255, 0, 0]).all()
 
 
 def test_a_process_that_is_cut_off_loses_little(folder, tmp_path, monkeypatch, counted):

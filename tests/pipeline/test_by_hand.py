@@ -149,14 +149,19 @@ def test_further_finalists_are_others(job):
     assert by_hand.choose(job(constraint=[f"latency_us<={limit}"]), 3, taken) == []
 
 
-@pytest.mark.slow
-def test_a_finalist_without_a_supernet_is_trained_from_random_weights(job):
-    pretended = job(finetune_epochs=4)
+def begun(pretended):
+    """The plan of a job whose finalists are chosen."""
     plan = pretended.plan
     files.write_json(plan.folder.config, plan.to_json())
     stages.choose_by_hand(pretended)
     plan.folder.models.mkdir()
     plan.folder.finished.mkdir()
+    return plan
+
+
+@pytest.mark.slow
+def test_a_finalist_without_a_supernet_is_trained_from_random_weights(job):
+    plan = begun(job(finetune_epochs=4))
     finalist._finish(plan, "m00", 1.0)
     manifest = Manifest.read(plan.folder.figures("m00"))
     assert manifest.fine_tuning["float_share"] > 0.5 and "inherited" not in manifest.accuracy
@@ -173,12 +178,7 @@ def test_a_finalist_without_a_supernet_is_trained_from_random_weights(job):
 
 @pytest.mark.slow
 def test_a_finalist_that_was_cut_off_goes_on_where_it_was(job, monkeypatch):
-    pretended = job(finetune_epochs=4)
-    plan = pretended.plan
-    files.write_json(plan.folder.config, plan.to_json())
-    stages.choose_by_hand(pretended)
-    plan.folder.models.mkdir()
-    plan.folder.finished.mkdir()
+    plan = begun(job(finetune_epochs=4))
     starts, starting_at, export = [], Batches.starting_at, finalist._export
 
     def cut_off(*arguments):

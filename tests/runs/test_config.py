@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -58,3 +59,8 @@ def test_constraints_are_read_at_once():
         RunConfig("digits", "out", constraint=["energy<=3"])
     with pytest.raises(DaquError, match="must have the form METRIC<=NUMBER"):
         RunConfig("digits", "out", constraint=["latency_us=3"])
+
+
+def test_the_cache_of_photos_is_found_from_every_folder():
+    assert RunConfig("digits", "run", cache_dir="cache").cache_dir == os.path.abspath("cache")
+    assert RunConfig("digits", "run").cache_dir.startswith("~")

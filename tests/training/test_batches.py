@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from daqu_tf.data.dataset import Dataset
-from daqu_tf.training.batches import COLOUR, CUTOUT, ZOOM, Augmentation, Batches
+from daqu_tf.training.batches import COLOUR, CUTOUT, ZOOM, Augmentation, Batches, taught_labels
 
 NONE = Augmentation(0, False)
 
@@ -208,3 +208,9 @@ def test_all_parts_together_go_by_the_seed_and_have_their_names():
     first, again, other = (found(tf.constant(images), tf.constant(s, tf.int64)).numpy() for s in ([3, 4], [3, 4], [3, 5]))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.1
+
+
+def test_a_teacher_leaves_each_image_the_weight_of_its_class():
+    labels, opinion = tf.constant([[2.0, 0.0], [0.0, 0.5]]), tf.constant([[0.25, 0.75], [0.5, 0.5]])
+    np.testing.assert_allclose(taught_labels(labels, opinion, 0.5).numpy(), [[1.25, 0.75], [0.125, 0.375]])
+    np.testing.assert_array_equal(taught_labels(labels, opinion, 0.0), labels)
