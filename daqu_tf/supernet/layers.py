@@ -104,8 +104,8 @@ class ElasticConv2D(keras.layers.Layer):
         kernel = first(centre(self.kernel, kernel_size), channels(x), self.filters if filters is None else filters) * step
         if self.kernel_size > 1:
             return product_in(self.half, lambda x, kernel: tf.nn.conv2d(x, kernel, self.stride, "SAME"), x, kernel)
-        if self.stride > 1:
-            x = x[:, :: self.stride, :: self.stride]
+        if self.stride > 1:  # What slicing gives, and a third of its time, forward and backward (ours).
+            x = tf.nn.avg_pool2d(x, 1, self.stride, "VALID")
         # oneDNN's matrix product is over twice as fast as its 1x1 convolution on a CPU.
         shape = tf.shape(x)
         flat = product_in(self.half, tf.matmul, tf.reshape(x, [-1, shape[-1]]), kernel[0, 0])

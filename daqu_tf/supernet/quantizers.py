@@ -182,6 +182,9 @@ def _rounded(
     x: tf.Tensor, step: tf.Tensor, bits: Bits, signed: bool, relu: bool
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """The quantized activation, and the function that turns its gradient into that of `x`."""
+    if isinstance(bits, int) and bits == FLOAT_BITS:  # TensorFlow fuses its own ReLU with the normalization before it.
+        y = tf.nn.relu(x) if relu else tf.identity(x)
+        return y, lambda upstream: tf.raw_ops.ReluGrad(gradients=upstream, features=y) if relu else upstream
     low, high = _limits(bits, signed, relu, step)
 
     def fused() -> tf.Tensor:
@@ -198,9 +201,9 @@ def _limits(bits: Bits, signed: bool, relu: bool, step: tf.Tensor) -> tuple[tf.T
     """The values between which an activation is not clipped; a float ReLU passes no gradient at 0 itself."""
     lowest, highest = _code_limits(bits, signed)
     step = tf.where(tf.math.is_finite(step), step, 1.0)  # The kernel refuses others.
-    tiny = tf.constant(np.finfo(np.float32).tiny if relu else -np.inf)
     if isinstance(bits, int):
-        return (tiny, tf.constant(np.inf)) if bits == FLOAT_BITS else (lowest * step, highest * step)
+        return lowest * step, highest * step
+    tiny = tf.constant(np.finfo(np.float32).tiny if relu else -np.inf)
     is_float = tf.equal(bits, FLOAT_BITS)
     return tf.where(is_float, tiny, lowest * step), tf.where(is_float, np.inf, highest * step)
 
