@@ -186,7 +186,7 @@ def baseline(settings: dict, dataset: Dataset) -> tuple[bytes, dict]:
     qat = tfmot.quantization.keras.quantize_model(model)
     qat_steps = fit(qat, batches, settings["learning_rate"] * QAT_LEARNING_RATE, qat_begin, end)
     by_training = converted(qat)
-    search, test = (dataset.x_search, dataset.y_search), (dataset.x_test, dataset.y_test)
+    search, test = (np.asarray(dataset.x_search), dataset.y_search), (np.asarray(dataset.x_test), dataset.y_test)
     found = {name: (tflite_accuracy(each, search), each) for name, each in (("qat", by_training), ("ptq", by_calibration))}
     kept = max(found, key=lambda name: found[name][0])
     content = found[kept][1]

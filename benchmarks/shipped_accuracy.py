@@ -58,7 +58,7 @@ def scored(space, subnet, arrays, dataset, path):
     network, _ = FineTuner(space, arrays, dataset, how).tune(subnet)
     logits = {"trained": Scorer(network, dataset.x_train).logits(dataset.x_test)}
     export_tflite(network, path, images=dataset.x_search[:16])
-    logits["file"] = HostDevice().predict(path, at_size(network, dataset.x_test))
+    logits["file"] = HostDevice().predict(path, at_size(network, np.asarray(dataset.x_test)))
     round_biases(network, targets.Storage())
     logits["trial"] = Scorer(network, dataset.x_train).logits(dataset.x_test)
     return {name: each.argmax(1) == dataset.y_test for name, each in logits.items()}

@@ -1,17 +1,9 @@
 """Images that occur more than once: they are found by a hash of their pixels, and kept in one split."""
 
-import hashlib
 import itertools
 from collections.abc import Mapping
 
 import numpy as np
-
-
-def hashes(images: np.ndarray) -> np.ndarray:
-    """A number (N,) for each of the images (N, ...), uint64: the same for the same pixels, and else another."""
-    plain = images + images.dtype.type(0) if images.dtype.kind == "f" else images  # This makes -0.0 into 0.0.
-    rows = np.ascontiguousarray(plain).reshape(len(plain), -1).view(np.uint8)
-    return np.frombuffer(b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows), np.uint64)
 
 
 def together(ids: np.ndarray, groups: np.ndarray) -> np.ndarray:

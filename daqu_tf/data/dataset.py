@@ -1,4 +1,4 @@
-"""Data sets, named ones, files and folders of photos, as float images in [0, 1] in three splits: train, search and test.
+"""Data sets, named ones, files and folders of photos, as images in [0, 1] in three splits: train, search and test.
 
 Training, recalibration and the predictor see `train`, selection sees `search`, and nothing sees `test` before the end.
 """
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from daqu_tf.data.classes import names_of_classes, weights_of
-from daqu_tf.data.copies import hashes, keep_together, note_on_copies, together
+from daqu_tf.data.copies import keep_together, note_on_copies, together
 from daqu_tf.data.decoded import OnProgress
+from daqu_tf.data.images import Images
 from daqu_tf.data.photo_sets import is_photo_set
 from daqu_tf.data.ranges import range_of
 from daqu_tf.data.reading import Reading, read_photos
@@ -30,7 +31,8 @@ _TEST_FRACTION = 0.2
 _SEARCH_IMAGES_PER_CLASS = 25
 _KNOWN_ARRAYS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test", "class_names")
 _MOST_NAMED = 8
-_Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # Images, labels, and the images' hashes.
+_Arrays = dict[str, Any]  # Arrays by name; photos are `Images`.
+_Part = tuple[Images, np.ndarray]  # Images with their ids, and labels.
 _NPZ_ERRORS = (
     OSError,
     ValueError,
@@ -49,7 +51,7 @@ class Dataset:
 
     Attributes:
         name: The name of the data set, or of the file without its suffix.
-        x_train: The training images (N, H, W, C), float32 in [0, 1].
+        x_train: The training images (N, H, W, C). What is read of them is float32 in [0, 1].
         y_train: The labels (N,) of the training images, int32 in [0, num_classes).
         x_search: Images on which subnets are compared, in the form of `x_train`: the source's `x_val`, or else held
             out of training.
@@ -62,18 +64,19 @@ class Dataset:
         input_scale: The scale of the given images: 255 for uint8, for other numbers that of the usual range which they fill
             ([0, 1], [-1, 1] or [0, 255]), else the range of the training images.
         test_was_cut: Whether `test` was cut out of the training images because the source has no test split.
-        fingerprint: The sha256, in hex, of the images as given and of the labels, in the order of the splits.
+        fingerprint: The sha256, in hex, of the images as given, or of the hashes of photos, and of the labels, in the order of the
+            splits.
         class_names: The name of each class by its number; the numbers themselves where no names are known.
         class_weights: How much the loss of an image of each class counts in training; empty counts all alike.
         notes: Sentences about the data that a user should read before a run.
     """
 
     name: str
-    x_train: np.ndarray
+    x_train: Images
     y_train: np.ndarray
-    x_search: np.ndarray
+    x_search: Images
     y_search: np.ndarray
-    x_test: np.ndarray
+    x_test: Images
     y_test: np.ndarray
     num_classes: int
     input_offset: float
@@ -130,26 +133,31 @@ def load(
     how = how or Reading()
     name, arrays, notes = _read(name_or_path, how, on_progress)
     parts, class_names = _parts(name, arrays)
-    kin = together(parts["train"][2], arrays["group_train"]) if "group_train" in arrays else parts["train"][2]
+    ids = parts["train"][0].ids
+    kin = together(ids, arrays["group_train"]) if "group_train" in arrays else ids
     test_was_cut, search_was_cut, num_classes = "test" not in parts, "val" not in parts, len(class_names)
     if test_was_cut:
         parts["train"], parts["test"], kin = _cut(name, parts["train"], kin, _TEST_FRACTION, num_classes, seed)
-    others = {split: x for split, (x, *_) in parts.items() if split != "train"}
+    others = {split: x for split, (x, _) in parts.items() if split != "train"}
     pixels = range_of(name, parts["train"][0], others, _STATED_RANGES.get(os.fspath(name_or_path)))
     if search_was_cut:
         wanted = _SEARCH_IMAGES_PER_CLASS * num_classes
         parts["train"], parts["val"], _ = _cut(name, parts["train"], kin, search_fraction, wanted, seed)
-    whole = {"train": parts["train"], "search": parts["val"], "test": parts["test"]}
-    notes += note_on_copies(name, {split: (ids, y) for split, (_, y, ids) in whole.items()})
-    splits = {split: (x, y) for split, (x, y, _) in whole.items()}
-    fingerprint = _fingerprint(array for split in splits.values() for array in split)
+    splits = {"train": parts["train"], "search": parts["val"], "test": parts["test"]}
+    notes += note_on_copies(name, {split: (x.ids, y) for split, (x, y) in splits.items()})
+    fingerprint = _fingerprint(splits.values())
     weights, told = weights_of(name, splits["train"][1], how.class_weights, class_names)
     if not search_was_cut:  # A cut shuffles; what was not cut may be sorted by class, and the first images stand for all in places.
         splits |= {split: _shuffled(*splits[split], seed) for split in ("train", "search")}
+    x = {key: dataclasses.replace(images, offset=pixels.offset, scale=pixels.scale) for key, (images, _) in splits.items()}
     return Dataset(
         name=name,
-        **{f"x_{key}": _to_unit(x, pixels.offset, pixels.scale) for key, (x, _) in splits.items()},
-        **{f"y_{key}": y for key, (_, y) in splits.items()},
+        x_train=x["train"],
+        y_train=splits["train"][1],
+        x_search=x["search"],
+        y_search=splits["search"][1],
+        x_test=x["test"],
+        y_test=splits["test"][1],
         num_classes=num_classes,
         input_offset=pixels.offset,
         input_scale=pixels.scale,
@@ -161,18 +169,15 @@ def load(
     )
 
 
-def _parts(name: str, arrays: dict[str, np.ndarray]) -> tuple[dict[str, _Part], tuple[str, ...]]:
+def _parts(name: str, arrays: _Arrays) -> tuple[dict[str, _Part], tuple[str, ...]]:
     """The splits that the source has, and the names of the classes."""
     train = _checked(name, "train", arrays["x_train"], arrays["y_train"])
     num_classes = _num_classes(name, train[1])
     given = {split: _given(name, split, arrays, train[0], num_classes) for split in ("val", "test") if f"x_{split}" in arrays}
-    parts = {split: (x, y, hashes(x)) for split, (x, y) in {"train": train, **given}.items()}
-    return parts, names_of_classes(name, num_classes, arrays.get("class_names"))
+    return {"train": train, **given}, names_of_classes(name, num_classes, arrays.get("class_names"))
 
 
-def _read(
-    name_or_path: str | os.PathLike, how: Reading, on_progress: OnProgress
-) -> tuple[str, dict[str, np.ndarray], tuple[str, ...]]:
+def _read(name_or_path: str | os.PathLike, how: Reading, on_progress: OnProgress) -> tuple[str, _Arrays, tuple[str, ...]]:
     """The name, the arrays, and notes on what was not read."""
     text = os.fspath(name_or_path)
     path = pathlib.Path(text)
@@ -192,14 +197,14 @@ def _read(
     )
 
 
-def _read_digits() -> dict[str, np.ndarray]:
+def _read_digits() -> _Arrays:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     return {"x_train": digits.images, "y_train": digits.target}
 
 
-def _read_keras(name: str) -> dict[str, np.ndarray]:
+def _read_keras(name: str) -> _Arrays:
     import tf_keras  # Imported late: it brings TensorFlow, which nothing else here needs.
 
     try:
@@ -213,7 +218,7 @@ def _read_keras(name: str) -> dict[str, np.ndarray]:
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
-def _read_npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def _read_npz(path: pathlib.Path) -> tuple[_Arrays, tuple[str, ...]]:
     if not path.is_file():
         raise DaquError(f"The data file {path} does not exist: give the path of a .npz file or one of {', '.join(NAMES)}.")
     try:
@@ -262,10 +267,10 @@ def _check_keys(path: pathlib.Path, found: list[str]) -> None:
         )
 
 
-def _checked(name: str, split: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The images as (N, H, W, C), in any number type, and the labels as int32 (N,)."""
-    x = _checked_images(f"`x_{split}` of {name}", x)
-    return x, _checked_labels(f"`y_{split}` of {name}", y, len(x))
+def _checked(name: str, split: str, x: np.ndarray | Images, y: np.ndarray) -> _Part:
+    """The images, and the labels as int32 (N,)."""
+    images = x if isinstance(x, Images) else Images(_checked_images(f"`x_{split}` of {name}", x))
+    return images, _checked_labels(f"`y_{split}` of {name}", y, len(images))
 
 
 def _checked_images(what: str, x: np.ndarray) -> np.ndarray:
@@ -309,15 +314,14 @@ def _num_classes(name: str, labels: np.ndarray) -> int:
     return len(found)
 
 
-def _given(
-    name: str, split: str, arrays: dict[str, np.ndarray], x_train: np.ndarray, num_classes: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _given(name: str, split: str, arrays: _Arrays, x_train: Images, num_classes: int) -> _Part:
     """A split of the source beside train, in the form of train."""
     x, y = _checked(name, split, arrays[f"x_{split}"], arrays[f"y_{split}"])
-    if x_train.shape[1:] != x.shape[1:] or x_train.dtype != x.dtype:
+    train_type, own_type = x_train.source.dtype, x.source.dtype
+    if x_train.shape[1:] != x.shape[1:] or train_type != own_type:
         raise DaquError(
-            f"The images of {name} must have one shape and type, but train has {x_train.shape[1:]} {x_train.dtype} "
-            f"and {split} {x.shape[1:]} {x.dtype}: save both alike."
+            f"The images of {name} must have one shape and type, but train has {x_train.shape[1:]} {train_type} "
+            f"and {split} {x.shape[1:]} {own_type}: save both alike."
         )
     if y.max() >= num_classes:
         raise DaquError(
@@ -334,7 +338,7 @@ def _cut(name: str, whole: _Part, kin: np.ndarray, fraction: float, wanted: int,
     """
     from sklearn.model_selection import train_test_split
 
-    y = whole[1]
+    x, y = whole
     counts = np.bincount(y)
     if counts.min() < 3:
         raise DaquError(
@@ -344,25 +348,21 @@ def _cut(name: str, whole: _Part, kin: np.ndarray, fraction: float, wanted: int,
     size = max(round(fraction * len(y)), min(wanted, len(y) // 3))
     kept, held = train_test_split(np.arange(len(y)), test_size=size, random_state=seed, stratify=y)
     kept, held = keep_together(kin, y, kept, held)
-    x, y, ids = whole
-    return (x[kept], y[kept], ids[kept]), (x[held], y[held], ids[held]), kin[kept]
+    return (x.take(kept), y[kept]), (x.take(held), y[held]), kin[kept]
 
 
-def _shuffled(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _shuffled(x: Images, y: np.ndarray, seed: int) -> _Part:
     order = np.random.default_rng(seed).permutation(len(y))
-    return x[order], y[order]
+    return x.take(order), y[order]
 
 
-def _to_unit(x: np.ndarray, offset: float, scale: float) -> np.ndarray:
-    images = x.astype(np.float32)
-    images -= offset
-    images /= scale
-    return np.clip(images, 0, 1, out=images)
-
-
-def _fingerprint(arrays: Iterable[np.ndarray]) -> str:
+def _fingerprint(splits: Iterable[_Part]) -> str:
     digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+    for images, labels in splits:
+        digest.update(f"{images.source.dtype.str} {images.shape}".encode())
+        # Photos may be more than can be read in a moment, and were hashed when they were decoded.
+        for part in [images.ids] if images.is_mapped else images.parts():
+            digest.update(np.ascontiguousarray(part).data)
+        digest.update(f"{labels.dtype.str} {labels.shape}".encode())
+        digest.update(np.ascontiguousarray(labels).data)
     return digest.hexdigest()

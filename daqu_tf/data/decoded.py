@@ -12,13 +12,14 @@ from collections.abc import Callable
 import numpy as np
 
 from daqu_tf import files, machine
+from daqu_tf.data.images import hashed
 from daqu_tf.data.photo_sets import LabelledPhoto, PhotoSet
 from daqu_tf.data.photos import RGB, Size, pixels_of
 from daqu_tf.errors import DaquError
 
 OnProgress = Callable[[int, int], None]  # Of what is done, and of all.
 CACHE_DIR = "~/.cache/daqu_tf/photos"
-_VERSION = 1  # It changes with the way from a photo to its pixels.
+_VERSION = 2  # It changes with the way from a photo to its pixels.
 _AT_ONCE = 256  # So many photos are decoded before it is written down which are done.
 _LEAST_SIDE = 4  # A photo of fewer pixels on a side shows nothing.
 
@@ -29,11 +30,13 @@ class Decoded:
 
     Attributes:
         pixels: The pixels (photos, height, width, 3), uint8, mapped from a file; those of a photo that cannot be read are 0.
+        ids: A number (photos,) for each photo, uint64, which differs where the pixels differ.
         bad: Why photos cannot be read, each a sentence, by the photo's index.
-        path: The file.
+        path: The file of the pixels.
     """
 
     pixels: np.ndarray
+    ids: np.ndarray
     bad: dict[int, str]
     path: pathlib.Path
 
@@ -61,7 +64,8 @@ def decoded(
             if not path.exists():
                 _decode(photo_set, size, path, on_progress)
         bad = {int(index): reason for index, reason in files.read_json(path.with_suffix(".json"))["bad"].items()}
-        return Decoded(np.load(path, mmap_mode="r", allow_pickle=False), bad, path)
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        return Decoded(pixels, np.load(_ids_of(path), allow_pickle=False), bad, path)
     except OSError as error:
         raise DaquError(f"{folder} cannot be written to ({error.strerror}): give another --cache_dir.") from error
 
@@ -71,17 +75,23 @@ def _key(photo_set: PhotoSet, size: Size) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
+def _ids_of(path: pathlib.Path) -> pathlib.Path:
+    return path.with_suffix(".ids")
+
+
 def _decode(photo_set: PhotoSet, size: Size, path: pathlib.Path, on_progress: OnProgress) -> None:
     """Writes the pixels, some photos at a time, and goes on where a process was cut off."""
-    shape, part, state = (len(photo_set.photos), *size, 3), path.with_suffix(".part.npy"), path.with_suffix(".part.json")
+    part, state = path.with_suffix(".part.npy"), path.with_suffix(".part.json")
+    shape = (len(photo_set.photos), *size, 3)
     done, bad = 0, dict[str, str]()
     if part.exists() and state.exists():
         known = files.read_json(state)
         done, bad = known["done"], known["bad"]
-        pixels = np.lib.format.open_memmap(part, mode="r+")
+        pixels, ids = (np.lib.format.open_memmap(each, "r+") for each in (part, _ids_of(path)))
     else:
         _check_room(path.parent, int(np.prod(shape)))
-        pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+        pixels = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+        ids = np.lib.format.open_memmap(_ids_of(path), "w+", np.uint64, shape[:1])
 
     def one(index: int) -> tuple[int, np.ndarray | str]:
         try:
@@ -97,7 +107,9 @@ def _decode(photo_set: PhotoSet, size: Size, path: pathlib.Path, on_progress: On
                     bad[str(index)] = found
                 else:
                     pixels[index] = found
+            ids[start:end] = hashed(pixels[start:end])
             pixels.flush()
+            ids.flush()
             files.write_json(state, {"done": end, "bad": bad})
             on_progress(end, len(pixels))
     files.write_json(path.with_suffix(".json"), {"bad": bad, "size": list(size), "photos": len(pixels)})

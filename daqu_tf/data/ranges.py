@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from daqu_tf.data.images import Images
 from daqu_tf.errors import DaquError
 
 _USUAL = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
@@ -28,7 +29,7 @@ class PixelRange:
     notes: tuple[str, ...] = ()
 
 
-def range_of(name: str, x_train: np.ndarray, others: Mapping[str, np.ndarray], stated: tuple[float, float] | None) -> PixelRange:
+def range_of(name: str, x_train: Images, others: Mapping[str, Images], stated: tuple[float, float] | None) -> PixelRange:
     """Decides which range images have: [0, 255] for uint8, else a usual range that the training images fill, else their own.
 
     Usual are [0, 1], [-1, 1] where pixels lie below -0.5, and [0, 255] where pixels lie above 127.5; half a step of 8 bits beyond
@@ -36,22 +37,24 @@ def range_of(name: str, x_train: np.ndarray, others: Mapping[str, np.ndarray], s
 
     Args:
         name: The name of the data set, for messages.
-        x_train: The training images, in any number type.
+        x_train: The training images, as given.
         others: The images of the other splits that are compared with those of `x_train`, by split.
         stated: The lowest and the highest number that pixels of this source may have, where that is known.
 
     Raises:
         DaquError: All pixels are alike, or a split has another scale than the training images.
     """
-    low, high = _ends(x_train)
-    if x_train.dtype == np.uint8:
-        return PixelRange(0.0, 255.0, _narrow(name, low, high, (0.0, 255.0)))
+    if x_train.source.dtype == np.uint8:
+        return PixelRange(0.0, 255.0, _narrow(name, *_ends_of_bytes(x_train), (0.0, 255.0)))
+    pixels = x_train.given()
+    low, high = _ends(pixels)
     if low == high:
         raise DaquError(f"All pixels of `x_train` of {name} are {low:g}: give images with content.")
     usual = stated or _usual(low, high)
     first, last = usual or (low, high)
-    notes = _narrow(name, low, high, usual) if usual else (_guessed(name, x_train, low, high),)
-    for split, images in others.items():
+    notes = _narrow(name, low, high, usual) if usual else (_guessed(name, pixels, low, high),)
+    for split, given in others.items():
+        images = given.given()
         _check_scale(name, (low, high), (first, last), split, images)
         notes += _doubts(name, (first, last), split, images)
     return PixelRange(first, last - first, notes)
@@ -59,6 +62,16 @@ def range_of(name: str, x_train: np.ndarray, others: Mapping[str, np.ndarray], s
 
 def _ends(x: np.ndarray) -> tuple[float, float]:
     return float(x.min()), float(x.max())
+
+
+def _ends_of_bytes(images: Images) -> tuple[float, float]:
+    """The lowest and the highest pixel, of as many images as it takes to see that they are far enough apart."""
+    low, high = 255.0, 0.0
+    for part in images.parts():
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+        if high - low >= _NARROW * 255:
+            break
+    return low, high
 
 
 def _usual(low: float, high: float) -> tuple[float, float] | None:
@@ -81,9 +94,9 @@ def _narrow(name: str, low: float, high: float, usual: tuple[float, float]) -> t
     )
 
 
-def _guessed(name: str, x_train: np.ndarray, low: float, high: float) -> str:
+def _guessed(name: str, images: np.ndarray, low: float, high: float) -> str:
     """What is said where the range of the training images had to be taken for that of all images."""
-    pixels = x_train.reshape(-1)
+    pixels = images.reshape(-1)
     some = pixels[:: max(1, pixels.size // _SAMPLED_PIXELS)]
     inner_low, inner_high = np.percentile(some.astype(np.float64), (0.5, 99.5))
     most = ""

@@ -3,11 +3,13 @@
 import dataclasses
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from daqu_tf.data.decoded import CACHE_DIR, OnProgress, decoded
+from daqu_tf.data.images import Images
 from daqu_tf.data.photo_sets import LabelledPhoto, PhotoSet
 from daqu_tf.data.photos import Size
 from daqu_tf.errors import DaquError
@@ -60,8 +62,8 @@ class Reading:
 
 def read_photos(
     path: pathlib.Path, how: Reading, on_progress: OnProgress = lambda done, total: None
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The arrays of labelled photos, as those of a `.npz` file, with `group_train` where groups are known; and notes.
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The images and labels of photos, as the arrays of a `.npz` file, with `group_train` where groups are known; and notes.
 
     Args:
         path: The path of a folder, a `.zip` or a `.csv`.
@@ -79,12 +81,14 @@ def read_photos(
     good = np.array([index for index in range(len(photo_set.photos)) if index not in found.bad])
     photos = [photo_set.photos[index] for index in good]
     names = _class_names(path, photos)
-    is_grey = all((found.pixels[part, ..., :1] == found.pixels[part]).all() for part in np.array_split(good, len(good) // 256 + 1))
-    arrays = {"class_names": np.array(names)}
+    pixels = Images(found.pixels, known_ids=found.ids).take(good)
+    if all((part[..., :1] == part).all() for part in pixels.parts()):
+        pixels = dataclasses.replace(pixels, source=found.pixels[..., :1])
+    arrays: dict[str, Any] = {"class_names": np.array(names)}
     labels = np.array([names.index(one.label) for one in photos])
     splits = np.array([one.split or "train" for one in photos])
     for split in dict.fromkeys(splits):
-        arrays[f"x_{split}"] = found.pixels[good[splits == split]][..., : 1 if is_grey else 3]
+        arrays[f"x_{split}"] = pixels.take(np.flatnonzero(splits == split))
         arrays[f"y_{split}"] = labels[splits == split]
     if how.group_by:
         arrays["group_train"] = np.array([one.group for one in photos])[splits == "train"]

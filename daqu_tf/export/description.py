@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from daqu_tf.data.dataset import Dataset
+from daqu_tf.data.images import parts_of
 from daqu_tf.devices import HostDevice
 from daqu_tf.export.export import to_graph
 from daqu_tf.export.manifest import Manifest
@@ -43,7 +44,11 @@ def describe(
     height, width = image_size(space.input_shape, subnet["resolution"])
     splits = {"search": (dataset.x_search, dataset.y_search), "test": (dataset.x_test, dataset.y_test)}
     simulated = {split: scorer.logits(x) for split, (x, _) in splits.items()}
-    written = {split: HostDevice().predict(path, at_size(network, x)) for split, (x, _) in splits.items()}
+    device = HostDevice()
+    written = {
+        split: np.concatenate([device.predict(path, at_size(network, part)) for part in parts_of(x)])
+        for split, (x, _) in splits.items()
+    }
     agreement = float(np.mean(written["test"].argmax(1) == simulated["test"].argmax(1)))
     content = path.read_bytes()
     return Manifest(

@@ -5,12 +5,13 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from daqu_tf import data, tflite
+from daqu_tf.data.images import parts_of
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.export.manifest import ENDING
@@ -138,28 +139,29 @@ class Verifier:
             with _noted(faults):
                 _check_preprocessing(stated, content)
             with _noted(faults):
-                images, labels = self._test_split(stated, graph)
-                logits = HostDevice().predict(stated.path, images)
+                parts, labels = self._test_split(stated, graph)
+                logits = np.concatenate([HostDevice().predict(stated.path, part) for part in parts])
                 if labels is not None:
                     found = float(np.mean(logits.argmax(1) == labels))
                     _check_accuracy(stated, found, len(labels))
         size, accuracy = (stated.file_bytes, stated.accuracy) if stated else (None, None)
         return Verdict(path.name.removesuffix(ENDING), tuple(faults), size, accuracy, found)
 
-    def _test_split(self, stated: Statement, graph: Graph) -> tuple[np.ndarray, np.ndarray | None]:
-        """The test images as the file reads them, and their labels; without data, one blank image and no labels.
+    def _test_split(self, stated: Statement, graph: Graph) -> tuple[Iterable[np.ndarray], np.ndarray | None]:
+        """The test images as the file reads them, in parts, and their labels; without data, one blank image and no labels.
 
         Raises:
             DaquError: The data set cannot be loaded, or is not the one on which the file was tested.
         """
         if stated.dataset not in self._sources:
             shape = graph.tensor(graph.input).shape
-            return np.zeros(shape, np.float32), None
+            return [np.zeros(shape, np.float32)], None
         source = self._sources[stated.dataset]
         dataset = self._load(source, stated.seed)
         if dataset.fingerprint != stated.fingerprint:
             raise DaquError(f"{stated.path} was tested on another {stated.dataset} than {source}: give that.")
-        return _resized(dataset.x_test, stated.image_size, bool(stated.preprocessing)), dataset.y_test
+        antialias = bool(stated.preprocessing)
+        return (_resized(part, stated.image_size, antialias) for part in parts_of(dataset.x_test)), dataset.y_test
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:

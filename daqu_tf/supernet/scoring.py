@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from daqu_tf.data.images import Images, at_once
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.supernet.supernet import Network
 
@@ -23,20 +24,17 @@ class Scorer:
         x_train: The training images (count, height, width, channels), in random order, of which the first ones recalibrate.
     """
 
-    def __init__(self, network: Network, x_train: np.ndarray):
-        self._network = network
+    def __init__(self, network: Network, x_train: Images | np.ndarray):
+        self._network, self._images = network, x_train
         self._scores: dict[tuple, float] = {}
-        self._images = x_train[:MOST_RECALIBRATION_IMAGES]
-        self._batches = self._cut(x_train[:RECALIBRATION_IMAGES])
+        self._size = at_once(SCORING_BATCH, network.space.input_shape)
 
-    @functools.cached_property
-    def _all_batches(self) -> list[tf.Tensor]:
-        return self._cut(self._images)
-
-    def _cut(self, images: np.ndarray) -> list[tf.Tensor]:
-        size = min(RECALIBRATION_BATCH, len(images))
+    def recalibration_batches(self, thoroughly: bool) -> list[slice]:
+        """The places of the images in each batch that recalibrates."""
+        count = min(MOST_RECALIBRATION_IMAGES if thoroughly else RECALIBRATION_IMAGES, len(self._images))
+        size = min(at_once(RECALIBRATION_BATCH, self._network.space.input_shape), count)
         # Only whole batches are used, since a short one would weigh as much as the others.
-        return [tf.constant(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
+        return [slice(start, start + size) for start in range(0, count - size + 1, size)]
 
     @functools.cached_property
     def _recalibrate_on(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
@@ -53,10 +51,10 @@ class Scorer:
         Args:
             thoroughly: Whether to use eight times as many images, as far as there are so many.
         """
-        for number, images in enumerate(self._all_batches if thoroughly else self._batches, 1):
-            self._recalibrate_on(images, tf.constant(1.0 / number))
+        for number, places in enumerate(self.recalibration_batches(thoroughly), 1):
+            self._recalibrate_on(tf.constant(self._images[places]), tf.constant(1.0 / number))
 
-    def evaluate(self, subnets: Sequence[Subnet], x: np.ndarray, y: np.ndarray) -> list[float]:
+    def evaluate(self, subnets: Sequence[Subnet], x: Images | np.ndarray, y: np.ndarray) -> list[float]:
         """The top-1 accuracies, in [0, 1], of many subnets of a supernet, each of which is recalibrated first.
 
         The score of a subnet is remembered, and not computed again for the same images and weights.
@@ -66,7 +64,7 @@ class Scorer:
             x: The images (count, height, width, channels).
             y: The labels (count,).
         """
-        setting = self._weights_version(), _digest(x), _digest(y)
+        setting = self._weights_version(), _digest(np.asarray(x)), _digest(y)
         asked = [(*setting, subnet) for subnet in subnets]
         for key, subnet in zip(asked, subnets):
             if key not in self._scores:
@@ -80,12 +78,12 @@ class Scorer:
         arrays = self._network.arrays()
         return _digest(*(arrays[name] for name in sorted(arrays) if "moving_" not in name))
 
-    def logits(self, x: np.ndarray) -> np.ndarray:
+    def logits(self, x: Images | np.ndarray) -> np.ndarray:
         """The logits (count, classes) of images (count, height, width, channels)."""
-        parts = [self._infer(tf.constant(x[i : i + SCORING_BATCH])).numpy() for i in range(0, len(x), SCORING_BATCH)]
+        parts = [self._infer(tf.constant(x[i : i + self._size])).numpy() for i in range(0, len(x), self._size)]
         return np.concatenate(parts)
 
-    def accuracy(self, x: np.ndarray, y: np.ndarray) -> float:
+    def accuracy(self, x: Images | np.ndarray, y: np.ndarray) -> float:
         """The top-1 accuracy, in [0, 1], on images (count, height, width, channels) with labels (count,)."""
         return top1(self.logits(x), y)
 

@@ -1,4 +1,4 @@
-"""The batches of a training: cached images, augmented and prefetched, which depend on seed and step alone."""
+"""The batches of a training: images, augmented and prefetched, which depend on seed and step alone."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -157,7 +157,7 @@ class Batches:
         check_batch_size(batch_size, len(dataset.x_train))
         self._size, self._seed, self._count = batch_size, seed, len(dataset.x_train)
         self._augmentation = augmentation
-        self._x, self._y = tf.constant(dataset.x_train), tf.one_hot(dataset.y_train, dataset.num_classes)
+        self._images, self._y = dataset.x_train, tf.one_hot(dataset.y_train, dataset.num_classes)
         if dataset.class_weights:  # The loss is linear in what is taught, so that this weighs it.
             self._y *= tf.gather(tf.constant(dataset.class_weights, tf.float32), dataset.y_train)[:, tf.newaxis]
         self.per_epoch = self._count // batch_size
@@ -175,5 +175,7 @@ class Batches:
         order = tf.stack([tf.constant(self._seed, tf.int64), epoch])
         places = position * self._size + tf.range(self._size, dtype=tf.int64)
         chosen = tf.random.experimental.index_shuffle(places, order, self._count - 1)
-        images = self._augmentation(tf.gather(self._x, chosen), tf.stack([tf.constant(self._seed, tf.int64), step]))
-        return images, tf.gather(self._y, chosen)
+        # They may be mapped from a file that is larger than the memory, which TensorFlow cannot gather from.
+        images = tf.numpy_function(self._images.__getitem__, [chosen], tf.float32, stateful=False)
+        images = tf.ensure_shape(images, (self._size, *self._images.shape[1:]))
+        return self._augmentation(images, tf.stack([tf.constant(self._seed, tf.int64), step])), tf.gather(self._y, chosen)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from daqu_tf.data.dataset import Dataset
+from daqu_tf.data.images import at_once
 from daqu_tf.errors import DaquError
 from daqu_tf.keras import keras
 from daqu_tf.spaces.precisions import in_float
@@ -82,6 +83,7 @@ class FineTuner:
             raise DaquError("`distillation` must be 0 without the weights of a supernet, whose largest subnet teaches.")
         self._space, self._arrays, self._how = space, arrays, how
         self._images = dataset.x_train
+        self._some_images = dataset.x_train[: at_once(STEP_IMAGES, dataset.image_shape)]
         self._batches = Batches(dataset, how.batch_size, how.seed, Augmentation.of(dataset, how.augmentation))
         self._teach = self._teacher() if how.distillation else lambda images, labels: labels
         self._in_float: dict[Subnet, tuple[dict[str, np.ndarray], _Progress]] = {}
@@ -127,7 +129,7 @@ class FineTuner:
         network = StaticNetwork(self._space, subnet)
         network.load_arrays(arrays)
         if float_first:  # A checkpoint of this phase has steps of its own.
-            network.initialise_steps(self._images[:STEP_IMAGES], self._space.weight_bits)
+            network.initialise_steps(self._some_images, self._space.weight_bits)
         self._train(network, progress, 1.0, on_progress, checkpoints)
         Scorer(network, self._images).recalibrate()
         return network, progress.steps
@@ -138,7 +140,7 @@ class FineTuner:
             return cut(self._space, subnet, self._arrays)
         keras.utils.set_random_seed(self._how.seed)
         network = StaticNetwork(self._space, subnet)
-        network.initialise_steps(self._images[:STEP_IMAGES], self._space.weight_bits)
+        network.initialise_steps(self._some_images, self._space.weight_bits)
         return network.arrays()
 
     def _float_phase(

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from daqu_tf.data.dataset import Dataset
+from daqu_tf.data.images import at_once
 from daqu_tf.errors import DaquError
 from daqu_tf.spaces.precisions import in_float, uniform_bits
 from daqu_tf.spaces.subnet import Subnet
@@ -214,7 +215,7 @@ class SupernetTraining:
         state, space = self._state, self._space
         if new := tuple(bits for bits in wanted if bits not in state.open):
             self._supernet.activate(space.largest())
-            images = self._dataset.x_train[:STEP_IMAGES]
+            images = self._dataset.x_train[: at_once(STEP_IMAGES, self._dataset.image_shape)]
             if not state.open:  # All steps are set, since a tensor that lacks some bits has the next above them.
                 self._supernet.initialise_steps(images, space.weight_bits)
             else:

@@ -7,7 +7,7 @@ import pytest
 
 from daqu_tf import data
 from daqu_tf.data.classes import names_of_classes
-from daqu_tf.data.copies import hashes
+from daqu_tf.data.images import hashed
 from daqu_tf.errors import DaquError
 
 
@@ -465,7 +465,7 @@ def test_copies_are_found_in_floats_and_whatever_the_sign_of_zero(save):
 def test_70000_images_are_hashed_in_about_a_second():
     images = np.random.default_rng(0).integers(0, 256, (70_000, 28, 28, 1), np.uint8)
     began = time.process_time()
-    assert len(np.unique(hashes(images))) == 70_000
+    assert len(np.unique(hashed(images))) == 70_000
     assert time.process_time() - began < 3
 
 

@@ -79,7 +79,7 @@ def test_a_process_that_is_cut_off_loses_little(folder, tmp_path, monkeypatch, c
     monkeypatch.setattr(module.files, "write_json", write)
     found = decoded(PhotoSet(folder), (8, 8), str(tmp_path / "cache"))
     assert len(counted) == 7 and found.pixels.reshape(7, -1).any(axis=1).all()
-    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".json", ".lock", ".npy"]
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".ids", ".json", ".lock", ".npy"]
 
 
 def test_what_cannot_be_read_is_kept_with_its_reason(folder, tmp_path):

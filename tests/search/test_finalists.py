@@ -73,5 +73,6 @@ def test_a_longer_recalibration_takes_more_images(digits, search):
 
     short, long = statistics(False), statistics(True)
     assert any(not np.array_equal(short[name], long[name]) for name in short)
-    assert len(search.scorer._batches) == 1
-    assert len(search.scorer._all_batches) == len(search.dataset.x_train) // scoring.RECALIBRATION_BATCH > 1
+    assert len(search.scorer.recalibration_batches(thoroughly=False)) == 1
+    all_batches = search.scorer.recalibration_batches(thoroughly=True)
+    assert len(all_batches) == len(search.dataset.x_train) // scoring.RECALIBRATION_BATCH > 1
