@@ -19,7 +19,7 @@ from daqu_tf.data.copies import keep_together, note_on_copies, together
 from daqu_tf.data.decoded import OnProgress
 from daqu_tf.data.images import Images
 from daqu_tf.data.photo_sets import is_photo_set
-from daqu_tf.data.ranges import range_of
+from daqu_tf.data.ranges import PixelRange, range_of
 from daqu_tf.data.reading import Reading, read_photos
 from daqu_tf.errors import DaquError
 
@@ -149,15 +149,9 @@ def load(
     weights, told = weights_of(name, splits["train"][1], how.class_weights, class_names)
     if not search_was_cut:  # A cut shuffles; what was not cut may be sorted by class, and the first images stand for all in places.
         splits |= {split: _shuffled(*splits[split], seed) for split in ("train", "search")}
-    x = {key: dataclasses.replace(images, offset=pixels.offset, scale=pixels.scale) for key, (images, _) in splits.items()}
     return Dataset(
         name=name,
-        x_train=x["train"],
-        y_train=splits["train"][1],
-        x_search=x["search"],
-        y_search=splits["search"][1],
-        x_test=x["test"],
-        y_test=splits["test"][1],
+        **{f"{array}_{split}": part for split, each in splits.items() for array, part in zip("xy", _in_range(each, pixels))},
         num_classes=num_classes,
         input_offset=pixels.offset,
         input_scale=pixels.scale,
@@ -354,6 +348,11 @@ def _cut(name: str, whole: _Part, kin: np.ndarray, fraction: float, wanted: int,
 def _shuffled(x: Images, y: np.ndarray, seed: int) -> _Part:
     order = np.random.default_rng(seed).permutation(len(y))
     return x.take(order), y[order]
+
+
+def _in_range(part: _Part, pixels: PixelRange) -> tuple[Any, Any]:
+    images, labels = part
+    return dataclasses.replace(images, offset=pixels.offset, scale=pixels.scale), labels
 
 
 def _fingerprint(splits: Iterable[_Part]) -> str:
