@@ -17,7 +17,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.export import stock_graph, subnet_graph
 from daqu_tf.export.encoding import encode, write
 from daqu_tf.export.ends import Ends, ExportedFile, resolve, state
-from daqu_tf.export.proof import checked, most_deviation, prove, sample_images
+from daqu_tf.export.proof import checked, input_zero, most_deviation, prove, sample_images
 from daqu_tf.keras import keras
 from daqu_tf.supernet.supernet import StaticNetwork
 from daqu_tf.targets.storage import Storage
@@ -55,7 +55,7 @@ def export_tflite(
         metadata: What the file tells an application; None without `labels` leaves it out, which saves about a kilobyte.
         images: At least two images to compare on, as the network takes them; None makes random ones.
         input_range: The numbers that the network takes for pixels of 0 and of 255, as (-1, 1). With them a file of type uint8 takes
-            pixels as they are, and one of type int8 pixels less 128. Those of a searched subnet are (0, 1), and known.
+            pixels as they are, and one of type int8 pixels less 128. Those of a searched subnet are known.
         output_activation: The function behind the logits: `none`, `softmax`, `sigmoid`, or None for the network's own.
         labels: The name of each class, for the metadata; of a sigmoid with one output, those of no and of yes.
 
@@ -69,23 +69,24 @@ def export_tflite(
     check_path(path)
     storage = Storage(container, runtime, input_type, output_type)
     graph, is_subnet = to_graph(network, storage), isinstance(network, StaticNetwork)
-    ending, own_range = ("none", (0.0, 1.0)) if is_subnet else (stock_graph.ending(network), None)
+    zero = input_zero(network)
+    ending, own_range = ("none", (0.0 - zero, 1.0 - zero)) if is_subnet else (stock_graph.ending(network), None)
     ends = resolve(graph, storage, ending, own_range, input_range, output_activation, metadata)
     if isinstance(network, StaticNetwork):
         ends = dataclasses.replace(ends, source_size=network.space.input_shape[:2])
     stated = state("subnet" if is_subnet else network.name, ends, metadata, labels)
     data = encode(graph, storage, None if metadata is None and labels is None else stated, ends)
-    prove(data, network, _images(images, graph, is_subnet, ends), os.fspath(path), most_deviation(network, storage), ends)
+    prove(data, network, _images(images, graph, is_subnet, ends, zero), os.fspath(path), most_deviation(network, storage), ends)
     write(data, path)
     return ExportedFile.of(path, data, ends, stated)
 
 
-def _images(given: np.ndarray | None, graph: Graph, is_subnet: bool, ends: Ends) -> np.ndarray:
-    """The images to compare on, which are those of pixels where the file takes pixels."""
+def _images(given: np.ndarray | None, graph: Graph, is_subnet: bool, ends: Ends, zero: float) -> np.ndarray:
+    """The images to compare on, as the network takes them, which are those of pixels where the file takes pixels."""
     if given is None:
         is_narrow = ends.in_pixels or isinstance(graph.tensor(graph.input), FloatTensor)
-        return ends.nearest(sample_images(graph, input_range=ends.input_range if is_narrow else None))
-    return ends.nearest(checked(given, graph, is_subnet))
+        return ends.nearest(sample_images(graph, input_range=ends.input_range if is_narrow else None)) + np.float32(zero)
+    return ends.nearest(checked(given, graph, is_subnet) - np.float32(zero)) + np.float32(zero)
 
 
 def check_path(path: str | os.PathLike) -> None:

@@ -151,7 +151,13 @@ def sample_images(graph: Graph, count: int = PROOF_IMAGES, input_range: tuple[fl
 
 
 def at_size(network: StaticNetwork | keras.Model, images: np.ndarray) -> np.ndarray:
-    """The images as the file reads them: for a subnet, they are resized to its resolution, as its network does by itself."""
+    """The images as the file reads them: for a subnet, they are resized to its resolution and less its zero, as in its network."""
     if not isinstance(network, StaticNetwork):
         return images
-    return resize(tf.constant(images), image_size(network.space.input_shape, network.subnet["resolution"])).numpy()
+    resized = resize(tf.constant(images), image_size(network.space.input_shape, network.subnet["resolution"])).numpy()
+    return resized - np.float32(input_zero(network))
+
+
+def input_zero(network: StaticNetwork | keras.Model) -> float:
+    """What is taken from images in [0, 1] before the first layer of a subnet; 0 of a model of your own, which takes any."""
+    return network.input_zero if isinstance(network, StaticNetwork) else 0.0

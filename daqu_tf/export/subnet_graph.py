@@ -9,14 +9,14 @@ from daqu_tf.errors import DaquError
 from daqu_tf.export.builder import GraphBuilder, Kernel
 from daqu_tf.spaces.architecture import image_size, walk
 from daqu_tf.spaces.bits import FLOAT_BITS, activation_range
-from daqu_tf.spaces.layer import Layer
+from daqu_tf.spaces.layer import RELUS, Layer
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.supernet import weights
 from daqu_tf.supernet.weights import EPSILON
 from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import FloatTensor, Graph, QuantizedTensor, Tensor, gate, hard_swish
-from daqu_tf.tflite.operators import Add, GlobalAveragePool, Multiply
+from daqu_tf.tflite.operators import Add, GlobalAveragePool, Minimum, Multiply
 
 
 class LayerBuilder:
@@ -43,7 +43,8 @@ class LayerBuilder:
         size = image_size(self.space.input_shape, self.subnet["resolution"])
         shape = (1, *size, self.space.input_shape[2])
         in_float = self.subnet.fixed_bits == FLOAT_BITS
-        image = self.graph.declare(FloatTensor("image", shape) if in_float else QuantizedTensor("image", shape, 1 / 255, -128))
+        pixels = QuantizedTensor("image", shape, 1 / 255, self.space.input_zero_code - 128)
+        image = self.graph.declare(FloatTensor("image", shape) if in_float else pixels)
         return self.chain(image, self.space.layers(self.subnet))
 
     def chain(self, source: Tensor, layers: Iterable[Layer]) -> Graph:
@@ -88,9 +89,11 @@ class LayerBuilder:
         kind = "output" if layer.kind == "dense" else "normalize"
         output = gate(layer.name, shape) if layer.gates else self.tensor(layer, kind, shape)
         factor, offset = self.normalization(layer)
-        added = self.graph.add_weighted(self.kernel(layer), x, output, factor, offset, layer.activation == "relu", real)
-        output, self.offsets[layer.name] = added
-        return output
+        is_clipped = isinstance(output, FloatTensor) and math.isfinite(layer.ceiling)  # int8 clips by itself.
+        written = FloatTensor(f"{output.name}.unclipped", shape) if is_clipped else output
+        added = self.graph.add_weighted(self.kernel(layer), x, written, factor, offset, layer.activation in RELUS, real)
+        written, self.offsets[layer.name] = added
+        return self.graph.add(Minimum(written.name, output.name, layer.ceiling), output) if is_clipped else written
 
     def add_hard_swish(self, layer: Layer, x: Tensor) -> Tensor:
         """Adds the operators of a hard-swish, for a tensor `x` that holds its input over sqrt(6), and gives the output."""
@@ -146,7 +149,7 @@ def _factor_and_mean(arrays: Mapping[str, np.ndarray], layer: Layer) -> tuple[np
 
 
 def to_graph(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray], storage: Storage) -> Graph:
-    """The graph of a subnet, which reads images in [0, 1], or their integers, at the subnet's resolution.
+    """The graph of a subnet, which reads images in [0, 1] less the space's zero, or their integers, at the subnet's resolution.
 
     Args:
         space: The space of the network that the arrays are from.

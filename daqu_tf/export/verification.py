@@ -160,8 +160,9 @@ class Verifier:
         dataset = self._load(source, stated.seed)
         if dataset.fingerprint != stated.fingerprint:
             raise DaquError(f"{stated.path} was tested on another {stated.dataset} than {source}: give that.")
-        antialias = bool(stated.preprocessing)
-        return (_resized(part, stated.image_size, antialias) for part in parts_of(dataset.x_test)), dataset.y_test
+        antialias, (low, high) = bool(stated.preprocessing), stated.preprocessing.get("input_range", (0.0, 1.0))
+        parts = (_resized(part, stated.image_size, antialias) for part in parts_of(dataset.x_test))
+        return (np.float32(low) + part * np.float32(high - low) for part in parts), dataset.y_test
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:

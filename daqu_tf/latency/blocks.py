@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from daqu_tf.spaces.bits import FIXED_BITS
-from daqu_tf.spaces.layer import Layer, Number
+from daqu_tf.spaces.layer import RELUS, Layer, Number
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.targets.storage import Storage
 
@@ -65,7 +65,8 @@ class TimedBlock:
 
 def _text(layer: Layer[int], container: str) -> str:
     kernel = f"{layer.kernel}/{layer.stride}" if layer.kind in ("conv", "depthwise") else ""
-    marks = [layer.activation] * (layer.activation != "linear")
+    activation = "relu" if layer.activation in RELUS else layer.activation  # They take the same time.
+    marks = [activation] * (activation != "linear")
     marks += [name for name in ("pools", "gates") if getattr(layer, name)]
     marks += [f"sum {layer.residual}".removesuffix(" linear")] * bool(layer.residual)
     return " ".join([f"{layer.kind}{kernel}", str(layer.output_channels), container, *marks])

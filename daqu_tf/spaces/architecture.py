@@ -39,7 +39,7 @@ class Family(Protocol):
 
     @property
     def activation(self) -> str:
-        """The activation of stem and head, `relu` or `hard_swish`."""
+        """The activation of stem and head, one of `stage.ACTIVATIONS`."""
 
 
 @dataclasses.dataclass
@@ -186,4 +186,10 @@ def _basic(chain: _Chain[N], stage: Stage, block: str, number: int, width: N) ->
     chain.held = 0
 
 
-_BLOCKS = dict(zip(BLOCKS, (_inverted_residual, _basic)))
+def _separable(chain: _Chain[N], stage: Stage, block: str, number: int, width: N) -> None:
+    kernel, stride = chain.values[f"{block}.kernel"], stage.stride if number == 1 else 1
+    chain.add(f"{block}.depthwise", "depthwise", chain.channels, stage.activation, kernel, stride)
+    chain.add(f"{block}.project", "pointwise", width, stage.activation)
+
+
+_BLOCKS = dict(zip(BLOCKS, (_inverted_residual, _basic, _separable)))

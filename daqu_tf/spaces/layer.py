@@ -7,6 +7,7 @@ import numpy as np
 
 Number = int | np.ndarray
 N = TypeVar("N", int, Number)  # Of one subnet, or of many.
+RELUS = {"relu": np.inf, "relu6": 6.0}  # The functions that clip at 0, and where else they clip.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Layer(Generic[N]):
         input_bits: The bits of the activation tensor that the layer reads.
         input_signed: Whether the tensor that the layer reads or gates may be negative.
         output_bits: The bits of the activation tensor that the layer leaves behind, after its activation, product and sum.
-        activation: The function behind the weights: `linear`, `relu`, `hard_swish` or `hard_sigmoid`.
+        activation: The function behind the weights: `linear`, `relu`, `relu6`, `hard_swish` or `hard_sigmoid`.
         residual: The activation of the sum that the output goes into, `linear` or `relu`; None where there is no sum. The other
             addend is the block's input, or, for a `shortcut`, the output of the layer before it.
         pools: Whether the input is first averaged over its pixels.
@@ -77,7 +78,12 @@ class Layer(Generic[N]):
         """Whether the tensor that the layer leaves behind may be negative."""
         if self.gates:
             return self.input_signed
-        return (self.residual or self.activation) != "relu"
+        return (self.residual or self.activation) not in RELUS
+
+    @property
+    def ceiling(self) -> float:
+        """The number at which the function behind the weights clips, infinite for most."""
+        return RELUS.get(self.activation, np.inf)
 
     @property
     def tensors(self) -> dict[str, bool]:
@@ -87,13 +93,13 @@ class Layer(Generic[N]):
         """
         tensors = {f"{self.name}.pooled": self.input_signed} if self.pools else {}
         if not self.gates:
-            tensors[f"{self.name}.{'output' if self.kind == 'dense' else 'normalize'}"] = self.activation != "relu"
+            tensors[f"{self.name}.{'output' if self.kind == 'dense' else 'normalize'}"] = self.activation not in RELUS
         if self.activation == "hard_swish":
             tensors[f"{self.name}.hard_swish"] = True
         if self.gates:
             tensors[f"{self.name}.product"] = self.input_signed
         if self.residual:
-            tensors[f"{self.name}.sum"] = self.residual != "relu"
+            tensors[f"{self.name}.sum"] = self.residual not in RELUS
         return tensors
 
     @property

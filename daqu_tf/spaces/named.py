@@ -108,6 +108,30 @@ def _mobilenet_v2() -> SearchSpace:
     )
 
 
+def _mobilenet_v1() -> SearchSpace:
+    """The MobileNetV1 that people put on microcontrollers, for small images: separable convolutions, and no sums to hold in memory.
+
+    A network of width 1.0 has 16, 32, 64, 128 and 128 channels, the stem's first, in one block a stage.
+    """
+    separable = functools.partial(Stage, block="separable", kernels=(3,), expansions=(1,))
+    return SearchSpace(
+        name="mobilenet_v1",
+        input_shape=(32, 32, 3),
+        num_classes=10,
+        stem_widths=(8, 16),
+        stem_stride=2,
+        stages=(
+            separable(widths=(8, 16, 24, 32), depths=(1,), stride=1),
+            separable(widths=(16, 24, 32, 48, 64), depths=(1, 2), stride=2),
+            separable(widths=(32, 48, 64, 96, 128), depths=(1, 2), stride=2),
+            separable(widths=(48, 64, 96, 128), depths=(1, 2, 3), stride=1),
+        ),
+        head_widths=(),
+        resolutions=(24, 28, 32),
+        by_hand=(("stage2.depth", 1), ("stage3.depth", 1), ("stage4.depth", 1)),
+    )
+
+
 def _mobilenet_v2_28() -> SearchSpace:
     """Holds the MobileNetV2 that people scale by hand, for images of 28x28.
 
@@ -173,6 +197,7 @@ _NAMED = (
     _digits(),
     _resnet(),
     _mobilenet_v2(),
+    _mobilenet_v1(),
     _mobilenet_v2_28(),
     _mobilenet_v3_cifar(),
     _resnet_cifar(),

@@ -15,7 +15,7 @@ import numpy as np
 from daqu_tf import fields
 from daqu_tf.errors import DaquError
 from daqu_tf.spaces import architecture
-from daqu_tf.spaces.layer import Layer, Number
+from daqu_tf.spaces.layer import RELUS, Layer, Number
 from daqu_tf.spaces.stage import ACTIVATIONS, BLOCKS, Stage, check_fields
 from daqu_tf.spaces.subnet import Gene, Subnet
 
@@ -38,14 +38,18 @@ class SearchSpace:
         weight_bits: The bit alphabet of every searched weight tensor, within 2 to 8.
         activation_bits: The bit alphabet of every searched activation tensor, within 2 to 8.
         resolutions: The choices for the height to which images are resized; if empty, only that of `input_shape`.
-        activation: The activation of stem and head, `relu` or `hard_swish`.
+        activation: The activation of stem and head, one of `stage.ACTIVATIONS`.
+        input_zero: The pixel, as a share of white in [0, 1], that stands for 0 in the network: the zeros that convolutions pad with
+            are black by default. Networks that were trained on pixels from -1 to 1 have 0.5. Of quantized pixels it is the
+            nearest.
         narrowed: The values that `restrict` left of single genes, as pairs of gene name and values.
         by_hand: Pairs of a gene's name and its value in the network that people scale by hand, where that is not the usual one (see
             `hand_scaled.hand_scaled`).
 
     Raises:
         DaquError: A field has a value of another kind, a list of choices is empty, a kernel is even, bits are outside 2 to 8,
-            `narrowed` or `by_hand` names an unknown gene, or the image is too small for the strides.
+            `narrowed` or `by_hand` names an unknown gene, `input_zero` is outside [0, 1], or the image is too small for the
+            strides.
     """
 
     name: str
@@ -61,10 +65,13 @@ class SearchSpace:
     activation: str = "relu"
     narrowed: tuple[tuple[str, tuple[int, ...]], ...] = ()
     by_hand: tuple[tuple[str, int], ...] = ()
+    input_zero: float = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
         _check_names(self)
+        if not 0 <= self.input_zero <= 1:
+            raise DaquError(f"`input_zero` must be in [0, 1], but received {self.input_zero}.")
         for gene in self.genes:
             _check_gene(gene)
         if unknown := dict(self.narrowed).keys() - {gene.name for gene in self.genes}:
@@ -87,6 +94,11 @@ class SearchSpace:
     def stride(self) -> int:
         """By how much each side of an image is divided on the way to the pool."""
         return self.stem_stride * math.prod(stage.stride for stage in self.stages)
+
+    @property
+    def input_zero_code(self) -> int:
+        """The pixel, 0 to 255, that stands for 0 in a network that reads whole ones."""
+        return math.floor(255 * self.input_zero + 0.5)
 
     def for_images(self, input_shape: tuple[int, int, int], num_classes: int) -> "SearchSpace":
         """The space for other images and classes; resolutions keep their share of the full height, but those too low are left out.
@@ -140,7 +152,7 @@ class SearchSpace:
     def genes(self) -> tuple[Gene, ...]:
         """Every choice, in the order of the genome."""
         genes = [Gene("resolution", self.resolutions or self.input_shape[:1]), Gene("stem.width", self.stem_widths)]
-        if self.activation == "relu":
+        if self.activation in RELUS:
             genes.append(Gene("stem.activation_bits", self.activation_bits))
         for number, stage in enumerate(self.stages, 1):
             genes += [] if stage.keeps_width else [Gene(f"stage{number}.width", stage.widths)]
@@ -291,9 +303,9 @@ class SearchSpace:
         return architecture.layers(self, values)
 
     def to_json(self) -> dict[str, Any]:
-        """The space as a JSON object; `by_hand`, which earlier versions did not have, is left out where it is empty."""
-        content = dataclasses.asdict(self)
-        return content if self.by_hand else {name: value for name, value in content.items() if name != "by_hand"}
+        """The space as a JSON object; the fields that earlier versions did not have are left out where they are as ever."""
+        as_ever = {"by_hand": (), "input_zero": 0.0}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in as_ever or value != as_ever[name]}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "SearchSpace":
@@ -336,6 +348,10 @@ def _check_names(space: SearchSpace) -> None:
         if stage.block == "basic" and (stage.squeeze_excite or stage.activation != "relu"):
             raise DaquError(
                 "`squeeze_excite` must be false and `activation` relu in a stage of basic blocks: change one or `block`."
+            )
+        if stage.block == "separable" and (stage.squeeze_excite or stage.expansions != (1,)):
+            raise DaquError(
+                "`squeeze_excite` must be false and `expansions` 1 alone in a stage of separable blocks: change `block`."
             )
         if stage.keeps_width and stage.stride != 1:
             raise DaquError("`widths` must have a choice, but in a stage of stride 1, which may keep the channels.")

@@ -7,9 +7,10 @@ import numpy as np
 
 from daqu_tf.errors import DaquError
 from daqu_tf.fields import typed
+from daqu_tf.spaces.layer import RELUS
 
-BLOCKS = ("inverted_residual", "basic")
-ACTIVATIONS = ("relu", "hard_swish")
+BLOCKS = ("inverted_residual", "basic", "separable")
+ACTIVATIONS = (*RELUS, "hard_swish")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,17 +20,20 @@ class Stage:
     An `inverted_residual` block (Sandler et al., CVPR 2018; with squeeze-excite and hard-swish, Howard et al., ICCV 2019)
     expands, convolves each channel and projects; where the only expansion is 1, nothing is expanded. A `basic` block (He et al.,
     CVPR 2016) is two full convolutions, of which the first has the elastic kernel and the expanded channels; a stage's first
-    block has a pointwise convolution in its shortcut, unless the stage keeps its channels.
+    block has a pointwise convolution in its shortcut, unless the stage keeps its channels. A `separable` block (Howard et al.,
+    arXiv:1704.04861) convolves each channel and then all of them at each pixel, with the activation behind both and no residual.
 
     Attributes:
         widths: The choices for the output channels of the blocks; if empty, the stage keeps the channels that it reads. Its first
             block, which then has stride 1, adds its input as the others do, as MobileNetV2 does wherever the shapes agree.
         depths: The choices for the number of blocks.
         kernels: The choices for the side of a block's elastic kernel; all are odd.
-        expansions: The choices for the ratio of hidden to input channels, or, in a basic block, of hidden to output channels.
+        expansions: The choices for the ratio of hidden to input channels, or, in a basic block, of hidden to output channels; in a
+            separable block 1 alone.
         stride: The stride of the first block; the others have stride 1.
         block: The kind of block, one of `BLOCKS`.
-        activation: The activation of the blocks, one of `ACTIVATIONS`; basic blocks need `relu`.
+        activation: The activation of the blocks, one of `ACTIVATIONS`; basic blocks need `relu`. A `relu6` clips at 6 in float
+            alone: with few bits, the learned step says where it clips.
         squeeze_excite: Whether squeeze-excite weighs the channels after the depthwise convolution.
 
     Raises:
@@ -64,7 +68,7 @@ class Stage:
         Args:
             number: The number of the block, from 1.
         """
-        return number > 1 or self.keeps_width
+        return self.block != "separable" and (number > 1 or self.keeps_width)
 
     def layer_names(self, number: int) -> tuple[str, ...]:
         """The names of a block's layers with weights, in order of computation.
@@ -74,6 +78,8 @@ class Stage:
         """
         if self.block == "basic":
             return ("conv1", "conv2") if self.adds_input(number) else ("conv1", "conv2", "shortcut")
+        if self.block == "separable":
+            return ("depthwise", "project")
         weighing = ("squeeze", "excite") if self.squeeze_excite else ()
         return (*["expand"] * self.expands, "depthwise", *weighing, "project")
 
@@ -85,8 +91,9 @@ class Stage:
         Args:
             number: The number of the block, from 1.
         """
-        relu = self.activation == "relu"
+        relu = self.activation in RELUS
         searched = {"expand": relu, "depthwise": relu and not self.squeeze_excite, "excite": relu, "squeeze": True, "conv1": True}
+        searched["project"] = relu and self.block == "separable"
         return tuple(layer for layer in self.layer_names(number) if searched.get(layer, False))
 
 

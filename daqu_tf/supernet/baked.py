@@ -6,7 +6,7 @@ import tensorflow as tf
 from daqu_tf.keras import keras
 from daqu_tf.spaces.architecture import image_size, walk
 from daqu_tf.spaces.bits import FIXED_BITS, FLOAT_BITS, activation_range, weight_range
-from daqu_tf.spaces.layer import Layer
+from daqu_tf.spaces.layer import RELUS, Layer
 from daqu_tf.supernet import weights
 from daqu_tf.supernet.supernet import StaticNetwork
 from daqu_tf.supernet.weights import EPSILON
@@ -35,6 +35,9 @@ class _Baker:
         shape = (*image_size(space.input_shape, subnet["resolution"]), space.input_shape[2])
         inputs = keras.Input(shape, name="image")
         x = inputs if self._fixed == FLOAT_BITS else _fake_quantized(inputs, 0.0, 1.0, FIXED_BITS)
+        if space.input_zero:
+            zero = space.input_zero if self._fixed == FLOAT_BITS else space.input_zero_code / 255
+            x = keras.layers.Rescaling(1.0, -zero, name="image.zero")(x)
         return keras.Model(inputs, walk(space.layers(subnet), x, self._unit), name="subnet")
 
     def _unit(self, layer: Layer[int], x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
@@ -45,8 +48,9 @@ class _Baker:
             names = ("gamma", "beta", "moving_mean", "moving_variance")
             statistics = [self._arrays[f"{layer.name}.normalize/{name}"] for name in names]
             x = keras.layers.BatchNormalization(epsilon=EPSILON, weights=statistics, name=f"{layer.name}.batch_normalization")(x)
-        if layer.activation == "relu":
-            x = keras.layers.ReLU(name=f"{layer.name}.relu")(x)
+        if layer.activation in RELUS:
+            limit = None if layer.ceiling == np.inf or self._fixed != FLOAT_BITS else layer.ceiling
+            x = keras.layers.ReLU(limit, name=f"{layer.name}.relu")(x)
         if not layer.gates:
             x = self._tensor(x, layer, "output" if layer.kind == "dense" else "normalize")
         if layer.activation == "hard_swish":

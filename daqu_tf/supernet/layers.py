@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from daqu_tf.keras import keras
-from daqu_tf.supernet.quantizers import SwitchableQuantizer, clip_to_gate, normalize_over_replicas
+from daqu_tf.supernet.quantizers import SwitchableQuantizer, clip_to_gate, normalize_over_replicas, rectified
 from daqu_tf.supernet.replicas import replicas
 from daqu_tf.supernet.weights import EPSILON
 
@@ -226,7 +226,7 @@ class ElasticBatchNormalization(keras.layers.Layer):
         gamma, beta = first(self.gamma, count), first(self.beta, count)
         if observe:
             y = self._normalize(x, gamma, beta, training, None)
-            self.quantizer.initialise(self.steps, (tf.nn.relu(y) if self.relu else y).numpy(), observe)
+            self.quantizer.initialise(self.steps, rectified(y, self.relu, self.quantizer.ceiling).numpy(), observe)
         if as_codes:
             step = self.quantizer.step(self.steps)
             y = self._normalize(x, gamma / step, beta / step, training, statistics_rate)
@@ -283,7 +283,7 @@ class TensorQuantizer(keras.layers.Layer):
     def call(self, x: tf.Tensor, observe: tuple[int, ...] = ()) -> tf.Tensor:
         """The quantized tensor, in the shape of `x`; `observe` holds the bits whose steps are set from it, in eager mode only."""
         if observe:
-            self.quantizer.initialise(self.steps, (tf.nn.relu(x) if self.relu else x).numpy(), observe)
+            self.quantizer.initialise(self.steps, rectified(x, self.relu, self.quantizer.ceiling).numpy(), observe)
         return self.quantizer.activate(x, self.steps, self.relu)
 
 
@@ -348,11 +348,15 @@ def _filtered(images: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     )
 
 
-def quantize_input(x: tf.Tensor) -> tf.Tensor:
-    """The images in [0, 1], rounded to the 255 steps of the file's int8 input, which is exact for uint8 images.
+def quantize_input(x: tf.Tensor, zero: float | tf.Tensor = 0.0) -> tf.Tensor:
+    """The images in [0, 1], rounded to the 255 steps of the file's int8 input, which is exact for uint8 images, less their zero.
 
     They are divided by the file's scale instead of multiplied by 255, so that a value halfway between two codes is rounded as on
     the device.
+
+    Args:
+        x: The images.
+        zero: The code, in [0, 255], that stands for 0.
     """
     step = tf.constant(1.0 / 255.0)
-    return tf.clip_by_value(tf.round(x / step), 0.0, 255.0) * step
+    return (tf.clip_by_value(tf.round(x / step), 0.0, 255.0) - zero) * step

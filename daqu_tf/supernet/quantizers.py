@@ -56,7 +56,9 @@ def _sum_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.reduce_sum(x, axes), tf.shape(like))
 
 
-def quantize_activation(x: tf.Tensor, log_step: tf.Tensor, bits: Bits, signed: bool, relu: bool = False) -> tf.Tensor:
+def quantize_activation(
+    x: tf.Tensor, log_step: tf.Tensor, bits: Bits, signed: bool, relu: bool = False, ceiling: float = np.inf
+) -> tf.Tensor:
     """An activation behind a ReLU, if there is one, and fake quantization with one step for the whole tensor.
 
     It gives the numbers of a ReLU and `fake_quantize` in far fewer passes over memory, which take most of a training step (ours).
@@ -70,11 +72,12 @@ def quantize_activation(x: tf.Tensor, log_step: tf.Tensor, bits: Bits, signed: b
         bits: The bits, 2 to 8, or 32 for no quantization.
         signed: Whether codes may be negative.
         relu: Whether a ReLU comes first, at 32 bits too.
+        ceiling: The number at which the ReLU clips at 32 bits; with fewer, the step decides where the quantizer does.
     """
 
     @tf.custom_gradient
     def quantize(x: tf.Tensor, log_step: tf.Tensor) -> tuple[tf.Tensor, _Gradient]:
-        y, d_x_of = _rounded(x, tf.exp(log_step), bits, signed, relu)
+        y, d_x_of = _rounded(x, tf.exp(log_step), bits, signed, relu, ceiling)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             d_x = d_x_of(upstream)
@@ -86,7 +89,15 @@ def quantize_activation(x: tf.Tensor, log_step: tf.Tensor, bits: Bits, signed: b
 
 
 def normalize_activation(
-    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, log_step: tf.Tensor, epsilon: float, bits: Bits, signed: bool, relu: bool
+    x: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    log_step: tf.Tensor,
+    epsilon: float,
+    bits: Bits,
+    signed: bool,
+    relu: bool,
+    ceiling: float = np.inf,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Batch normalization by the statistics of the batch, then `quantize_activation`, with two passes over memory less (ours).
 
@@ -101,6 +112,7 @@ def normalize_activation(
         bits: The bits, 2 to 8, or 32 for no quantization.
         signed: Whether codes may be negative.
         relu: Whether a ReLU follows the normalization.
+        ceiling: The number at which the ReLU clips at 32 bits.
 
     Returns:
         The activation, of shape NHWC, and the mean (channels,) and the unbiased variance (channels,) of the batch.
@@ -113,7 +125,7 @@ def normalize_activation(
         options = {"epsilon": epsilon, "is_training": True}
         statistics = {"mean": tf.zeros([0]), "variance": tf.zeros([0])}
         normalized = tf.raw_ops.FusedBatchNormV3(x=x, scale=gamma, offset=beta, **statistics, **options)
-        y, d_normalized_of = _rounded(normalized.y, tf.exp(log_step), bits, signed, relu)
+        y, d_normalized_of = _rounded(normalized.y, tf.exp(log_step), bits, signed, relu, ceiling)
 
         def gradient(upstream: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
             reserved = {f"reserve_space_{number}": getattr(normalized, f"reserve_space_{number}") for number in (1, 2, 3)}
@@ -179,13 +191,13 @@ def clip_to_gate(x: tf.Tensor, bits: Bits) -> tf.Tensor:
 
 
 def _rounded(
-    x: tf.Tensor, step: tf.Tensor, bits: Bits, signed: bool, relu: bool
+    x: tf.Tensor, step: tf.Tensor, bits: Bits, signed: bool, relu: bool, ceiling: float
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """The quantized activation, and the function that turns its gradient into that of `x`."""
     if isinstance(bits, int) and bits == FLOAT_BITS:  # TensorFlow fuses its own ReLU with the normalization before it.
-        y = tf.nn.relu(x) if relu else tf.identity(x)
-        return y, lambda upstream: tf.raw_ops.ReluGrad(gradients=upstream, features=y) if relu else upstream
-    low, high = _limits(bits, signed, relu, step)
+        y, gradient = rectified(x, relu, ceiling), tf.raw_ops.ReluGrad if ceiling == np.inf else tf.raw_ops.Relu6Grad
+        return y, lambda upstream: gradient(gradients=upstream, features=y) if relu else upstream
+    low, high = _limits(bits, signed, relu, step, ceiling)
 
     def fused() -> tf.Tensor:
         options = {"num_bits": bits, "signed_input": signed, "range_given": True}
@@ -194,10 +206,17 @@ def _rounded(
     def d_x_of(upstream: tf.Tensor) -> tf.Tensor:
         return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=x, input_min=low, input_max=high)[0]
 
-    return unless_float(bits, fused, lambda: tf.nn.relu(x) if relu else tf.identity(x)), d_x_of
+    return unless_float(bits, fused, lambda: rectified(x, relu, ceiling)), d_x_of
 
 
-def _limits(bits: Bits, signed: bool, relu: bool, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def rectified(x: tf.Tensor, relu: bool, ceiling: float = np.inf) -> tf.Tensor:
+    """The tensor `x` behind a ReLU if `relu`, which clips at `ceiling`, 6 or infinite."""
+    if not relu:
+        return tf.identity(x)
+    return tf.nn.relu(x) if ceiling == np.inf else tf.nn.relu6(x)
+
+
+def _limits(bits: Bits, signed: bool, relu: bool, step: tf.Tensor, ceiling: float) -> tuple[tf.Tensor, tf.Tensor]:
     """The values between which an activation is not clipped; a float ReLU passes no gradient at 0 itself."""
     lowest, highest = _code_limits(bits, signed)
     step = tf.where(tf.math.is_finite(step), step, 1.0)  # The kernel refuses others.
@@ -205,7 +224,7 @@ def _limits(bits: Bits, signed: bool, relu: bool, step: tf.Tensor) -> tuple[tf.T
         return lowest * step, highest * step
     tiny = tf.constant(np.finfo(np.float32).tiny if relu else -np.inf)
     is_float = tf.equal(bits, FLOAT_BITS)
-    return tf.where(is_float, tiny, lowest * step), tf.where(is_float, np.inf, highest * step)
+    return tf.where(is_float, tiny, lowest * step), tf.where(is_float, ceiling, highest * step)
 
 
 def _code_limits(bits: Bits, signed: bool) -> tuple[tf.Tensor, tf.Tensor]:
@@ -250,6 +269,7 @@ class SwitchableQuantizer(Quantizer):
         bits: A function that gives the active bits, one of `alphabet`, or 32 for float; None always takes the highest.
         signed: Whether an activation may be negative.
         channel_axis: The axis of a weight's output channels; None for an activation, which has one step for the whole tensor.
+        ceiling: The number at which the ReLU before an activation clips in float, 6 or infinite.
     """
 
     def __init__(
@@ -258,11 +278,13 @@ class SwitchableQuantizer(Quantizer):
         bits: Callable[[], Bits] | None = None,
         signed: bool = False,
         channel_axis: int | None = None,
+        ceiling: float = np.inf,
     ):
         self.alphabet = tuple(alphabet)
         self.bits = bits or (lambda: self.alphabet[-1])
         self.signed = signed
         self.channel_axis = channel_axis
+        self.ceiling = ceiling
 
     def code_range(self, bits: int) -> tuple[int, int]:
         """The lowest and the highest code at `bits`."""
@@ -302,19 +324,19 @@ class SwitchableQuantizer(Quantizer):
 
     def codes(self, x: tf.Tensor, relu: bool) -> tf.Tensor:
         """The codes of an activation that was divided by its step, behind a ReLU if `relu`; in float, the activation itself."""
-        return quantize_activation(x, tf.constant(0.0), self.bits(), self.signed, relu)
+        return quantize_activation(x, tf.constant(0.0), self.bits(), self.signed, relu, self.ceiling)
 
     def normalize(
         self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, weights: Mapping[str, tf.Variable], epsilon: float, relu: bool
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Batch normalization and quantization of an activation at the active bits, as `normalize_activation` computes them."""
         bits = self.bits()
-        return normalize_activation(x, gamma, beta, self.log_step(weights, bits), epsilon, bits, self.signed, relu)
+        return normalize_activation(x, gamma, beta, self.log_step(weights, bits), epsilon, bits, self.signed, relu, self.ceiling)
 
     def activate(self, x: tf.Tensor, weights: Mapping[str, tf.Variable], relu: bool) -> tf.Tensor:
         """The activation `x`, behind a ReLU if `relu`, quantized at the active bits."""
         bits = self.bits()
-        return quantize_activation(x, self.log_step(weights, bits), bits, self.signed, relu)
+        return quantize_activation(x, self.log_step(weights, bits), bits, self.signed, relu, self.ceiling)
 
     def __call__(self, inputs: tf.Tensor, training: Any, weights: Mapping[str, tf.Variable], **kwargs: Any) -> tf.Tensor:
         """The tensor `inputs`, fake-quantized at the active bits; at 32 bits it is unchanged."""

@@ -65,6 +65,15 @@ class Network(keras.Model):
         """The active values of all genes that act, by name."""
         raise NotImplementedError
 
+    @property
+    def _input_zero(self) -> float | tf.Tensor:
+        """The code of the pixel that stands for 0, which is a whole one unless the network is in float."""
+        exact, code = 255.0 * self.space.input_zero, float(self.space.input_zero_code)
+        bits = self.choice(FIXED)
+        if isinstance(bits, int):
+            return exact if bits == FLOAT_BITS else code
+        return tf.where(bits == FLOAT_BITS, exact, code)
+
     def _quantizer(self, gene: str | None, **arguments: Any) -> SwitchableQuantizer:
         """A quantizer whose bits are those of `gene`, or fixed if the space has no such gene."""
         if gene not in self._searched:
@@ -93,7 +102,8 @@ class Network(keras.Model):
         arguments = {"training": training, "statistics_rate": statistics_rate, "observe": observe}
         choices = self.choices
         layers = {layer.name: layer for layer in architecture.layers(self.space, choices)}
-        x = quantize_input(resize(images, architecture.image_size(self.space.input_shape, choices["resolution"])))
+        images = resize(images, architecture.image_size(self.space.input_shape, choices["resolution"]))
+        x = quantize_input(images, self._input_zero)
         for block in self.blocks:
             x = _run(block, x, layers, arguments)
         return x
@@ -241,6 +251,11 @@ class StaticNetwork(Network):
     def choices(self) -> Mapping[str, Bits]:
         """The values of all genes of the subnet by name."""
         return self.subnet.values
+
+    @property
+    def input_zero(self) -> float:
+        """What is taken from images in [0, 1] before the first layer."""
+        return self._input_zero / 255.0
 
 
 def extract(space: SearchSpace, subnet: Subnet, arrays: Mapping[str, np.ndarray]) -> StaticNetwork:

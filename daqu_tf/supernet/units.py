@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from daqu_tf.keras import QuantizeWrapper, keras
@@ -29,7 +30,7 @@ class Unit(keras.layers.Layer):
 
     Args:
         layer: The layer, at its largest.
-        quantizer: Makes a quantizer from the name of the gene of its bits, or None for fixed bits, and `signed` or `channel_axis`.
+        quantizer: Makes a quantizer from the name of the gene of its bits, or None for fixed bits, and its other arguments.
         name: The name of the unit.
         half: The type of convolutions and matrix products: `float16`, `bfloat16`, or None for float32.
     """
@@ -48,7 +49,8 @@ class Unit(keras.layers.Layer):
         self.weighted = QuantizeWrapper(_weighted(layer, half), config, name=layer.name)
         for tensor, signed in layer.tensors.items():
             gene = f"{layer.name}.activation_bits" if tensor == layer.left_tensor else None
-            self._add_tensor(tensor, quantizer(gene, signed=signed))
+            behind_function = tensor.endswith((".normalize", ".output"))
+            self._add_tensor(tensor, quantizer(gene, signed=signed, ceiling=layer.ceiling if behind_function else np.inf))
 
     def _add_tensor(self, name: str, quantizer: SwitchableQuantizer) -> None:
         kind, relu = name.rpartition(".")[2], not quantizer.signed

@@ -93,7 +93,7 @@ def test_the_file_computes_what_the_simulation_does(name, seed, tmp_path):
     network, images = _network(seed, space)
     path = tmp_path / "model.tflite"
     export_tflite(network, path)
-    codes, scale, zero_point = HostDevice().outputs(path, images)
+    codes, scale, zero_point = HostDevice().outputs(path, at_size(network, images))
     simulated = network(images).numpy()
     steps = np.abs((codes.astype(np.float64) - zero_point) * scale - simulated) / scale
     # Equal but where a sum of floats fell on the other side of a tie; at 2 bits such a flip goes through the layers behind it.
@@ -248,7 +248,7 @@ def test_pixels_go_in_as_they_are(tmp_path):
     np.testing.assert_array_equal(runner(image=pixels)["classifier"], HostDevice().outputs(path, images[:1])[0])
 
 
-FLOAT_ERRORS = {"float32": 1e-5, "float16": 5e-3}
+FLOAT_ERRORS = {"float32": 1e-5, "float16": 6e-3}
 
 
 @pytest.mark.parametrize("container", FLOAT_ERRORS)
@@ -257,7 +257,9 @@ def test_a_float_network_in_a_float_file(name, container, tmp_path):
     network, images = _network(3, FAMILIES[name], all_in_float)
     export_tflite(network, path := tmp_path / "model.tflite", container)
     expected = network(images).numpy()
-    np.testing.assert_allclose(HostDevice().predict(path, images), expected, atol=FLOAT_ERRORS[container] * np.abs(expected).max())
+    np.testing.assert_allclose(
+        HostDevice().predict(path, at_size(network, images)), expected, atol=FLOAT_ERRORS[container] * np.abs(expected).max()
+    )
 
 
 @pytest.mark.parametrize("container", [*FLOAT_ERRORS, "dynamic"])
@@ -267,7 +269,7 @@ def test_a_quantized_network_in_a_float_file_has_its_weights(name, container, tm
     network, images = _network(3, FAMILIES[name], w4a8)
     export_tflite(network, path := tmp_path / "model.tflite", container)
     expected = network(images).numpy()
-    assert np.std(HostDevice().predict(path, images) - expected) < 0.3 * np.std(expected)
+    assert np.std(HostDevice().predict(path, at_size(network, images)) - expected) < 0.3 * np.std(expected)
     integers = {operator.output: operator for operator in to_graph(network, targets.Storage("int8")).operators}
     for operator in tflite.read(path.read_bytes()).operators:
         if isinstance(operator, Weighted):
@@ -290,7 +292,7 @@ def test_layers_in_float_among_integers(name, seed, tmp_path):
     assert {Quantize, Dequantize} <= {type(operator) for operator in graph.operators}
     export_tflite(network, path := tmp_path / "model.tflite")
     expected = network(images).numpy()
-    assert np.sqrt(np.mean((HostDevice().predict(path, images) - expected) ** 2)) < 0.1 * np.std(expected)
+    assert np.sqrt(np.mean((HostDevice().predict(path, at_size(network, images)) - expected) ** 2)) < 0.1 * np.std(expected)
 
 
 def test_int4_holds_convolutions_too(tmp_path):

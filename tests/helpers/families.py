@@ -63,6 +63,22 @@ FAMILIES = {
             (),
             resolutions=(8, 10),
         ),
+        SearchSpace(  # As networks that were trained elsewhere: ReLU6, and grey for zero.
+            "separable",
+            (12, 12, 3),
+            5,
+            (4, 8),
+            2,
+            (
+                Stage((4, 8), (1,), (3,), (1,), 1, block="separable", activation="relu6"),
+                Stage((8, 12), (1, 2), (3, 5), (1,), 2, block="separable", activation="relu6"),
+                Stage((8, 12), (1, 2), (3,), (2, 3), 1, activation="relu6"),
+            ),
+            (16, 24),
+            resolutions=(8, 12),
+            activation="relu6",
+            input_zero=0.5,
+        ),
     )
 }
 

@@ -15,6 +15,10 @@ def _relu(x):
     return layers.ReLU()(x)
 
 
+def _relu6(x):
+    return layers.ReLU(6.0)(x)
+
+
 def _hard_swish(x):
     return layers.Multiply()([x, layers.Rescaling(1 / 6)(layers.ReLU(6.0)(layers.Rescaling(1.0, 3.0)(x)))])
 
@@ -46,9 +50,16 @@ def _basic(x, name, width, expansion, stride, adds=False):
     return _relu(layers.Add()([x, y]))
 
 
-def _ends(shape, classes, body, head=None, stem_activation=_relu):
+def _separable(x, name, width, kernel, stride):
+    depthwise = layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False, name=f"{name}.depthwise")
+    x = _convolution(x, f"{name}.depthwise", depthwise, _relu6)
+    return _convolution(x, f"{name}.project", _conv(f"{name}.project", width), _relu6)
+
+
+def _ends(shape, classes, body, head=None, stem_activation=_relu, stride=1, zero=0.0):
     inputs = keras.Input(shape)
-    x = body(_convolution(inputs, "stem", _conv("stem", 8, 3), stem_activation))
+    x = layers.Rescaling(1.0, -zero)(inputs) if zero else inputs
+    x = body(_convolution(x, "stem", _conv("stem", 8, 3, stride), stem_activation))
     if head:
         x = _convolution(x, "head", _conv("head", head), stem_activation)
     return keras.Model(inputs, layers.Dense(classes, name="classifier")(layers.GlobalAveragePooling2D()(x)))
@@ -94,3 +105,14 @@ def identity():
         return _basic(x, "stage2.block1", 12, 1, 2)
 
     return _ends((10, 12, 3), 5, body)
+
+
+def separable():
+    def body(x):
+        x = _separable(x, "stage1.block1", 8, 3, 1)
+        x = _separable(x, "stage2.block1", 12, 5, 2)
+        x = _separable(x, "stage2.block2", 12, 5, 1)
+        x = _inverted_residual(x, "stage3.block1", 12, 3, 3, 1, _relu6)
+        return _inverted_residual(x, "stage3.block2", 12, 3, 3, 1, _relu6)
+
+    return _ends((12, 12, 3), 5, body, head=24, stem_activation=_relu6, stride=2, zero=0.5)
