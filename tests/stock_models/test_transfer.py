@@ -1,0 +1,31 @@
+"""A trained network as the largest subnet of a supernet: the very same logits, and channels that matter first."""
+
+import numpy as np
+import pytest
+import trained_networks
+
+from daqu_tf.spaces.bits import FLOAT_BITS
+from daqu_tf.stock_models.recognition import recognise
+from daqu_tf.stock_models.transfer import start_from
+from daqu_tf.supernet.supernet import Supernet
+
+IMAGES = trained_networks.photos(6, 64)
+
+
+def supernet_from(model, images=IMAGES, classes=7):
+    """The supernet that begins as `model`, with its largest subnet active in float, and how it began."""
+    start = start_from(recognise(model), images, classes)
+    supernet = Supernet(start.space)
+    supernet.load_arrays(start.arrays)
+    supernet.activate(start.space.largest().with_bits(FLOAT_BITS, FLOAT_BITS))
+    return supernet, start
+
+
+@pytest.mark.parametrize("name", trained_networks.NETWORKS)
+def test_the_largest_subnet_in_float_has_the_logits_of_the_network(name):
+    model, limits = trained_networks.trained(name)
+    supernet, start = supernet_from(model)
+    assert start.keeps_classifier
+    expected = trained_networks.logits(model)(IMAGES * (limits[1] - limits[0]) + limits[0]).numpy()
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(supernet(IMAGES).numpy(), expected, atol=1e-4 * max(1.0, np.abs(expected).max()))
