@@ -1,0 +1,130 @@
+"""Trained networks from files that strangers made: only stock layers are built, and nothing that a file brings is run."""
+
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from daqu_tf.errors import DaquError
+from daqu_tf.keras import keras
+from daqu_tf.stock_models.models import functional
+
+APPLICATIONS = {"mobilenet_v1_imagenet": "MobileNet", "mobilenet_v2_imagenet": "MobileNetV2"}
+_CONTAINERS = {"Functional", "Sequential", "Model", "Node", "KerasTensor", "__tuple__", "TensorShape", "DTypePolicy", "Policy"}
+_LAYERS = {
+    "InputLayer", "Conv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "ReLU", "Activation", "Softmax", "Add", "Rescaling",
+    "Normalization", "ZeroPadding2D", "GlobalAveragePooling2D", "Dropout", "SpatialDropout2D", "Reshape", "Flatten",
+}  # fmt: skip
+_FURTHER = ("initializers", "regularizers", "constraints")  # Of Keras; what they have is no code of a file.
+_MOST_CONFIG_BYTES = 2**24
+
+
+def load_trained(name: str | os.PathLike) -> keras.Model:
+    """The functional model in a file, or of a name.
+
+    Args:
+        name: The path of a `.keras` or `.h5` file or of a SavedModel's folder, all of tf_keras, or one of `APPLICATIONS`, which
+            Keras downloads.
+
+    Raises:
+        DaquError: There is no such file, it is no whole model of stock layers, or the download fails.
+    """
+    if name in APPLICATIONS:
+        return _application(str(name))
+    path = pathlib.Path(name)
+    if not path.exists():
+        known = ", ".join(APPLICATIONS)
+        raise DaquError(f"`init_from` {path} does not exist: give a .keras or .h5 file, the folder of a SavedModel, or {known}.")
+    try:
+        model = _saved_model(path) if path.is_dir() else _file(path)
+    except DaquError:
+        raise
+    except Exception as error:  # Bytes that are no such file can raise anything in their readers.
+        reason = (str(error).splitlines() or [""])[0]
+        raise DaquError(
+            f"`init_from` {path} cannot be read as a model of tf_keras ({type(error).__name__}: {reason[:200]}): save it anew with "
+            "model.save."
+        ) from error
+    return functional(model)
+
+
+def _application(name: str) -> keras.Model:
+    try:
+        return getattr(keras.applications, APPLICATIONS[name])(weights="imagenet")
+    except Exception as error:  # Keras raises a bare Exception when the download fails.
+        reason = (str(error).splitlines() or [""])[0]
+        raise DaquError(
+            f"The weights of {name} could not be downloaded ({reason[:200]}): connect this machine to the internet, or give the "
+            "path of a model that you have."
+        ) from error
+
+
+def _file(path: pathlib.Path) -> keras.Model:
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("config.json").file_size > _MOST_CONFIG_BYTES:
+                _refuse(path, "a description of that size")
+            _check(path, json.loads(archive.read("config.json")))
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    if path.suffix not in (".h5", ".hdf5"):
+        raise DaquError(f"`init_from` must be a .keras or .h5 file or the folder of a SavedModel, but received {path}.")
+    import h5py  # type: ignore[import-untyped]
+
+    with h5py.File(path, "r") as file:
+        if "model_config" not in file.attrs:
+            raise DaquError(f"`init_from` {path} has weights alone: save the whole model with model.save.")
+        _check(path, json.loads(file.attrs["model_config"]))
+    return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def _saved_model(path: pathlib.Path) -> keras.Model:
+    """The model that a SavedModel's metadata describe, with its weights; its graphs, which may hold anything, are not loaded."""
+    from tf_keras.protobuf.saved_metadata_pb2 import SavedMetadata
+
+    metadata = SavedMetadata()
+    if not (path / "keras_metadata.pb").is_file():
+        raise DaquError(f"`init_from` {path} is no SavedModel of tf_keras: save the model with model.save of tf_keras.")
+    metadata.ParseFromString((path / "keras_metadata.pb").read_bytes())
+    root = json.loads(next(node.metadata for node in metadata.nodes if node.node_path == "root"))
+    described = {"class_name": root["class_name"], "config": root["config"]}
+    _check(path, described)
+    model = keras.layers.deserialize(_with_tuples(described))
+    model.load_weights(path / "variables" / "variables").assert_existing_objects_matched().expect_partial()
+    return model
+
+
+def _with_tuples(config: Any) -> Any:
+    """A description of a SavedModel, whose tuples are marked, as one that holds them."""
+    if isinstance(config, dict):
+        if config.get("class_name") in ("__tuple__", "TensorShape"):
+            return tuple(map(_with_tuples, config["items"]))
+        return {name: _with_tuples(value) for name, value in config.items()}
+    return [_with_tuples(value) for value in config] if isinstance(config, list) else config
+
+
+def _check(path: pathlib.Path, config: Any) -> None:
+    """Refuses a description that names anything but stock layers and what these need."""
+    known = _CONTAINERS | _LAYERS | {name for part in _FURTHER for name in vars(getattr(keras, part)) if not name.startswith("_")}
+    for found in _described(config):
+        if found["class_name"] not in known or found.get("registered_name") not in (None, found["class_name"]):
+            _refuse(path, f"{found['class_name']!r}, which is none of the layers that can be taken, or code of its own")
+        if str(found.get("module") or "keras").split(".")[0] not in ("keras", "tf_keras", "builtins"):
+            _refuse(path, f"code of the module {found['module']!r}")
+
+
+def _described(config: Any) -> Iterator[dict[str, Any]]:
+    """All objects that a description names."""
+    if isinstance(config, dict):
+        if isinstance(config.get("class_name"), str):
+            yield config
+        for value in config.values():
+            yield from _described(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _described(value)
+
+
+def _refuse(path: pathlib.Path, what: str) -> NoReturn:
+    raise DaquError(f"`init_from` {path} holds {what}: nothing of it was run. Give a network of stock layers.")
