@@ -120,6 +120,12 @@ _FROM = flags.DEFINE_string(
     RunConfig.supernet_from,
     "The folder of a run whose trained supernet the job takes, for another constraint, device or number of finalists.",
 )
+_INIT_FROM = flags.DEFINE_string(
+    "init_from",
+    RunConfig.init_from,
+    "A trained network to begin from, in a space around it: a .keras or .h5 file or a SavedModel of tf_keras, or "
+    "mobilenet_v1_imagenet or mobilenet_v2_imagenet, which are downloaded.",
+)
 _SEED = flags.DEFINE_integer("seed", RunConfig.seed, "The seed of everything random.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings in the output folder.")
 _ADD_MINUTES = flags.DEFINE_float(

@@ -15,6 +15,7 @@ from absl import flags
 from daqu_tf import spaces, targets
 from daqu_tf.errors import DaquError
 from daqu_tf.latency.store import DEFAULT_STORE, MeasurementStore
+from daqu_tf.spaces.fitting import fitted
 from daqu_tf.tools import command, device_flags
 
 _SPACE = flags.DEFINE_string("space", None, f"The search space: {', '.join(spaces.SPACES)}, or a .json file.")
@@ -66,13 +67,12 @@ def _profile(argv: list[str]) -> None:
 
 
 def _space() -> spaces.SearchSpace:
-    space = spaces.get(_SPACE.value)
     if not _DATASET.value:
-        return space
+        return spaces.get(_SPACE.value)
     from daqu_tf import data
 
     dataset = data.load(_DATASET.value, _SEED.value)
-    return space.for_images(dataset.image_shape, dataset.num_classes)
+    return fitted(_SPACE.value, dataset.image_shape, dataset.num_classes)
 
 
 def main() -> None:

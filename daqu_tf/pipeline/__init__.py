@@ -5,7 +5,8 @@ where nobody names a space, `suiting` finds it. `forecast` says what the minutes
 they are too few for a supernet to pay, the finalists are networks scaled `by_hand`.
 `finalists` starts a process of `finalist` for each network that is trained on, with its `siblings` of fewer bits, `search_workers`
 those of a search, both by `processes`; `front` is the finished members' Pareto front, `progress` what a terminal shows.
-`adopted` is the trained supernet of another run, and `trained_run` what can be done with a trained supernet beside the job.
+`adopted` is the trained supernet of another run, `initial` a trained network to begin from, and `trained_run` what can be done
+with a trained supernet beside the job.
 """
 
 from typing import TYPE_CHECKING

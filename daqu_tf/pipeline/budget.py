@@ -63,7 +63,8 @@ def affordable(config: RunConfig, seconds: float, images: int, seconds_an_image:
     wanted = config.finalists
     if config.finetune_epochs:
         return wanted
-    epochs = WORTHWHILE_EPOCHS if config.searches_architectures else EPOCHS_FROM_NOTHING
+    from_nothing = not (config.searches_architectures or config.init_from)
+    epochs = EPOCHS_FROM_NOTHING if from_nothing else WORTHWHILE_EPOCHS
     worthwhile = min(WORTHWHILE_SECONDS, epochs * images * seconds_an_image)
     rounds = seconds / (overhead(images) + worthwhile)
     return min(wanted, max(LEAST_FINALISTS, int(rounds * workers(config))))

@@ -9,7 +9,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.pareto.constraints import total_violation
 from daqu_tf.pipeline.job import Job
 from daqu_tf.pipeline.suiting import untrained_latencies_us
-from daqu_tf.spaces.hand_scaled import finely_scaled
+from daqu_tf.spaces.hand_scaled import finely_scaled, reduced
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.targets import costs
 
@@ -29,7 +29,8 @@ def choose(job: Job, count: int, taken: Sequence[Subnet] = ()) -> list[dict[str,
         DaquError: No network meets the constraints; with some that are taken, there are no further ones then.
     """
     plan = job.plan
-    subnets = [subnet for subnet in finely_scaled(plan.searched) if subnet not in taken]
+    networks = reduced if plan.config.init_from else finely_scaled
+    subnets = [subnet for subnet in networks(plan.searched) if subnet not in taken]
     if not subnets:
         return []
     figures = costs.of_many(plan.space, plan.space.genomes([subnet.values for subnet in subnets]), plan.target)

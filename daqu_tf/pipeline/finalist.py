@@ -68,7 +68,8 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
     if config.finetune_epochs:
         length = {"steps": max(1, round(config.finetune_epochs * len(dataset.x_train) / recipe["batch_size"]))}
     how = FineTuning(**recipe | length | {"seed": config.seed + 1 + list(finalists).index(name)})
-    arrays = files.read_arrays(folder.supernet) if config.searches_architectures else None
+    start = folder.supernet if config.searches_architectures else folder.initial if config.init_from else None
+    arrays = files.read_arrays(start) if start else None
     tuner = FineTuner(plan.space, arrays, dataset, how)
     subnet = plan.space.subnet(finalists[name]["values"])
     if folder.figures(name).exists():  # It was cut off between parent and sibling.

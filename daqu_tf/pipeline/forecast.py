@@ -15,9 +15,9 @@ from daqu_tf.training.samplers import Sandwich
 
 # Of what the cores do on networks of one thread each, a supernet's step gets so much: its parts are small (ours).
 SUPERNET_EFFICIENCY = 0.45
-# What a process takes beside its images, which it holds as NumPy's and as TensorFlow's, and what a folder takes beside weights, of
-# which it holds the supernet's and two checkpoints with the optimizer's state (ours).
-PROCESS_BYTES, COPIES_OF_IMAGES, FOLDER_BYTES, COPIES_OF_WEIGHTS = 7e8, 2, 5e6, 10
+# What a process takes beside its images, and what a folder takes beside weights, of which it holds the supernet's and two
+# checkpoints with the optimizer's state (ours).
+PROCESS_BYTES, FOLDER_BYTES, COPIES_OF_WEIGHTS = 7e8, 5e6, 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def text(forecast: Forecast, count: int, trials: int, workers: int, images_bytes
         count: The number of training images.
         trials: The most subnets that the search scores.
         workers: How many processes fine-tune at once.
-        images_bytes: What all images take in memory, once.
+        images_bytes: What all images take in memory; nothing where they are mapped from a file.
         weights_bytes: What the weights of the supernet take.
     """
     small, large = forecast.images
@@ -124,7 +124,7 @@ def text(forecast: Forecast, count: int, trials: int, workers: int, images_bytes
             continue
         lines.append("  ".join([f"  {stage:18}{minutes:7.1f} min", *filter(None, [done.get(stage)])]))
     processes = 1 + min(workers, forecast.finalists)
-    memory = processes * (PROCESS_BYTES + COPIES_OF_IMAGES * images_bytes)
+    memory = processes * (PROCESS_BYTES + images_bytes)
     disk = FOLDER_BYTES + weights_bytes * (COPIES_OF_WEIGHTS + 2 * forecast.finalists)
     lines.append(f"  about {memory / 1e9:.1f} GB of memory in {processes} processes, and {disk / 1e6:.0f} MB in the output folder")
     return "\n".join(lines)

@@ -75,13 +75,16 @@ class Job:
 
     @functools.cached_property
     def supernet(self) -> "Supernet":
-        """One for training and search, since a trace takes many seconds; its initial weights are drawn from the seed."""
+        """One for training and search, since a trace takes many seconds; its initial weights are given, or drawn from the seed."""
         from daqu_tf.keras import keras
         from daqu_tf.supernet.supernet import Supernet
 
         keras.utils.set_random_seed(self.plan.config.seed)
         with self.strategy.scope() if self.strategy else contextlib.nullcontext():
-            return Supernet(self.plan.space, self.plan.config.half_type)
+            supernet = Supernet(self.plan.space, self.plan.config.half_type)
+            if self.plan.config.init_from:
+                supernet.load_arrays(files.read_arrays(self.folder.initial))
+            return supernet
 
     @functools.cached_property
     def scorer(self) -> "Scorer":

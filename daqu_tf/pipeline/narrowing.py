@@ -30,7 +30,8 @@ PAYS = (1e7, 300.0)
 def narrowed(space: SearchSpace, config: RunConfig, count: int, speed: Speed) -> SearchSpace:
     """The part of a space that a job can train: what its supernet can learn, and no wider than what its finalists have time for.
 
-    It is all of the space where bits are searched, where a schedule is given, and where the space is a file of the user's own.
+    It is all of the space where bits are searched, where a schedule is given, where the space is a file of the user's own, and
+    where it begins as a trained network.
 
     Args:
         space: The space.
@@ -38,7 +39,7 @@ def narrowed(space: SearchSpace, config: RunConfig, count: int, speed: Speed) ->
         count: The number of training images.
         speed: What a training step takes on this machine.
     """
-    if config.searches_bits or config.schedule or config.space.endswith(".json"):
+    if config.searches_bits or config.schedule or config.space.endswith(".json") or config.init_from:
         return space
     *_, by_hand = hand_scaled(space)
     images = _images(space, config, count, speed)

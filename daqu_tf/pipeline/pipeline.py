@@ -192,6 +192,8 @@ def _run(plan: Plan, overwrite: bool, last_stage: str, progress: Progress, began
             f"fewer than {height} pixels are less accurate until they are trained on."
         )
     if not folder.config.exists():
+        if plan.start:
+            files.write_arrays(folder.initial, plan.start.arrays)
         files.write_json(folder.config, content)
     if device:
         files.write_json(folder.device, device.identity())

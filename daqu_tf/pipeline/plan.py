@@ -7,14 +7,14 @@ import hashlib
 import importlib.metadata
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import daqu_tf
-from daqu_tf import data, files, spaces, targets
+from daqu_tf import data, files, targets
 from daqu_tf.data import Dataset
 from daqu_tf.errors import DaquError
 from daqu_tf.latency.table import LatencyTable
-from daqu_tf.pipeline import adopted, budget, forecast, suiting
+from daqu_tf.pipeline import adopted, budget, forecast, initial, suiting
 from daqu_tf.pipeline.budget import SUPERNET_SHARE
 from daqu_tf.pipeline.forecast import Forecast
 from daqu_tf.pipeline.narrowing import held, least_minutes, narrowed, supernet_pays, widest
@@ -22,11 +22,16 @@ from daqu_tf.pipeline.speed import USUAL, Speed
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.runs.folder import FORMAT, RunFolder
 from daqu_tf.spaces import SearchSpace
+from daqu_tf.spaces.fitting import fitted
 from daqu_tf.targets import Target, costs
 from daqu_tf.tflite import Metadata
 from daqu_tf.training.schedule import Schedule, check_batch_size, make_schedule
 
-FLOAT_SHARE = 0.7  # Of a training from random weights, as practitioners do it.
+if TYPE_CHECKING:
+    from daqu_tf.stock_models.transfer import Start
+
+FLOAT_SHARE = 0.7  # Of a training from random weights, as practitioners do it, and of one from a network that was trained in float.
+START_RATE = 0.1  # The learning rate of finalists that begin as a trained network, as a share of that of training.
 LEAST_STEPS_AN_EPOCH = 40  # With fewer images than that takes, steps of fine-tuning are not made larger.
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
 
@@ -43,6 +48,7 @@ class Plan:
         schedule: How the supernet is trained.
         speed: What a training step takes on the machine on which the run was begun.
         begun_with: The forecast that the run was begun with; None where it has not begun.
+        start: The trained network from which a new run begins; None where there is none, or the run has begun.
     """
 
     config: RunConfig
@@ -52,6 +58,7 @@ class Plan:
     schedule: Schedule
     speed: Speed
     begun_with: Forecast | None = None
+    start: "Start | None" = None
 
     @classmethod
     def of(
@@ -73,23 +80,26 @@ class Plan:
         Raises:
             DaquError: A file of the settings cannot be read, or things do not go together (which ones is said).
         """
+        trained = initial.network_of(config) if config.init_from and not known else None
+        config = initial.sized(config, trained) if trained else config
         dataset = data.load(config.dataset, config.seed, how=config.reading, on_progress=on_progress)
         target = targets.get(config.target)
+        start = initial.start(trained, dataset, target, config.seed) if trained else None
         if not known:
             known = adopted.settings_of(config, dataset) if config.supernet_from else {}
         speed = Speed.from_json(known["speed"]) if "speed" in known else USUAL
         if "search_space" in known and not config.space.endswith(".json"):
             space = SearchSpace.from_json(known["search_space"])
         else:
-            name = space_for(dataset, target) if config.space == "auto" else config.space
-            nominal = target.restrict(_nominal(name, dataset))
+            name = space_for(dataset, target) if config.space == "auto" and not start else config.space
+            nominal = start.space if start else target.restrict(_nominal(name, dataset))
             space = narrowed(nominal, config, len(dataset.x_train), speed)
         if "schedule" in known and not config.schedule:
             schedule = Schedule.from_json(known["schedule"])
         else:
             schedule = _schedule(config, space)
         begun_with = Forecast.from_json(known["forecast"]) if "forecast" in known else None
-        return cls(config, dataset, space, target, schedule, speed, begun_with)
+        return cls(config, dataset, space, target, schedule, speed, begun_with, start)
 
     def at(self, speed: Speed) -> "Plan":
         """The plan of the same settings on a machine of this speed, where it is decided whether architectures are searched."""
@@ -141,9 +151,12 @@ class Plan:
         if channels := widest(self.space, self._nominal):
             notes.append(f"The minutes are too few to train more than {channels} channels: wider networks are left out.")
         if not self.config.searches_architectures:
+            which = f"networks of {self.space.name} that people scale by hand, each from random weights"
+            if self.config.init_from:
+                which = f"{self.space.name} and smaller forms of it, each from its weights"
             notes.append(
-                f"The minutes are too few for a supernet to pay: all go to networks of {self.space.name} that people scale by "
-                "hand, each from random weights. To search all the same, give --architectures=search."
+                f"The minutes are too few for a supernet to pay: all go to {which}. To search all the same, give "
+                "--architectures=search."
             )
         elif kinds := held(self.space, self._nominal):
             notes.append(f"The minutes are too few to learn {kinds}: these stay as in the network that people scale by hand.")
@@ -153,6 +166,8 @@ class Plan:
     def _nominal(self) -> SearchSpace:
         """All of the space, for the images and classes of the data set."""
         config = self.config
+        if config.init_from:
+            return self.space
         return _nominal(self.space.name if config.space == "auto" else config.space, self.dataset)
 
     @property
@@ -179,6 +194,8 @@ class Plan:
         settings = self.config.how_to_fine_tune
         if not self.config.searches_architectures:
             settings |= {"float_share": FLOAT_SHARE}
+        if self.config.init_from:
+            return settings | {"learning_rate": START_RATE * self.config.learning_rate}
         twice = 2 * settings["batch_size"]
         if self.config.searches_bits or len(self.dataset.x_train) < LEAST_STEPS_AN_EPOCH * twice:
             return settings
@@ -247,7 +264,7 @@ class Plan:
 
 def _nominal(name: str, dataset: Dataset) -> SearchSpace:
     """The space of a name, for the images and classes of the data set."""
-    return spaces.get(name).for_images(dataset.image_shape, dataset.num_classes)
+    return fitted(name, dataset.image_shape, dataset.num_classes)
 
 
 def _schedule(config: RunConfig, space: SearchSpace) -> Schedule:

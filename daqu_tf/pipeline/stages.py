@@ -112,7 +112,8 @@ def choose_by_hand(job: Job) -> None:
 
     names = _named(by_hand.choose(job, job.plan.forecast.finalists))
     files.write_json(job.folder.finalists, names | _siblings(job, names))
-    job.progress.end(f"{len(names)} finalists, each from random weights")
+    start = "those of the trained network" if job.plan.config.init_from else "random weights"
+    job.progress.end(f"{len(names)} finalists, each from {start}")
 
 
 def _named(finalists: list[dict[str, Any]], first: int = 0) -> dict[str, dict[str, Any]]:

@@ -4,12 +4,12 @@ import pathlib
 import tempfile
 from collections.abc import Sequence
 
-from daqu_tf import spaces
 from daqu_tf.data import Dataset
 from daqu_tf.devices import Device
 from daqu_tf.export.encoding import encode, write
 from daqu_tf.latency.block_graph import of_subnet
 from daqu_tf.spaces import SearchSpace, Subnet
+from daqu_tf.spaces.fitting import fitted
 from daqu_tf.spaces.hand_scaled import scaled
 from daqu_tf.targets import Target
 
@@ -30,8 +30,8 @@ def latencies_us(device: Device, dataset: Dataset, target: Target) -> dict[str, 
     Raises:
         DaquError: The images are too small for a family, or the device does not time files.
     """
-    fitted = {name: target.restrict(spaces.get(name).for_images(dataset.image_shape, dataset.num_classes)) for name in WIDTHS}
-    networks = [(space, scaled(space, WIDTHS[name])) for name, space in fitted.items()]
+    known = {name: target.restrict(fitted(name, dataset.image_shape, dataset.num_classes)) for name in WIDTHS}
+    networks = [(space, scaled(space, WIDTHS[name])) for name, space in known.items()]
     found = dict(zip(WIDTHS, untrained_latencies_us(device, target, networks)))
     return dict(sorted(found.items(), key=lambda item: item[1]))
 

@@ -11,7 +11,16 @@ from daqu_tf.runs.config import RunConfig
 from daqu_tf.targets.storage import Storage
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(RunConfig)}
-_PATHS = ("dataset", "output_dir", "schedule", "space", "latency_table", "benchmark_model", "supernet_from")  # May hold one.
+_PATHS = (
+    "dataset",
+    "output_dir",
+    "schedule",
+    "space",
+    "latency_table",
+    "benchmark_model",
+    "supernet_from",
+    "init_from",
+)  # May hold one.
 _SCHEDULED = ("warmup", "precision_transfer", "epochs")  # What a schedule takes the place of.
 
 

@@ -92,6 +92,8 @@ class RunConfig:
         workers: Processes that score subnets, and then fine-tune, at once, of one thread each; 0 scores in this one, and fine-tunes
             in one per core.
         supernet_from: The folder of a run whose trained supernet is taken instead of training one.
+        init_from: A trained network, from which the supernet or the finalists begin, as `stock_models.load_trained` takes it; the
+            search space is one around it.
         image_size: The size of images that are made of photos, as of `data.Reading`.
         group_by: What photos stay in one split, as of `data.Reading`.
         skip_bad_files: Whether photos that cannot be read are left out.
@@ -135,6 +137,7 @@ class RunConfig:
     latency_table: str = ""
     workers: int = 0
     supernet_from: str = ""
+    init_from: str = ""
     image_size: str = Reading.image_size
     group_by: str = Reading.group_by
     skip_bad_files: bool = Reading.skip_bad_files
@@ -161,6 +164,8 @@ class RunConfig:
         for name in ("benchmark_model", "supernet_from"):
             if getattr(self, name):
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
+        if self.init_from:
+            self._check_start()
         if self.latency_table and self.latency == "measure":
             raise DaquError("`latency_table` has no effect if `latency` is measure: leave one of them out.")
         kind_of(self.device)
@@ -191,6 +196,13 @@ class RunConfig:
                 raise DaquError(f"`{name}` must be one of {', '.join(known)}, but received {getattr(self, name)!r}.")
         if self.architectures == "hand_scaled" and (needs := self._needs_supernet):
             raise DaquError(f"`architectures` must be search or auto, since hand_scaled trains no supernet, which {needs} needs.")
+
+    def _check_start(self) -> None:
+        if os.path.exists(self.init_from):
+            object.__setattr__(self, "init_from", os.path.abspath(self.init_from))
+        for name, default in (("space", "auto"), ("supernet_from", "")):
+            if getattr(self, name) != default:
+                raise DaquError(f"`{name}` has no effect with `init_from`, whose network brings its own: leave one of them out.")
 
     @property
     def given(self) -> frozenset[str]:

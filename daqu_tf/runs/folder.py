@@ -49,6 +49,7 @@ class RunFolder:
         log: The figures of the supernet's training, a row a scoring.
         checkpoints: A folder of the supernet's states while it is trained.
         tensorboard: A folder with the curves of the training for TensorBoard.
+        initial: The weights of a trained network, from which the supernet or the finalists begin, if they do.
         supernet: The trained supernet's weights.
         device: What the device that times files says of itself.
         table: The latency table that prices subnets in the search, if one does.
@@ -73,6 +74,7 @@ class RunFolder:
         self.log = self.path / "training.csv"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
+        self.initial = self.path / "initial.npz"
         self.supernet = self.path / "supernet.npz"
         self.device = self.path / "device.json"
         self.table = self.path / "latency_table.json"

@@ -3,7 +3,8 @@
 `named` has the spaces that come with the library, and reads a space from a file. `space` is a search space, `subnet` has a gene
 and one complete choice, `stage` is a run of blocks as a space describes it, `layer` is one layer of a network, and `architecture`
 says which layers a choice leads to. `bits` says which integers fit in how many bits, `precisions` gives a subnet other bits, and
-`hand_scaled` has the networks that people would make without a search.
+`hand_scaled` has the networks that people would make without a search. `fitting` makes families of networks fit images of any
+size.
 """
 
 from daqu_tf.spaces.named import SPACES, get

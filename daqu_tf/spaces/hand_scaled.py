@@ -29,6 +29,18 @@ def finely_scaled(space: SearchSpace) -> list[Subnet]:
     return list(dict.fromkeys(scaled(space, multiplier) for multiplier in multipliers))
 
 
+def reduced(space: SearchSpace) -> list[Subnet]:
+    """The networks of a space that lose the least of what the largest one has learned, from small to large.
+
+    Images are made smaller first, which leaves all weights as they are, and then layers narrower.
+    """
+    resolutions = space.genes[0].values
+    narrower = [one for one in finely_scaled(space) if one["resolution"] == resolutions[-1]]
+    least = [space.subnet(one.values | {"resolution": resolutions[0]}) for one in narrower]
+    smaller = [space.subnet(narrower[-1].values | {"resolution": resolution}) for resolution in resolutions]
+    return list(dict.fromkeys([*least, *smaller]))
+
+
 def scaled(space: SearchSpace, multiplier: float) -> Subnet:
     """The network of a space that is nearest to the one that people scale by hand with a width multiplier, as of `hand_scaled`."""
     named, values = dict(space.by_hand), {}

@@ -80,7 +80,7 @@ class SearchSpace:
             raise DaquError(f"`by_hand` must name genes of space {self.name!r}, but received `{min(unknown)}`.")
         stride = self.stride
         smallest = architecture.image_size(self.input_shape, self.genes[0].values[0])
-        if min(smallest) < stride:
+        if _halved_side(smallest) < stride:
             raise DaquError(
                 f"Images of {smallest[0]}x{smallest[1]} are too small for space {self.name!r}, whose strides divide each side by "
                 f"{stride}: use images of {stride} or more pixels a side, or another space."
@@ -110,7 +110,7 @@ class SearchSpace:
 
         def scaled(heights: tuple[int, ...]) -> tuple[int, ...]:
             found = sorted({(2 * h * input_shape[0] + self.input_shape[0]) // (2 * self.input_shape[0]) for h in heights})
-            high = [height for height in found if min(architecture.image_size(input_shape, height)) >= self.stride]
+            high = [height for height in found if _halved_side(architecture.image_size(input_shape, height)) >= self.stride]
             return tuple(high or found[-1:])
 
         narrowed = tuple((name, scaled(values) if name == "resolution" else values) for name, values in self.narrowed)
@@ -336,6 +336,11 @@ class SearchSpace:
             DaquError: A gene that acts has no value or one outside its alphabet.
         """
         return self.subnet(hyperparameters.values)
+
+
+def _halved_side(size: tuple[int, int]) -> int:
+    """The side that strides may not halve away: the shorter one, but for a signal, whose one pixel stays one."""
+    return min(size) if min(size) > 1 else max(size)
 
 
 def _check_names(space: SearchSpace) -> None:

@@ -7,6 +7,9 @@
 `models` makes models switchable and switches them, `placement` says where quantizers belong, `quantizers` has the quantizers that
 TFMOT puts there, and `scheme` keeps TFMOT's own away. Importing this package registers its Keras classes, so that
 `keras.models.load_model` finds them.
+
+A job may begin from a trained model too: `loading` loads it without running any code of its file, `reading` says what it is made
+of, `recognition` finds the search space around it, and `transfer` makes a supernet of its weights.
 """
 
 from daqu_tf.stock_models.models import initialise_steps, make_switchable, set_bits, switchable_tensors

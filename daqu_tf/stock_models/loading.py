@@ -66,7 +66,9 @@ def _file(path: pathlib.Path) -> keras.Model:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo("config.json").file_size > _MOST_CONFIG_BYTES:
                 _refuse(path, "a description of that size")
-            _check(path, json.loads(archive.read("config.json")))
+            config = json.loads(archive.read("config.json"))
+            config.pop("compile_config", None)  # How it was trained, which Keras leaves unread here.
+            _check(path, config)
         return keras.models.load_model(path, compile=False, safe_mode=True)
     if path.suffix not in (".h5", ".hdf5"):
         raise DaquError(f"`init_from` must be a .keras or .h5 file or the folder of a SavedModel, but received {path}.")

@@ -27,7 +27,7 @@ _UNPADDED = ((0, 0), (0, 0))
 
 
 @dataclasses.dataclass(frozen=True)
-class Unit:
+class TrainedUnit:
     """A layer with weights, and the batch normalization and activation behind it.
 
     Attributes:
@@ -76,8 +76,8 @@ class Sum:
         activation: The function behind the sum: `linear`, `relu` or `relu6`.
     """
 
-    units: tuple[Unit, ...]
-    shortcut: Unit | None
+    units: tuple[TrainedUnit, ...]
+    shortcut: TrainedUnit | None
     activation: str
 
 
@@ -94,7 +94,7 @@ class Mark:
     kind: str
 
 
-Element = Unit | Sum | Mark
+Element = TrainedUnit | Sum | Mark
 
 
 def refuse(layer: keras.layers.Layer, reason: str) -> NoReturn:
@@ -137,7 +137,7 @@ class _Reader:
         found: list[Element] = []
         while node is not None and not isinstance(node.layer, layers.Add):
             element, tensor = self._element(node)
-            if isinstance(element, Unit):
+            if isinstance(element, TrainedUnit):
                 _check_padding(element, found)
             found.append(element)
             while len(nodes := self._readers.get(id(tensor), [])) > 1:
@@ -156,7 +156,7 @@ class _Reader:
             return Mark(layer, SKIPPED), tensor
         refuse(layer, "no block of a search space has it")
 
-    def _unit(self, layer: keras.layers.Layer, tensor: Any) -> tuple[Unit, Any]:
+    def _unit(self, layer: keras.layers.Layer, tensor: Any) -> tuple[TrainedUnit, Any]:
         _check_plain(layer)
         norm, activation = None, _FUNCTIONS.get(keras.activations.serialize(layer.activation), "")
         if not activation:
@@ -170,15 +170,15 @@ class _Reader:
             else:
                 break
             tensor = nodes[0].outputs
-        return Unit(layer, norm, activation), tensor
+        return TrainedUnit(layer, norm, activation), tensor
 
     def _sum(self, nodes: Sequence[Any]) -> tuple[Sum, Any]:
         paths = sorted((self._path(node) for node in nodes), key=lambda path: len(path[0]))
         if len(paths) != 2 or paths[0][1] is None or paths[0][1] is not paths[1][1]:
             refuse(nodes[0].layer, "what it reads goes to several layers that no sum joins")
         end = paths[0][1]
-        short, long = ([each for each in path if isinstance(each, Unit)] for path, _ in paths)
-        others = [each for path, _ in paths for each in path if not isinstance(each, Unit)]
+        short, long = ([each for each in path if isinstance(each, TrainedUnit)] for path, _ in paths)
+        others = [each for path, _ in paths for each in path if not isinstance(each, TrainedUnit)]
         if len(short) > 1 or any(isinstance(each, Sum) or each.kind != PADDED for each in others):
             refuse(end.layer, "its paths are others than one of convolutions, and one of a single convolution or none")
         tensor, activation = end.outputs, "linear"
@@ -210,7 +210,7 @@ def _check_plain(layer: keras.layers.Layer) -> None:
         refuse(layer, f"its depth multiplier is {layer.depth_multiplier}, and only 1 is known")
 
 
-def _check_padding(unit: Unit, before: Sequence[Element]) -> None:
+def _check_padding(unit: TrainedUnit, before: Sequence[Element]) -> None:
     """Refuses a unit that is padded otherwise than SAME does it, which all layers of search spaces do."""
     if unit.kind == "dense":
         return

@@ -12,7 +12,7 @@ from daqu_tf.keras import keras
 from daqu_tf.spaces.layer import RELUS
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.stage import Stage
-from daqu_tf.stock_models.reading import POOL, SCALE, Element, Mark, Sum, Unit, elements_of, refuse
+from daqu_tf.stock_models.reading import POOL, SCALE, Element, Mark, Sum, TrainedUnit, elements_of, refuse
 
 SHARES = (0.5, 0.75, 1.0)  # Of the network's channels, blocks and expansions, which smaller ones have.
 RESOLUTION_SHARES = (0.5, 0.625, 0.75, 0.875, 1.0)
@@ -32,7 +32,7 @@ class Block:
     """
 
     kind: str
-    units: dict[str, Unit]
+    units: dict[str, TrainedUnit]
     ratio: int
     adds: bool
 
@@ -42,7 +42,7 @@ class Block:
         return self.units["conv2" if self.kind == "basic" else "project"].channels
 
     @property
-    def first(self) -> Unit:
+    def first(self) -> TrainedUnit:
         """The unit with the elastic kernel, the stride and the activation."""
         return self.units["conv1" if self.kind == "basic" else "depthwise"]
 
@@ -66,14 +66,14 @@ class Recognised:
     """
 
     model: keras.Model
-    stem: Unit
+    stem: TrainedUnit
     stages: tuple[tuple[Block, ...], ...]
-    head: Unit | None
-    classifier: Unit | None
+    head: TrainedUnit | None
+    classifier: TrainedUnit | None
     scales: tuple[keras.layers.Layer, ...]
 
     @property
-    def units(self) -> dict[str, Unit]:
+    def units(self) -> dict[str, TrainedUnit]:
         """All units by the names that the layers have in the search space."""
         named = {"stem": self.stem}
         for number, blocks in enumerate(self.stages, 1):
@@ -128,31 +128,31 @@ def recognise(model: keras.Model) -> Recognised:
         refuse(late[0], "it scales what is no image any more")
     pool = next((index for index, each in enumerate(body) if isinstance(each, Mark)), len(body))
     convolutions, end = body[:pool], body[pool + 1 :]
-    if not convolutions or not isinstance(convolutions[0], Unit) or convolutions[0].kind != "conv":
+    if not convolutions or not isinstance(convolutions[0], TrainedUnit) or convolutions[0].kind != "conv":
         raise DaquError(f"`init_from` must begin with a convolution, but {model.name!r} does not: {_FAMILIES}.")
     stem, rest = convolutions[0], convolutions[1:]
     if stem.kernel != 3 or stem.activation not in RELUS:
         refuse(stem.layer, "the first convolution of a search space is one of 3x3 pixels with relu or relu6")
-    head = rest.pop() if rest and isinstance(rest[-1], Unit) and rest[-1].is_pointwise and _is_head(rest) else None
-    if isinstance(head, Unit) and head.activation != stem.activation:
+    head = rest.pop() if rest and isinstance(rest[-1], TrainedUnit) and rest[-1].is_pointwise and _is_head(rest) else None
+    if isinstance(head, TrainedUnit) and head.activation != stem.activation:
         refuse(head.layer, f"its activation is {head.activation}, and that of the first convolution {stem.activation}")
     stages = _stages(list(_blocks(rest)))
-    return Recognised(model, stem, stages, head if isinstance(head, Unit) else None, _classifier(end), scales)
+    return Recognised(model, stem, stages, head if isinstance(head, TrainedUnit) else None, _classifier(end), scales)
 
 
 def _is_head(rest: Sequence[Element]) -> bool:
     """Whether the last unit is a head, and not the end of a separable block."""
     before, last = rest[-2] if len(rest) > 1 else None, rest[-1]
-    behind_depthwise = isinstance(before, Unit) and before.kind == "depthwise"
-    return isinstance(last, Unit) and last.activation in RELUS and last.stride == 1 and not behind_depthwise
+    behind_depthwise = isinstance(before, TrainedUnit) and before.kind == "depthwise"
+    return isinstance(last, TrainedUnit) and last.activation in RELUS and last.stride == 1 and not behind_depthwise
 
 
-def _classifier(end: Sequence[Element]) -> Unit | None:
+def _classifier(end: Sequence[Element]) -> TrainedUnit | None:
     if not end:
         return None
     (first, *others) = end
-    if others or not isinstance(first, Unit) or first.norm is not None or not (first.kind == "dense" or first.is_pointwise):
-        layer = next(each.layer for each in (*others, first) if isinstance(each, Unit | Mark))
+    if others or not isinstance(first, TrainedUnit) or first.norm is not None or not (first.kind == "dense" or first.is_pointwise):
+        layer = next(each.layer for each in (*others, first) if isinstance(each, TrainedUnit | Mark))
         refuse(layer, "behind the pool there may be one dense layer, the classifier")
     return first
 
@@ -161,16 +161,16 @@ def _blocks(elements: Sequence[Element]) -> Iterator[Block]:
     """The blocks of a network, without stem and head."""
     left = list(elements)
     while left:
-        units = list(itertools.takewhile(lambda each: isinstance(each, Unit), left))
+        units = list(itertools.takewhile(lambda each: isinstance(each, TrainedUnit), left))
         first = left[0]
         if isinstance(first, Sum):
             yield _with_sum(first)
             taken = 1
         else:
-            taken = 2 if isinstance(first, Unit) and first.kind == "depthwise" else 3
+            taken = 2 if isinstance(first, TrainedUnit) and first.kind == "depthwise" else 3
             if len(units) < taken:
                 refuse(first.layer, f"it begins no block of a search space: {_FAMILIES}")
-            yield _inverted_residual([each for each in units[:taken] if isinstance(each, Unit)], adds=False)
+            yield _inverted_residual([each for each in units[:taken] if isinstance(each, TrainedUnit)], adds=False)
         left = left[taken:]
 
 
@@ -201,7 +201,7 @@ def _basic(element: Sum) -> Block:
     return Block("basic", units, first.channels // second.channels, shortcut is None)
 
 
-def _inverted_residual(units: Sequence[Unit], adds: bool) -> Block:
+def _inverted_residual(units: Sequence[TrainedUnit], adds: bool) -> Block:
     """A block around a depthwise convolution: an inverted residual, or, with an activation at its end, a separable one."""
     *before, depthwise, project = units
     if depthwise.kind != "depthwise" or not project.is_pointwise or project.stride != 1 or len(before) > 1:

@@ -5,7 +5,7 @@ of what the network computes.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +15,7 @@ from daqu_tf.keras import keras
 from daqu_tf.spaces.architecture import walk
 from daqu_tf.spaces.layer import Layer
 from daqu_tf.spaces.space import SearchSpace
-from daqu_tf.stock_models.reading import Unit
+from daqu_tf.stock_models.reading import TrainedUnit
 from daqu_tf.stock_models.recognition import Recognised
 from daqu_tf.supernet.supernet import Supernet
 from daqu_tf.supernet.weights import EPSILON
@@ -71,7 +71,7 @@ def _scaled(layer: keras.layers.Layer, value: float) -> float:
     return float(value * factors[0] + offsets[0])
 
 
-def _in_channels(images: np.ndarray, stem: Unit) -> np.ndarray:
+def _in_channels(images: np.ndarray, stem: TrainedUnit) -> np.ndarray:
     return np.repeat(images, stem.layer.input_shape[-1] // images.shape[-1], axis=-1)
 
 
@@ -96,7 +96,13 @@ class Start:
     keeps_classifier: bool
 
 
-def start_from(network: Recognised, images: np.ndarray, num_classes: int, seed: int = 0) -> Start:
+def start_from(
+    network: Recognised,
+    images: np.ndarray,
+    num_classes: int,
+    seed: int = 0,
+    restrict: Callable[[SearchSpace], SearchSpace] = lambda space: space,
+) -> Start:
     """A supernet that begins as a trained network.
 
     Args:
@@ -104,6 +110,7 @@ def start_from(network: Recognised, images: np.ndarray, num_classes: int, seed: 
         images: Some training images (count, height, width, channels), in [0, 1], of the size at which the supernet begins.
         num_classes: The number of classes. The classifier is the network's own where that has as many.
         seed: The seed of the weights of another classifier.
+        restrict: Leaves out of the space what a target has no use for.
 
     Raises:
         DaquError: The network reads images in colour, but takes other channels than there are.
@@ -112,7 +119,7 @@ def start_from(network: Recognised, images: np.ndarray, num_classes: int, seed: 
     if read != images.shape[-1] and images.shape[-1] != 1:
         raise DaquError(f"`init_from` takes images of {read} channels, but those of the data set have {images.shape[-1]}.")
     limits = input_range(network, images)
-    space = network.space(images.shape[1:], num_classes, input_zero(limits))
+    space = restrict(network.space(images.shape[1:], num_classes, input_zero(limits)))
     keras.utils.set_random_seed(seed)
     random = Supernet(space).arrays()
     units = network.units
@@ -127,7 +134,7 @@ def start_from(network: Recognised, images: np.ndarray, num_classes: int, seed: 
     return Start(space, {name: arrays[name].astype(random[name].dtype) for name in random}, keeps)
 
 
-def _arrays_of(layer: Layer, unit: Unit) -> dict[str, np.ndarray]:
+def _arrays_of(layer: Layer, unit: TrainedUnit) -> dict[str, np.ndarray]:
     """The weights of a layer and of the normalization behind it, a bias in its mean."""
     kernel, *bias = unit.layer.get_weights()
     offset = bias[0].astype(np.float64) if bias else np.zeros(unit.channels)

@@ -1,8 +1,8 @@
 """The one network that holds all subnets of a space, and the scoring of subnets.
 
 `supernet` has that network and the static network of one subnet; both consist of `units` of elastic `layers` with switchable
-`quantizers`. `scoring` recalibrates and scores a subnet, `weights` cuts its part out of the shared weights, and `baked` turns it
-into a plain tf_keras model. `replicas` is what several devices share in training.
+`quantizers`, whose `initial_steps` are found without training. `scoring` recalibrates and scores a subnet, `weights` cuts its part
+out of the shared weights, and `baked` turns it into a plain tf_keras model. `replicas` is what several devices share in training.
 """
 
 from typing import TYPE_CHECKING

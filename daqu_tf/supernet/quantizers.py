@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from daqu_tf.keras import QuantizeConfig, Quantizer, keras
 from daqu_tf.spaces.bits import FIXED_BITS, FLOAT_BITS, activation_range, weight_range
+from daqu_tf.supernet.initial_steps import best_steps
 from daqu_tf.supernet.replicas import replicas, sum_over_replicas
 
 Bits: TypeAlias = int | tf.Tensor  # A Python int in a static network, a scalar tensor in the supernet.
@@ -239,26 +240,6 @@ def unless_float(bits: Bits, quantized: Callable[[], tf.Tensor], otherwise: Call
     if isinstance(bits, int):
         return otherwise() if bits == FLOAT_BITS else quantized()
     return tf.cond(bits == FLOAT_BITS, otherwise, quantized)
-
-
-def best_steps(values: np.ndarray, lower: int, upper: int) -> np.ndarray:
-    """The steps with the least squared error, of 40 that clip more and more.
-
-    Args:
-        values: The values (count, columns).
-        lower: The lowest code.
-        upper: The highest code.
-
-    Returns:
-        The step of each column (columns,), positive.
-    """
-    full = np.maximum(np.abs(values).max(axis=0), 1e-8) / max(upper, -lower)
-    best, least = full, np.full(full.shape, np.inf)
-    for ratio in np.linspace(1.0, 0.1, 40):
-        step = full * ratio
-        error = np.square(np.clip(np.round(values / step), lower, upper) * step - values).sum(axis=0)
-        best, least = np.where(error < least, step, best), np.minimum(error, least)
-    return best
 
 
 class SwitchableQuantizer(Quantizer):

@@ -70,7 +70,7 @@ class FineTuner:
     Args:
         space: The space of the subnets.
         arrays: The supernet's weights by name, as `Supernet.arrays()` gives them; None begins with random weights, drawn from the
-            seed.
+            seed. Where no step was ever set, each network sets its own.
         dataset: The data set, of which the train split is used.
         how: How each subnet is trained.
 
@@ -136,10 +136,13 @@ class FineTuner:
 
     def _initial(self, subnet: Subnet) -> dict[str, np.ndarray]:
         """The weights and steps from which a subnet is trained."""
-        if self._arrays is not None:
-            return cut(self._space, subnet, self._arrays)
+        given = None if self._arrays is None else cut(self._space, subnet, self._arrays)
+        if given is not None and any(array.any() for name, array in given.items() if name.endswith("_log_step")):
+            return given
         keras.utils.set_random_seed(self._how.seed)
         network = StaticNetwork(self._space, subnet)
+        if given is not None:  # The weights of a network that was trained elsewhere, in float.
+            network.load_arrays(given)
         network.initialise_steps(self._some_images, self._space.weight_bits)
         return network.arrays()
 

@@ -27,14 +27,16 @@ def some(*values, most=2):
     return st.sets(st.sampled_from(values), min_size=1, max_size=most).map(lambda chosen: tuple(sorted(chosen)))
 
 
-STAGES = st.builds(
-    Stage,
-    widths=some(8, 16),
-    depths=some(1, 2, 3),
-    kernels=some(3, 5, 7),
-    expansions=some(1, 2, 4),
-    stride=st.sampled_from((1, 2)),
-    block=st.sampled_from(BLOCKS),
+STAGES = st.sampled_from(BLOCKS).flatmap(
+    lambda block: st.builds(
+        Stage,
+        widths=some(8, 16),
+        depths=some(1, 2, 3),
+        kernels=some(3, 5, 7),
+        expansions=st.just((1,)) if block == "separable" else some(1, 2, 4),
+        stride=st.sampled_from((1, 2)),
+        block=st.just(block),
+    )
 )
 # Small enough to enumerate every combination of values.
 SMALL_SPACES = st.builds(
@@ -106,7 +108,7 @@ def test_a_space_survives_json():
         ({"stages": ["wide"]}, "A stage of a space must be a JSON object, but received 'wide'"),
         ({"colour": "red"}, "A space has the fields name, .*, but received `colour`"),
         ({"stem_widths": []}, "`stem.width` must have at least one choice"),
-        ({"activation": "gelu"}, "`activation` must be one of relu, hard_swish, but received 'gelu'"),
+        ({"activation": "gelu"}, "`activation` must be one of relu, relu6, hard_swish, but received 'gelu'"),
         ({"activation": 1}, "`activation` must be a text, but received 1"),
         ({"resolutions": [4, 9]}, r"`resolutions` must be at most the 8 of `input_shape`, but received \(4, 9\)"),
         ({"head_widths": 64}, "`head_widths` must be a list of whole numbers, but received 64"),
@@ -287,12 +289,12 @@ def test_resolutions_that_the_strides_do_not_fit_into_are_left_out():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"block": "dense"}, "`block` must be one of inverted_residual, basic, but received 'dense'"),
+        ({"block": "dense"}, "`block` must be one of inverted_residual, basic, separable, but received 'dense'"),
         (
             {"block": "basic", "squeeze_excite": True},
             "`squeeze_excite` must be false and `activation` relu in a stage of basic blocks",
         ),
-        ({"activation": "gelu"}, "`activation` must be one of relu, hard_swish, but received 'gelu'"),
+        ({"activation": "gelu"}, "`activation` must be one of relu, relu6, hard_swish, but received 'gelu'"),
     ],
 )
 def test_a_stage_that_makes_no_sense(changes, message):

@@ -9,7 +9,7 @@ from daqu_tf.keras import QuantizeWrapper, keras, tfmot
 from daqu_tf.stock_models import initialise_steps, make_switchable, set_bits, switchable_tensors
 from daqu_tf.stock_models.quantizers import StockQuantizeConfig
 from daqu_tf.stock_models.scheme import SwitchableScheme
-from daqu_tf.supernet.quantizers import best_steps
+from daqu_tf.supernet.initial_steps import best_steps
 
 layers = keras.layers
 annotate, apply = tfmot.quantization.keras.quantize_annotate_layer, tfmot.quantization.keras.quantize_apply

@@ -4,11 +4,11 @@ import tensorflow as tf
 
 from daqu_tf.keras import QuantizeWrapper, keras
 from daqu_tf.spaces.bits import activation_range, weight_range
+from daqu_tf.supernet.initial_steps import best_steps
 from daqu_tf.supernet.layers import ElasticConv2D
 from daqu_tf.supernet.quantizers import (
     SwitchableQuantizeConfig,
     SwitchableQuantizer,
-    best_steps,
     fake_quantize,
     quantize_activation,
 )
