@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FLOAT_SHARE = 0.7  # Of a training from random weights, as practitioners do it, and of one from a network that was trained in float.
 START_RATE = 0.1  # The learning rate of finalists that begin as a trained network, as a share of that of training.
+BATCH_PIXELS, LEAST_BATCH = 64 * 96 * 96, 8  # More pixels in a batch, twice that in fine-tuning, take gigabytes of activations.
 LEAST_STEPS_AN_EPOCH = 40  # With fewer images than that takes, steps of fine-tuning are not made larger.
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
 
@@ -80,9 +81,11 @@ class Plan:
         Raises:
             DaquError: A file of the settings cannot be read, or things do not go together (which ones is said).
         """
+        asked = config.given
         trained = initial.network_of(config) if config.init_from and not known else None
         config = initial.sized(config, trained) if trained else config
         dataset = data.load(config.dataset, config.seed, how=config.reading, on_progress=on_progress)
+        config = config if known or "batch_size" in asked else _with_batch_for(dataset.image_shape, config)
         target = targets.get(config.target)
         start = initial.start(trained, dataset, target, config.seed) if trained else None
         if not known:
@@ -260,6 +263,13 @@ class Plan:
             "dataset": self.dataset.describe(),
             "cardinality": {name: f"{decimal.Decimal(size):.2e}" for name, size in sizes.items()},  # A float ends at 1e308.
         }
+
+
+def _with_batch_for(image_shape: tuple[int, int, int], config: RunConfig) -> RunConfig:
+    """The settings with batches of large images that fit into memory, where nobody asked for others."""
+    height, width, _ = image_shape
+    most = max(LEAST_BATCH, BATCH_PIXELS // (height * width))
+    return dataclasses.replace(config, batch_size=most) if most < config.batch_size else config
 
 
 def _nominal(name: str, dataset: Dataset) -> SearchSpace:
