@@ -5,7 +5,8 @@ names. Runtimes insist on a zero point for every scale, and XNNPACK on a scale p
 once, the zero points alone, all of them 0, would take 16 bytes for each channel.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from daqu_tf.errors import DaquError
@@ -15,6 +16,8 @@ from daqu_tf.tflite.encoder import Encoder
 from daqu_tf.tflite.graph import Graph, Tensor
 from daqu_tf.tflite.operators import Operator
 from daqu_tf.tflite.schema import IDENTIFIER, schema
+
+_LFS = b"version https://git-lfs"
 
 
 def write(graph: Graph, metadata: Mapping[str, bytes] | None = None) -> bytes:
@@ -40,10 +43,11 @@ def read(data: bytes) -> Graph:
     Raises:
         DaquError: The file holds anything that a `Graph` cannot hold.
     """
-    decoder = Decoder(_model(data))
-    graph = decoder.graph(tuple(_decoded(node, decoder) for node in decoder.nodes()))
-    graph.check()
-    return graph
+    with _in_sentences():
+        decoder = Decoder(_model(data))
+        graph = decoder.graph(tuple(_decoded(node, decoder) for node in decoder.nodes()))
+        graph.check()
+        return graph
 
 
 def read_ends(data: bytes) -> tuple[Tensor, Tensor, str]:
@@ -58,12 +62,8 @@ def read_ends(data: bytes) -> tuple[Tensor, Tensor, str]:
     Raises:
         DaquError: The file reads or puts out several tensors, or one of a type that a `Graph` cannot hold.
     """
-    try:
+    with _in_sentences():
         return Decoder(_model(data)).outermost()
-    except DaquError:
-        raise
-    except Exception as error:  # Bytes that only begin like such a file can raise anything in its reader.
-        raise DaquError(f"`data` must be a whole .tflite file, but received others ({error}): read it again.") from error
 
 
 def _decoded(node: Any, decoder: Decoder) -> Operator:
@@ -80,11 +80,38 @@ def read_buffers(data: bytes) -> dict[str, bytes]:
     Raises:
         DaquError: The bytes are no `.tflite` file.
     """
-    model = _model(data)
-    return {entry.name.decode(): model.buffers[entry.buffer].data.tobytes() for entry in model.metadata or ()}
+    with _in_sentences():
+        model = _model(data)
+        return {entry.name.decode(): model.buffers[entry.buffer].data.tobytes() for entry in model.metadata or ()}
+
+
+@contextlib.contextmanager
+def _in_sentences() -> Iterator[None]:
+    """Says of strangers' files, which may have anything, what they are not."""
+    try:
+        yield
+    except DaquError:
+        raise
+    except Exception as error:  # Bytes that only begin like such a file can raise anything in its reader.
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise DaquError(
+            f"`data` must be a whole .tflite file of one classifier, but something in it is otherwise ({what}): read it again "
+            "from its source, or take another."
+        ) from error
 
 
 def _model(data: bytes) -> Any:
+    if data.startswith(_LFS):
+        raise DaquError("`data` is a pointer of Git LFS to a file, not the file itself: fetch that with `git lfs pull`.")
     if data[4:8] != IDENTIFIER:
         raise DaquError("`data` must be a .tflite file, but received other bytes: read it again from its source.")
-    return schema().ModelT.InitFromPackedBuf(data)
+    model = schema().ModelT.InitFromPackedBuf(data)
+    if (count := len(model.subgraphs or ())) != 1:
+        names = ", ".join(each.signatureKey.decode() for each in model.signatureDefs or () if each.signatureKey)
+        raise DaquError(
+            f"The file must have one subgraph, but it has {count}"
+            + (f" (signatures {names})" if names else "")
+            + ": take one that "
+            "holds a classifier alone."
+        )
+    return model

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 
 import integer_reference
@@ -395,6 +396,65 @@ def test_refuses_to_read_other_products_constants_pools_and_pads(method, operand
     change(model)
     with pytest.raises(DaquError, match="must hold operators of daqu_tf"):
         tflite.read(pack(model))
+
+
+def without_a_bias(model):
+    model.subgraphs[0].operators[0].inputs = model.subgraphs[0].operators[0].inputs[:2]
+
+
+def without_quantization(model):
+    model.subgraphs[0].tensors[0].quantization = None
+
+
+def with_an_unknown_type(model):
+    model.subgraphs[0].tensors[1].type = 99
+
+
+def without_a_buffer(model):
+    model.subgraphs[0].tensors[1].buffer = 99
+
+
+def without_options(model):
+    model.subgraphs[0].operators[0].builtinOptions = None
+
+
+def without_an_output(model):
+    model.subgraphs[0].outputs = np.zeros(0, np.int32)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [without_a_bias, without_quantization, with_an_unknown_type, without_a_buffer, without_options, without_an_output],
+)
+def test_what_strangers_leave_out_is_said_in_a_sentence(change):
+    network = tflite_networks.RandomNetwork(0, (1, 6, 6, 3))
+    model = schema.ModelT.InitFromPackedBuf(tflite.write(network.graph(network.conv("input", 4))))
+    change(model)
+    with pytest.raises(DaquError) as error:
+        tflite.read(pack(model))
+    assert "\n" not in str(error.value)
+
+
+def test_several_subgraphs_and_pointers_are_named():
+    network = tflite_networks.RandomNetwork(0, (1, 6, 6, 3))
+    model = schema.ModelT.InitFromPackedBuf(tflite.write(network.graph(network.conv("input", 4))))
+    model.subgraphs = model.subgraphs * 2
+    for read in (tflite.read, tflite.read_ends):
+        with pytest.raises(DaquError, match="must have one subgraph, but it has 2 .signatures .*classifier alone"):
+            read(pack(model))
+        with pytest.raises(DaquError, match="is a pointer of Git LFS .*git lfs pull"):
+            read(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=4))
+def test_a_file_with_some_other_bytes_is_a_graph_or_refused(place, others):
+    network = tflite_networks.RandomNetwork(0, (1, 6, 6, 3))
+    data = bytearray(tflite.write(network.graph(network.conv("input", 4))))
+    place = 8 + place % (len(data) - 12)
+    data[place : place + len(others)] = others
+    for read in (tflite.read, tflite.read_ends, tflite.read_labels):
+        with contextlib.suppress(DaquError):
+            read(bytes(data))
 
 
 def test_refuses_to_read_other_files():
