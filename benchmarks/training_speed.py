@@ -4,8 +4,9 @@
 
 For each hand-scaled network of a space there are five trainings: the supernet with that network active, the finalist in float, the
 finalist at 8 bits, tf_keras in float, and TFMOT. All take steps of 128 images in turn, in one process, on all cores: forward,
-backward and update. tf_keras and TFMOT train as `practitioner.py` does it, by AdamW in a `tf.function`. Images are random: time
-does not depend on them.
+backward and update. A step of the supernet takes as many subnets as the sandwich rule does, here all the same one, before one update
+of all weights, and its images count once for each. tf_keras and TFMOT train as `practitioner.py` does it, by AdamW in a
+`tf.function`. Images are random: time does not depend on them.
 """
 
 import json
@@ -24,6 +25,7 @@ from daqu_tf.spaces.hand_scaled import hand_scaled
 from daqu_tf.spaces.precisions import in_float
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.training.samplers import Sandwich
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 LEAST_OF_KERAS, LEAST_OF_TFMOT = 0.9, 1.1
@@ -43,6 +45,19 @@ class KerasStep(TfmotStep):
         from daqu_tf.supernet.supernet import StaticNetwork
 
         return bake(StaticNetwork(self._space, in_float(subnet)))
+
+
+class SandwichStep(SupernetStep):
+    """A step of the supernet by the sandwich rule, whose subnets are all one."""
+
+    images = BATCH * Sandwich.SUBNETS
+
+    def __call__(self) -> float:
+        """Returns the loss of the last subnet."""
+        for _ in range(Sandwich.SUBNETS):
+            loss, _ = self.optimizer.accumulate(*self._batch)
+        self.optimizer.apply(0.5)
+        return float(loss)
 
 
 class FinalistStep:
@@ -68,7 +83,7 @@ class FinalistStep:
         return float(loss)
 
 
-def steps_of(space: SearchSpace, supernet: SupernetStep, subnet: Subnet) -> dict[str, Callable[[], float]]:
+def steps_of(space: SearchSpace, supernet: SandwichStep, subnet: Subnet) -> dict[str, Callable[[], float]]:
     """A step of each training, by its name."""
     stock = {"tf_keras": KerasStep(space), "tfmot": TfmotStep(space)}
     for step in (supernet, *stock.values()):
@@ -86,12 +101,12 @@ def images_a_second(steps: dict[str, Callable[[], float]], count: int) -> dict[s
             step()
             if turn >= 0:
                 taken[name].append(time.perf_counter() - began)
-    return {name: BATCH / float(np.median(some)) for name, some in taken.items()}
+    return {name: getattr(steps[name], "images", BATCH) / float(np.median(some)) for name, some in taken.items()}
 
 
 def measure(space: SearchSpace, quick: bool) -> list[dict]:
     """One row a hand-scaled network."""
-    supernet, rows = SupernetStep(space), []
+    supernet, rows = SandwichStep(space), []
     for subnet in hand_scaled(space)[: 1 if quick else None]:
         found = images_a_second(steps_of(space, supernet, subnet), 10 if quick else flags.FLAGS.steps)
         ratios = {

@@ -77,4 +77,4 @@ def test_a_forecast_comes_back_from_json_and_reads_well():
     assert Forecast.from_json(json.loads(json.dumps(found.to_json()))) == found
     text = forecast.text(found, 50_000, 100, 2, 10**8, 10**6)
     assert text.splitlines()[0] == "plan: 20.0 minutes" and len(text.splitlines()) == 6
-    assert "3 networks at most" in text and "2.7 GB of memory in 3 processes, and 21 MB in the output folder" in text
+    assert "3 networks at most" in text and "2.4 GB of memory in 3 processes, and 21 MB in the output folder" in text

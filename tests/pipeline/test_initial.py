@@ -8,7 +8,7 @@ from daqu_tf import RunConfig, data, files
 from daqu_tf.errors import DaquError
 from daqu_tf.export.manifest import Manifest
 from daqu_tf.keras import keras
-from daqu_tf.pipeline import finalist, initial, pipeline
+from daqu_tf.pipeline import pipeline
 from daqu_tf.pipeline.plan import Plan
 from daqu_tf.spaces.hand_scaled import reduced
 from daqu_tf.supernet.scoring import Scorer
@@ -104,7 +104,7 @@ def test_a_job_goes_on_from_the_network(trained, tmp_path):
     front = files.read_json(tmp_path / "run" / "pareto.json")["members"]
     best = max(member["accuracy"]["file"]["search"] for member in front)
     assert best > accuracy - 0.02  # From random weights, three epochs are not enough.
-    assert initial.IMAGES and Plan.in_folder(tmp_path / "run").start is None
+    assert Plan.in_folder(tmp_path / "run").start is None
     before = (tmp_path / "run" / "pareto.json").read_bytes()
     assert pipeline.run(settings) and (tmp_path / "run" / "pareto.json").read_bytes() == before
-    assert Manifest.read(tmp_path / "run" / "finalists" / "m00.json").fine_tuning["float_share"] > 0 and finalist
+    assert Manifest.read(tmp_path / "run" / "finalists" / "m00.json").fine_tuning["float_share"] > 0

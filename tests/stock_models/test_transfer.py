@@ -21,7 +21,12 @@ def supernet_from(model, images=IMAGES, classes=7):
     return supernet, start
 
 
-@pytest.mark.parametrize("name", trained_networks.NETWORKS)
+FAST = ("mobilenet_v2 0.35", "mobilenet_v1 0.25", "resnet", "resnet without norm")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in trained_networks.NETWORKS]
+)
 def test_the_largest_subnet_in_float_has_the_logits_of_the_network(name):
     model, limits = trained_networks.trained(name)
     supernet, start = supernet_from(model)
