@@ -4,8 +4,8 @@
 
 For each hand-scaled network of a space there are five trainings: the supernet with that network active, the finalist in float, the
 finalist at 8 bits, tf_keras in float, and TFMOT. All take steps of 128 images in turn, in one process, on all cores: forward,
-backward and update. A step of the supernet takes as many subnets as the sandwich rule does, here all the same one, before one update
-of all weights, and its images count once for each. tf_keras and TFMOT train as `practitioner.py` does it, by AdamW in a
+backward and update. A step of the supernet takes as many subnets as the sandwich rule does, here all the same one, before one
+update of all weights, and its images count once for each. tf_keras and TFMOT train as `practitioner.py` does it, by AdamW in a
 `tf.function`. Images are random: time does not depend on them.
 """
 

@@ -154,8 +154,8 @@ def test_a_failing_finalist_ends_the_others_at_once(tmp_path):
 
 def test_images_too_small_for_the_space(tmp_path):
     np.savez(tmp_path / "tiny.npz", x_train=np.zeros((40, 4, 4), np.uint8), y_train=np.arange(40) % 2)
-    with pytest.raises(DaquError, match="too small for space 'resnet_cifar'"):
-        pipeline.run(RunConfig(str(tmp_path / "tiny.npz"), str(tmp_path / "run"), space="resnet_cifar", batch_size=8))
+    with pytest.raises(DaquError, match="too small for space 'mobilenet_v3_cifar'"):
+        pipeline.run(RunConfig(str(tmp_path / "tiny.npz"), str(tmp_path / "run"), space="mobilenet_v3_cifar", batch_size=8))
 
 
 def test_time_is_shared_out_by_size():
