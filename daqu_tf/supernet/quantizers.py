@@ -17,6 +17,7 @@ from daqu_tf.supernet.initial_steps import best_steps
 from daqu_tf.supernet.replicas import replicas, sum_over_replicas
 
 Bits: TypeAlias = int | tf.Tensor  # A Python int in a static network, a scalar tensor in the supernet.
+OBSERVED_VALUES = 2**22  # The most values of an activation that its steps are set from.
 _Gradient = Callable[..., Any]  # From the gradients of what a function returns to those of its arguments.
 
 
@@ -342,6 +343,8 @@ class SwitchableQuantizer(Quantizer):
         """
         axis = self.channel_axis
         columns = values.reshape(-1, 1) if axis is None else np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+        if axis is None:  # Of the activations of large images, all would take minutes.
+            columns = columns[:: len(columns) // OBSERVED_VALUES + 1]
         steps = weights["log_step"].numpy()
         for row, bits in enumerate(self.alphabet):
             if bits in chosen:
