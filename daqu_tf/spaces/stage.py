@@ -86,14 +86,13 @@ class Stage:
     def searched_activations(self, number: int) -> tuple[str, ...]:
         """The names of a block's layers whose output bits are searched: a ReLU writes it and a layer with weights reads it.
 
-        With squeeze-excite, that is the product behind `excite` instead of the output of the depthwise convolution.
+        What a block leaves behind has fixed bits, so that blocks may be left out. With squeeze-excite, that is the product behind `excite` instead of the output of the depthwise convolution.
 
         Args:
             number: The number of the block, from 1.
         """
         relu = self.activation in RELUS
         searched = {"expand": relu, "depthwise": relu and not self.squeeze_excite, "excite": relu, "squeeze": True, "conv1": True}
-        searched["project"] = relu and self.block == "separable"
         return tuple(layer for layer in self.layer_names(number) if searched.get(layer, False))
 
 

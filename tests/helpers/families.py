@@ -71,10 +71,10 @@ FAMILIES = {
             2,
             (
                 Stage((4, 8), (1,), (3,), (1,), 1, block="separable", activation="relu6"),
-                Stage((8, 12), (1, 2), (3, 5), (1,), 2, block="separable", activation="relu6"),
-                Stage((8, 12), (1, 2), (3,), (2, 3), 1, activation="relu6"),
+                Stage((12, 20), (1, 2), (3, 5), (1,), 2, block="separable", activation="relu6"),
+                Stage((12, 16), (1, 2), (3,), (2, 3), 1, activation="relu6"),
             ),
-            (16, 24),
+            (24, 40),
             resolutions=(8, 12),
             activation="relu6",
             input_zero=0.5,

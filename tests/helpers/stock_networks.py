@@ -110,9 +110,9 @@ def identity():
 def separable():
     def body(x):
         x = _separable(x, "stage1.block1", 8, 3, 1)
-        x = _separable(x, "stage2.block1", 12, 5, 2)
-        x = _separable(x, "stage2.block2", 12, 5, 1)
-        x = _inverted_residual(x, "stage3.block1", 12, 3, 3, 1, _relu6)
-        return _inverted_residual(x, "stage3.block2", 12, 3, 3, 1, _relu6)
+        x = _separable(x, "stage2.block1", 20, 5, 2)
+        x = _separable(x, "stage2.block2", 20, 5, 1)
+        x = _inverted_residual(x, "stage3.block1", 16, 3, 3, 1, _relu6)
+        return _inverted_residual(x, "stage3.block2", 16, 3, 3, 1, _relu6)
 
-    return _ends((12, 12, 3), 5, body, head=24, stem_activation=_relu6, stride=2, zero=0.5)
+    return _ends((12, 12, 3), 5, body, head=40, stem_activation=_relu6, stride=2, zero=0.5)
