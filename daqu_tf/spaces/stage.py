@@ -86,7 +86,8 @@ class Stage:
     def searched_activations(self, number: int) -> tuple[str, ...]:
         """The names of a block's layers whose output bits are searched: a ReLU writes it and a layer with weights reads it.
 
-        What a block leaves behind has fixed bits, so that blocks may be left out. With squeeze-excite, that is the product behind `excite` instead of the output of the depthwise convolution.
+        What a block leaves behind has fixed bits, so that blocks may be left out. With squeeze-excite, the product behind `excite`
+        counts instead of the output of the depthwise convolution.
 
         Args:
             number: The number of the block, from 1.
