@@ -42,7 +42,9 @@ def choose(job: Job, count: int, taken: Sequence[Subnet] = ()) -> list[dict[str,
         found = ", ".join(f"{one.metric} of {figures[one.metric][nearest]:g}" for one in known)
         raise DaquError(f"`constraint` must be met by some network, but the nearest of {len(subnets)} has {found}: loosen it.")
     good = np.flatnonzero(missed == 0)
-    chosen = good[spread(figures["latency_us"][good], count)] if len(good) else good
+    # No network is slower than a larger one, whatever is measured of tiny ones: of those as fast, the largest counts.
+    prices = np.minimum.accumulate(figures["latency_us"][good][::-1])[::-1]
+    chosen = good[spread(prices, count)] if len(good) else good
     return [
         {
             "values": subnets[index].to_json(),
@@ -58,10 +60,11 @@ def spread(prices: np.ndarray, count: int) -> list[int]:
 
     Args:
         prices: Shape (n,), positive.
-        count: How many there are, at most; of one, it is the most expensive.
+        count: How many there are, at most; of one, it is the most expensive. Of equal prices the last is taken.
     """
     wanted = np.geomspace(prices.max(), prices.min(), count)
-    nearest = {int(np.argmin(np.abs(np.log(prices / price)))) for price in wanted}
+    last = len(prices) - 1
+    nearest = {last - int(np.argmin(np.abs(np.log(prices / price))[::-1])) for price in wanted}
     return sorted(nearest, key=lambda index: prices[index])
 
 

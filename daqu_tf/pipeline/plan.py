@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from daqu_tf.stock_models.transfer import Start
 
 FLOAT_SHARE = 0.7  # Of a training from random weights, as practitioners do it, and of one from a network that was trained in float.
-START_RATE = 0.1  # The learning rate of finalists that begin as a trained network, as a share of that of training.
+START_RATE = 0.1  # The learning rate of networks that begin as a trained one, as a share of that of others.
 BATCH_PIXELS, LEAST_BATCH = 64 * 96 * 96, 8  # More pixels in a batch, twice that in fine-tuning, take gigabytes of activations.
 LEAST_STEPS_AN_EPOCH = 40  # With fewer images than that takes, steps of fine-tuning are not made larger.
 _PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "keras-tuner", "ai-edge-litert", "numpy")
@@ -285,4 +285,5 @@ def _schedule(config: RunConfig, space: SearchSpace) -> Schedule:
     transfer = config.precision_transfer
     if transfer == "auto":
         transfer = "progressive" if config.searches_bits else "none"
-    return make_schedule(space, config.warmup, transfer, length, unit, **config.how_to_train)
+    how = config.how_to_train | ({"learning_rate": START_RATE * config.learning_rate} if config.init_from else {})
+    return make_schedule(space, config.warmup, transfer, length, unit, **how)

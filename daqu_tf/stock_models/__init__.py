@@ -12,11 +12,13 @@ A job may begin from a trained model too: `loading` loads it without running any
 of, `recognition` finds the search space around it, and `transfer` makes a supernet of its weights.
 """
 
+from daqu_tf.stock_models.loading import load_trained
 from daqu_tf.stock_models.models import initialise_steps, make_switchable, set_bits, switchable_tensors
 from daqu_tf.stock_models.quantizers import StockQuantizeConfig, StockQuantizer
 from daqu_tf.stock_models.scheme import SwitchableScheme
 
 __all__ = [
+    "load_trained",
     "make_switchable",
     "initialise_steps",
     "set_bits",

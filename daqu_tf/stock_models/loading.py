@@ -32,7 +32,7 @@ def load_trained(name: str | os.PathLike) -> keras.Model:
         DaquError: There is no such file, it is no whole model of stock layers, or the download fails.
     """
     if name in APPLICATIONS:
-        return _application(str(name))
+        return flattened(_application(str(name)))
     path = pathlib.Path(name)
     if not path.exists():
         known = ", ".join(APPLICATIONS)
@@ -47,7 +47,36 @@ def load_trained(name: str | os.PathLike) -> keras.Model:
             f"`init_from` {path} cannot be read as a model of tf_keras ({type(error).__name__}: {reason[:200]}): save it anew with "
             "model.save."
         ) from error
-    return functional(model)
+    return flattened(model)
+
+
+def flattened(model: keras.Model) -> keras.Model:
+    """A functional model of its own layers alone: models within it give way to clones of their layers, with their weights."""
+    names: set[str] = set()
+
+    def clone(layer: keras.layers.Layer, inputs: list[Any]) -> Any:
+        name, number = layer.name, 1
+        while name in names:
+            name, number = f"{layer.name}_{number}", number + 1
+        names.add(name)
+        copy = type(layer).from_config(layer.get_config() | {"name": name})
+        output = copy(inputs[0] if len(inputs) == 1 else inputs)
+        copy.set_weights(layer.get_weights())
+        return output
+
+    def run(part: keras.Model, inputs: list[Any]) -> list[Any]:
+        values = {id(tensor): given for tensor, given in zip(part.inputs, inputs)}
+        for _, nodes in sorted(part._nodes_by_depth.items(), reverse=True):
+            for node in nodes:
+                if not node.is_input:
+                    read = [values[id(tensor)] for tensor in node.keras_inputs]
+                    inner = isinstance(node.layer, keras.Model)
+                    values[id(node.outputs)] = run(functional(node.layer), read)[0] if inner else clone(node.layer, read)
+        return [values[id(tensor)] for tensor in part.outputs]
+
+    whole = functional(model)
+    inputs = [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in whole.inputs]
+    return keras.Model(inputs, run(whole, inputs), name=whole.name)
 
 
 def _application(name: str) -> keras.Model:

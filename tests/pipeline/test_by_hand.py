@@ -42,6 +42,15 @@ def test_equal_steps_of_the_logarithm():
     assert by_hand.spread(np.array([1.0, 9.0, 12.0, 50.0, 100.0]), 3) == [0, 1, 4]
 
 
+def test_of_networks_that_are_as_fast_the_largest_is_taken(job, monkeypatch):
+    def timed(device, target, networks):  # The largest is timed as faster than the one before it.
+        return [100.0 + index if index < len(networks) - 1 else 50.0 for index in range(len(networks))]
+
+    monkeypatch.setattr(by_hand, "untrained_latencies_us", timed)
+    (found,) = by_hand.choose(job(), 1)
+    assert found["values"] == finely_scaled(job().plan.searched)[-1].to_json() and found["search"]["latency_us"] == 50.0
+
+
 def test_the_grid_goes_from_the_smallest_to_the_largest_that_people_scale_by_hand():
     for name in ("resnet", "mobilenet_v2", "digits"):
         space = spaces.get(name)

@@ -32,6 +32,18 @@ def test_a_sequential_network_comes_back_as_a_functional_one(tmp_path):
     np.testing.assert_array_equal(load_trained(path)(IMAGES[:, :8, :8]), model(IMAGES[:, :8, :8]))
 
 
+def test_models_within_the_model_are_laid_open(tmp_path):
+    base = keras.Sequential([layers.Conv2D(4, 3, input_shape=(8, 8, 3), name="conv"), layers.ReLU(6.0)], name="base")
+    inputs = keras.Input((8, 8, 3))
+    x = base(layers.Rescaling(1 / 127.5, -1)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="conv")(x))))
+    model.save(path := tmp_path / "model.keras")
+    found = load_trained(path)
+    assert not [layer for layer in found.layers if isinstance(layer, keras.Model)]
+    assert {"conv", "conv_1"} <= {layer.name for layer in found.layers}
+    np.testing.assert_array_equal(found(IMAGES[:, :8, :8]), model(IMAGES[:, :8, :8]))
+
+
 class Own(layers.Layer):
     def call(self, x):
         raise AssertionError("it was run")
