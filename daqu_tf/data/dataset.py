@@ -351,6 +351,7 @@ def _shuffled(x: Images, y: np.ndarray, seed: int) -> _Part:
 
 
 def _in_range(part: _Part, pixels: PixelRange) -> tuple[Any, Any]:
+    """The split, whose images read as numbers in [0, 1]."""
     images, labels = part
     return dataclasses.replace(images, offset=pixels.offset, scale=pixels.scale), labels
 

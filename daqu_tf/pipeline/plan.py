@@ -81,7 +81,7 @@ class Plan:
         Raises:
             DaquError: A file of the settings cannot be read, or things do not go together (which ones is said).
         """
-        asked = config.given
+        asked = config.given  # A copy of the settings counts all of them as given.
         trained = initial.network_of(config) if config.init_from and not known else None
         config = initial.sized(config, trained) if trained else config
         dataset = data.load(config.dataset, config.seed, how=config.reading, on_progress=on_progress)
