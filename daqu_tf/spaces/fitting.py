@@ -40,7 +40,7 @@ def halvings(input_shape: tuple[int, int, int]) -> int:
 
 
 def _with_halvings(space: SearchSpace, wanted: int) -> SearchSpace:
-    """The family with so many strides of 2: fewer from the front, or more at the end, where they cost the least accuracy."""
+    """The family with so many strides of 2: those at the front go first, and further ones come at the end."""
     while (count := round(math.log2(space.stride))) != wanted:
         stages, last = list(space.stages), space.stages[-1]
         halving = next((index for index, stage in enumerate(stages) if stage.stride == 2), 0)
