@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from daqu_tf.search.tuner import DaquTuner
     from daqu_tf.spaces.space import SearchSpace
     from daqu_tf.spaces.subnet import Subnet
+    from daqu_tf.stock_models.models import check
     from daqu_tf.targets.storage import Storage
     from daqu_tf.targets.target import Target
     from daqu_tf.training.schedule import PrecisionTransfer, Schedule, WarmUp
@@ -51,6 +52,7 @@ __all__ = [
     "Schedule",
     "WarmUp",
     "PrecisionTransfer",
+    "check",
     "export_tflite",
     "round_biases",
     "predict",
@@ -72,6 +74,7 @@ __getattr__, __dir__ = attach(
         "Schedule": "training.schedule",
         "WarmUp": "training.schedule",
         "PrecisionTransfer": "training.schedule",
+        "check": "stock_models.models",
         "export_tflite": "export.export",
         "round_biases": "export.export",
         "predict": "export.prediction",

@@ -29,14 +29,14 @@ PACKAGES = tuple(name for name in RANK if name != "tools")
 LIGHT = {
     ("tensorflow", "tf_keras", "keras", "pymoo"): (
         "errors", "fields", "files", "lazy", "environment", "machine", "spaces", "targets", "data", "tflite", "devices", "pareto",
-        "latency", "runs", "report", "training.schedule", "training.samplers", "training.strategies", "export.builder",
+        "latency", "runs", "report", "training.schedule", "training.samplers", "training.strategies",
         "export.subnet_graph", "export.encoding", "export.prediction", "export.verification", "supernet.weights",
         "supernet.replicas",
     ),
     ("keras_tuner",): ("pareto", "tflite", "spaces", "targets", "devices", "latency", "runs", "report"),
     ("sklearn", "ai_edge_litert"): ("data", "tflite", "spaces", "targets"),
 }  # fmt: skip
-HEAVY_EXPORT = ("export", "proof", "stock_graph")
+HEAVY_EXPORT = ("export", "proof")
 HEAVY = {"tensorflow", "tf_keras", "tensorflow_model_optimization"}
 HEAVY_PLACES = ("supernet/", "stock_models/", "training/", "keras.py", *(f"export/{name}.py" for name in HEAVY_EXPORT))
 RUNNER = {"numpy", "tflite_runtime", "ai_edge_litert"}
@@ -45,6 +45,7 @@ CROSS_CUTTING = {
     "oracle/test_oracle_contract.py", "oracle/test_oracle_search.py", "oracle/test_distributed_search.py",
     "oracle/test_chaos.py", "oracle/test_keras3.py", "supernet/test_families.py", "training/test_distributed_training.py",
     "training/test_mixed_precision.py", "export/test_stock_export.py", "export/test_stock_export_float.py",
+    "export/test_every_layer.py",
     "search/test_search_on_devices.py", "devices/test_connect.py", "devices/test_lost_devices.py",
     "devices/test_old_runtimes.py", "devices/test_search_and_table.py", "devices/test_tool.py", "pipeline/test_old_runs.py",
     "pipeline/test_every_target.py", "pipeline/test_resume.py",

@@ -1,8 +1,8 @@
 """The export of networks to `.tflite` files that compute exactly what the networks do.
 
-`export` writes a network, and rounds its biases to what a file holds. `subnet_graph` and `stock_graph` make the graph of a subnet
-or of a model of your own, both with `builder`; `ends` says what goes in and what comes out; `encoding` turns the graph into bytes,
-and `proof` runs these and compares. `description` finds out how well a file does, `manifest` is the record of that, and
+`export` writes a network, and rounds its biases to what a file holds. `subnet_graph` makes the graph of a subnet, as
+`stock_models` makes that of a model of your own; `ends` says what goes in and what comes out; `encoding` turns the graph into
+bytes, and `proof` runs these and compares. `description` finds out how well a file does, `manifest` is the record of that, and
 `verification` compares files with it. `prediction` goes from a photo to its label, as applications should.
 """
 

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from daqu_tf.errors import DaquError
-from daqu_tf.export import stock_graph, subnet_graph
+from daqu_tf.export import subnet_graph
 from daqu_tf.export.encoding import encode, write
 from daqu_tf.export.ends import Ends, ExportedFile, resolve, state
 from daqu_tf.export.proof import checked, input_zero, most_deviation, prove, sample_images
 from daqu_tf.keras import keras
+from daqu_tf.stock_models import graphs
 from daqu_tf.supernet.supernet import StaticNetwork
 from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import FloatTensor, Graph
@@ -70,7 +71,7 @@ def export_tflite(
     storage = Storage(container, runtime, input_type, output_type)
     graph, is_subnet = to_graph(network, storage), isinstance(network, StaticNetwork)
     zero = input_zero(network)
-    ending, own_range = ("none", (0.0 - zero, 1.0 - zero)) if is_subnet else (stock_graph.ending(network), None)
+    ending, own_range = ("none", (0.0 - zero, 1.0 - zero)) if is_subnet else (graphs.ending(network), None)
     ends = resolve(graph, storage, ending, own_range, input_range, output_activation, metadata)
     if isinstance(network, StaticNetwork):
         ends = dataclasses.replace(ends, source_size=network.space.input_shape[:2])
@@ -111,7 +112,7 @@ def to_graph(network: StaticNetwork | keras.Model, storage: Storage) -> Graph:
     """
     if isinstance(network, StaticNetwork):
         return subnet_graph.to_graph(network.space, network.subnet, network.arrays(), storage)
-    return stock_graph.to_graph(network, storage)
+    return graphs.to_graph(network, storage)
 
 
 def round_biases(network: StaticNetwork | keras.Model, storage: Storage | None = None) -> None:
@@ -130,4 +131,4 @@ def round_biases(network: StaticNetwork | keras.Model, storage: Storage | None =
         arrays = network.arrays()
         network.load_arrays(arrays | subnet_graph.round_biases(network.space, network.subnet, arrays, storage))
     else:
-        stock_graph.round_biases(network, storage)
+        graphs.round_biases(network, storage)

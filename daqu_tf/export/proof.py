@@ -10,12 +10,12 @@ import tensorflow as tf
 from daqu_tf import tflite
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
-from daqu_tf.export import stock_graph
 from daqu_tf.export.encoding import write
 from daqu_tf.export.ends import Ends
 from daqu_tf.keras import keras
 from daqu_tf.spaces.architecture import image_size
 from daqu_tf.spaces.bits import FIXED_BITS
+from daqu_tf.stock_models import graphs
 from daqu_tf.supernet.layers import resize
 from daqu_tf.supernet.supernet import StaticNetwork
 from daqu_tf.targets.storage import Storage
@@ -99,7 +99,7 @@ def most_deviation(network: StaticNetwork | keras.Model, storage: Storage) -> fl
     if isinstance(network, StaticNetwork):
         all_bits = [bits for name, bits in network.subnet.bits.items() if name.endswith(".activation_bits")]
     else:
-        all_bits = stock_graph.activation_bits(network)
+        all_bits = graphs.activation_bits(network)
     has_few = min(all_bits, default=FIXED_BITS) < FIXED_BITS  # One step of a tensor of few bits is a large one.
     if storage.container in ("auto", "int8"):
         return MOST_DEVIATION_OF_OTHERS if has_few else MOST_DEVIATION

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from daqu_tf.errors import DaquError
-from daqu_tf.export.builder import GraphBuilder, Kernel
 from daqu_tf.spaces.architecture import image_size, walk
 from daqu_tf.spaces.bits import FLOAT_BITS, activation_range
 from daqu_tf.spaces.layer import RELUS, Layer
@@ -14,6 +13,7 @@ from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.supernet import weights
 from daqu_tf.supernet.weights import EPSILON
+from daqu_tf.targets.builder import GraphBuilder, Kernel
 from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import FloatTensor, Graph, QuantizedTensor, Tensor, gate, hard_swish
 from daqu_tf.tflite.operators import Add, GlobalAveragePool, Minimum, Multiply

@@ -7,9 +7,12 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+import tensorflow as tf
+
 from daqu_tf.errors import DaquError
 from daqu_tf.keras import keras
-from daqu_tf.stock_models.models import functional
+from daqu_tf.stock_models.placement import functional
+from daqu_tf.stock_models.quantizers import refused
 
 APPLICATIONS = {"mobilenet_v1_imagenet": "MobileNet", "mobilenet_v2_imagenet": "MobileNetV2"}
 _CONTAINERS = {"Functional", "Sequential", "Model", "Node", "KerasTensor", "__tuple__", "TensorShape", "DTypePolicy", "Policy"}
@@ -51,31 +54,49 @@ def load_trained(name: str | os.PathLike) -> keras.Model:
 
 
 def flattened(model: keras.Model) -> keras.Model:
-    """A functional model of its own layers alone: models within it give way to clones of their layers, with their weights."""
-    names: set[str] = set()
+    """A functional model of its own layers alone: models within it give way to clones of their layers, with their weights.
 
-    def clone(layer: keras.layers.Layer, inputs: list[Any]) -> Any:
+    Raises:
+        DaquError: A layer with weights is called more than once, which clones would train apart.
+    """
+    names: set[str] = set()
+    cloned: list[keras.layers.Layer] = []
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if layer.weights and any(layer is other for other in cloned):
+            raise refused(layer, "it is called more than once: give each call a layer of its own")
+        cloned.append(layer)
         name, number = layer.name, 1
         while name in names:
             name, number = f"{layer.name}_{number}", number + 1
         names.add(name)
         copy = type(layer).from_config(layer.get_config() | {"name": name})
-        output = copy(inputs[0] if len(inputs) == 1 else inputs)
+        return copy
+
+    def called(layer: keras.layers.Layer, args: Any, kwargs: Any) -> Any:
+        copy = clone(layer)
+        outputs = copy(*args, **kwargs)
         copy.set_weights(layer.get_weights())
-        return output
+        return outputs
 
     def run(part: keras.Model, inputs: list[Any]) -> list[Any]:
         values = {id(tensor): given for tensor, given in zip(part.inputs, inputs)}
         for _, nodes in sorted(part._nodes_by_depth.items(), reverse=True):
             for node in nodes:
-                if not node.is_input:
-                    read = [values[id(tensor)] for tensor in node.keras_inputs]
-                    inner = isinstance(node.layer, keras.Model)
-                    values[id(node.outputs)] = run(functional(node.layer), read)[0] if inner else clone(node.layer, read)
+                if node.is_input:
+                    continue
+                read = {str(id(tensor)): [values[id(tensor)]] * len(node.keras_inputs) for tensor in node.keras_inputs}
+                args, kwargs = node.map_arguments(read)
+                is_model = isinstance(node.layer, keras.Model)
+                outputs = run(functional(node.layer), tf.nest.flatten(args)) if is_model else called(node.layer, args, kwargs)
+                values |= {id(old): new for old, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs))}
         return [values[id(tensor)] for tensor in part.outputs]
 
     whole = functional(model)
-    inputs = [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in whole.inputs]
+    inputs = [
+        keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=layer.name)
+        for tensor, layer in zip(whole.inputs, whole._input_layers)
+    ]
     return keras.Model(inputs, run(whole, inputs), name=whole.name)
 
 

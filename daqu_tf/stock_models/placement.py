@@ -1,5 +1,6 @@
 """The places of quantizers in a functional model, which are where the integer kernels of a `.tflite` round."""
 
+from daqu_tf.errors import DaquError
 from daqu_tf.keras import keras
 from daqu_tf.spaces.bits import FIXED_BITS
 from daqu_tf.stock_models.quantizers import FIXED_SCALE, KERNELS, StockQuantizeConfig, last_function, layers
@@ -76,8 +77,9 @@ class Placement:
         )
 
     def _is_searched(self, layer: keras.layers.Layer) -> bool:
-        """Whether the last function is a ReLU, but not that of a residual sum, which stays at 8 bits."""
-        return last_function(layer) in RELU and not any(type(producer) is layers.Add for producer in self.producers[layer.name])
+        """Whether the last function is a ReLU, but not that of a residual sum or an average, which stays at 8 bits."""
+        behind = {type(producer) for producer in self.producers[layer.name]} if type(layer) not in KERNELS else set()
+        return last_function(layer) in RELU and behind.isdisjoint((layers.Add, layers.GlobalAveragePooling2D))
 
     def _is_rounded(self, layer: keras.layers.Layer) -> bool:
         """Whether an integer kernel rounds the output of `layer`."""
@@ -98,3 +100,17 @@ class Placement:
             return True
         producers = self.producers[layer.name]
         return type(layer) in SELECTING | COMBINING and bool(producers) and all(map(self._is_nonnegative, producers))
+
+
+def functional(model: keras.Model) -> keras.Model:
+    """A Sequential or functional model as a functional one with the same layers.
+
+    Raises:
+        DaquError: The model is neither of these, or is not built.
+    """
+    if not isinstance(model, keras.Model) or not (isinstance(model, keras.Sequential) or model._is_graph_network):
+        kind = type(model).__name__
+        raise DaquError(f"`model` must be a functional or Sequential tf_keras model, but received a {kind}: write it as one.")
+    if not model._is_graph_network:
+        raise DaquError(f"`model` must be built, but {model.name!r} is not: give its first layer an `input_shape`.")
+    return keras.Model(model.inputs, model.outputs, name=model.name)

@@ -1,7 +1,8 @@
 """What a network is for, and what it costs there. Nothing here imports TensorFlow.
 
 `target` names runtimes with the objectives and the bits that count on them, `storage` says how a file stores a network for a
-runtime, and `costs` computes what a subnet costs from its layers alone.
+runtime, `builder` makes the graph of such a file from trained kernels, and `costs` computes what a subnet costs from its layers
+alone.
 """
 
 from daqu_tf.targets.storage import CONTAINERS, RUNTIMES, TYPES, Storage

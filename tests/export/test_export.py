@@ -20,7 +20,6 @@ from daqu_tf import files, targets, tflite
 from daqu_tf.devices import HostDevice
 from daqu_tf.errors import DaquError
 from daqu_tf.export import encoding, export
-from daqu_tf.export.builder import fold
 from daqu_tf.export.description import layer_table
 from daqu_tf.export.encoding import encode
 from daqu_tf.export.export import export_tflite, round_biases, to_graph
@@ -32,6 +31,7 @@ from daqu_tf.spaces.stage import Stage
 from daqu_tf.spaces.subnet import Subnet
 from daqu_tf.supernet.layers import quantize_input, resize
 from daqu_tf.supernet.supernet import StaticNetwork
+from daqu_tf.targets.builder import fold
 from daqu_tf.tflite.operators import Dequantize, Quantize
 from daqu_tf.tflite.weighted import DepthwiseConv2D, FullyConnected, Weighted
 

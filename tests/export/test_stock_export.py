@@ -29,7 +29,7 @@ from own_models import (
     smooth,
 )
 
-from daqu_tf import tflite
+from daqu_tf import check, tflite
 from daqu_tf.errors import DaquError
 from daqu_tf.export.export import export_tflite, round_biases
 from daqu_tf.keras import keras, tfmot
@@ -185,18 +185,20 @@ def of_any_size():
 REFUSED = {
     "swish": (lambda: sequence(conv(activation="swish")), "'conv' of type Conv2D cannot be exported because the file has no"),
     "softmax inside": (lambda: sequence(conv(activation="softmax"), layers.Flatten()), "'conv' .* no softmax, and only at the end"),
-    "normalized images": (lambda: sequence(layers.BatchNormalization(name="bn"), conv()), "'bn' .* put it directly behind one"),
-    "normalized ReLU": (lambda: sequence(conv(activation="relu"), layers.BatchNormalization(name="bn")), "'bn' .* directly behind"),
     "axis": (lambda: sequence(conv(), layers.BatchNormalization(1, name="bn")), r"'bn' .* its axis is \[1\]: normalize the last"),
     "late ReLU": (
         lambda: sequence(conv(), layers.MaxPooling2D(), layers.ReLU(name="relu")),
         "'relu' .* what its ReLU reads is a tensor of the file already",
     ),
+    "limited average": (
+        lambda: sequence(conv(), layers.GlobalAveragePooling2D(), layers.ReLU(6.0, name="relu")),
+        "'relu' .* an average clips at no limit: put the ReLU before",
+    ),
     "leaky": (
         lambda: sequence(conv(), layers.LeakyReLU(name="leaky")),
         "'leaky' of type LeakyReLU .* no operator for it: use only",
     ),
-    "slope": (lambda: sequence(conv(), layers.ReLU(negative_slope=0.1, name="relu")), "'relu' .* already, and no operator"),
+    "slope": (lambda: sequence(conv(), layers.ReLU(negative_slope=0.1, name="relu")), "'relu' .* the file has no leaky_relu"),
     "dilation": (lambda: sequence(conv(dilation_rate=2)), r"'conv' .* `dilation_rate` is \(2, 2\): only \(1, 1\) can be"),
     "groups": (lambda: sequence(layers.Conv2D(3, 3, groups=3, name="conv")), "'conv' .* `groups` is 3: only 1"),
     "multiplier": (lambda: sequence(layers.DepthwiseConv2D(3, depth_multiplier=2, name="dw")), "'dw' .* `depth_multiplier` is 2"),
@@ -210,14 +212,26 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_exported_is_said_before_anything_is_written(case, tmp_path):
+def test_what_cannot_be_exported_is_said_before_anything_is_trained(case):
     create, message = REFUSED[case]
-    model = make_switchable(create())
-    initialise_steps(model, smooth(INPUT, 2))
-    set_bits(model, 8, 8)
-    with pytest.raises(DaquError, match=message):
-        export_tflite(model, tmp_path / "model.tflite")
-    assert not [*tmp_path.iterdir()]
+    model = create()
+    with pytest.raises(DaquError, match=message) as raised:
+        make_switchable(model)
+    assert check(model) == [str(raised.value)]
+
+
+def test_all_that_stands_in_the_way_is_said_at_once():
+    up = (layers.Conv2DTranspose(4, 3, name="up"), layers.ReLU(name="joined"), layers.UpSampling2D(name="larger"))
+    stock = sequence(conv(activation="gelu"), *up, layers.Conv2D(4, 1, groups=2, name="last"))
+    found = check(stock)
+    assert [reason.split("'")[1] for reason in found] == ["conv", "up", "larger", "last"]
+    with pytest.raises(DaquError) as raised:
+        make_switchable(stock)
+    assert str(raised.value).splitlines() == found
+    many = sequence(*(layers.ELU(name=f"elu{number}") for number in range(40)))
+    assert len(check(many)) == 40
+    with pytest.raises(DaquError, match="There are 28 more: `daqu_tf.check` lists them all"):
+        make_switchable(many)
 
 
 ANNOTATED = {

@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 from interpreters import XNNPACK, loaded
@@ -7,6 +9,7 @@ from own_models import (
     POOLED,
     annotated,
     assert_file_computes_what_the_model_does,
+    assert_is_the_reference,
     calibrated,
     centred,
     choose,
@@ -22,7 +25,6 @@ from own_models import (
 )
 
 from daqu_tf import tflite
-from daqu_tf.errors import DaquError
 from daqu_tf.export.export import export_tflite, round_biases
 from daqu_tf.keras import keras
 from daqu_tf.stock_models import initialise_steps, make_switchable, set_bits, switchable_tensors
@@ -102,13 +104,40 @@ def test_a_float_file_clips_at_6(container, bits, tmp_path):
     assert np.abs(computed - model(images)).max() < {4: 0.1, 8: 0.02}[bits] * np.abs(computed).max()
 
 
-def test_a_relu_behind_a_pool_is_an_integers_alone(tmp_path):
-    model = make_switchable(sequence(conv(), layers.GlobalAveragePooling2D(name="pool"), layers.ReLU(), layers.Dense(3)))
-    initialise_steps(model, smooth(INPUT, 8))
-    set_bits(model, 8, 8)
-    export_tflite(model, tmp_path / "model.tflite", images=smooth(INPUT, 8))
-    with pytest.raises(DaquError, match="'pool' .* in float no operator is a ReLU behind it: put the ReLU before it"):
-        graph_of(model, "float32")
+@pytest.mark.parametrize("keepdims", [True, False])
+@pytest.mark.parametrize(("container", "bits"), [("auto", 8), ("auto", 32), ("float32", 8), ("float32", 32)])
+def test_a_relu_behind_a_pool(container, bits, keepdims, tmp_path):
+    pool = layers.GlobalAveragePooling2D(keepdims=keepdims, name="pool")
+    model = make_switchable(sequence(conv(), pool, layers.ReLU(), layers.Flatten(), layers.Dense(3)))
+    images = smooth(INPUT, 8)
+    initialise_steps(model, images)
+    set_bits(model, bits, bits)
+    round_biases(model)
+    export_tflite(model, path := tmp_path / "model.tflite", container, images=images, output_activation="none")
+    computed = np.array([run(loaded(path.read_bytes(), XNNPACK), image) for image in images])
+    np.testing.assert_allclose(computed, model(images), atol=0.02)
+
+
+@pytest.mark.parametrize("bits", [8, 3, 32])
+def test_what_scales_by_itself_is_a_convolution_of_one_pixel(bits, tmp_path):
+    """Pixels to numbers, a normalization of a sum and of features, and one before a convolution, as in ResNet V2."""
+    images = keras.Input(INPUT, name="images")
+    x = layers.Rescaling(2.0, offset=[-1.0, -0.5, 0.0], name="scaled")(layers.Rescaling(0.5, name="halved")(images))
+    x = shortcut = conv(padding="same")(layers.BatchNormalization(name="first_bn")(x))
+    x = layers.ReLU(name="first_relu")(layers.BatchNormalization(name="before")(x))
+    x = layers.Add(name="sum")([layers.Conv2D(4, 1, name="second")(x), shortcut])
+    x = layers.ReLU(6.0, name="sum_relu")(layers.BatchNormalization(name="sum_bn")(x))
+    x = layers.Dense(6, activation="relu", name="features")(layers.GlobalAveragePooling2D(name="pooled")(x))
+    x = layers.Dropout(0.5)(layers.BatchNormalization(name="features_bn")(x))
+    stock = keras.Model(images, layers.Dense(3, name="logits")(x))
+    randomise(stock, smooth(INPUT, 64))
+    net = types.SimpleNamespace(model=make_switchable(stock), images=smooth(INPUT, 64))
+    initialise_steps(net.model, net.images)
+    set_bits(net.model, bits, bits)
+    round_biases(net.model)
+    export_tflite(net.model, tmp_path / "model.tflite", images=net.images)
+    if bits != 32:
+        assert_is_the_reference(net)
 
 
 def test_a_model_of_dense_layers(tmp_path):

@@ -108,6 +108,7 @@ def choose(model, precision):
 
 def output_of(model, name):
     """In this model: TFMOT takes layers without quantizers over from the annotated one."""
+    name = name.removesuffix(".pixel").removesuffix(".as_pixel")  # The same numbers in another shape.
     wrapped = f"quant_{name}"
     return model.get_layer(wrapped if wrapped in {layer.name for layer in model.layers} else name).get_output_at(-1)
 
@@ -116,7 +117,7 @@ def simulated_codes(net, graph):
     """int8 values of all tensors but the last, as Keras computes them, by name: (images, ...)."""
     tensors = [tensor for tensor in graph.tensors if tensor.name != graph.output]
     outputs = keras.Model(net.model.inputs, [output_of(net.model, tensor.name) for tensor in tensors])
-    reals = (y.numpy().astype(np.float64) for y in outputs(net.images[:8]))
+    reals = [y.numpy().astype(np.float64).reshape(8, *tensor.shape[1:]) for tensor, y in zip(tensors, outputs(net.images[:8]))]
     return {tensor.name: np.rint(y / tensor.scale) + tensor.zero_point for tensor, y in zip(tensors, reals)}
 
 

@@ -87,7 +87,7 @@ def built(create, shape=INPUT, **arguments):
     rng = np.random.default_rng(0)
     images = (rng.normal(size=(8, 1, 1, 3)) + 0.5 * rng.normal(size=(8, *shape))).astype(np.float32)
     stock = with_statistics(create(), images)
-    model = make_switchable(stock, **arguments)
+    model = make_switchable(stock, for_file=False, **arguments)
     initialise_steps(model, images)
     return types.SimpleNamespace(create=create, stock=stock, model=model, images=images)
 
@@ -186,7 +186,7 @@ def test_places_of_quantizers_in_a_functional_model(functional):
 def test_a_tensor_that_is_used_before_the_relu_too_is_quantized_there():
     images = keras.Input(INPUT)
     linear = layers.BatchNormalization(name="bn")(layers.Conv2D(2, 1, name="conv")(images))
-    model = make_switchable(keras.Model(images, [linear, layers.ReLU(name="relu")(linear)]), activation_bits=(4, 8))
+    model = make_switchable(keras.Model(images, [linear, layers.ReLU(name="relu")(linear)]), activation_bits=(4, 8), for_file=False)
     assert {name: t.quantizer.alphabet for name, t in by_name(model, "activation").items() if name in ("conv", "bn", "relu")} == {
         "bn": (8,),
         "relu": (4, 8),
@@ -313,7 +313,7 @@ def test_steps_are_the_best_ones_for_float_tensors_whatever_the_bits(sequential)
 
 def test_a_large_activation_is_sampled():
     images = keras.Input((64, 64, 3))
-    model = make_switchable(keras.Model(images, layers.ReLU(name="relu")(images)))
+    model = make_switchable(keras.Model(images, layers.ReLU(name="relu")(images)), for_file=False)
     x = np.random.default_rng(0).normal(size=(8, 64, 64, 3)).astype(np.float32)
     initialise_steps(model, x)
     expected = best_steps(np.maximum(x, 0).reshape(-1, 1), 0, 15)
@@ -469,21 +469,48 @@ def with_operator():
         (lambda: tf.Module(), "received a Module"),
         (lambda: Subclassed(), "received a Subclassed"),
         (lambda: keras.Sequential([layers.Dense(2)], name="unbuilt"), "must be built, but 'unbuilt' is not: give"),
-        (lambda: sequence(layers.LSTM(2, input_shape=(4, 3), name="rnn")), "layer 'rnn' of type LSTM cannot be quantized because"),
+        (lambda: sequence(layers.LSTM(2, input_shape=(4, 3), name="rnn")), "layer 'rnn' of type LSTM cannot be exported because"),
         (lambda: sequence(layers.Lambda(tf.abs, input_shape=INPUT, name="f")), "'f' of type Lambda"),
         (lambda: sequence(layers.Conv2DTranspose(2, 3, input_shape=INPUT, name="up")), "'up' of type Conv2DTranspose"),
-        (lambda: sequence(sequence(layers.Dense(2, input_shape=(3,)))), "of type Sequential .* a model within the model: call"),
         (shared, "'twice' of type ReLU .* called more than once: give each"),
         (with_operator, "of type TFOpLambda"),
         (
             lambda: sequence(layers.Dense(2, input_shape=(3,), dtype="float16", name="half")),
-            "'half_input' .* computes in float16",
+            "'half.*' .* computes in float16",
         ),
     ],
 )
 def test_models_that_cannot_be_quantized(model, message):
     with pytest.raises(DaquError, match=message):
         make_switchable(model())
+    with pytest.raises(DaquError, match=message.replace("exported", "quantized")):
+        make_switchable(model(), for_file=False)
+
+
+def within():
+    images = keras.Input(INPUT, name="images")
+    body = sequence(layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(name="norm"), layers.ReLU(name="relu"))
+    second = keras.Sequential([layers.Conv2D(4, 3, input_shape=(6, 6, 4), name="conv"), body_of(4)], name="second")
+    return keras.Model(images, layers.Dense(3, name="logits")(layers.Flatten(name="flat")(second(body(images)))))
+
+
+def body_of(channels):
+    images = x = keras.Input((4, 4, 4))
+    return keras.Model(images, layers.Conv2D(channels, 1, name="last")(layers.BatchNormalization(name="norm")(x)), name="body")
+
+
+def test_models_within_a_model_are_taken_with_their_weights(tmp_path):
+    net = built(within)
+    names = [layer.name.removeprefix("quant_") for layer in net.model.layers]
+    assert names[1:] == ["images", "conv", "norm", "relu", "conv_1", "norm_1", "last", "flat", "logits"]
+    np.testing.assert_allclose(net.model(net.images), net.stock(net.images), atol=1e-5)
+
+
+def test_a_part_that_is_called_twice_would_be_trained_apart():
+    part = keras.Sequential([layers.Conv2D(3, 1, input_shape=INPUT, name="conv")])
+    images = keras.Input(INPUT)
+    with pytest.raises(DaquError, match="'conv' .* called more than once: give each call a layer of its own"):
+        make_switchable(keras.Model(images, part(part(images))))
 
 
 @pytest.mark.parametrize("alphabet", [(), (1, 8), (4, 9), (8, 32), 4, "48"])

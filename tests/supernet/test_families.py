@@ -135,7 +135,7 @@ def test_the_largest_subnet_in_float_is_the_network_written_by_hand(family, trai
 
 
 def far_from_kinks(stock, images, training):
-    """Two of `images`. Where a ReLU's input is near a kink, the order of float sums decides its gradient, and with it all others."""
+    """Two of `images`: near a kink of a ReLU, the order of float sums decides its gradient, and with it all others."""
     rectifiers = [layer for layer in stock.layers if isinstance(layer, keras.layers.ReLU)]
     inputs = tf.function(keras.Model(stock.inputs, [layer.input for layer in rectifiers]))
     kinks = [[0.0] if layer.max_value is None else [0.0, layer.max_value] for layer in rectifiers]
