@@ -107,7 +107,10 @@ def _planned(config: RunConfig, overwrite: bool, progress: Progress, last_stage:
     plan.check()
     if last_stage != "supernet":
         device()  # What it refuses is to be known before anything is timed or trained.
-    return plan if config.supernet_from or not _depends_on_speed(config) else plan.at(_timed(plan.space, progress))
+    if not config.supernet_from and _depends_on_speed(config):
+        plan = plan.at(_timed(plan.space, progress))
+        plan.check()
+    return plan
 
 
 def _decoding(progress: Progress) -> Callable[[int, int], None]:

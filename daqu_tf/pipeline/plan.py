@@ -6,7 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import daqu_tf
@@ -14,15 +14,16 @@ from daqu_tf import data, files, targets
 from daqu_tf.data import Dataset
 from daqu_tf.errors import DaquError
 from daqu_tf.latency.table import LatencyTable
-from daqu_tf.pipeline import adopted, budget, forecast, initial, suiting
+from daqu_tf.pipeline import adopted, budget, forecast, initial, limits, suiting
 from daqu_tf.pipeline.budget import SUPERNET_SHARE
 from daqu_tf.pipeline.forecast import Forecast
 from daqu_tf.pipeline.narrowing import held, least_minutes, narrowed, supernet_pays, widest
 from daqu_tf.pipeline.speed import USUAL, Speed
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.runs.folder import FORMAT, RunFolder
-from daqu_tf.spaces import SearchSpace
+from daqu_tf.spaces import SearchSpace, Subnet
 from daqu_tf.spaces.fitting import fitted
+from daqu_tf.spaces.hand_scaled import finely_scaled, reduced
 from daqu_tf.targets import Target, costs
 from daqu_tf.tflite import Metadata
 from daqu_tf.training.schedule import Schedule, check_batch_size, make_schedule
@@ -225,12 +226,20 @@ class Plan:
         """Refuses what does not go together.
 
         Raises:
-            DaquError: The schedule or the batch does not fit the images, or the latency table does not fit the space.
+            DaquError: The schedule or the batch does not fit the images, the latency table does not fit the space, or no network
+                can meet a constraint.
         """
         images = len(self.dataset.x_train)
         self.schedule.check(self.space, images)
         check_batch_size(self.config.batch_size, images)  # The batch of fine-tuning, where a file says how the supernet is trained.
         _ = self.given_table
+        limits.check(self.config.constraints, self.space, self._extremes(), self.target)
+
+    def _extremes(self) -> Sequence[Subnet]:
+        """Networks of the job, among which are those that cost the least and the most."""
+        if self.config.searches_architectures:
+            return [self.searched.smallest(), self.searched.largest()]
+        return (reduced if self.config.init_from else finely_scaled)(self.searched)
 
     def metadata(self, name: str) -> Metadata:
         """What the file of a network of this name tells applications."""

@@ -15,7 +15,7 @@ from daqu_tf.stock_models.placement import FUNCTIONS, functional
 from daqu_tf.stock_models.quantizers import StockQuantizer, last_function
 from daqu_tf.stock_models.rules import (
     LOGITS,
-    LayerBuilder,
+    StockGraphBuilder,
     Value,
     active_bits,
     check_plain,
@@ -78,11 +78,11 @@ def ending(model: keras.Model) -> str:
     return function if function in LOGITS else "none"
 
 
-def _exact(model: keras.Model, storage: Storage) -> tuple[LayerBuilder, str, str]:
+def _exact(model: keras.Model, storage: Storage) -> tuple[StockGraphBuilder, str, str]:
     """The builder with all tensors and operators of a calibrated model, and the names of input and output."""
     model = functional(model)
     _check_ends(model)
-    return _build(model, LayerBuilder(_calibrated(model, storage), storage))
+    return _build(model, StockGraphBuilder(_calibrated(model, storage), storage))
 
 
 def refusals(model: keras.Model) -> list[str]:
@@ -95,7 +95,7 @@ def refusals(model: keras.Model) -> list[str]:
     quantizers = switchable_tensors(model)
     try:
         _check_ends(model)
-        builder, source, sink = _build(model, LayerBuilder(quantizers, Storage("auto" if quantizers else "float32")), found)
+        builder, source, sink = _build(model, StockGraphBuilder(quantizers, Storage("auto" if quantizers else "float32")), found)
         if not quantizers and not found:  # Scales tell nothing before they are set, but shapes do.
             builder.graph.graph(source, sink).check()
     except DaquError as error:
@@ -103,7 +103,7 @@ def refusals(model: keras.Model) -> list[str]:
     return found
 
 
-def _build(model: keras.Model, builder: LayerBuilder, refused: list[str] | None = None) -> tuple[LayerBuilder, str, str]:
+def _build(model: keras.Model, builder: StockGraphBuilder, refused: list[str] | None = None) -> tuple[StockGraphBuilder, str, str]:
     """The builder with all tensors and operators of a model, and the names of input and output.
 
     Args:
@@ -128,7 +128,7 @@ def _build(model: keras.Model, builder: LayerBuilder, refused: list[str] | None 
     return builder, first.name, builder.stored(_known(builder, values[last.name], model.outputs[0])).name
 
 
-def _value(builder: LayerBuilder, node: Any, values: dict[str, Value | None], is_last: bool) -> Value | None:
+def _value(builder: StockGraphBuilder, node: Any, values: dict[str, Value | None], is_last: bool) -> Value | None:
     """The value that a call of a layer leaves behind; None if it is part of a layer that was refused."""
     layer = node.layer.layer if isinstance(node.layer, QuantizeWrapper) else node.layer
     if node.layer.name in values:
@@ -140,7 +140,7 @@ def _value(builder: LayerBuilder, node: Any, values: dict[str, Value | None], is
     return builder.add(layer, [_known(builder, value, tensor) for value, tensor in zip(read, node.keras_inputs)], is_last)
 
 
-def _known(builder: LayerBuilder, value: Value | None, tensor: Any) -> Value:
+def _known(builder: StockGraphBuilder, value: Value | None, tensor: Any) -> Value:
     """The value, or some tensor of the shape of a Keras tensor in place of one that was refused."""
     shape = (size or 1 for size in tensor.shape)
     return builder.graph.declare(FloatTensor(tensor.name, tuple(shape))) if value is None else value

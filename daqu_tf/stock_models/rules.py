@@ -64,7 +64,7 @@ class Unrounded:
 Value = Tensor | _Padded | Unrounded
 
 
-class LayerBuilder:
+class StockGraphBuilder:
     """Adds layers to a graph; each rule takes a stock layer and the values that it reads."""
 
     def __init__(self, tensors: list[SwitchableTensor], storage: Storage):
@@ -267,20 +267,20 @@ _SCALING = {layers.BatchNormalization, layers.Rescaling}  # Alone, each is a dep
 _ONCE = layers.Rescaling(1.0)
 
 _RULES: dict[type, Callable[..., Value]] = {
-    QuantizeLayer: LayerBuilder.unchanged,
-    layers.Conv2D: LayerBuilder.kernel,
-    layers.DepthwiseConv2D: LayerBuilder.kernel,
-    layers.Dense: LayerBuilder.kernel,
-    layers.BatchNormalization: LayerBuilder.normalization,
-    layers.Rescaling: LayerBuilder.rescaled,
-    layers.Add: LayerBuilder.sum,
-    layers.GlobalAveragePooling2D: LayerBuilder.pool,
-    layers.MaxPooling2D: LayerBuilder.max_pool,
-    layers.ZeroPadding2D: LayerBuilder.zeros,
-    layers.Flatten: LayerBuilder.reshaped,
-    layers.Reshape: LayerBuilder.reshaped,
+    QuantizeLayer: StockGraphBuilder.unchanged,
+    layers.Conv2D: StockGraphBuilder.kernel,
+    layers.DepthwiseConv2D: StockGraphBuilder.kernel,
+    layers.Dense: StockGraphBuilder.kernel,
+    layers.BatchNormalization: StockGraphBuilder.normalization,
+    layers.Rescaling: StockGraphBuilder.rescaled,
+    layers.Add: StockGraphBuilder.sum,
+    layers.GlobalAveragePooling2D: StockGraphBuilder.pool,
+    layers.MaxPooling2D: StockGraphBuilder.max_pool,
+    layers.ZeroPadding2D: StockGraphBuilder.zeros,
+    layers.Flatten: StockGraphBuilder.reshaped,
+    layers.Reshape: StockGraphBuilder.reshaped,
     **dict.fromkeys(
-        (layers.ReLU, layers.Activation, layers.Softmax, layers.Dropout, layers.SpatialDropout2D), LayerBuilder.unchanged
+        (layers.ReLU, layers.Activation, layers.Softmax, layers.Dropout, layers.SpatialDropout2D), StockGraphBuilder.unchanged
     ),
 }
 

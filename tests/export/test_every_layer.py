@@ -16,8 +16,8 @@ layers = keras.layers
 # What layers must be given, by the names of their arguments; `filters` and `units` keep the channels.
 GIVEN = {
     "filters": 4, "units": 4, "kernel_size": 3, "pool_size": 2, "rate": 0.5, "stddev": 0.1, "dims": (2, 1, 3), "n": 3, "axes": 1,
-    "target_shape": (1, 1, -1), "num_heads": 2, "key_dim": 2, "height": 8, "width": 8, "factor": 0.1, "output_size": 4, "input_dim": 9,
-    "output_dim": 4, "num_tokens": 4, "num_bins": 4, "bin_boundaries": (0.1, 0.5), "max_value": 1.0, "scale": 0.5,
+    "target_shape": (1, 1, -1), "num_heads": 2, "key_dim": 2, "height": 8, "width": 8, "factor": 0.1, "output_size": 4,
+    "input_dim": 9, "output_dim": 4, "num_tokens": 4, "num_bins": 4, "bin_boundaries": (0.1, 0.5), "max_value": 1.0, "scale": 0.5,
     "l1": 0.1, "mask_value": 0.0, "vocabulary": ("a", "b"),
 }  # fmt: skip
 EXPORTED = {
