@@ -11,10 +11,6 @@ class SearchFailedError(DaquError, RuntimeError):
     """Too many trials failed in a row. It is a `RuntimeError`, as KerasTuner's contract says."""
 
 
-class NewEntryError(DaquError, RuntimeError):
-    """A hyperparameter was registered too late to be searched. It is a `RuntimeError`, as KerasTuner's contract says."""
-
-
 def last_line(message: str | None) -> str:
     """The last line of a trial's message, which is mostly a stack trace, shortened to `LINE_LENGTH`."""
     return textwrap.shorten((message or "no message").strip().splitlines()[-1], LINE_LENGTH, placeholder=" ...")

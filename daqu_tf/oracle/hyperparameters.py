@@ -8,14 +8,18 @@ import numpy as np
 
 from daqu_tf.errors import DaquError
 from daqu_tf.pareto.choices import LEVELS, Choices, Conditions
-from daqu_tf.pareto.incoming import named, shown
+from daqu_tf.pareto.incoming import named, number, shown
 
 if TYPE_CHECKING:
     import keras_tuner
     from keras_tuner.engine.trial import Trial
 
 
-def choices_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mapping[str, Conditions] | None = None) -> Choices:
+def choices_of(
+    hyperparameters: "keras_tuner.HyperParameters",
+    conditions: Mapping[str, Conditions] | None = None,
+    given: Any = (),
+) -> Choices:
     """The choices that KerasTuner's hyperparameters of any kind give.
 
     A number with more than `LEVELS` values, or without a step, has `LEVELS` + 1 values, evenly on its own scale.
@@ -23,6 +27,7 @@ def choices_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mappi
     Args:
         hyperparameters: The hyperparameters, which hold the whole space.
         conditions: Conditions by the name of a hyperparameter, beside those under which it is registered.
+        given: A list of values by name that are to be had exactly, though a number has too many for all to be searched.
 
     Raises:
         DaquError: There are no hyperparameters, two have one name, or a condition names one that does not stand before its own.
@@ -33,7 +38,7 @@ def choices_of(hyperparameters: "keras_tuner.HyperParameters", conditions: Mappi
     for parameter in hyperparameters.space:
         if parameter.name in options:
             raise DaquError(f"`{parameter.name}` must be registered once, but is there twice: give each branch a name of its own.")
-        options[parameter.name] = _values(parameter)
+        options[parameter.name] = _with(_values(parameter), parameter, given)
         if parameter.conditions:
             own = tuple((condition.name, tuple(condition.values)) for condition in parameter.conditions)
             gates[parameter.name] = (*gates.get(parameter.name, ()), *own)
@@ -94,6 +99,17 @@ def _gate(name: str, parents: Any) -> Conditions:
     return tuple(found)
 
 
+def _with(values: tuple[Any, ...], parameter: Any, given: Any) -> tuple[Any, ...]:
+    """The values of a number of which not all are searched, and those that are given besides."""
+    if len(values) <= LEVELS or type(parameter).__name__ not in ("Int", "Float"):
+        return values
+    further = {number(one.get(parameter.name)) for one in (given if isinstance(given, list) else []) if isinstance(one, Mapping)}
+    legal = {value for value in further if parameter.min_value <= value <= parameter.max_value}
+    if type(parameter).__name__ == "Int":
+        legal = {int(value) for value in legal if value == int(value)}
+    return tuple(sorted({*values, *legal}))
+
+
 def _values(parameter: Any) -> tuple[Any, ...]:
     kind = type(parameter).__name__
     if kind == "Fixed":
@@ -102,10 +118,8 @@ def _values(parameter: Any) -> tuple[Any, ...]:
         return (False, True)
     if kind == "Choice":
         return tuple(parameter.values)
-    if parameter.step is not None:
-        steps = list(parameter.values)
-        if len(steps) <= LEVELS:
-            return tuple(steps)
+    if parameter.step is not None and parameter._get_n_values() <= LEVELS:
+        return tuple(parameter.values)
     # The values lie on KerasTuner's own scale, linear or logarithmic, and end just below 1, where its integers end.
     values = [parameter.prob_to_value(prob) for prob in np.linspace(0, 1 - 1e-9, LEVELS + 1).tolist()]
     if kind == "Float" and parameter.step is None:

@@ -11,7 +11,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from daqu_tf.oracle.failures import NewEntryError, SearchFailedError, last_line
+from daqu_tf.oracle.failures import SearchFailedError, last_line
 from daqu_tf.oracle.hyperparameters import keep_proposed, overwritten
 from daqu_tf.oracle.objectives import objective_point
 from daqu_tf.oracle.records import RUNNING, TrialRecord
@@ -50,19 +50,16 @@ class JournaledOracle(StoredTrials):
         self.verbose = 0  # At 1, KerasTuner prints every hyperparameter and sorts all trials, twice a trial.
 
     def update_space(self, hyperparameters: keras_tuner.HyperParameters) -> None:
-        """Adds hyperparameters that a model asks for, until the first trial is made.
+        """Adds hyperparameters that a model asks for; the trials that have begun go on without them.
 
         Raises:
-            NewEntryError: One is new after that.
             RuntimeError: One is new, and `allow_new_entries` is False.
         """
-        new = [one.name for one in hyperparameters.space if not self.hyperparameters._exists(one.name, one.conditions)]
-        if new and self._journal is not None and self.allow_new_entries and self.tune_new_entries:
-            raise NewEntryError(
-                f"`{new[0]}` must be registered before the first trial, but a trial asked for it first: register it in "
-                "`hyperparameters`, or give tune_new_entries=False, which leaves it at its default."
-            )
-        super().update_space(hyperparameters)
+        with self._lock:
+            new = [one for one in hyperparameters.space if not self.hyperparameters._exists(one.name, one.conditions)]
+            super().update_space(hyperparameters)
+            if new and self._journal is not None and self.tune_new_entries:
+                self._enlarge(new)
 
     # What KerasTuner's chief reads to see whether it may end.
 
@@ -202,8 +199,9 @@ class JournaledOracle(StoredTrials):
 
     def _new_trial(self, tuner_id: str) -> Trial:
         trial_id = f"{self._next_number:04d}"
+        is_full = self._is_full
         with self.while_proposing():
-            response = {"status": TrialStatus.STOPPED} if self._is_full else self.populate_space(trial_id)
+            response = {"status": TrialStatus.STOPPED} if is_full else self.populate_space(trial_id)
         trial = self._trial(trial_id, response.get("values") or {}, response["status"])
         with self._lock:
             if trial.status == TrialStatus.RUNNING:
@@ -211,7 +209,7 @@ class JournaledOracle(StoredTrials):
                 self._add(trial)
                 self._display.on_trial_begin(trial)
             elif trial.status == TrialStatus.STOPPED:
-                self._is_exhausted = True
+                self._is_exhausted |= not is_full  # More may be wanted later.
                 trial.status = self._without_trial(tuner_id)
         return trial
 
@@ -246,25 +244,33 @@ class JournaledOracle(StoredTrials):
                 self._track(trial, metrics, step)
             return trial
 
-    def end_trial(self, trial: Trial) -> str | None:
+    def end_trial(self, trial: Trial | str, status: str = TrialStatus.COMPLETED) -> str | None:
         """Records a trial that has run, whoever ran it. The first report counts: at any later one nothing happens.
+
+        Args:
+            trial: The trial; or its id, as earlier versions of KerasTuner have it, with its status.
+            status: The status of a trial that is given by its id.
 
         Returns:
             Why the report is refused, which is warned of as well; None where it is taken. The trial runs again, unless it is no
             trial of this search, or was refused too often.
         """
         with self._lock:
-            trial_id = trial.trial_id
+            trial_id = trial if isinstance(trial, str) else trial.trial_id
             mine = self.trials.get(trial_id)
             if mine is None:
                 return self._refuse(trial_id, "this search has no such trial")
             if trial_id not in self._leases.open:
                 return None
+            if isinstance(trial, str):
+                trial, mine.status = mine, status
             if mine is trial:
                 keep_proposed(mine, self._values[trial_id])
             elif why := self._merge(mine, trial):
                 return self._refuse(trial_id, why)
             self.update_space(trial.hyperparameters)
+            if mine is not trial and (added := self._added(trial)):
+                mine.hyperparameters = self._trial(trial_id, self._values[trial_id] | added, trial.status).hyperparameters
             mine.status, mine.message = trial.status, trial.message
             self._judge(mine)
             try:

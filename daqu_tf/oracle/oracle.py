@@ -1,25 +1,29 @@
 """A KerasTuner oracle that searches for a Pareto front, and keeps its trials in one append-only file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.src.engine.objective import create_objective
 
 from daqu_tf import pareto
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle.attempts import MOST
 from daqu_tf.oracle.failures import SearchFailedError
 from daqu_tf.oracle.hyperparameters import choices_of
+from daqu_tf.oracle.journal import header
 from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS, JournaledOracle
 from daqu_tf.oracle.objectives import objective_point
-from daqu_tf.pareto.choices import Choices, Conditions
+from daqu_tf.pareto.choices import Conditions
 from daqu_tf.pareto.constraints import Constraint, parse, total_violation
 from daqu_tf.pareto.goal import Goal
 from daqu_tf.pareto.incoming import number
 from daqu_tf.pareto.predictor import Costs
 from daqu_tf.pareto.surrogate_search import SurrogateSearch
+
+RANDOM = 16  # Trials after the design, before anything is predicted.
 
 __all__ = ["ParetoOracle", "SearchFailedError", "best_trials", "metrics_of", "objective_point"]
 
@@ -64,16 +68,28 @@ def best_trials(
     return order + behind[: max((at_least or 1) - len(order), 0)]
 
 
-def _check_objectives(objective: Any) -> None:
-    if not isinstance(objective, list) or not objective:
-        raise DaquError(f"`objective` must be a list of `keras_tuner.Objective`, but received {objective!r}.")
-    for item in objective:
+def _objectives(objective: Any) -> list[keras_tuner.Objective]:
+    """The objectives that KerasTuner's `objective` stands for: a metric's name, an objective, a list of them, or None."""
+    given = objective if isinstance(objective, list) else [objective]
+    try:
+        found = [create_objective(one) for one in given]
+    except (TypeError, ValueError) as error:
+        found, reason = [], str(error)
+    else:
+        reason = "an empty list"
+    if not found:
+        raise DaquError(
+            f"`objective` must be metrics with a direction, but received {objective!r} ({reason}): write "
+            'keras_tuner.Objective("accuracy", "max"), or a list of such.'
+        )
+    for item in found:
         if getattr(item, "direction", None) not in ("min", "max"):
             came = f"{item.name!r} with {item.direction!r}" if hasattr(item, "direction") else repr(item)
             raise DaquError(f"`objective` must be `keras_tuner.Objective`s with a direction, min or max, but received {came}.")
-    names = [item.name for item in objective]
+    names = [item.name for item in found]
     if len(set(names)) < len(names):
         raise DaquError(f"`objective` must name each metric once, but received {names}.")
+    return found
 
 
 class ParetoOracle(JournaledOracle):
@@ -85,13 +101,16 @@ class ParetoOracle(JournaledOracle):
     `JournaledOracle` keeps the trials and gives them to workers.
 
     Args:
-        objective: The objectives, which are not weighted or summed.
-        max_trials: The most trials to run; None runs until the space is exhausted.
+        objective: The objectives, which are not weighted or summed: `keras_tuner.Objective`s, or names of metrics whose direction
+            KerasTuner knows; None where a model is fitted to a single number, which is made small.
+        max_trials: The most trials to run; None runs until the space is exhausted. It may be raised, and the search gone on with.
         hyperparameters: The search space, of hyperparameters of any kind, conditional or not, but with every name once; None where
-            a tuner finds it by building a model. Of a number with more than 64 values, 65 are searched, evenly on its own scale.
-        seed: The seed of everything random.
+            a tuner finds it by building models, each of which may ask for more. Of a number with more than 64 values, 65 are
+            searched, evenly on its own scale, and those of the design.
+        seed: The seed of everything random; None draws one, which is kept when a search is continued.
         initial_design: The values to run first, in this order; values that `canonicalise` makes equal run once.
-        initial_random: The number of random trials after the design, before anything is predicted.
+        initial_random: The number of random trials after the design, before anything is predicted; None takes 16, or half of fewer
+            trials than that.
         canonicalise: Maps values to the values that stand for all equal networks, and may leave out what changes nothing. Trials
             run and record these values; None where all values differ.
         sample: Draws random values; None draws every choice uniformly.
@@ -109,8 +128,8 @@ class ParetoOracle(JournaledOracle):
             crashed, fell silent or made a report that was refused. Then the trial has failed, and is not run again.
         allow_new_entries: Whether a model may ask for hyperparameters that are not among `hyperparameters`; None allows it where
             `hyperparameters` is None.
-        tune_new_entries: Whether such hyperparameters are searched, which has to begin before the first trial, or else keep their
-            defaults; None searches them where `hyperparameters` is None.
+        tune_new_entries: Whether such hyperparameters are searched, from the next trial on, or else keep their defaults; None
+            searches them where `hyperparameters` is None. Earlier trials lack what came later.
 
     Raises:
         DaquError: An argument cannot be used (it is named), or `max_trials` is less than the first design.
@@ -118,12 +137,12 @@ class ParetoOracle(JournaledOracle):
 
     def __init__(
         self,
-        objective: list[keras_tuner.Objective],
-        max_trials: int | None,
+        objective: str | keras_tuner.Objective | list[str | keras_tuner.Objective] | None = None,
+        max_trials: int | None = 10,
         hyperparameters: keras_tuner.HyperParameters | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         initial_design: Sequence[Mapping[str, Any]] = (),
-        initial_random: int = 16,
+        initial_random: int | None = None,
         canonicalise: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         sample: Callable[[np.random.Generator], Mapping[str, Any]] | None = None,
         identity: Mapping[str, Any] | None = None,
@@ -137,11 +156,14 @@ class ParetoOracle(JournaledOracle):
         allow_new_entries: bool | None = None,
         tune_new_entries: bool | None = None,
     ):
-        _check_objectives(objective)
+        objectives = _objectives(objective)
+        if seed is not None and (not isinstance(seed, int) or seed < 0):
+            raise DaquError(f"`seed` must be an integer of at least 0, but received {seed!r}.")
+        self._draws_seed = seed is None
         is_partial = hyperparameters is None
         self.constraints = parse(constraints)
         super().__init__(
-            objective=objective,
+            objective=objectives,
             max_trials=max_trials,
             hyperparameters=hyperparameters,
             allow_new_entries=is_partial if allow_new_entries is None else allow_new_entries,
@@ -152,17 +174,26 @@ class ParetoOracle(JournaledOracle):
             lease_seconds=lease_seconds,
             max_deaths_per_trial=max_deaths_per_trial,
         )
-        if not isinstance(seed, int) or seed < 0:
-            raise DaquError(f"`seed` must be an integer of at least 0, but received {seed!r}.")
-        self.seed = seed  # KerasTuner takes 0 for "none given" and draws one.
+        if seed is not None:
+            self.seed = seed  # KerasTuner takes 0 for "none given" and draws one.
+        if initial_random is None:
+            initial_random = RANDOM if max_trials is None or max_trials >= RANDOM else max(1, max_trials // 2)
         self._identity = dict(identity or {})
         self._conditions = dict(conditions or {})
-        goal = Goal(tuple((one.name, one.direction) for one in objective), self.constraints)
-        rest = (goal, initial_design, initial_random, canonicalise, sample, costs, seed)
-        self._make_search: Callable[[Choices], SurrogateSearch] = lambda choices: SurrogateSearch(choices, *rest)
+        self._goal = Goal(tuple((one.name, one.direction) for one in self.objectives), self.constraints)
+        is_list = isinstance(initial_design, Iterable) and not isinstance(initial_design, str | Mapping)
+        self._design: Any = list(initial_design) if is_list else initial_design  # Which the search refuses.
         self._initial_random = initial_random
+        self._rest = (canonicalise, sample, costs)
+        self._told: list[tuple[str, dict[str, Any], dict[str, float]]] = []  # All that the search was told, in order.
         if hyperparameters is not None:
             self.prepare()
+
+    def reload(self) -> None:
+        """Reads the trials of an earlier search in this project, once, and takes its seed where none was given."""
+        if self._draws_seed and self._journal is None:
+            self.seed = header(self._get_oracle_fname()).get("identity", {}).get("seed", self.seed)
+        super().reload()
 
     def prepare(self) -> None:
         """Makes the search over the space as it is known now.
@@ -170,14 +201,40 @@ class ParetoOracle(JournaledOracle):
         Raises:
             DaquError: The space or the first design cannot be used.
         """
-        self._choices = choices_of(self.hyperparameters, self._conditions)
-        self._search = self._make_search(self._choices)
+        self._search = self._searched(self.hyperparameters, self._design, self._initial_random)
         first, drawn = self._search.first, self._initial_random
         if self.max_trials is not None and self.max_trials < first:
             raise DaquError(
                 f"`max_trials` must be at least {first}, the first design ({first - drawn} given, {drawn} random), but received "
                 f"{self.max_trials}: raise it, or lower `initial_random`."
             )
+
+    def _searched(self, hyperparameters: keras_tuner.HyperParameters, design: Any, initial_random: Any) -> SurrogateSearch:
+        choices = choices_of(hyperparameters, self._conditions, design)
+        return SurrogateSearch(choices, self._goal, design, initial_random, *self._rest, self.seed)
+
+    def note_enlarged(self, hyperparameters: keras_tuner.HyperParameters) -> None:
+        """Searches the larger space from now on, with all that is known; in it, earlier trials lack what came later."""
+        canonicalise, first = self._rest[0] or dict, self._search.first
+        defaults = {one.name: one.default for one in hyperparameters.space}
+        begun = [values for what, values, _ in self._told if what == "tried"]
+        left = [values for values in self._design if not any(canonicalise(dict(values)).items() <= one.items() for one in begun)]
+        self._search = self._searched(hyperparameters, [defaults | dict(values) for values in left], 0)
+        self._search.first = first
+        for told in self._told:
+            self._tell(*told)
+
+    def _tell(self, what: str, values: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Tells the search that values were `tried`, have `failed`, or were measured."""
+        if what == "learn":
+            self._search.tried(values)
+            self._search.learn(values, metrics)
+        else:
+            getattr(self._search, what)(values)
+
+    def _note(self, what: str, values: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
+        self._told.append((what, values, metrics or {}))
+        self._tell(*self._told[-1])
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The status and the values of a new trial, as KerasTuner asks for them; the status is `STOPPED` when none are left."""
@@ -188,15 +245,15 @@ class ParetoOracle(JournaledOracle):
 
     def identity(self) -> dict[str, Any]:
         """A JSON object with what must not change when the search is continued."""
-        return {"space": self._choices.options, **super().identity(), **self._identity}
+        return {"space": choices_of(self.hyperparameters, self._conditions).options, **super().identity(), **self._identity}
 
     def note_begun(self, values: dict[str, Any]) -> None:
         """Excludes `values`, with which a trial has begun, from what is proposed from now on."""
-        self._search.tried(values)
+        self._note("tried", values)
 
     def note_failed(self, values: dict[str, Any]) -> None:
         """Learns that a trial with `values` failed."""
-        self._search.failed(values)
+        self._note("failed", values)
 
     def _check_objective_found(self, metrics: Mapping[str, float]) -> None:
         super()._check_objective_found(metrics)
@@ -204,8 +261,8 @@ class ParetoOracle(JournaledOracle):
             raise DaquError(f"`constraints` must name reported metrics, but `{missing[0]}` is not among {sorted(metrics)}.")
 
     def note_completed(self, values: dict[str, Any], trial: Trial) -> None:
-        """Learns what a trial with `values` measured."""
-        self._search.learn(values, metrics_of(trial))
+        """Learns what a trial with `values` measured, some of which its model may have added."""
+        self._note("learn", values, metrics_of(trial))
 
     # Results.
 

@@ -20,6 +20,8 @@ class TrialRecord:
             run again.
         tuner_id: The id of the worker to which the trial is given.
         values: The values of the hyperparameters, in the first record of the trial.
+        space: Hyperparameters that models have added to the space since the record before, as KerasTuner describes them.
+        added: The values of hyperparameters that the model of the trial has added to those proposed, by name.
         metrics: The metrics of a trial that has ended, by name; None stands for a value that is no finite number.
         message: The error of a trial that failed; None for any other.
         seconds: The time for which the trial ran, in seconds.
@@ -32,6 +34,8 @@ class TrialRecord:
     status: str
     tuner_id: str | None = None
     values: dict[str, Any] | None = None
+    space: list[dict[str, Any]] | None = None
+    added: dict[str, Any] | None = None
     metrics: dict[str, float | None] | None = None
     message: str | None = None
     seconds: float | None = None
@@ -51,9 +55,9 @@ class TrialRecord:
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
         kept = (
-            ("trial_id", "status", "tuner_id", "values", "process", "given_back")
+            ("trial_id", "status", "tuner_id", "space", "values", "process", "given_back")
             if self.is_running
-            else ("trial_id", "status", "metrics", "message", "seconds")
+            else ("trial_id", "status", "space", "added", "metrics", "message", "seconds")
         )
         return {name: value for name in kept if (value := getattr(self, name)) is not None or name == "message"}
 

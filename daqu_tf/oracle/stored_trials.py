@@ -3,6 +3,7 @@
 import atexit
 import collections
 import contextlib
+import dataclasses
 import functools
 import os
 import threading
@@ -58,6 +59,8 @@ class StoredTrials(keras_tuner.Oracle):
         self._next_number = self._ended_before = 0
         self._news: collections.deque[Callable[[], None]] = collections.deque()  # What the subclass has not been told yet.
         self._values: dict[str, dict[str, Any]] = {}  # As proposed, of trials that have not ended.
+        self._first_known: frozenset[str] = frozenset()  # The hyperparameters that were known before the first trial.
+        self._unwritten: list[Any] = []  # Hyperparameters that no record tells of yet.
         self._processes: dict[str, str] = {}  # By worker, of those that say which process they are.
         super().__init__(objective=objective, **kwargs)
         self.objective: Objectives = Objectives(self.objective.objectives)
@@ -75,7 +78,10 @@ class StoredTrials(keras_tuner.Oracle):
         """A trial with values that were proposed has failed for good."""
 
     def note_completed(self, values: dict[str, Any], trial: Trial) -> None:
-        """A trial with values that were proposed has ended well; a model may have added others to its hyperparameters."""
+        """A trial has ended well with these values, which were proposed but for those of hyperparameters that its model added."""
+
+    def note_enlarged(self, hyperparameters: keras_tuner.HyperParameters) -> None:
+        """Models have added to the space, which is this from now on; earlier trials may lack what came later."""
 
     @property
     def objectives(self) -> list[keras_tuner.Objective]:
@@ -83,15 +89,19 @@ class StoredTrials(keras_tuner.Oracle):
         return self.objective.objectives
 
     def prepare(self) -> None:
-        """The space is known now, and does not grow any more."""
+        """The space is known now, as far as it is before the first trial."""
 
     # Trials in memory.
 
     def _trial(self, trial_id: str, values: dict[str, Any], status: str) -> Trial:
+        """A trial, which knows nothing of what was added to the space after its values were proposed.
+
+        So its model gets the default of that, if it asks for it too.
+        """
         # HyperParameters.copy() rebuilds every hyperparameter, which takes 10 ms for 100 of them; one never changes.
-        hyperparameters = keras_tuner.HyperParameters()
-        hyperparameters._hps.update({name: list(same) for name, same in self.hyperparameters._hps.items()})
-        hyperparameters._space = list(self.hyperparameters.space)
+        hyperparameters, space, known = keras_tuner.HyperParameters(), self.hyperparameters, self._first_known | values.keys()
+        hyperparameters._hps.update({name: list(same) for name, same in space._hps.items() if name in known})
+        hyperparameters._space = [one for one in space.space if one.name in known]
         hyperparameters.values = dict(values)
         return Trial(hyperparameters, trial_id, status)
 
@@ -106,6 +116,16 @@ class StoredTrials(keras_tuner.Oracle):
         """Nothing of a failed run stays: KerasTuner would average its NaN into the next one's metrics."""
         self.trials[trial_id] = self._trial(trial_id, self._values[trial_id], TrialStatus.RUNNING)
 
+    def _added(self, trial: Trial) -> dict[str, Any]:
+        """The values of what the model of a trial has added, as far as it is searched."""
+        known, searched = self._first_known | self._values[trial.trial_id].keys(), self.hyperparameters._hps
+        return {name: value for name, value in trial.hyperparameters.values.items() if name not in known and name in searched}
+
+    def _enlarge(self, new: list[Any]) -> None:
+        """The space has grown, which is news in the order of the journal; the next record tells of it."""
+        self._unwritten += new
+        self._news.append(functools.partial(self.note_enlarged, self.hyperparameters.copy()))
+
     def _track(self, trial: Trial, metrics: Mapping[str, float], step: int) -> None:
         directions = {objective.name: objective.direction for objective in self.objectives}
         for name, value in metrics.items():
@@ -117,6 +137,7 @@ class StoredTrials(keras_tuner.Oracle):
     def score_trial(self, trial: Trial) -> None:
         """Sets KerasTuner's score, the first objective's value; it ranks nothing here."""
         trial.score = float(trial.metrics.get_last_value(self.objective.name))
+        trial.best_step = trial.metrics.get_best_step(self.objective.name)
 
     def _judge(self, trial: Trial) -> None:
         """Scores a completed trial; one without finite objectives has failed, as has one that may not be tried again."""
@@ -132,7 +153,8 @@ class StoredTrials(keras_tuner.Oracle):
 
     def _close(self, trial: Trial) -> None:
         self.end_order.append(trial.trial_id)
-        values = self._values.pop(trial.trial_id)
+        values = self._values[trial.trial_id] | self._added(trial)
+        del self._values[trial.trial_id]
         if trial.status == TrialStatus.COMPLETED:
             self._news.append(functools.partial(self.note_completed, values, trial))
         elif trial.status == TrialStatus.FAILED:
@@ -152,11 +174,17 @@ class StoredTrials(keras_tuner.Oracle):
     def _record(self, trial: Trial) -> None:
         metrics = {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
         seconds = time.monotonic() - self._started[trial.trial_id]
-        self._write(ended(trial.trial_id, trial.status, metrics, trial.message, seconds))
+        added = self._added(trial) or None
+        self._write(dataclasses.replace(ended(trial.trial_id, trial.status, metrics, trial.message, seconds), added=added))
 
     def _write(self, record: TrialRecord, durable: bool = True) -> None:
         assert self._journal, "`reload` comes first"
+        if self._unwritten:
+            added = keras_tuner.HyperParameters()
+            added.merge(self._unwritten)
+            record = dataclasses.replace(record, space=added.get_config()["space"])
         self._journal.append(record.to_json(), durable=durable)
+        self._unwritten = []
 
     def _give_back(self, tuner_id: str) -> None:
         """A worker leaves its trial in good order. Where that cannot be written, the trial will count as lost."""
@@ -209,6 +237,7 @@ class StoredTrials(keras_tuner.Oracle):
                 known = keras_tuner.HyperParameters.from_config(notes["hyperparameters"])
                 self.hyperparameters.merge(known, overwrite=False)
             self.prepare()
+            self._first_known = frozenset(self.hyperparameters._hps)
             journal = Journal(path, self.identity(), {"hyperparameters": self.hyperparameters.get_config()})
             self._take_in(journal.read())
             self._journal = journal
@@ -221,6 +250,8 @@ class StoredTrials(keras_tuner.Oracle):
 
     def _restore(self, record: TrialRecord) -> None:
         trial_id = record.trial_id
+        if record.space:
+            self._restore_space(record.space)
         if record.values is not None:
             self._add(self._trial(trial_id, record.values, TrialStatus.RUNNING))
         if trial_id in self._retry_queue:
@@ -240,12 +271,20 @@ class StoredTrials(keras_tuner.Oracle):
         self._attempts.end(trial_id)
         self._run_times[trial_id] += 1
         self._track(trial, record.figures, 0)
+        if record.added:
+            trial.hyperparameters = self._trial(trial_id, self._values[trial_id] | record.added, record.status).hyperparameters
         if trial.status == TrialStatus.INVALID:
             self._retry_queue.append(trial_id)
             return
         if trial.status == TrialStatus.COMPLETED:
             self.score_trial(trial)
         self._close(trial)
+
+    def _restore_space(self, space: list[dict[str, Any]]) -> None:
+        found = keras_tuner.HyperParameters.from_config({"space": space, "values": {}})
+        self.hyperparameters.merge(found, overwrite=False)
+        self._enlarge(found.space)
+        self._unwritten = []  # It stands in the file.
 
     def _restore_begin(self, record: TrialRecord) -> None:
         trial_id, tuner_id = record.trial_id, record.tuner_id or ""

@@ -22,7 +22,8 @@ from daqu_tf.search.tuner import DaquTuner
 # Forked from a process that has imported all of it, which takes some seconds, and done nothing else. There is one for a process of
 # tests, so it has what `forked_tools` need as well.
 _CONTEXT = multiprocessing.get_context("forkserver")
-SEARCHES = ["keras_tuner", "daqu_tf.search.tuner", "daqu_tf.oracle.chief", "daqu_tf.oracle.client", "search_processes"]
+LIBRARIES = ["keras_tuner", "daqu_tf.search.tuner", "daqu_tf.oracle.chief", "daqu_tf.oracle.client"]
+SEARCHES = [*LIBRARIES, "search_processes", "opening_search"]
 TOOLS = ["daqu_tf.pipeline.pipeline", "daqu_tf.pipeline.trained_run", "daqu_tf.devices", "forked_tools"]
 _CONTEXT.set_forkserver_preload([*SEARCHES, *TOOLS])
 
@@ -95,12 +96,12 @@ class Evaluation:
         return {"accuracy": 1.0} if worker in self.silent else measure(values)
 
 
-def _main(tuner_id, port, folder, evaluation, patience, oracle_arguments, oracle):
+def _main(tuner_id, port, folder, evaluation, patience, oracle_arguments, oracle, tuner):
     os.environ.update(KERASTUNER_TUNER_ID=tuner_id, KERASTUNER_ORACLE_IP="127.0.0.1", KERASTUNER_ORACLE_PORT=str(port))
     with (folder / f"{tuner_id}.log").open("a", buffering=1) as log:
         sys.stdout = sys.stderr = log
         try:
-            DaquTuner(oracle(**oracle_arguments), evaluation, folder, patience_seconds=patience).search()
+            tuner(oracle(**oracle_arguments), evaluation, folder, patience_seconds=patience).search()
         except DaquError as error:
             print(f"Error: {error}")
             sys.exit(1)
@@ -119,12 +120,15 @@ class Search:
         patience: Seconds that chief and workers wait for each other.
         lease: Seconds.
         oracle: Makes the oracle.
+        tuner: Makes the tuner.
     """
 
-    def __init__(self, folder, max_trials, evaluation, patience=30.0, lease=2.0, oracle=make_oracle, **oracle_arguments):
+    def __init__(
+        self, folder, max_trials, evaluation, patience=30.0, lease=2.0, oracle=make_oracle, tuner=DaquTuner, **oracle_arguments
+    ):
         self.folder, self.port = pathlib.Path(folder), free_port()
         self._arguments = {"max_trials": max_trials, "lease_seconds": lease, **oracle_arguments}
-        self._rest = (evaluation, patience, self._arguments, oracle)
+        self._rest = (evaluation, patience, self._arguments, oracle, tuner)
         self.processes: dict[str, multiprocessing.Process] = {}
 
     def __enter__(self):

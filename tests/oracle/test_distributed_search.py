@@ -5,6 +5,7 @@ import threading
 import time
 
 import keras_tuner
+import opening_search
 import pytest
 from keras_tuner.engine.trial import Trial
 from search_processes import (
@@ -51,6 +52,26 @@ def test_workers_find_what_one_process_finds(tmp_path):
     assert [t.trial_id for t in oracle.pareto_trials()] == [t.trial_id for t in alone.pareto_trials()]
     for trial_id, trial in oracle.trials.items():  # To the last bit; KerasTuner's messages hold 24 bits.
         assert trial.metrics.get_last_value("accuracy") == alone.oracle.trials[trial_id].metrics.get_last_value("accuracy")
+
+
+def test_a_space_that_opens_on_workers(tmp_path):
+    """Killed in between, too: chief and workers, one after the other."""
+    with Search(tmp_path, 24, None, oracle=opening_search.make_oracle, tuner=opening_search.make_tuner) as search:
+        search.start("chief", "worker0", "worker1")
+        until(lambda: len(search.ended()) >= 6)
+        for name in ("worker0", "chief", "worker1"):
+            search.kill(name)
+            search.start(name)
+        assert [search.wait(process) for process in search.processes] == [0] * 3, search.log("chief") + search.log("worker0")
+    assert sorted(search.ended()) == [f"{index:04d}" for index in range(24)]
+    oracle = opening_search.make_oracle(24)
+    oracle._set_project_dir(tmp_path, "search")
+    oracle.reload()
+    assert {"units_1", "units_2", "rate"} <= {one.name for one in oracle.hyperparameters.space}
+    assert len({trial.hyperparameters.values.get("units_1") for trial in oracle.trials.values()}) > 2
+    for trial in oracle.trials.values():  # As the model was built.
+        layers = trial.hyperparameters.values["num_layers"]
+        assert {f"units_{layer}" for layer in range(layers)} <= trial.hyperparameters.values.keys()
 
 
 def test_the_trial_of_a_worker_that_is_gone_is_given_to_another(tmp_path):

@@ -360,10 +360,11 @@ def _with(parameter):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"objective": "accuracy"}, "`objective` must be a list"),
-        ({"objective": []}, "`objective` must be a list"),
+        ({"objective": 7}, "`objective` must be metrics with a direction, but received 7"),
+        ({"objective": []}, r"`objective` must be metrics with a direction, but received \[\] \(an empty list\): write"),
+        ({"objective": "latency_us"}, "`objective` must be metrics with a direction, but received 'latency_us' .*: write"),
         ({"objective": [OBJECTIVES[0], OBJECTIVES[0]]}, "name each metric once"),
-        ({"objective": [OBJECTIVES[0], "latency_us"]}, "with a direction, min or max, but received 'latency_us'"),
+        ({"objective": [OBJECTIVES[0], "latency_us"]}, "`objective` must be metrics with a direction, but received .*'latency_us'"),
         ({"objective": [keras_tuner.Objective("size", None)]}, "with a direction, min or max, but received 'size' with None"),
         ({"hyperparameters": keras_tuner.HyperParameters()}, "`hyperparameters` must hold"),
         (
@@ -378,8 +379,8 @@ def _with(parameter):
         ({"constraints": ["latency_us<2"]}, "`constraints` must have the form METRIC<=NUMBER"),
         ({"constraints": "latency_us<=2"}, "`constraints` must be a list"),
         ({"seed": -1}, "`seed`"),
-        ({"seed": None}, "`seed`"),
-        ({"max_trials": 15}, "`max_trials` must be at least 16"),
+        ({"seed": 1.5}, "`seed`"),
+        ({"max_trials": 15, "initial_random": 16}, "`max_trials` must be at least 16"),
         ({"initial_design": [{"g0": 1}]}, "`g1` is missing"),
         ({"initial_design": [{"g0": 1, "g1": 7}]}, r"`g1` must be one of \[0, 1, 2, 3, 4\], but received 7"),
     ],

@@ -1,6 +1,7 @@
 """What KerasTuner documents of every oracle, of ours: limits, new entries, retries, failures, reload. Callbacks: test_keras3.py."""
 
 import keras_tuner
+import opening_search
 import pytest
 from keras_tuner.engine.base_tuner import BaseTuner
 from search_processes import OBJECTIVES, hyperparameters, measure
@@ -159,15 +160,88 @@ def test_new_entries_are_refused_where_they_are_not_allowed(tmp_path):
         search(make(9, space=partial()), tmp_path, hypermodel=build)
 
 
-def test_an_entry_that_comes_too_late_is_said(tmp_path):
-    class Late(Tuner):
-        def run_trial(self, trial):
-            trial.hyperparameters.Choice("late", [1, 2])
-            return super().run_trial(trial)
+def all_of(oracle):
+    return {trial_id: (trial.status, trial.hyperparameters.values, trial.score) for trial_id, trial in oracle.trials.items()}
 
-    tuner = Late(make(9, space=None), build, directory=str(tmp_path), project_name="search")
-    with pytest.raises(DaquError, match="`late` must be registered before the first trial"):
-        tuner.search()
+
+def opening(folder, max_trials=20, **kwargs):
+    tuner = opening_search.make_tuner(opening_search.make_oracle(max_trials, **kwargs), None, folder)
+    tuner.search()
+    return tuner
+
+
+def test_a_space_may_open_while_models_are_built(tmp_path):
+    """KerasTuner's guide: a loop over hp.Int(f"units_{i}")."""
+    oracle = opening(tmp_path, 30).oracle
+    names = {frozenset(trial.hyperparameters.values) for trial in oracle.trials.values()}
+    assert frozenset({"num_layers", "units_0", "units_1", "units_2", "dropout", "rate"}) in names
+    # Found late, and searched like any other from then on.
+    assert len({trial.hyperparameters.values.get("units_2") for trial in oracle.trials.values()}) > 4
+    for trial in oracle.trials.values():
+        known = trial.hyperparameters.values
+        layers = range(known["num_layers"])
+        assert {f"units_{layer}" for layer in layers} <= known.keys()
+        assert trial.best_step == 0 and len(trial.hyperparameters.space) >= len(known)
+    best = oracle.pareto_trials()
+    assert best[-1].score <= best[0].score and oracle.get_best_trials(3)[0] is best[0]
+    values = [tuple(sorted(trial.hyperparameters.values.items())) for trial in oracle.trials.values()]
+    assert len(set(values)) == len(values)
+
+
+@pytest.mark.parametrize("times", [[3, 8, 20], [1, 2, 20], [19, 20]])
+def test_a_search_whose_space_opens_is_resumed(times, tmp_path):
+    for most in times:
+        oracle = opening(tmp_path / "parts", most, initial_random=1).oracle
+    assert all_of(oracle) == all_of(opening(tmp_path / "whole", 20, initial_random=1).oracle)
+
+
+def test_a_design_goes_on_where_the_space_has_opened(tmp_path):
+    design = [{"num_layers": layers, "units_0": 64, "dropout": False} for layers in (1, 3, 2)]
+    trials = list(opening(tmp_path, 8, initial_design=design).oracle.trials.values())
+    for trial, values in zip(trials, design):
+        assert trial.hyperparameters.values.items() >= values.items()
+
+
+def test_the_defaults_are_those_of_keras_tuner(tmp_path):
+    oracle = ParetoOracle("val_accuracy", hyperparameters=hyperparameters(), seed=None)
+    assert oracle.max_trials == 10 and [(one.name, one.direction) for one in oracle.objectives] == [("val_accuracy", "max")]
+    tuner = search(oracle, tmp_path, [{"val_accuracy": 0.1 * index} for index in range(10)])
+    assert len(tuner.runs) == 10 and oracle.get_best_trials()[0].trial_id == "0009"
+    oracle = ParetoOracle("val_accuracy", 12, hyperparameters(), seed=None)  # Goes on with the seed that was drawn.
+    assert len(search(oracle, tmp_path, [{"val_accuracy": 0.5}] * 2).runs) == 2
+    single = ParetoOracle(hyperparameters=hyperparameters())
+    assert len(search(single, tmp_path / "single", [float(index + 1) for index in range(10)]).runs) == 10
+    assert single.get_best_trials()[0].score == 1.0
+
+
+def test_more_trials_in_one_session(tmp_path):
+    oracle = make(6)
+    tuner = search(oracle, tmp_path)
+    oracle.max_trials = 9
+    tuner.search()
+    assert len(oracle.trials) == len(tuner.runs) == 9
+
+
+def test_a_trial_is_ended_by_its_id(tmp_path):
+    oracle = make(6)
+    oracle._set_project_dir(tmp_path, "search")
+    for status in ("COMPLETED", "FAILED"):
+        trial = oracle.create_trial("tuner0")
+        if status == "COMPLETED":
+            oracle.update_trial(trial.trial_id, measure(trial.hyperparameters.values))
+        oracle.end_trial(trial.trial_id, status)
+        assert oracle.trials[trial.trial_id].status == status
+
+
+def test_numbers_with_many_values(tmp_path):
+    space = keras_tuner.HyperParameters()
+    space.Int("seed", 0, 2**31 - 1)
+    space.Float("rate", 1e-4, 1e-1, sampling="log")
+    given = [{"seed": 1_234_567, "rate": 0.0314}, {"seed": 2**31 - 1, "rate": 1e-4}]
+    oracle = make(6, space, initial_design=given, initial_random=2)
+    tuner = search(oracle, tmp_path, [{"accuracy": 0.5, "latency_us": float(index)} for index in range(6)])
+    assert [values for _, values in tuner.runs[:2]] == given
+    assert all(0 <= values["seed"] < 2**31 for _, values in tuner.runs)
 
 
 def test_a_space_that_nobody_names(tmp_path):
