@@ -41,6 +41,7 @@ _FAULTS = (
         "{serial} takes no file ({reason}): make /data/local/tmp of the device writable for adb.",
     ),
 )
+_OTHER_SYSTEMS = ("recovery", "sideload", "rescue", "bootloader")  # In which a phone stays until somebody starts Android.
 _CHECK_SECONDS = 20
 
 
@@ -148,7 +149,10 @@ class Adb:
         for pattern, kind, sentence in _FAULTS:
             if re.search(pattern, said):
                 return kind(sentence.format(serial=self.serial, reason=_last_line(said)))
-        if self.states().get(self.serial) != "device":
+        state = self.states().get(self.serial)
+        if state in _OTHER_SYSTEMS:
+            return DeviceSetupError(f"{self.serial} has not started Android, but {state}: call `adb -s {self.serial} reboot`.")
+        if state != "device":
             return DeviceLostError(f"{self.serial} went away in the middle of a command: plug it in again and repeat.")
         return DeviceLostError(f"The answer of {self.serial} was cut short ({_last_line(said)}): try again, with another cable.")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from daqu_tf.devices import benchmark_model, steadiness
+from daqu_tf.devices import benchmark_model, runner, steadiness
 from daqu_tf.devices.adb import Adb
 from daqu_tf.devices.base import Device, check_timing
 from daqu_tf.devices.benchmark_model import DELEGATES
@@ -201,10 +201,11 @@ class AndroidDevice(Device):
         rows = self._look(_CONDITIONS)
         governors = sorted({value.strip() for key, value in rows if key == "governor"} - {""})
         kilohertz = [int(value) for key, value in rows if key == "kilohertz" and value.strip().isdigit()]
+        zones = (value.strip().rpartition(" ") for key, value in rows if key == "zone")
         return {
             "governor": ", ".join(governors) or None,
             "frequency_hz": max(kilohertz) * 1000 if kilohertz else None,
-            "temperature_celsius": _temperature([value for key, value in rows if key == "zone"]),
+            "temperature_celsius": runner.hottest((kind, reading) for kind, _, reading in zones),
             "throttled": None,
         }
 
@@ -377,16 +378,3 @@ def _read(path: str | os.PathLike, what: str) -> bytes:
     if what == "model" and file[4:8] != b"TFL3":
         raise ModelError(f"The model {str(path)!r} {'is not a .tflite file' if file else 'is empty'}: export it again.")
     return file
-
-
-def _temperature(zones: list[str]) -> float | None:
-    """The temperature of the hottest processor zone; a zone is `type value` in degrees or thousandths of a degree."""
-    values = []
-    for zone in zones:
-        kind, _, text = zone.strip().rpartition(" ")
-        value = float(text) if re.fullmatch(r"-?\d+", text) else 0.0
-        value = value / 1000 if abs(value) >= 1000 else value
-        # A plain `soc` does not count, since on some phones it is the battery's state of charge.
-        if re.search(r"cpu|tsens|soc.?therm|^(big|mid|little)$", kind, re.IGNORECASE) and 0 < value < 150:
-            values.append(value)
-    return max(values, default=None)

@@ -24,7 +24,7 @@ class HostDevice(PythonDevice):
 
     Args:
         threads: The number of threads of the runtime.
-        cpu: The first cpu that the process is pinned to; None takes the last ones, where interrupts are fewest.
+        cpu: The first cpu that the process is pinned to; None takes the fastest ones, of equal ones the last.
         timeout_seconds: The time for each file after which a process that gives no answer is ended.
         python: The Python that runs the files, by default this one; that of another environment has another runtime.
     """
@@ -105,7 +105,7 @@ def _choose_cpus(threads: int, cpu: int | None) -> list[int]:
     if not 1 <= threads <= available:
         raise DeviceSetupError(f"`threads` must be 1 to {available}, the cpus of this machine, but received {threads}.")
     if cpu is None or not allowed:
-        return allowed[-threads:]
+        return runner.by_speed(allowed)[-threads:]
     firsts = allowed[: available - threads + 1]
     if cpu not in firsts:
         choice = ", ".join(map(str, firsts))

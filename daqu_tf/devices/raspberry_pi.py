@@ -31,7 +31,9 @@ _PUT = (
 # With a command after it, the shell stays, and turns the signal that a process dies of into a status.
 _RUN = '"$@"; exit $?'
 _FETCH = 'cat "$1"'
-_TEMPERATURES = 'for zone in /sys/class/thermal/thermal_zone*/temp; do cat "$zone"; done 2>/dev/null; exit 0'
+_TEMPERATURES = (
+    'for zone in /sys/class/thermal/thermal_zone*; do echo "$(cat "$zone/type") $(cat "$zone/temp")"; done 2>/dev/null; exit 0'
+)
 _REMOVE = 'rm -f "$@"'
 _NOT_STARTED = (126, 127)  # The program is not executable, or not found.
 _CHECK_SECONDS = 20  # Longer than ssh takes to find out that the board does not answer.
@@ -47,7 +49,7 @@ class RaspberryPiDevice(PythonDevice):
     Args:
         address: `[user@]host[:port]`, with an IPv6 address in brackets, or a name in the user's ssh config.
         threads: The number of threads of the runtime.
-        cpu: The first cpu that the process is pinned to; None takes the last ones, which are the big ones if there are two kinds.
+        cpu: The first cpu that the process is pinned to; None takes the fastest ones, of equal ones the last.
         timeout_seconds: The time for each file after which a process that gives no answer is ended.
         python: The Python on the board, by name or path; a path that begins with `~/` is in the home folder on the board.
     """
@@ -78,9 +80,10 @@ class RaspberryPiDevice(PythonDevice):
         self._ssh.run("true", timeout_seconds=_CHECK_SECONDS)
 
     def temperature_celsius(self) -> float | None:
-        """The temperature of the hottest zone of the board in degrees Celsius; None where the board does not tell it."""
-        words = self._ssh.run(_TEMPERATURES, timeout_seconds=_CHECK_SECONDS).stdout.decode(errors="replace").split()
-        return max((int(word) / 1000 for word in words if runner.is_number(word)), default=None)
+        """The temperature of the board's processor in degrees Celsius; None where the board does not tell it."""
+        said = self._ssh.run(_TEMPERATURES, timeout_seconds=_CHECK_SECONDS).stdout.decode(errors="replace")
+        parts = (line.strip().rpartition(" ") for line in said.splitlines())
+        return runner.hottest((kind, reading) for kind, _, reading in parts)
 
     def _run(self, paths: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:
         files = [(".py", _RUNNER.read_bytes()), *((".tflite", pathlib.Path(path).read_bytes()) for path in paths)]

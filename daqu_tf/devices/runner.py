@@ -9,12 +9,13 @@ more than these; Python 3.8 is enough. Requests hold paths as JSON text, so that
     {"task": "encode", "models": [PATH], "threads": 1, "cpus": [1], "images": IN.npy, "inputs": OUT.npy}
     {"task": "describe", "threads": 1, "cpus": [1]}
 
-If "cpus" is null, the last ones are taken. If "images" is null, one random image is taken, the same everywhere. With
+If "cpus" is null, the fastest ones are taken. If "images" is null, one random image is taken, the same everywhere. With
 "alarm_seconds", the process ends by itself after so many seconds, wherever it hangs.
 """
 
 from __future__ import annotations  # For Python 3.8.
 
+import base64
 import errno
 import gc
 import glob
@@ -22,10 +23,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +39,18 @@ if TYPE_CHECKING:
 _WARMUP_BLOCK_NS = 15_000_000
 _WARMUP_BLOCK_RUNS = 10
 _STEADY = 0.02
+# A model that adds two int8 numbers, which every runtime runs.
+_TINY = zlib.decompress(
+    base64.b64decode(
+        "eNplUjtOw0AQnXWsaB1WxkWKFBwgfSjSQYUoUlBQUCABkgOKFFFAQKHLAThCDkBBQZmCgpqCkiNwDfNm9jnYYq3ntzueN7/1UEROjyYjaay+DIBCAvbe"
+        "LCnOYlgAH8B+ItIBO6Awn54pPHx7OKl2T/2AXeB+evc4u725KKfXVw/zheli/KjxjFW6yCnwVVXVxsU8x8CQ9h/YU+7bq2uxuvyWaEzX9niBtq45sEvV"
+        "BNqegQlwwnr6psqN1XcHvvnWLv6cfaT2xFqFuev5COt51f6AQ56/UUtBXyXdl7C9gTfUum3+AnP0psxZK2Nna7zW0C3BK+CTcQf8rvwO2xn4krqnej7/"
+        "cojNI+f9jRljbH2G2DTn5dt12Ir71YHyspEjafwroZFH42R/d5n9At1hNcY="
+    )
+)
+# Sensors of the processor, and those of other parts, some of which always read the same.
+_PROCESSOR = re.compile(r"cpu|tsens|soc.?therm|x86_pkg|^(big|mid|little)$", re.IGNORECASE)
+_OTHER_PARTS = re.compile(r"pmic|batt|bms|charge|wifi|wlan|modem|pa[-_]?therm|skin|^soc$", re.IGNORECASE)
 
 
 def main() -> None:
@@ -48,14 +63,40 @@ def main() -> None:
         pin(request["cpus"], request["threads"])
         answer = {"measure": measure, "predict": predict, "encode": encode, "describe": describe}[request["task"]](request)
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        answer = {"error": f"{type(error).__name__}: {error}", "setup": full or isinstance(error, (ImportError, SetupError))}
+        answer = {"error": f"{type(error).__name__}: {error}", "setup": keeps_all_from_running(error)}
+        if not answer["setup"] and (why := runtime_fault()):
+            answer = {"error": why, "setup": True}
     print("\n" + json.dumps(answer), flush=True)
     sys.exit("error" in answer)
 
 
 class SetupError(Exception):
     """A fault that keeps every model from running."""
+
+
+def keeps_all_from_running(error: Exception) -> bool:
+    """Whether an error would come with every model."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or isinstance(error, (ImportError, SetupError))
+
+
+def runtime_fault() -> str | None:
+    """Why the runtime does not even run a tiny model; None where it does."""
+    import numpy as np
+
+    try:
+        module, runtime, version = import_runtime()
+        interpreter = module.Interpreter(model_content=_TINY, num_threads=1)
+        interpreter.allocate_tensors()
+        fill_inputs(interpreter)
+        interpreter.invoke()
+        interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    except ImportError as error:
+        return f"{type(error).__name__}: {error}"
+    except Exception as error:
+        remedy = "; install numpy<2" if runtime == "tflite-runtime" and int(np.__version__.split(".")[0]) > 1 else ""
+        return f"{runtime} {version} does not run with numpy {np.__version__}, {type(error).__name__}: {error}{remedy}"
+    return None
 
 
 def pin(cpus: list[int] | None, threads: int) -> None:
@@ -70,8 +111,19 @@ def pin(cpus: list[int] | None, threads: int) -> None:
     allowed = sorted(os.sched_getaffinity(0))
     if threads > len(allowed) or not set(cpus or ()) <= set(allowed):
         raise SetupError(f"the cpus are {allowed}, too few for {threads} thread(s) or other than {cpus}")
-    # The last cpus have the fewest interrupts, and are the big ones where there are small and big cores.
-    os.sched_setaffinity(0, allowed[-threads:] if cpus is None else cpus or allowed)
+    os.sched_setaffinity(0, by_speed(allowed)[-threads:] if cpus is None else cpus or allowed)
+
+
+def by_speed(cpus: Iterable[int]) -> list[int]:
+    """The cpus from the slowest to the fastest; of equal ones the last come last, since they have the fewest interrupts."""
+
+    def speed(cpu: int) -> tuple[int, int, int]:
+        folder = f"/sys/devices/system/cpu/cpu{cpu}/"
+        known = [read(folder + name) for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq")]
+        capacity, hertz = (int(text) if is_number(text) else 0 for text in known)
+        return capacity, hertz, cpu
+
+    return sorted(cpus, key=speed)
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
@@ -137,8 +189,10 @@ def images_for(source: dict[str, Any], request: dict[str, Any]) -> np.ndarray:
 
 
 def describe(request: dict[str, Any]) -> dict[str, Any]:
-    """The answer that says which runtime and machine this is."""
+    """The answer that says which runtime and machine this is, once that has run a tiny model."""
     _, runtime, version = import_runtime()
+    if why := runtime_fault():
+        raise SetupError(why)
     return {"runtime": runtime, "runtime_version": version, "device": fingerprint()}
 
 
@@ -194,17 +248,34 @@ def fingerprint() -> dict[str, Any]:
 
 def conditions() -> dict[str, Any]:
     """The conditions that the speed of this machine depends on at the moment; None where it does not tell one."""
-    cpu = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    cpu = by_speed(os.sched_getaffinity(0))[-1] if hasattr(os, "sched_getaffinity") else 0
     scaling = f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_"
     kilohertz = read(scaling + "cur_freq")
-    zones = [read(path) for path in glob.glob("/sys/class/thermal/thermal_zone*/temp")]
-    hottest = max((int(zone) for zone in zones if is_number(zone)), default=None)
+    zones = glob.glob("/sys/class/thermal/thermal_zone*")
     return {
         "governor": read(scaling + "governor"),
         "frequency_hz": int(kilohertz) * 1000 if is_number(kilohertz) else None,
-        "temperature_celsius": None if hottest is None else hottest / 1000,
+        "temperature_celsius": hottest((read(f"{zone}/type") or "", read(f"{zone}/temp") or "") for zone in zones),
         "throttled": throttled(),
     }
+
+
+def hottest(zones: Iterable[tuple[str, str]]) -> float | None:
+    """The temperature of the hottest sensor of the processor in degrees Celsius; None where there is none.
+
+    Where no sensor is named as the processor's, all count but those of other parts, some of which always read the same.
+
+    Args:
+        zones: The type and the reading of each sensor; a reading is in degrees, or from 1000 on in thousandths of a degree.
+    """
+    known = []
+    for kind, text in zones:
+        value = float(text) if is_number(text) else 0.0
+        value = value / 1000 if abs(value) >= 1000 else value
+        if 0 < value < 150:
+            known.append((kind, value))
+    processor = [value for kind, value in known if _PROCESSOR.search(kind)]
+    return max(processor or [value for kind, value in known if not _OTHER_PARTS.search(kind)], default=None)
 
 
 def throttled() -> bool | None:

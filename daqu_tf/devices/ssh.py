@@ -32,6 +32,21 @@ _FAULTS = (
         DeviceSetupError,
         "has a host key that is not known yet: call `ssh {0}` once and compare the key",
     ),
+    (
+        "UNKNOWN port 65535",  # The other end of a proxy.
+        DeviceSetupError,
+        "is behind a jump host or proxy that does not lead there: see what `ssh {0}` says, and mend ~/.ssh/config",
+    ),
+    (
+        "no matching",
+        DeviceSetupError,
+        "and this machine's ssh have no algorithm in common: update the older one, or see what `ssh {0}` says and allow it",
+    ),
+    (
+        "Bad owner or permissions",
+        DeviceSetupError,
+        "was not called, since others may write to ssh's own config: call `chmod 600 ~/.ssh/config`",
+    ),
     ("Permission denied", DeviceSetupError, "lets this user's keys not in: call `ssh-copy-id {0}`, or name the user as user@host"),
     ("Could not resolve hostname", DeviceLostError, "cannot be found: look for a slip in its name, or give its IP address"),
     (
@@ -47,6 +62,14 @@ _FAULTS = (
         DeviceSetupError,
         "was not called, since ssh does not understand its own config: mend ~/.ssh/config",
     ),
+)
+
+
+# Words of a connection that ended, which the next may not. What else ssh says is a fault that waiting does not mend.
+_BROKEN = re.compile(
+    r"closed by|connection (to \S+ )?closed|reset by|broken pipe|mux_client|control socket|client_loop|lost connection|timeout|"
+    r"connection abort|host is down|temporary failure|kex_exchange_identification|banner exchange|shutdown|^$",
+    re.IGNORECASE,
 )
 
 
@@ -113,11 +136,26 @@ class SshConnection:
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, said)
 
     def _fault(self, stderr: str) -> DeviceError:
+        if not stderr.strip() or "kex_exchange_identification" in stderr:
+            stderr += self._explanation()
         for words, kind, meaning in _FAULTS:
             if words in stderr:
                 return kind(f"{self.address} {meaning.format(self._by_hand)}.")
-        said = " ".join(stderr.split()).rstrip(".")[-200:] or "ssh does not say why"
+        said = " ".join(stderr.split()).rstrip(".")[-200:]
+        if not _BROKEN.search(said):
+            return DeviceSetupError(f"{self.address} cannot be used by ssh ({said}): see what `ssh {self._by_hand}` says by hand.")
+        said = said or "ssh does not say why"
         return DeviceLostError(f"The connection to {self.address} broke ({said}): look at its power and network, then try again.")
+
+    def _explanation(self) -> str:
+        """What ssh says of a connection that does not begin when it is asked to say more; errors alone leave out why."""
+        program, *rest = self._command
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = [program, "-o", "LogLevel=INFO", *rest, "true"]
+            return subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_CONNECT_SECONDS
+            ).stderr
+        return ""
 
 
 def _options(folder: str) -> dict[str, str]:

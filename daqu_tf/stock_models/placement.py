@@ -109,8 +109,14 @@ def functional(model: keras.Model) -> keras.Model:
         DaquError: The model is neither of these, or is not built.
     """
     if not isinstance(model, keras.Model) or not (isinstance(model, keras.Sequential) or model._is_graph_network):
-        kind = type(model).__name__
-        raise DaquError(f"`model` must be a functional or Sequential tf_keras model, but received a {kind}: write it as one.")
+        kind = type(model)
+        if kind.__module__.split(".")[0] == "keras" or any(base.__module__.startswith("keras.") for base in kind.__mro__):
+            raise DaquError(
+                f"`model` is a {kind.__name__} of Keras 3, but must be of tf_keras: build it with `import tf_keras as keras`."
+            )
+        raise DaquError(
+            f"`model` must be a functional or Sequential tf_keras model, but received a {kind.__name__}: write it as one."
+        )
     if not model._is_graph_network:
         raise DaquError(f"`model` must be built, but {model.name!r} is not: give its first layer an `input_shape`.")
     return keras.Model(model.inputs, model.outputs, name=model.name)

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import threading
 
+OTHER_SYSTEMS = ("recovery", "sideload")  # Whose phones refuse every service here.
 CNXN, AUTH, OPEN, OKAY, WRTE, CLSE = (
     int.from_bytes(name, "little") for name in (b"CNXN", b"AUTH", b"OPEN", b"OKAY", b"WRTE", b"CLSE")
 )
@@ -143,7 +144,8 @@ class Connection:
         if ask:
             self.send(AUTH, TOKEN, 0, bytes(range(20)))
         else:
-            banner = f"device::ro.product.name=stand_in;ro.product.model=Stand_In;features={self.phone.features}"
+            system = self.phone.fault if self.phone.fault in OTHER_SYSTEMS else "device"
+            banner = f"{system}::ro.product.name=stand_in;ro.product.model=Stand_In;features={self.phone.features}"
             self.send(CNXN, VERSION, MAX_PAYLOAD, banner.encode())
 
 
@@ -158,6 +160,8 @@ class Stream:
     def run(self) -> None:
         name, _, argument = self.service.partition(":")
         try:
+            if self.phone.fault in OTHER_SYSTEMS:
+                return self.connection.send(CLSE, 0, self.number)
             self.send(OKAY)
             if name.startswith("shell"):
                 self.shell(argument, "v2" in name.split(","))

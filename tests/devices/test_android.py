@@ -413,6 +413,12 @@ def test_a_phone_that_does_not_take_part(plug_in, program, model, state, sentenc
     fails(plug_in(state, state=state), program(), model, sentence, DeviceLostError)
 
 
+@pytest.mark.parametrize("system", ["recovery", "sideload"])
+def test_a_phone_that_has_not_started_android_is_not_waited_for(plug_in, program, model, system):
+    phone = plug_in(system, state=system)
+    fails(phone, program(), model, f"has not started Android, but {system}: call `adb -s {phone.serial} reboot`", DeviceSetupError)
+
+
 @pytest.mark.parametrize("features", ["shell_v2", ""])
 @pytest.mark.parametrize(
     ("fault", "sentence", "kind"),

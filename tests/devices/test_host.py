@@ -14,7 +14,7 @@ from crashing_models import crashing
 from faults import refused
 
 from daqu_tf import targets
-from daqu_tf.devices import Device, DeviceSetupError, HostDevice, ModelError, base, host
+from daqu_tf.devices import Device, DeviceSetupError, HostDevice, ModelError, base, host, runner
 from daqu_tf.export import encoding
 
 FAST = {"min_runs": 20, "min_seconds": 0.0, "max_warmup_seconds": 0.05}
@@ -228,6 +228,46 @@ def test_a_python_without_a_runtime(models, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     for call in (lambda: HostDevice().measure(models[0]), HostDevice().identity):
         refused(call, "host runs no models", "pip install ai-edge-litert", "not here", kind=DeviceSetupError)
+
+
+def test_a_runtime_that_runs_nothing_is_no_fault_of_the_model(models, tmp_path, monkeypatch):
+    """As tflite-runtime 2.14 is with NumPy 2: it can be imported, and fails at the first tensor."""
+    (tmp_path / "ai_edge_litert.py").write_text("raise ImportError('not here')")
+    (tmp_path / "tflite_runtime").mkdir()
+    (tmp_path / "tflite_runtime" / "__init__.py").write_text("__version__ = '2.14.0'")
+    broken = "class Interpreter:\n    def __init__(self, **_):\n        raise AttributeError('_ARRAY_API not found')\n"
+    (tmp_path / "tflite_runtime" / "interpreter.py").write_text(broken)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for call in (lambda: HostDevice().measure(models[0]), HostDevice().identity):
+        refused(call, "host runs no models", "tflite-runtime 2.14.0 does not run with numpy", "_ARRAY_API", kind=DeviceSetupError)
+
+
+@pytest.mark.parametrize(
+    ("zones", "celsius"),
+    [
+        ([], None),
+        ([("cpu-thermal", "51234")], 51.234),
+        ([("PMIC-Die", "100000"), ("CPU-therm", "41500"), ("GPU-therm", "38000")], 41.5),
+        ([("PMIC-Die", "100000")], None),
+        ([("soc", "97"), ("battery", "31000"), ("cpu-0-0", "39")], 39.0),
+        ([("acpitz", "27800"), ("x86_pkg_temp", "48000"), ("iwlwifi_1", "100000")], 48.0),
+        ([("acpitz", "27800"), ("iwlwifi_1", "55000")], 27.8),
+        ([("cpu", "-274000"), ("cpu", "no"), ("cpu", "0"), ("cpu", "999000")], None),
+    ],
+)
+def test_the_sensors_that_count(zones, celsius):
+    assert runner.hottest(zones) == celsius
+
+
+def test_the_fastest_cpus_are_taken(monkeypatch):
+    """As on a phone whose big ones come last, a desktop whose big ones come first, and where nothing is known."""
+    known = {}
+    monkeypatch.setattr(runner, "read", lambda path: known.get(path.removeprefix("/sys/devices/system/cpu/")))
+    assert runner.by_speed([2, 0, 1]) == [0, 1, 2]
+    known |= {f"cpu{cpu}/cpufreq/cpuinfo_max_freq": "5200000" if cpu < 2 else "3900000" for cpu in range(4)}
+    assert runner.by_speed(range(4)) == [2, 3, 0, 1]
+    known |= {f"cpu{cpu}/cpu_capacity": "1024" if cpu == 3 else "446" for cpu in range(4)}
+    assert runner.by_speed(range(4))[-1] == 3
 
 
 @pytest.mark.parametrize("code", ["print('garbage')", "print('{}')", "raise SystemExit(3)", "import os; os.abort()"])

@@ -194,6 +194,26 @@ def test_a_key_that_is_not_let_in(board, model):
         config.write_text(right)
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("KexAlgorithms diffie-hellman-group1-sha1", "no algorithm in common"),
+        ("ProxyJump nobody@nowhere.invalid", "jump host or proxy"),
+        ("ProxyCommand false", "jump host or proxy"),
+        ("NoSuchOption yes", "does not understand its own config"),
+        ("IdentityFile %{", "cannot be used by ssh"),
+    ],
+)
+def test_what_waiting_does_not_mend_is_not_waited_for(board, model, line, words):
+    config = board.folder / "ssh_config"
+    right = config.read_text()
+    config.write_text(f"{right}{line}\n")
+    try:
+        refused(lambda: RaspberryPiDevice(board.address).measure(model), board.address, words, kind=DeviceSetupError)
+    finally:
+        config.write_text(right)
+
+
 def test_a_connection_that_is_cut_and_the_next_one(board, model):
     device = fake(board, f"touch '{board.home}/begun'; exec sleep 20")
     with board.meanwhile(lambda: (board.wait_until((board.home / "begun").exists), board.cut())):
@@ -237,16 +257,30 @@ def test_a_latency_is_of_the_device_s_identity(device, board, model):
     )
 
 
+def sensors(processor, kind="cpu-thermal"):
+    """A program in place of `cat`, that reads a sensor of the processor, of which `processor` prints thousandths of a degree."""
+    return f"case $1 in */type) echo {kind};; */temp) {processor};; *) exec /bin/cat;; esac"
+
+
+def test_a_sensor_of_another_part_that_always_reads_100_degrees(board, device, model):
+    (board.home / "bin").mkdir()
+    board.script("bin/cat", sensors("echo 100000", "PMIC-Die"))
+    try:
+        assert device.temperature_celsius() is None and device.measure(model, **FAST).samples_us
+    finally:
+        shutil.rmtree(board.home / "bin")
+
+
 def test_a_board_that_is_too_hot(board, device, model):
     """Its `cat` stands in for a sensor, which machines like this one do not have."""
     (board.home / "bin").mkdir()
     device.cool_seconds = 1
-    board.script("bin/cat", "case $1 in /sys/*) echo 64000; echo 91500;; *) exec /bin/cat;; esac")
+    board.script("bin/cat", sensors("echo 91500"))
     try:
         assert device.temperature_celsius() == 91.5
         refused(lambda: device.measure(model), "has 91.5 degrees", "give it air", kind=DeviceSetupError)
         cooler = f"echo 61000 >>'{board.home}/cooled'; wc -l <'{board.home}/cooled' | grep -q '[3-9]' && echo 60000 || echo 91500"
-        board.script("bin/cat", f"case $1 in /sys/*) {cooler};; *) exec /bin/cat;; esac")
+        board.script("bin/cat", sensors(cooler))
         device.cool_seconds = 30
         assert device.measure(model, **FAST).samples_us and len((board.home / "cooled").read_text().split()) == 3
     finally:

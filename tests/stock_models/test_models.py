@@ -443,6 +443,12 @@ def test_under_the_default_scheme_tfmot_adds_quantizers_of_its_own(sequential):
     assert 0 < np.abs(model(sequential.images) - float_).max() < 0.1 * float_.std()
 
 
+def of_keras_3():
+    import keras as keras3
+
+    return keras3.Sequential([keras3.layers.Input(INPUT), keras3.layers.Conv2D(2, 3)])
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return x
@@ -467,6 +473,7 @@ def with_operator():
     [
         (lambda: "mobilenet", "`model` must be a functional or Sequential tf_keras model, but received a str"),
         (lambda: tf.Module(), "received a Module"),
+        (of_keras_3, "`model` is a Sequential of Keras 3, but must be of tf_keras: build it with `import tf_keras as keras`"),
         (lambda: Subclassed(), "received a Subclassed"),
         (lambda: keras.Sequential([layers.Dense(2)], name="unbuilt"), "must be built, but 'unbuilt' is not: give"),
         (lambda: sequence(layers.LSTM(2, input_shape=(4, 3), name="rnn")), "layer 'rnn' of type LSTM cannot be exported because"),
