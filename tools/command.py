@@ -36,12 +36,49 @@ def main(
     sys.modules["__main__"].__doc__ = usage
     for name in required:
         flags.mark_flag_as_required(name)
+    _check_flags(required)
     app.run(lambda argv: _guard(run, argv[1:], positional))
+
+
+def _check_flags(required: Sequence[str]) -> None:
+    """Exits with one sentence where the command line is wrong, for which absl has its own words."""
+    app.define_help_flags()
+    sys.argv = ["--help" if word == "-h" else word for word in sys.argv]
+    try:
+        _check_once(sys.argv)
+        flags.FLAGS(sys.argv)
+        flags.FLAGS.unparse_flags()  # Else those of lists would have each value twice.
+    except flags.Error as error:
+        missing = [name for name in required if flags.FLAGS[name].value is None]
+        is_missing = missing and isinstance(error, flags.IllegalFlagValueError)
+        _exit(_without(missing, sys.argv) if is_missing else str(error))
+
+
+def _exit(message: str) -> None:
+    print(f"Error: {message} (--help shows all flags.)", file=sys.stderr)
+    sys.exit(1)
+
+
+def _without(missing: Sequence[str], argv: Sequence[str]) -> str:
+    """The sentence for flags that are missing, where a word that is no flag may be the value of the first."""
+    names = ", ".join(f"--{name}" for name in missing) + (" is" if len(missing) == 1 else " are")
+    loose = [word for word in argv[1:] if not word.startswith("-")]
+    remedy = f"write --{missing[0]}={loose[0]}, if that is it." if loose else f"give --{missing[0]}=..."
+    return f"{names} missing: {remedy}"
+
+
+def _check_once(argv: Sequence[str]) -> None:
+    """Raises `flags.Error` for a flag that is given twice, where the second would win in silence."""
+    given = [word.partition("=")[0].lstrip("-") for word in argv[1:] if word.startswith("-")]
+    for name in given:
+        is_single = name in flags.FLAGS and name != "flagfile" and not isinstance(flags.FLAGS[name], flags.MultiFlag)
+        if is_single and given.count(name) > 1:
+            raise flags.Error(f"--{name} is given twice: leave one out.")
 
 
 def _guard(run: Callable[[list[str]], None], arguments: list[str], positional: bool) -> None:
     if arguments and not positional:
-        raise app.UsageError(f"Unexpected argument {arguments[0]!r}: settings are given as --name=value.")
+        _exit(f"Nothing is known of {arguments[0]!r}: settings are given as --name=value.")
     if not flags.FLAGS["verbosity"].present:
         quieten()
     try:
