@@ -1,4 +1,4 @@
-"""The export of networks to `.tflite` files that compute exactly what the networks do.
+"""The export of networks to `.tflite` files that compute, on XNNPACK, exactly what the networks do; other kernels round twice.
 
 `export` writes a network, and rounds its biases to what a file holds. `subnet_graph` makes the graph of a subnet, as
 `stock_models` makes that of a model of your own; `ends` says what goes in and what comes out; `encoding` turns the graph into
