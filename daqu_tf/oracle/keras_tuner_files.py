@@ -42,9 +42,9 @@ def write(path: str | os.PathLike, folder: str | os.PathLike) -> int:
     folder = pathlib.Path(folder)
     oracle = _stock_oracle(header)
     oracle._set_project_dir(str(folder.parent), folder.name)
-    space = oracle.hyperparameters.get_config()["space"]
     for record in map(TrialRecord.from_json, records):
         _take_in(oracle, record)
+    space = oracle.hyperparameters.get_config()["space"]
     for trial_id, trial in oracle.trials.items():
         values = trial.hyperparameters.values
         if trial.status not in ENDED:
@@ -67,6 +67,9 @@ def _stock_oracle(header: Mapping[str, Any]) -> keras_tuner.Oracle:
 
 def _take_in(oracle: keras_tuner.Oracle, record: TrialRecord) -> None:
     trial_id = record.trial_id
+    if record.space:
+        added = keras_tuner.HyperParameters.from_config({"space": record.space, "values": {}})
+        oracle.hyperparameters.merge(added, overwrite=False)
     if record.values is not None:
         hyperparameters = keras_tuner.HyperParameters()
         hyperparameters.values = record.values
@@ -76,6 +79,7 @@ def _take_in(oracle: keras_tuner.Oracle, record: TrialRecord) -> None:
     trial.status, trial.message = record.status, record.message
     if record.is_running:
         return
+    trial.hyperparameters.values |= record.added or {}
     oracle._run_times[trial_id] += 1
     trial.metrics = _tracker({name: value for name, value in record.figures.items() if math.isfinite(value)}, oracle.objective)
     if trial.status == TrialStatus.COMPLETED:

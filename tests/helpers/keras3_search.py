@@ -53,6 +53,32 @@ class Tuner(DistributedTuner, keras_tuner.Tuner):
     pass
 
 
+def build(hp):
+    """As in KerasTuner's guide: how many units there are is found out layer by layer."""
+    model = keras.Sequential([keras.layers.Input((8,))])
+    for index in range(hp.Int("num_layers", 1, 3)):
+        units = hp.Int(f"units_{index}", min_value=2, max_value=16, step=2)
+        model.add(keras.layers.Dense(units, hp.Choice("activation", ["relu", "tanh"])))
+    if hp.Boolean("dropout"):
+        model.add(keras.layers.Dropout(rate=0.25))
+    model.add(keras.layers.Dense(1, "sigmoid"))
+    rate = hp.Float("lr", min_value=1e-4, max_value=1e-2, sampling="log")
+    model.compile(keras.optimizers.Adam(rate), "binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def guide(folder: pathlib.Path, kind: type, trials: int) -> None:
+    tuner = kind(ParetoOracle("val_accuracy", trials), build, directory=str(folder), project_name="search")
+    tuner.search(X[:96], Y[:96], epochs=EPOCHS, validation_data=(X[96:], Y[96:]), verbose=0)
+    if os.environ.get("KERASTUNER_TUNER_ID", "chief") == "chief":
+        tuner.results_summary(2)
+    if "KERASTUNER_TUNER_ID" not in os.environ:
+        best, values = tuner.get_best_models(2)[0], tuner.get_best_hyperparameters()[0].values
+        _, accuracy = best.evaluate(X[96:], Y[96:], verbose=0)
+        found = {"trials": len(tuner.oracle.trials), "layers": len(best.layers), "values": values}
+        print(json.dumps(found | {"accuracy": accuracy, "score": tuner.oracle.get_best_trials()[0].score}))
+
+
 def main(folder: pathlib.Path, kind: type, trials: int) -> None:
     space = keras_tuner.HyperParameters()
     for name, values in {"layers": [1, 2], "units_0": [2, 4, 8], "units_1": [2, 4, 8], "activation": ["relu", "tanh"]}.items():
@@ -69,4 +95,5 @@ def main(folder: pathlib.Path, kind: type, trials: int) -> None:
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]), {"own": keras_tuner.Tuner, "ours": Tuner}[sys.argv[2]], int(sys.argv[3]))
+    kind = keras_tuner.Tuner if sys.argv[2].startswith("own") else Tuner
+    (guide if sys.argv[2].endswith("guide") else main)(pathlib.Path(sys.argv[1]), kind, int(sys.argv[3]))

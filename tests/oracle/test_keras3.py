@@ -42,6 +42,27 @@ def test_keras_tuners_own_tuner_searches_keras_3_models_and_resumes(tmp_path):
     assert (tmp_path / "search" / f"trial_{result['best']}" / "checkpoint.weights.h5").exists()
 
 
+def test_keras_tuners_guide_runs_as_it_is_written(tmp_path):
+    finish(start(tmp_path, "own_guide", 3))
+    output = finish(start(tmp_path, "own_guide", 8))
+    result = json.loads(output.splitlines()[-1])
+    assert result["trials"] == 8 and "Results summary" in output and "units_0: " in output
+    values = result["values"]
+    assert {f"units_{index}" for index in range(values["num_layers"])} <= values.keys()
+    assert result["layers"] == values["num_layers"] + values["dropout"] + 1
+    assert result["accuracy"] == pytest.approx(result["score"], abs=1e-6)  # The weights of its best epoch.
+
+
+@pytest.mark.slow
+def test_the_guide_with_two_workers(tmp_path):
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(free_port())}
+    names = ("chief", "worker0", "worker1")
+    processes = [start(tmp_path, "ours_guide", 8, KERASTUNER_TUNER_ID=name, **address) for name in names]
+    outputs = [finish(process) for process in processes]
+    trials, metrics = records(tmp_path)
+    assert len(trials) == len(metrics) == 8 and "Results summary" in outputs[0]
+
+
 @pytest.mark.slow
 def test_the_same_script_is_chief_and_worker(tmp_path):
     address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(free_port())}

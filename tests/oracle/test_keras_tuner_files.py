@@ -1,6 +1,7 @@
 import json
 
 import keras_tuner
+import opening_search
 import pytest
 from keras_tuner.engine.trial import Trial
 from search_processes import OBJECTIVES, hyperparameters, make_oracle, measure
@@ -37,6 +38,16 @@ def test_keras_tuner_reads_every_trial(search, tmp_path):
         for name in OBJECTIVES if mine.status == "COMPLETED" else ():
             assert read.metrics.get_last_value(name) == mine.metrics.get_last_value(name)
             assert read.metrics.metrics[name].direction == OBJECTIVES[name]
+
+
+def test_a_space_that_has_opened(tmp_path):
+    tuner = opening_search.make_tuner(opening_search.make_oracle(6), None, tmp_path)
+    tuner.search()
+    assert keras_tuner_files.write(tmp_path / "search" / "trials.jsonl", tmp_path / "view") == 6
+    for trial_id, mine in tuner.oracle.trials.items():
+        read = Trial.load(tmp_path / "view" / f"trial_{trial_id}" / "trial.json").hyperparameters
+        assert read.values == mine.hyperparameters.values
+        assert {one.name for one in read.space} == {one.name for one in tuner.oracle.hyperparameters.space}
 
 
 def test_a_stock_oracle_goes_on_from_there(search, tmp_path):
