@@ -113,6 +113,11 @@ class Images(np.lib.mixins.NDArrayOperatorsMixin):
         return getattr(self[:], name)
 
 
+def first(images: Images | np.ndarray, count: int) -> Images | np.ndarray:
+    """The first `count` images, or all if there are fewer, without reading one."""
+    return images.take(np.arange(min(count, len(images)))) if isinstance(images, Images) else images[:count]
+
+
 def hashed(images: np.ndarray) -> np.ndarray:
     """A number (N,) for each of the images (N, ...), uint64: the same for the same pixels, and else another."""
     plain = images + images.dtype.type(0) if images.dtype.kind == "f" else images  # This makes -0.0 into 0.0.

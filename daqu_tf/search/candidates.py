@@ -10,6 +10,7 @@ import numpy as np
 
 from daqu_tf import targets
 from daqu_tf.data.dataset import Dataset
+from daqu_tf.data.images import first
 from daqu_tf.devices import Device, DeviceLostError, DeviceSetupError, HostDevice
 from daqu_tf.errors import DaquError, WriteError
 from daqu_tf.export.encoding import encode, write
@@ -90,7 +91,7 @@ class Candidates:
         self.supernet.activate(subnet)
         self._scorer.recalibrate()
         with self._as_stored(subnet):
-            accuracy = self._scorer.accuracy(self._dataset.x_search[: self._images], self._dataset.y_search[: self._images])
+            accuracy = self._scorer.accuracy(first(self._dataset.x_search, self._images), self._dataset.y_search[: self._images])
         return {"accuracy": accuracy, **{name: getattr(costs, name)(self.space, subnet) for name in targets.COMPUTED}}
 
     def known(self, many: list[dict[str, int]]) -> dict[str, np.ndarray]:

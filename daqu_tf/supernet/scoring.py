@@ -64,7 +64,7 @@ class Scorer:
             x: The images (count, height, width, channels).
             y: The labels (count,).
         """
-        setting = self._weights_version(), _digest(np.asarray(x)), _digest(y)
+        setting = self._weights_version(), _digest(x.ids if isinstance(x, Images) else x), _digest(y)
         asked = [(*setting, subnet) for subnet in subnets]
         for key, subnet in zip(asked, subnets):
             if key not in self._scores:

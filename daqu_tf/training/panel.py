@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from daqu_tf.data.dataset import Dataset
+from daqu_tf.data.images import first
 from daqu_tf.spaces.bits import next_bits
 from daqu_tf.spaces.precisions import in_float, uniform_bits
 from daqu_tf.spaces.space import SearchSpace
@@ -47,7 +48,7 @@ class Panel:
 
     def __init__(self, scorer: Scorer, space: SearchSpace, dataset: Dataset):
         self._scorer, self._space = scorer, space
-        self._images = dataset.x_search[:SCORED_IMAGES], dataset.y_search[:SCORED_IMAGES]
+        self._images = first(dataset.x_search, SCORED_IMAGES), dataset.y_search[:SCORED_IMAGES]
         self._architectures = architectures(space)
         self.precisions = {bits: precision_name(space, bits) for bits in space.all_bits}
 
