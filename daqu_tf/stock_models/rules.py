@@ -211,10 +211,9 @@ class StockGraphBuilder:
         first = value.inputs[0].shape
         if type(value.layer) is layers.Add or type(value.layer) in _SCALING:
             return first
-        computed = value.layer.compute_output_shape((None, *first[1:]))[1:]
         if value.padding == "SAME":  # It may come from a ZeroPadding2D, which the layer does not know.
-            computed = (*(-(-size // value.stride) for size in first[1:3]), computed[-1])
-        return (1, *computed)
+            return (1, *(-(-size // value.stride) for size in first[1:3]), getattr(value.layer, "filters", None) or first[-1])
+        return (1, *value.layer.compute_output_shape((None, *first[1:]))[1:])
 
     def computed(self, value: Unrounded, output: Tensor, relu: bool) -> Tensor:
         """Adds the operator that computes a value and writes it to `output`."""

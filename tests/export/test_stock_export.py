@@ -156,6 +156,18 @@ def test_zeros_are_an_operator_only_where_a_convolution_does_not_add_them_itself
     assert [operator.pads for operator in written.values() if isinstance(operator, Pad)] == [((2, 2), (2, 2))]
 
 
+def test_padded_images_that_are_smaller_than_the_kernel():
+    """As at the end of ResNet50V2 with images of 32 pixels: the convolution alone could not read one pixel."""
+    pooled = layers.GlobalAveragePooling2D(keepdims=True)
+    padded = (layers.ZeroPadding2D(1, name="padding"), layers.Conv2D(6, 3, name="small"), layers.ReLU(name="small_relu"))
+    model = make_switchable(sequence(conv(activation="relu"), pooled, *padded, layers.Flatten(), layers.Dense(3)))
+    initialise_steps(model, smooth(INPUT, 8))
+    set_bits(model, 8, 8)
+    round_biases(model)
+    assert operators(model)["small_relu"].padding == "SAME"
+    assert_is_the_reference(types.SimpleNamespace(model=model, images=smooth(INPUT, 8)))
+
+
 def shared_input():
     x = images = keras.Input(INPUT, name="images")
     return images, layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")(x)
