@@ -60,6 +60,7 @@ class JournaledOracle(StoredTrials):
             super().update_space(hyperparameters)
             if new and self._journal is not None and self.tune_new_entries:
                 self._enlarge(new)
+                self._is_exhausted = False  # There is more to try now.
 
     # What KerasTuner's chief reads to see whether it may end.
 

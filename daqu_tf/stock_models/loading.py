@@ -62,7 +62,7 @@ def flattened(model: keras.Model) -> keras.Model:
     names: set[str] = set()
     cloned: list[keras.layers.Layer] = []
 
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def called(layer: keras.layers.Layer, args: Any, kwargs: Any) -> Any:
         if layer.weights and any(layer is other for other in cloned):
             raise refused(layer, "it is called more than once: give each call a layer of its own")
         cloned.append(layer)
@@ -71,10 +71,6 @@ def flattened(model: keras.Model) -> keras.Model:
             name, number = f"{layer.name}_{number}", number + 1
         names.add(name)
         copy = type(layer).from_config(layer.get_config() | {"name": name})
-        return copy
-
-    def called(layer: keras.layers.Layer, args: Any, kwargs: Any) -> Any:
-        copy = clone(layer)
         outputs = copy(*args, **kwargs)
         copy.set_weights(layer.get_weights())
         return outputs

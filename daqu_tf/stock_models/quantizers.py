@@ -116,14 +116,15 @@ class StockQuantizeConfig(QuantizeConfig):
         return {"weight_bits": list(self.weight_bits), "activation_bits": list(self.activation_bits), "signed": self.signed}
 
 
-def refused(layer: keras.layers.Layer, reason: str) -> DaquError:
-    """The error for a layer that cannot be quantized.
+def refused(layer: keras.layers.Layer, reason: str, what: str = "quantized") -> DaquError:
+    """The error for a layer that cannot be quantized, or exported.
 
     Args:
         layer: The layer.
         reason: The reason and the remedy, as part of a sentence.
+        what: The word for what cannot be done with the layer, such as `exported`.
     """
-    return DaquError(f"layer {layer.name!r} of type {type(layer).__name__} cannot be quantized because {reason}.")
+    return DaquError(f"layer {layer.name!r} of type {type(layer).__name__} cannot be {what} because {reason}.")
 
 
 def last_function(layer: keras.layers.Layer) -> str:

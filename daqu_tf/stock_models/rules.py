@@ -1,6 +1,7 @@
 """What each stock layer becomes in a file: the rules by which a graph is built, layer by layer, and what they refuse."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.keras import keras
 from daqu_tf.spaces.bits import FIXED_BITS, FLOAT_BITS
 from daqu_tf.stock_models.placement import RELU
-from daqu_tf.stock_models.quantizers import KERNELS, last_function
+from daqu_tf.stock_models.quantizers import KERNELS, last_function, refused
 from daqu_tf.stock_models.scheme import QuantizeLayer
 from daqu_tf.stock_models.switching import SwitchableTensor
 from daqu_tf.targets.builder import GraphBuilder, Kernel
@@ -26,6 +27,7 @@ PLAIN = {"data_format": "channels_last", "groups": 1, "dilation_rate": (1, 1), "
 KINDS = {layers.Dense: "dense", layers.DepthwiseConv2D: "depthwise"}
 UNPADDED = ((0, 0), (0, 0))
 ONE = 127  # The integer that stands for 1.0 in the kernel of a layer that only scales.
+unwritable = functools.partial(refused, what="exported")
 TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -282,16 +284,6 @@ _RULES: dict[type, Callable[..., Value]] = {
         (layers.ReLU, layers.Activation, layers.Softmax, layers.Dropout, layers.SpatialDropout2D), StockGraphBuilder.unchanged
     ),
 }
-
-
-def unwritable(layer: keras.layers.Layer, reason: str) -> DaquError:
-    """The error for a layer that no file can hold.
-
-    Args:
-        layer: The layer.
-        reason: The reason and the remedy, as part of a sentence.
-    """
-    return DaquError(f"layer {layer.name!r} of type {type(layer).__name__} cannot be exported because {reason}.")
 
 
 def check_plain(layer: keras.layers.Layer) -> None:

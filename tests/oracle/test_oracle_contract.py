@@ -195,6 +195,21 @@ def test_a_search_whose_space_opens_is_resumed(times, tmp_path):
     assert all_of(oracle) == all_of(opening(tmp_path / "whole", 20, initial_random=1).oracle)
 
 
+def test_a_space_that_seemed_exhausted_may_open(tmp_path):
+    """A second worker finds nothing to do until the first has shown that there is more."""
+    space = keras_tuner.HyperParameters()
+    space.Choice("depth", [1])
+    oracle = make(4, space, initial_random=1, allow_new_entries=True, tune_new_entries=True)
+    oracle._set_project_dir(tmp_path, "search")
+    first = oracle.create_trial("tuner0")
+    assert oracle.create_trial("tuner1").status == "IDLE"
+    first.hyperparameters.Choice("width", [1, 2, 3])
+    oracle.update_trial(first.trial_id, {"accuracy": 0.5, "latency_us": 1.0})
+    first.status = "COMPLETED"
+    oracle.end_trial(first)
+    assert not oracle.is_over and oracle.create_trial("tuner1").hyperparameters.values["width"] in (2, 3)
+
+
 def test_a_design_goes_on_where_the_space_has_opened(tmp_path):
     design = [{"num_layers": layers, "units_0": 64, "dropout": False} for layers in (1, 3, 2)]
     trials = list(opening(tmp_path, 8, initial_design=design).oracle.trials.values())
