@@ -16,14 +16,12 @@ from daqu_tf.stock_models.quantizers import StockQuantizer, last_function
 from daqu_tf.stock_models.rules import (
     LOGITS,
     StockGraphBuilder,
-    Value,
     active_bits,
     check_plain,
-    factor_and_offset,
-    has_bias,
     unwritable,
 )
 from daqu_tf.stock_models.switching import SwitchableTensor, all_switchable, quantized, switchable_tensors
+from daqu_tf.stock_models.values import Value, factor_and_offset, has_bias
 from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import FloatTensor, Graph
 
@@ -57,13 +55,18 @@ def round_biases(model: keras.Model, storage: Storage) -> None:
     for value, written in _exact(model, storage)[0].biases:
         factor, offset = factor_and_offset(value, len(written))
         if value.norm is not None and value.norm.center:
-            value.norm.beta.assign_add(written - offset)
+            value.norm.beta.assign_add(_quotient(written - offset, value.factor))
             continue
-        change = np.divide(written - offset, factor, out=np.zeros_like(factor), where=factor != 0)
+        change = _quotient(written - offset, factor)
         if has_bias(value.layer):
             value.layer.bias.assign_add(change)
         elif value.norm is not None:
             value.norm.moving_mean.assign_sub(change)
+
+
+def _quotient(change: np.ndarray, factor: float | np.ndarray) -> np.ndarray:
+    """A change divided by factors; where these are 0, nothing changes."""
+    return np.divide(change, factor, out=np.zeros_like(change), where=np.not_equal(factor, 0))
 
 
 def activation_bits(model: keras.Model) -> list[int]:

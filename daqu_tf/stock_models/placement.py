@@ -1,5 +1,9 @@
 """The places of quantizers in a functional model, which are where the integer kernels of a `.tflite` round."""
 
+import math
+
+import numpy as np
+
 from daqu_tf.errors import DaquError
 from daqu_tf.keras import keras
 from daqu_tf.spaces.bits import FIXED_BITS
@@ -18,6 +22,10 @@ FUNCTIONS = {
     layers.PReLU, layers.ELU, layers.Softmax,
 }  # fmt: skip
 RELU = {"relu", "relu6"}
+CLIPPING = RELU | {"hard_sigmoid"}  # The functions that integers compute as they saturate.
+SCALING = {layers.BatchNormalization, layers.Rescaling, layers.AveragePooling2D}  # Alone, each is a depthwise convolution.
+WEIGHTED = KERNELS.keys() | SCALING  # A factor behind one of these goes into the weights of its operator.
+UNCLIPPED = {layers.Multiply, layers.Concatenate}  # Their operators do not clip.
 NONNEGATIVE = RELU | {"softmax", "sigmoid", "hard_sigmoid"}
 
 
@@ -88,18 +96,63 @@ class Placement:
         return not self._is_fused(layer)
 
     def _is_fused(self, layer: keras.layers.Layer) -> bool:
-        """Whether the only consumer is computed together with `layer`: batch normalization behind a kernel, or a ReLU."""
-        if len(self.consumers[layer.name]) != 1 or last_function(layer) != "linear":
+        """Whether the only consumer is computed together with `layer`.
+
+        That is batch normalization behind a kernel, a function that clips or a factor behind it, or a concatenation.
+        """
+        if len(self.consumers[layer.name]) != 1 or type(layer) in SELECTING:
             return False
         (consumer,) = self.consumers[layer.name]
-        folded = type(layer) in KERNELS and type(consumer) is layers.BatchNormalization
-        return folded or (type(consumer) in (layers.ReLU, layers.Activation) and last_function(consumer) in RELU)
+        if consumer is None:
+            return False
+        kind, function = type(consumer), last_function(layer)
+        if kind is layers.Concatenate:
+            return type(layer) not in UNCLIPPED and not self._saturates(layer)
+        if kind is layers.Rescaling:
+            return self._is_weighted(layer) and (function == "linear" or (function in CLIPPING and only_scales(consumer)))
+        if function != "linear" or kind not in (layers.BatchNormalization, layers.ReLU, layers.Activation):
+            return False
+        if kind is layers.BatchNormalization:
+            return type(layer) in KERNELS
+        follows = last_function(consumer)
+        return (follows in RELU and type(layer) not in UNCLIPPED) or (follows in CLIPPING and self._is_weighted(layer))
+
+    def _saturates(self, layer: keras.layers.Layer) -> bool:
+        """Whether what `layer` gives is clipped at a number above 0."""
+        (producer, *others) = self.producers[layer.name] or [None]
+        behind = type(layer) is layers.Rescaling and not others and self._is_fused(producer) and self._saturates(producer)
+        return behind or clips_at(layer) not in (None, math.inf)
+
+    def _is_weighted(self, layer: keras.layers.Layer) -> bool:
+        """Whether the operator that computes `layer`, a function perhaps, is one with weights."""
+        if type(layer) in WEIGHTED:
+            return True
+        if type(layer) not in (layers.ReLU, layers.Activation) or last_function(layer) not in CLIPPING:
+            return False
+        (producer,) = self.producers[layer.name]
+        return not self._is_fused(producer) or self._is_weighted(producer)
 
     def _is_nonnegative(self, layer: keras.layers.Layer) -> bool:
         if last_function(layer) in NONNEGATIVE:
             return True
         producers = self.producers[layer.name]
-        return type(layer) in SELECTING | COMBINING and bool(producers) and all(map(self._is_nonnegative, producers))
+        keeps_sign = type(layer) in SELECTING | COMBINING or only_scales(layer)
+        return keeps_sign and bool(producers) and all(map(self._is_nonnegative, producers))
+
+
+def clips_at(layer: keras.layers.Layer) -> float | None:
+    """The number at which the last function of a layer clips, infinite for a plain ReLU; None if it is none of `CLIPPING`."""
+    function = last_function(layer)
+    if function not in CLIPPING:
+        return None
+    if isinstance(layer, layers.ReLU):
+        return math.inf if layer.max_value is None else float(layer.max_value)
+    return {"relu": math.inf, "relu6": 6.0, "hard_sigmoid": 1.0}[function]
+
+
+def only_scales(layer: keras.layers.Layer) -> bool:
+    """Whether a layer does nothing but multiply by one number above 0."""
+    return type(layer) is layers.Rescaling and np.ndim(layer.scale) == 0 and layer.scale > 0 and not np.any(layer.offset)
 
 
 def functional(model: keras.Model) -> keras.Model:

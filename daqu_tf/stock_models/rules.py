@@ -11,59 +11,25 @@ import tensorflow as tf
 from daqu_tf.errors import DaquError
 from daqu_tf.keras import keras
 from daqu_tf.spaces.bits import FIXED_BITS, FLOAT_BITS
-from daqu_tf.stock_models.placement import RELU
+from daqu_tf.stock_models.placement import CLIPPING, RELU, SCALING, UNCLIPPED, WEIGHTED, clips_at, only_scales
 from daqu_tf.stock_models.quantizers import KERNELS, last_function, refused
+from daqu_tf.stock_models.scaling import scaling_weight
 from daqu_tf.stock_models.scheme import QuantizeLayer
 from daqu_tf.stock_models.switching import SwitchableTensor
+from daqu_tf.stock_models.values import Padded, Unrounded, Value, factor_and_offset
 from daqu_tf.targets.builder import GraphBuilder, Kernel
 from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.base import same_pads
 from daqu_tf.tflite.graph import FloatTensor, QuantizedTensor, Tensor
-from daqu_tf.tflite.operators import Add, GlobalAveragePool, MaxPool, Minimum, Pad, Reshape
+from daqu_tf.tflite.operators import Add, Concatenate, GlobalAveragePool, MaxPool, Minimum, Multiply, Pad, Reshape
 
 layers = keras.layers
 LOGITS = {"softmax", "sigmoid"}  # The functions that may stand behind logits, at the end of a model.
 PLAIN = {"data_format": "channels_last", "groups": 1, "dilation_rate": (1, 1), "depth_multiplier": 1}
 KINDS = {layers.Dense: "dense", layers.DepthwiseConv2D: "depthwise"}
 UNPADDED = ((0, 0), (0, 0))
-ONE = 127  # The integer that stands for 1.0 in the kernel of a layer that only scales.
 unwritable = functools.partial(refused, what="exported")
 TINY = float(np.finfo(np.float32).tiny)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Padded:
-    """A tensor with zeros around it, which most convolutions add by themselves."""
-
-    name: str
-    tensor: Tensor
-    pads: tuple[tuple[int, int], tuple[int, int]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Unrounded:
-    """The output of an operator before it is rounded, which batch normalization and a ReLU may still join.
-
-    Attributes:
-        name: The name of the last layer that belongs to it.
-        layer: The first layer that belongs to it.
-        inputs: The tensors that this layer reads.
-        stride: The stride of a convolution.
-        padding: The padding of a convolution, `SAME` or `VALID`.
-        norm: The batch normalization; None if there is none.
-        relu_limit: The number at which the ReLU clips, infinite for a plain one; None if there is no ReLU.
-    """
-
-    name: str
-    layer: keras.layers.Layer
-    inputs: tuple[Tensor, ...]
-    stride: int = 1
-    padding: str = "VALID"
-    norm: keras.layers.Layer | None = None
-    relu_limit: float | None = None
-
-
-Value = Tensor | _Padded | Unrounded
 
 
 class StockGraphBuilder:
@@ -86,13 +52,13 @@ class StockGraphBuilder:
         """Adds a layer with its function and its quantizer, and gives the value that it leaves behind."""
         value = _RULES[type(layer)](self, layer, *values)
         function = last_function(layer)
-        if function in RELU:
-            value = _rectified(layer, value)
+        if function in CLIPPING:
+            value = self.clipped(layer, value)
         if isinstance(value, Unrounded):
             value = dataclasses.replace(value, name=layer.name)
-        if (layer.name, "activation") in self.quantizers:
+        if (layer.name, "activation") in self.quantizers and type(layer) is not layers.Concatenate:  # It rounded its parts.
             value = self.rounded(layer, value)
-        if function not in RELU | {"linear"} and not (is_last and function in LOGITS):
+        if function not in CLIPPING | {"linear"} and not (is_last and function in LOGITS):
             raise unwritable(layer, f"the file has no {function}, and only at the end of a model a softmax or sigmoid can stand")
         return value
 
@@ -118,7 +84,7 @@ class StockGraphBuilder:
         """The tensor that a convolution reads, and its padding; a ZeroPadding2D that adds what SAME does needs no operator."""
         if layer.padding == "same":
             return self.stored(value), "SAME"
-        unpadded, pads = (value.tensor, value.pads) if isinstance(value, _Padded) else (self.stored(value), UNPADDED)
+        unpadded, pads = (value.tensor, value.pads) if isinstance(value, Padded) else (self.stored(value), UNPADDED)
         same = (same_pads(size, kernel, stride) for size, kernel in zip(unpadded.shape[1:3], layer.kernel_size))
         return (unpadded, "SAME") if pads == tuple(same) else (self.stored(value), "VALID")
 
@@ -134,20 +100,74 @@ class StockGraphBuilder:
 
     def rescaled(self, layer: keras.layers.Layer, value: Value) -> Unrounded:
         """The value of a rescaling by a number or by one number for each channel."""
-        source = self.stored(value)
-        if max(np.size(layer.scale), np.size(layer.offset)) not in (1, source.shape[-1]):
+        scale, offset = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
+        is_weighted = isinstance(value, Unrounded) and type(value.layer) in WEIGHTED
+        if not (isinstance(value, Unrounded) and is_weighted and (value.relu_limit is None or only_scales(layer))):
+            value = Unrounded(layer.name, layer, (self.stored(value),))
+        result = value.scaled(scale, offset)
+        if max(scale.size, offset.size) not in (1, self.shape(result)[-1]):
             raise unwritable(layer, "its `scale` or `offset` is no number for each channel: give one, or as many as channels")
-        return Unrounded(layer.name, layer, (source,))
+        return result
 
-    def sum(self, layer: keras.layers.Layer, *values: Value) -> Unrounded:
-        """The value of a residual sum."""
+    def clipped(self, layer: keras.layers.Layer, value: Value) -> Unrounded:
+        """The value with the function of a layer behind it, one of `CLIPPING`."""
+        function = last_function(layer)
+        if not (isinstance(value, Unrounded) and value.relu_limit is None and _clips(value.layer, function)):
+            value = Unrounded(layer.name, _ONCE, (self.stored(value),))
+        value = value.scaled(0.2, 0.5) if function == "hard_sigmoid" else value  # As Keras defines it.
+        return dataclasses.replace(value, relu_limit=clips_at(layer))
+
+    def combined(self, layer: keras.layers.Layer, *values: Value) -> Unrounded:
+        """The value of a sum or a product."""
         if len(values) != 2:
-            raise unwritable(layer, f"it adds {len(values)} tensors: add two at a time")
-        return Unrounded(layer.name, layer, tuple(map(self.stored, values)))
+            raise unwritable(layer, f"it combines {len(values)} tensors: take two at a time")
+        tensors = sorted(map(self.stored, values), key=lambda tensor: -math.prod(tensor.shape))
+        (_, *sides, _), second = tensors[0].shape, tensors[1].shape
+        if type(layer) is layers.Multiply and second != tensors[0].shape and not (sides and second[:-1] == (1, 1, 1)):
+            raise unwritable(
+                layer, "its tensors differ in shape: multiply by as many, or by one for each channel, as (1, 1, channels)"
+            )
+        return Unrounded(layer.name, layer, tuple(tensors))
 
     def pool(self, layer: keras.layers.Layer, value: Value) -> Unrounded:
         """The value of a global average."""
         return Unrounded(layer.name, layer, (self.stored(value),))
+
+    def average_pool(self, layer: keras.layers.Layer, value: Value) -> Unrounded:
+        """The value of an average over windows, which is a depthwise convolution with one weight."""
+        source, stride = self.stored(value), layer.strides[0]
+        pads = [same_pads(size, window, stride) for size, window in zip(source.shape[1:3], layer.pool_size)]
+        if layer.padding == "same" and pads != [(0, 0)] * 2:
+            raise unwritable(layer, "its windows reach beyond the image, where they are smaller: give it `padding='valid'`")
+        return Unrounded(layer.name, layer, (source,), stride)
+
+    def concatenated(self, layer: keras.layers.Layer, *values: Value) -> Tensor:
+        """Adds a concatenation, whose inputs are written with its scale if it has one."""
+        shapes = [self.shape(value) if isinstance(value, Unrounded) else self.stored(value).shape for value in values]
+        if layer.axis not in (-1, len(shapes[0]) - 1):
+            raise unwritable(layer, f"its `axis` is {layer.axis}: take the last one")
+        shape = (*shapes[0][:-1], sum(part[-1] for part in shapes))
+        if (layer.name, "activation") not in self.quantizers or self.graph.storage.in_float:
+            parts = list(map(self.stored, values))
+            return self.graph.add(Concatenate(tuple(part.name for part in parts), layer.name), FloatTensor(layer.name, shape))
+        step, _, highest = self.codes(layer.name)
+        output = QuantizedTensor(layer.name, shape, step, 127 - highest)
+        parts = [self.part(value, f"{layer.name}.part{place}", output) for place, value in enumerate(values, 1)]
+        return self.graph.add(Concatenate(tuple(part.name for part in parts), layer.name), output)
+
+    def part(self, value: Value, name: str, whole: QuantizedTensor) -> Tensor:
+        """The value as a tensor with the scale of a concatenation that it is a part of."""
+        if not isinstance(value, Unrounded):
+            value = Unrounded(name, _ONCE, (self.stored(value),))
+        relu = value.relu_limit is not None or whole.zero_point == -128
+        return self.computed(value, dataclasses.replace(whole, name=name, shape=self.shape(value)), relu)
+
+    def largest(self, layer: keras.layers.Layer, value: Value) -> Tensor:
+        """Adds a global maximum."""
+        source = self.stored(value)
+        _, height, width, _ = source.shape
+        pooled = self.graph.move(MaxPool(source.name, f"{layer.name}.window", (height, width), 1), source)
+        return self.reshaped(layer, pooled)
 
     def max_pool(self, layer: keras.layers.Layer, value: Value) -> Tensor:
         """Adds a max pooling."""
@@ -155,10 +175,10 @@ class StockGraphBuilder:
         size, stride = tuple(layer.pool_size), layer.strides[0]
         return self.graph.move(MaxPool(source.name, layer.name, size, stride, layer.padding.upper()), source)
 
-    def zeros(self, layer: keras.layers.Layer, value: Value) -> _Padded:
+    def zeros(self, layer: keras.layers.Layer, value: Value) -> Padded:
         """The value of a zero padding."""
         (above, below), (left, right) = layer.padding
-        return _Padded(layer.name, self.stored(value), ((above, below), (left, right)))
+        return Padded(layer.name, self.stored(value), ((above, below), (left, right)))
 
     def reshaped(self, layer: keras.layers.Layer, value: Value) -> Tensor:
         """Adds a reshape, if it changes the shape."""
@@ -174,7 +194,7 @@ class StockGraphBuilder:
         """The value as a tensor of the file, which is real if no quantizer rounds it."""
         if isinstance(value, Unrounded):
             return self.unrounded(value)
-        if isinstance(value, _Padded):
+        if isinstance(value, Padded):
             added = self.graph.tensors.get(value.name)
             return added or self.graph.move(Pad(value.tensor.name, value.name, value.pads), value.tensor)
         return value
@@ -211,7 +231,7 @@ class StockGraphBuilder:
     def shape(self, value: Unrounded) -> tuple[int, ...]:
         """The shape of the value."""
         first = value.inputs[0].shape
-        if type(value.layer) is layers.Add or type(value.layer) in _SCALING:
+        if type(value.layer) in (layers.Add, layers.Multiply, layers.BatchNormalization, layers.Rescaling):
             return first
         if value.padding == "SAME":  # It may come from a ZeroPadding2D, which the layer does not know.
             return (1, *(-(-size // value.stride) for size in first[1:3]), getattr(value.layer, "filters", None) or first[-1])
@@ -223,12 +243,15 @@ class StockGraphBuilder:
         if type(value.layer) is layers.Add:
             a, b = value.inputs
             return self.graph.add(Add(a.name, b.name, output.name, relu), output)
+        if type(value.layer) is layers.Multiply:
+            a, b = value.inputs
+            return self.graph.add(Multiply(a.name, b.name, output.name), output)
         (source,) = value.inputs
         if type(value.layer) is layers.GlobalAveragePooling2D:
             return self.graph.add(GlobalAveragePool(source.name, output.name, value.layer.keepdims), output)
-        kernel, shape = self.trained(value), output.shape
+        kernel, shape = self.trained(value, output, relu), output.shape
         factor, offset = factor_and_offset(value, len(kernel.rows))
-        if is_flat := type(value.layer) in _SCALING and len(shape) == 2:
+        if is_flat := type(value.layer) in SCALING and len(shape) == 2:
             source, output = self.pixel(source), dataclasses.replace(output, name=f"{output.name}.pixel", shape=(1, 1, *shape))
         output, written = self.graph.add_weighted(kernel, source, output, factor, offset, relu)
         if is_flat:
@@ -241,12 +264,14 @@ class StockGraphBuilder:
         """Adds a reshape of features to an image of one pixel."""
         return self.graph.move(Reshape(value.name, f"{value.name}.as_pixel", (1, 1, *value.shape)), value)
 
-    def trained(self, value: Unrounded) -> Kernel:
+    def trained(self, value: Unrounded, output: Tensor, relu: bool) -> Kernel:
         """The trained weights of a value's layer, at its active bits; a layer that only scales has ones."""
         layer, kind = value.layer, KINDS.get(type(value.layer), "conv")
-        if type(layer) in _SCALING:
-            channels = value.inputs[0].shape[-1]
-            return Kernel.of("depthwise", np.ones((1, 1, channels, 1)), np.full(channels, 1 / ONE), FIXED_BITS)
+        if type(layer) in SCALING:
+            channels, window = value.inputs[0].shape[-1], getattr(layer, "pool_size", (1, 1))
+            weight, one = 1 / math.prod(window), scaling_weight(value, output, relu)
+            kernel, steps = np.full((*window, channels, 1), weight), np.full(channels, weight / one)
+            return Kernel.of("depthwise", kernel, steps, FIXED_BITS, value.stride, "VALID")
         if tensor := self.quantizers.get((layer.name, "weight")):
             return Kernel.of(
                 kind, self.kernels[layer.name].numpy(), _step(tensor), active_bits(tensor), value.stride, value.padding
@@ -264,7 +289,6 @@ class StockGraphBuilder:
         return float(step), lowest, highest
 
 
-_SCALING = {layers.BatchNormalization, layers.Rescaling}  # Alone, each is a depthwise convolution of one pixel.
 _ONCE = layers.Rescaling(1.0)
 
 _RULES: dict[type, Callable[..., Value]] = {
@@ -274,8 +298,12 @@ _RULES: dict[type, Callable[..., Value]] = {
     layers.Dense: StockGraphBuilder.kernel,
     layers.BatchNormalization: StockGraphBuilder.normalization,
     layers.Rescaling: StockGraphBuilder.rescaled,
-    layers.Add: StockGraphBuilder.sum,
+    layers.Add: StockGraphBuilder.combined,
+    layers.Multiply: StockGraphBuilder.combined,
+    layers.Concatenate: StockGraphBuilder.concatenated,
+    layers.AveragePooling2D: StockGraphBuilder.average_pool,
     layers.GlobalAveragePooling2D: StockGraphBuilder.pool,
+    layers.GlobalMaxPooling2D: StockGraphBuilder.largest,
     layers.MaxPooling2D: StockGraphBuilder.max_pool,
     layers.ZeroPadding2D: StockGraphBuilder.zeros,
     layers.Flatten: StockGraphBuilder.reshaped,
@@ -302,14 +330,9 @@ def check_plain(layer: keras.layers.Layer) -> None:
         raise unwritable(layer, f"its `axis` is {layer.axis}: take the last one")
 
 
-def _rectified(layer: keras.layers.Layer, value: Value) -> Unrounded:
-    """The value with the ReLU of a layer behind it."""
-    if not isinstance(value, Unrounded) or value.relu_limit is not None:
-        reason = "what its ReLU reads is a tensor of the file already, rounded or because another layer reads it"
-        raise unwritable(layer, f"{reason}: put it directly behind a convolution, batch normalization or sum that is read once")
-    if isinstance(layer, layers.ReLU):
-        return dataclasses.replace(value, relu_limit=math.inf if layer.max_value is None else float(layer.max_value))
-    return dataclasses.replace(value, relu_limit=6.0 if last_function(layer) == "relu6" else math.inf)
+def _clips(layer: keras.layers.Layer, function: str) -> bool:
+    """Whether the operator of a layer computes a function of `CLIPPING` too."""
+    return type(layer) in WEIGHTED or (function in RELU and type(layer) not in UNCLIPPED)
 
 
 def active_bits(tensor: SwitchableTensor) -> int:
@@ -320,26 +343,3 @@ def active_bits(tensor: SwitchableTensor) -> int:
 def _step(tensor: SwitchableTensor) -> np.ndarray:
     """The step of a tensor at its active bits, computed as in training."""
     return tf.exp(tensor.quantizer.log_step(tensor.variables, active_bits(tensor))).numpy()
-
-
-def factor_and_offset(value: Unrounded, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The factor and the offset (output channels,) of what follows the kernel."""
-    layer, norm = value.layer, value.norm
-    if type(layer) is layers.Rescaling:
-        return np.broadcast_to(np.float64(layer.scale), channels), np.broadcast_to(np.float64(layer.offset), channels)
-    bias = _float64(layer.bias) if has_bias(layer) else np.zeros(channels)
-    if norm is None:
-        return np.ones(channels), bias
-    gamma = _float64(norm.gamma) if norm.scale else np.ones(channels)
-    beta = _float64(norm.beta) if norm.center else np.zeros(channels)
-    factor = gamma / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
-    return factor, beta + (bias - _float64(norm.moving_mean)) * factor
-
-
-def has_bias(layer: keras.layers.Layer) -> bool:
-    """Whether a layer adds a bias of its own."""
-    return bool(getattr(layer, "use_bias", False))
-
-
-def _float64(variable: tf.Variable) -> np.ndarray:
-    return variable.numpy().astype(np.float64)

@@ -11,6 +11,7 @@ from daqu_tf.tflite.base import PADDINGS
 from daqu_tf.tflite.operators import (
     Add,
     AddConstant,
+    Concatenate,
     Dequantize,
     GlobalAveragePool,
     Logistic,
@@ -109,6 +110,17 @@ def _decode_multiply(node: Any, decoder: "Decoder") -> Multiply:
     return Multiply(*decoder.names(node))
 
 
+def _encode_concatenate(operator: Concatenate, encoder: "Encoder") -> None:
+    axis = len(encoder.tensors_by_name[operator.output].shape) - 1
+    encoder.node("CONCATENATION", 1 if encoder.in_float(operator) else 2, operator, encoder.schema.ConcatenationOptionsT(axis))
+
+
+def _decode_concatenate(node: Any, decoder: "Decoder") -> Concatenate:
+    *parts, output = decoder.names(node)
+    _require_plain(node, not _relu(node))
+    return Concatenate(tuple(parts), output)
+
+
 def _encode_pool(operator: GlobalAveragePool, encoder: "Encoder") -> None:
     axes = encoder.constant("INT32", _SPATIAL_AXES.shape, _SPATIAL_AXES)
     version = 1 if encoder.in_float(operator) else 2
@@ -205,6 +217,7 @@ ENCODERS: dict[type, "Callable[[Any, Encoder], None]"] = {
     Add: _encode_add,
     AddConstant: _encode_add_constant,
     Multiply: _encode_multiply,
+    Concatenate: _encode_concatenate,
     GlobalAveragePool: _encode_pool,
     Quantize: _encode_quantize,
     Dequantize: _encode_dequantize,
@@ -221,6 +234,7 @@ DECODERS: dict[str, "Callable[[Any, Decoder], Operator]"] = {
     "FULLY_CONNECTED": _decode_fully_connected,
     "ADD": _decode_add,
     "MUL": _decode_multiply,
+    "CONCATENATION": _decode_concatenate,
     "MEAN": _decode_pool,
     "QUANTIZE": _decode_quantize,
     "DEQUANTIZE": _decode_dequantize,

@@ -169,8 +169,7 @@ def _check_operator(operator: Operator, tensors: dict[str, Tensor], computed: se
         received = f"but received {output.scale:.9g} and {output.zero_point}"
         message = f"scale and zero_point must be 1/256 and -128 where {type(operator).__name__} writes, {received}; take these"
         require((output.scale, output.zero_point) == fixed, output.name, message)
-    if isinstance(operator, Moving):
-        (source,) = in_integers
+    for source in in_integers if isinstance(operator, Moving) else ():
         same = (output.scale, output.zero_point) == (source.scale, source.zero_point)
         message = f"scale and zero_point must be those of {source.name!r}, which {type(operator).__name__} reads; copy them"
         require(same, output.name, message)

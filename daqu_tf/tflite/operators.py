@@ -24,6 +24,10 @@ from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected
 PROBABILITY_SCALE, PROBABILITY_ZERO_POINT = 1 / 256, -128  # In int8; 1.0 itself is out of reach.
 
 
+class Moving(BaseOperator):
+    """An operator that moves integers without changing them; its output has the scale and the zero point of all its inputs."""
+
+
 class _Pairwise(BaseOperator):
     """An operator on two tensors."""
 
@@ -101,7 +105,10 @@ class AddConstant(UnaryOperator):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Multiply(_Pairwise):
-    """The product of the tensors named `a` and `b`; `b` has the shape of `a`, or (1, channels): one factor for each channel."""
+    """The product of the tensors named `a` and `b`; `b` has the shape of `a`, or is one factor for each channel.
+
+    These factors have the shape (1, channels) or (1, 1, 1, channels).
+    """
 
     a: str
     b: str
@@ -115,8 +122,34 @@ class Multiply(_Pairwise):
 
     def output_shape(self, a: Shape, b: Shape) -> Shape:
         """The shape of the output for inputs of shapes `a` and `b`."""
-        require_input(b in (a, (1, a[-1])), self, a, b)
+        require_input(b in (a, (1, a[-1]), (1, 1, 1, a[-1])), self, a, b)
         return a
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Concatenate(Moving):
+    """The channels of several tensors behind each other.
+
+    Args:
+        parts: The names of the tensors, two at least.
+    """
+
+    parts: tuple[str, ...]
+    output: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the activation tensors that the operator reads."""
+        return self.parts
+
+    def reading(self, *names: str) -> "Concatenate":
+        """This operator with other inputs, given by their names."""
+        return dataclasses.replace(self, parts=names)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """The shape of the output for inputs of these shapes, which differ in their last axis alone."""
+        require_input(len(shapes) > 1 and len({shape[:-1] for shape in shapes}) == 1, self, *shapes)
+        return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -227,10 +260,6 @@ class Logistic(Probability):
     output: str
 
 
-class Moving(UnaryOperator):
-    """An operator that moves integers without changing them; its output has the scale and the zero point of its input."""
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaxPool(Moving, WindowedOperator):
     """The largest value in each window of a (1, height, width, channels) tensor.
@@ -258,7 +287,7 @@ class MaxPool(Moving, WindowedOperator):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Pad(Moving):
+class Pad(Moving, UnaryOperator):
     """Rows and columns of 0.0 around a (1, height, width, channels) tensor.
 
     Args:
@@ -276,7 +305,7 @@ class Pad(Moving):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Reshape(Moving):
+class Reshape(Moving, UnaryOperator):
     """The values of a tensor in another shape and in their order.
 
     Args:
@@ -300,6 +329,7 @@ Operator = (
     | Add
     | AddConstant
     | Multiply
+    | Concatenate
     | GlobalAveragePool
     | Quantize
     | Dequantize

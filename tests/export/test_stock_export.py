@@ -17,6 +17,8 @@ from own_models import (
     calibrated,
     choose,
     conv,
+    dense,
+    gated,
     graph_of,
     mobilenet,
     operators,
@@ -47,7 +49,7 @@ def mobile():
     return calibrated(mobilenet)
 
 
-@pytest.fixture(scope="module", params=[plain, separable, residual], ids=lambda create: create.__name__)
+@pytest.fixture(scope="module", params=[plain, separable, residual, gated, dense], ids=lambda create: create.__name__)
 def net(request):
     return calibrated(request.param)
 

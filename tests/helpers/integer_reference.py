@@ -6,6 +6,7 @@ from daqu_tf.tflite.graph import Graph, QuantizedTensor
 from daqu_tf.tflite.operators import (
     Add,
     AddConstant,
+    Concatenate,
     GlobalAveragePool,
     Logistic,
     MaxPool,
@@ -91,6 +92,7 @@ _FUNCTIONS = {
     Add: lambda operator, a, b: a + b,
     AddConstant: lambda operator, values: values + operator.constant,
     Multiply: lambda operator, a, b: a * b,
+    Concatenate: lambda operator, *parts: np.concatenate(parts, -1),
     GlobalAveragePool: lambda operator, values: values.mean((1, 2), keepdims=operator.keepdims),
     Quantize: lambda operator, values: values,
     Softmax: lambda operator, values: _softmax(values),

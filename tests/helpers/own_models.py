@@ -56,6 +56,45 @@ def residual():
     return keras.Model(images, layers.Activation("softmax", name="softmax")(x))
 
 
+def gated():
+    """Hard-swish and squeeze-excite, as Keras' own MobileNetV3 writes them, and Keras' hard sigmoid."""
+
+    def hard_sigmoid(x):
+        return layers.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)
+
+    x = images = keras.Input(INPUT, name="images")
+    x = layers.BatchNormalization(name="first_bn")(layers.Conv2D(8, 3, 2, padding="same", use_bias=False, name="first")(x))
+    x = layers.Multiply(name="swish")([x, hard_sigmoid(x)])
+    x = layers.BatchNormalization(name="second_bn")(layers.DepthwiseConv2D(3, padding="same", name="second")(x))
+    x = layers.ReLU(name="second_relu")(x)
+    gate = layers.GlobalAveragePooling2D(keepdims=True, name="squeezed")(x)
+    gate = layers.ReLU(name="reduced_relu")(layers.Conv2D(4, 1, name="reduced")(gate))
+    x = layers.Multiply(name="excited")([x, hard_sigmoid(layers.Conv2D(8, 1, name="excite")(gate))])
+    x = layers.BatchNormalization(name="third_bn")(layers.Conv2D(6, 1, use_bias=False, name="third")(x))
+    x = layers.Multiply(name="keras_swish")([layers.Activation("hard_sigmoid", name="keras_gate")(x), x])
+    x = layers.Conv2D(6, 1, activation="hard_sigmoid", name="fourth")(x)
+    x = layers.GlobalMaxPooling2D(name="pooled")(x)
+    return keras.Model(images, layers.Dense(5, activation="softmax", name="logits")(x))
+
+
+def dense():
+    """Concatenations and averages, as DenseNet has them, and functions behind what other layers read."""
+    x = images = keras.Input(INPUT, name="images")
+    x = layers.ReLU(name="first_relu")(layers.Conv2D(6, 3, padding="same", name="first")(x))
+    for number in range(2):
+        y = layers.ReLU(name=f"relu{number}")(layers.BatchNormalization(name=f"bn{number}")(x))
+        y = layers.BatchNormalization(name=f"inner_bn{number}")(layers.Conv2D(8, 1, use_bias=False, name=f"inner{number}")(y))
+        y = layers.Conv2D(4, 3, padding="same", name=f"conv{number}")(layers.ReLU(name=f"inner_relu{number}")(y))
+        x = layers.Concatenate(name=f"concat{number}")([x, y])
+    x = layers.AveragePooling2D(name="average")(layers.ReLU(name="read_twice_relu")(x))
+    limited = layers.ReLU(6.0, name="limited_relu")(layers.Conv2D(4, 1, name="limited")(x))
+    scaled = layers.Rescaling(0.5, name="scaled")(layers.ReLU(6.0, name="scaled_relu")(layers.Conv2D(4, 1, name="before")(x)))
+    x = layers.Concatenate(name="limits")([limited, scaled, layers.ReLU(name="last_relu")(layers.Conv2D(4, 1, name="last")(x))])
+    mean, most = layers.GlobalAveragePooling2D(name="mean")(x), layers.GlobalMaxPooling2D(name="most")(x)
+    x = layers.Concatenate(name="features")([mean, most])
+    return keras.Model(images, layers.Dense(5, activation="softmax", name="logits")(x))
+
+
 def mobilenet():
     return keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None, classes=10)
 
@@ -108,9 +147,21 @@ def choose(model, precision):
 
 def output_of(model, name):
     """In this model: TFMOT takes layers without quantizers over from the annotated one."""
-    name = name.removesuffix(".pixel").removesuffix(".as_pixel")  # The same numbers in another shape.
+    for ending in (".pixel", ".as_pixel", ".window"):  # The same numbers in another shape.
+        name = name.removesuffix(ending)
+    whole, part, number = name.partition(".part")
+    if part:
+        read = [output_of(model, layer.name.removeprefix("quant_")) for layer in producers(model, whole)]
+        start = sum(tensor.shape[-1] for tensor in read[: int(number) - 1])
+        return output_of(model, whole)[..., start : start + read[int(number) - 1].shape[-1]]
     wrapped = f"quant_{name}"
     return model.get_layer(wrapped if wrapped in {layer.name for layer in model.layers} else name).get_output_at(-1)
+
+
+def producers(model, name):
+    """The layers that feed one."""
+    wrapped = [node for nodes in model._nodes_by_depth.values() for node in nodes if node.layer.name in (name, f"quant_{name}")]
+    return [parent.layer for parent in wrapped[0].parent_nodes]
 
 
 def simulated_codes(net, graph):
@@ -132,7 +183,7 @@ def assert_is_the_reference(net):
             inputs = (codes[name][[image]].astype(np.int8) for name in operator.inputs)
             steps = np.abs(integer_reference.compute(graph, operator, *inputs) - codes[operator.output][[image]])
             # Ties alone: a sum of floats may fall on the other side of one.
-            assert steps.max() <= 1 and np.mean(steps > 0) <= 0.01, operator.output
+            assert steps.max() <= 1 and np.sum(steps > 0) <= max(1, 0.01 * steps.size), operator.output
 
 
 def run(interpreter, image):
