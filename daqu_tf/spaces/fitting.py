@@ -6,7 +6,7 @@ import math
 from daqu_tf.spaces.named import get
 from daqu_tf.spaces.space import SearchSpace
 
-FAMILIES = ("resnet", "mobilenet_v2", "mobilenet_v1")
+FAMILIES = ("resnet", "mobilenet_v2", "mobilenet_v1", "mobilenet_v3")
 POOLED_SIDE = 3.5  # The least pixels a side that are pooled, as people's networks have them: 4 of 32 or 64, 7 of 224.
 MOST_HALVINGS = 5
 _ROOM = 1024
@@ -55,8 +55,12 @@ def _with_halvings(space: SearchSpace, wanted: int) -> SearchSpace:
         elif count == MOST_HALVINGS - 1 and stages[0].block == "basic":  # Where ResNets have a pool.
             stages[0] = dataclasses.replace(stages[0], widths=space.stem_widths, stride=2)
         else:
-            wider = tuple(round(1.5 * width / 8) * 8 for width in last.widths)
-            stages.append(dataclasses.replace(last, widths=wider, depths=last.depths[:2], stride=2))
+            stages.append(dataclasses.replace(last, widths=_wider(last.widths), depths=last.depths[:2], stride=2))
+            space = dataclasses.replace(space, head_widths=_wider(space.head_widths))
             by_hand = (*by_hand, (f"stage{len(stages)}.depth", 1))
         space = dataclasses.replace(space, stages=tuple(stages), by_hand=by_hand)
     return space
+
+
+def _wider(widths: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(round(1.5 * width / 8) * 8 for width in widths)

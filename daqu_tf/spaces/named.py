@@ -132,6 +132,32 @@ def _mobilenet_v1() -> SearchSpace:
     )
 
 
+def _mobilenet_v3() -> SearchSpace:
+    """MobileNetV3 for small images: squeeze-excite in the later stages, hard-swish at both ends, and a head.
+
+    A network of width 1.0 has 16, 24, 40 and 64 channels in 1, 2, 1 and 2 blocks, and a head of 192. All kernels are 3x3, as in
+    `mobilenet_v2`.
+    """
+    elastic = functools.partial(Stage, kernels=(3,), expansions=(3, 4, 6))
+    return SearchSpace(
+        name="mobilenet_v3",
+        input_shape=(32, 32, 3),
+        num_classes=10,
+        stem_widths=(8, 16),
+        stem_stride=2,
+        stages=(
+            Stage(widths=(), depths=(1,), kernels=(3,), expansions=(1,), stride=1),
+            elastic(widths=(8, 16, 24), depths=(1, 2), stride=2),
+            elastic(widths=(16, 24, 32, 40), depths=(1, 2), stride=2, squeeze_excite=True),
+            elastic(widths=(24, 32, 48, 64), depths=(1, 2, 3), stride=1, activation="hard_swish", squeeze_excite=True),
+        ),
+        head_widths=(64, 96, 144, 192),
+        resolutions=(24, 28, 32),
+        activation="hard_swish",
+        by_hand=(("stage3.depth", 1), ("stage4.depth", 2)),
+    )
+
+
 def _mobilenet_v2_28() -> SearchSpace:
     """Holds the MobileNetV2 that people scale by hand, for images of 28x28.
 
@@ -198,6 +224,7 @@ _NAMED = (
     _resnet(),
     _mobilenet_v2(),
     _mobilenet_v1(),
+    _mobilenet_v3(),
     _mobilenet_v2_28(),
     _mobilenet_v3_cifar(),
     _resnet_cifar(),

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from daqu_tf.errors import DaquError
 from daqu_tf.keras import keras
-from daqu_tf.stock_models.operations import Operation, as_layer
+from daqu_tf.stock_models.operations import Operation, as_layer, separated
 from daqu_tf.stock_models.placement import functional
 from daqu_tf.stock_models.quantizers import refused
 
@@ -57,7 +57,8 @@ def load_trained(name: str | os.PathLike) -> keras.Model:
 def flattened(model: keras.Model) -> keras.Model:
     """A functional model of stock layers alone, which are clones with the weights of the model's.
 
-    Models within it give way to their layers, and operations such as `x + 3.0` to the layers that do the same, where there are any.
+    Models within it give way to their layers, separable convolutions to the two that they are made of, and operations such as
+    `x + 3.0` to the layers that do the same, where there are any.
 
     Raises:
         DaquError: A layer with weights is called more than once, which clones would train apart.
@@ -76,6 +77,8 @@ def flattened(model: keras.Model) -> keras.Model:
         if isinstance(layer, Operation) and (found := as_layer(layer, args, kwargs)):
             (layer, read), kwargs = found, {}
             args = (read,)
+        if type(layer) is keras.layers.SeparableConv2D:
+            return separated(layer, name, *args)
         copy = type(layer).from_config(layer.get_config() | {"name": name})
         outputs = copy(*args, **kwargs)
         copy.set_weights(layer.get_weights())

@@ -19,7 +19,7 @@ from daqu_tf.keras import keras, tfmot
 from daqu_tf.spaces.bits import FLOAT_BITS
 from daqu_tf.stock_models.graphs import refusals
 from daqu_tf.stock_models.loading import flattened
-from daqu_tf.stock_models.operations import Operation
+from daqu_tf.stock_models.operations import COMPOSED
 from daqu_tf.stock_models.placement import COMBINING, FUNCTIONS, SELECTING, Placement, functional
 from daqu_tf.stock_models.quantizers import KERNELS, refused
 from daqu_tf.stock_models.scheme import PREFIX, SwitchableScheme
@@ -104,7 +104,7 @@ def _refusals_at_bits(made: keras.Model) -> list[str]:
 def _whole(model: keras.Model) -> keras.Model:
     """The model as a functional one of layers alone."""
     original = functional(model)
-    return flattened(original) if any(isinstance(layer, keras.Model | Operation) for layer in original.layers) else original
+    return flattened(original) if any(isinstance(layer, COMPOSED) for layer in original.layers) else original
 
 
 def _switchable(original: keras.Model, weight_bits: tuple[int, ...], activation_bits: tuple[int, ...]) -> keras.Model:

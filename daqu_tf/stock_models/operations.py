@@ -1,4 +1,7 @@
-"""Operations that a functional model applies without a layer, such as `x + 3.0`, as the stock layers that do the same."""
+"""What a functional model applies that is no single layer with a rule, as the stock layers that do the same.
+
+These are operations without a layer, such as `x + 3.0`, and separable convolutions.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +14,7 @@ from daqu_tf.keras import keras
 
 layers = keras.layers
 Operation = TFOpLambda
+COMPOSED = (keras.Model, Operation, layers.SeparableConv2D)  # What other layers can stand for.
 _SUMS, _PRODUCTS = ("__operators__.add", "math.add"), ("math.multiply",)
 _DIFFERENCES, _QUOTIENTS = ("math.subtract",), ("math.truediv", "math.divide", "realdiv")
 _FUNCTIONS: dict[str, Callable[[], keras.layers.Layer]] = {
@@ -60,3 +64,36 @@ def _change(symbol: str, number: np.ndarray, is_second: bool) -> tuple[np.ndarra
     if symbol in _QUOTIENTS and is_second and np.all(number != 0):
         return one / number, zero
     return None
+
+
+def separated(layer: keras.layers.Layer, name: str, x: Any) -> Any:
+    """The output of the depthwise and the pointwise convolution that a separable one is made of, with its weights.
+
+    Args:
+        layer: The separable convolution.
+        name: The name of the pointwise convolution.
+        x: The tensor that is read.
+    """
+    settings = {key: getattr(layer, key) for key in ("strides", "padding", "data_format", "dilation_rate", "depth_multiplier")}
+    depthwise = layers.DepthwiseConv2D(
+        layer.kernel_size,
+        use_bias=False,
+        depthwise_regularizer=layer.depthwise_regularizer,
+        name=f"{name}_depthwise",
+        **settings,
+    )
+    pointwise = layers.Conv2D(
+        layer.filters,
+        1,
+        data_format=layer.data_format,
+        use_bias=layer.use_bias,
+        activation=layer.activation,
+        kernel_regularizer=layer.pointwise_regularizer,
+        bias_regularizer=layer.bias_regularizer,
+        name=name,
+    )
+    y = pointwise(depthwise(x))
+    first, *others = layer.get_weights()
+    depthwise.set_weights([first])
+    pointwise.set_weights(others)
+    return y

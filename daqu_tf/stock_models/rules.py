@@ -25,7 +25,7 @@ from daqu_tf.tflite.operators import Add, Concatenate, GlobalAveragePool, MaxPoo
 
 layers = keras.layers
 LOGITS = {"softmax", "sigmoid"}  # The functions that may stand behind logits, at the end of a model.
-PLAIN = {"data_format": "channels_last", "groups": 1, "dilation_rate": (1, 1), "depth_multiplier": 1}
+PLAIN = {"data_format": "channels_last", "groups": 1, "dilation_rate": (1, 1)}
 KINDS = {layers.Dense: "dense", layers.DepthwiseConv2D: "depthwise"}
 UNPADDED = ((0, 0), (0, 0))
 unwritable = functools.partial(refused, what="exported")
@@ -234,7 +234,8 @@ class StockGraphBuilder:
         if type(value.layer) in (layers.Add, layers.Multiply, layers.BatchNormalization, layers.Rescaling):
             return first
         if value.padding == "SAME":  # It may come from a ZeroPadding2D, which the layer does not know.
-            return (1, *(-(-size // value.stride) for size in first[1:3]), getattr(value.layer, "filters", None) or first[-1])
+            channels = getattr(value.layer, "filters", None) or first[-1] * value.layer.depth_multiplier
+            return (1, *(-(-size // value.stride) for size in first[1:3]), channels)
         return (1, *value.layer.compute_output_shape((None, *first[1:]))[1:])
 
     def computed(self, value: Unrounded, output: Tensor, relu: bool) -> Tensor:

@@ -54,14 +54,16 @@ class Kernel:
         Args:
             kind: The kind of the layer: `dense`, `depthwise`, or another name for any other convolution.
             kernel: The kernel in the shape that it has in Keras.
-            steps: The steps of its integers (output channels,); None for a float layer.
+            steps: The steps of its integers, one for each output channel, or for each input channel of a depthwise kernel; None for
+                a float layer.
             bits: The bits of the weights, 2 to 8, or 32.
             stride: The stride of a convolution.
             padding: The padding of a convolution, `SAME` or `VALID`.
         """
-        rows = kernel[..., 0] if kind == "depthwise" else kernel
+        rows = kernel.reshape(*kernel.shape[:2], -1) if kind == "depthwise" else kernel
         rows = np.moveaxis(rows, -1, 0).reshape(rows.shape[-1], -1)
         if steps is not None:
+            steps = np.repeat(steps, len(rows) // len(steps))
             rows = np.clip(np.round(rows / steps[:, None]), *weight_range(bits)).astype(np.int32)
         size = kernel.shape[:2] if kernel.ndim == 4 else (1, 1)
         return cls(kind, rows, steps, bits, size, stride, padding)

@@ -57,8 +57,9 @@ def _decode_conv(node: Any, decoder: "Decoder") -> Conv2D:
 
 
 def _encode_depthwise(operator: DepthwiseConv2D, encoder: "Encoder") -> None:
-    stride = operator.stride
-    options = encoder.schema.DepthwiseConv2DOptionsT(PADDINGS.index(operator.padding), stride, stride, 1, int(operator.relu))
+    stride, multiplier = operator.stride, operator.weights.shape[3] // encoder.tensors_by_name[operator.input].shape[3]
+    padding, relu = PADDINGS.index(operator.padding), int(operator.relu)
+    options = encoder.schema.DepthwiseConv2DOptionsT(padding, stride, stride, multiplier, relu)
     encoder.node("DEPTHWISE_CONV_2D", _version(operator, _DEPTHWISE_VERSIONS), operator, options, encoder.kernel(operator))
 
 

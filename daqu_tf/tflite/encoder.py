@@ -121,7 +121,7 @@ class Encoder:
 
     def _unpacked(self, index: int, shape: tuple[int, ...]) -> int:
         """Adds the operator that turns a FLOAT16 constant into FLOAT32, which runtimes do once; no kernel reads FLOAT16."""
-        self._tensors.append(self.schema.TensorT(int32(*shape), self.schema.TensorType.FLOAT32, 0))
+        self._tensors.append(self.schema.TensorT(int32(*shape), self.schema.TensorType.FLOAT32, 0, self._new_name()))
         output = len(self._tensors) - 1
         self._add_node("DEQUANTIZE", 3, (index,), output, self.schema.DequantizeOptionsT())
         return output
@@ -151,7 +151,7 @@ class Encoder:
         return self.tensors_by_name[operator.output].type == "FLOAT32"
 
     def constant(self, type_name: str, shape: tuple[int, ...], data: np.ndarray, quantization: Any = None) -> int:
-        """Adds a constant tensor without a name and gives its index.
+        """Adds a constant tensor and gives its index.
 
         Args:
             type_name: The type of the tensor, such as INT8.
@@ -160,8 +160,15 @@ class Encoder:
             quantization: The table of scales and zero points; None for real numbers.
         """
         kind, buffer = getattr(self.schema.TensorType, type_name), self._buffer(data.tobytes())
-        self._tensors.append(self.schema.TensorT(int32(*shape), kind, buffer, quantization=quantization))
+        self._tensors.append(self.schema.TensorT(int32(*shape), kind, buffer, self._new_name(), quantization))
         return len(self._tensors) - 1
+
+    def _new_name(self) -> str:
+        """A short name for the next tensor, which runtimes do not need, but converters and viewers do."""
+        name = f"c{len(self._tensors)}"
+        while name in self.tensors_by_name:
+            name += "_"
+        return name
 
     def _buffer(self, data: bytes) -> int:
         self._buffers.append(self.schema.BufferT(np.frombuffer(data, np.uint8)))

@@ -142,14 +142,15 @@ class Conv2D(Weighted):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DepthwiseConv2D(Weighted):
-    """A depthwise convolution, which has a kernel of its own for each channel.
+    """A depthwise convolution, which has kernels of their own for each channel, one or several.
 
     Args:
         input: The name of the tensor that is read.
         output: The name of the tensor that is written.
-        weights: The kernels (1, kernel height, kernel width, channels), integers or real numbers.
-        weight_scales: The scales of integer weights (channels,), float32; of shape (0,) for real weights.
-        bias: The bias (channels,), integers that fit int32 or real numbers.
+        weights: The kernels (1, kernel height, kernel width, output channels), integers or real numbers; those that read the same
+            channel lie side by side.
+        weight_scales: The scales of integer weights (output channels,), float32; of shape (0,) for real weights.
+        bias: The bias (output channels,), integers that fit int32 or real numbers.
         stride: The stride along height and width, at least 1.
         relu: Whether outputs below 0.0 become 0.0.
         padding: The padding, "SAME" or "VALID".
@@ -170,8 +171,9 @@ class DepthwiseConv2D(Weighted):
 
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of the output for an input of shape `shape`."""
-        require_input(len(shape) == 4 and self.weights.shape[::3] == (1, shape[3]), self, shape)
-        return (1, *strided(self, shape, self.weights.shape[1:3]), shape[3])
+        one, _, _, channels = self.weights.shape
+        require_input(len(shape) == 4 and one == 1 and channels % shape[3] == 0, self, shape)
+        return (1, *strided(self, shape, self.weights.shape[1:3]), channels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

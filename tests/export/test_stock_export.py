@@ -188,7 +188,12 @@ def two_outputs():
 
 def concatenated():
     images, x = shared_input()
-    return keras.Model(images, layers.Concatenate(name="both")([x, layers.Conv2D(4, 1, name="other")(x)]))
+    return keras.Model(images, layers.Concatenate(1, name="both")([x, layers.Conv2D(4, 1, name="other")(x)]))
+
+
+def multiplied():
+    images, x = shared_input()
+    return keras.Model(images, layers.Multiply(name="product")([x, layers.Conv2D(1, 1, name="mask")(x)]))
 
 
 def of_any_size():
@@ -200,10 +205,6 @@ REFUSED = {
     "swish": (lambda: sequence(conv(activation="swish")), "'conv' of type Conv2D cannot be exported because the file has no"),
     "softmax inside": (lambda: sequence(conv(activation="softmax"), layers.Flatten()), "'conv' .* no softmax, and only at the end"),
     "axis": (lambda: sequence(conv(), layers.BatchNormalization(1, name="bn")), r"'bn' .* its axis is \[1\]: normalize the last"),
-    "late ReLU": (
-        lambda: sequence(conv(), layers.MaxPooling2D(), layers.ReLU(name="relu")),
-        "'relu' .* what its ReLU reads is a tensor of the file already",
-    ),
     "limited average": (
         lambda: sequence(conv(), layers.GlobalAveragePooling2D(), layers.ReLU(6.0, name="relu")),
         "'relu' .* an average clips at no limit: put the ReLU before",
@@ -215,10 +216,15 @@ REFUSED = {
     "slope": (lambda: sequence(conv(), layers.ReLU(negative_slope=0.1, name="relu")), "'relu' .* the file has no leaky_relu"),
     "dilation": (lambda: sequence(conv(dilation_rate=2)), r"'conv' .* `dilation_rate` is \(2, 2\): only \(1, 1\) can be"),
     "groups": (lambda: sequence(layers.Conv2D(3, 3, groups=3, name="conv")), "'conv' .* `groups` is 3: only 1"),
-    "multiplier": (lambda: sequence(layers.DepthwiseConv2D(3, depth_multiplier=2, name="dw")), "'dw' .* `depth_multiplier` is 2"),
     "strides": (lambda: sequence(conv(strides=(1, 2))), r"'conv' .* `strides` are \(1, 2\): take the same"),
-    "three": (three_summed, "'sum' .* it adds 3 tensors: add two at a time"),
-    "concatenation": (concatenated, "'both' of type Concatenate"),
+    "three": (three_summed, "'sum' .* it combines 3 tensors: take two at a time"),
+    "rows": (concatenated, r"'both' .* its `axis` is 1: take the last"),
+    "product": (multiplied, "'product' .* its tensors differ in shape: multiply by as many, or by one for each channel"),
+    "average": (
+        lambda: sequence(conv(), layers.AveragePooling2D(3, 1, padding="same", name="average")),
+        "'average' .* its windows reach beyond the image, where they are smaller: give it `padding='valid'`",
+    ),
+    "operation": (lambda: keras.Model(x := keras.Input(INPUT), tf.sin(x)), "'tf.math.sin' of type TFOpLambda"),
     "rank": (lambda: sequence(conv(), layers.Reshape((80, 4), name="rows")), "Tensor 'rows': shape must be"),
     "outputs": (two_outputs, "`model` must have one input and one output, but has 1 and 2"),
     "size": (of_any_size, r"'images' .* its shape is \(None, None, None, 3\): build the model for images of one size"),

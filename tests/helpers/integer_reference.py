@@ -87,7 +87,9 @@ def _softmax(values: np.ndarray) -> np.ndarray:
 
 _FUNCTIONS = {
     Conv2D: lambda operator, values: _conv(operator, values, "nxychw,ohwc->nxyo"),
-    DepthwiseConv2D: lambda operator, values: _conv(operator, values, "nxychw,ohwc->nxyc"),
+    DepthwiseConv2D: lambda operator, values: _conv(
+        operator, values.repeat(operator.weights.shape[3] // values.shape[3], -1), "nxychw,ohwc->nxyc"
+    ),
     FullyConnected: lambda operator, values: values @ _weights(operator).T,
     Add: lambda operator, a, b: a + b,
     AddConstant: lambda operator, values: values + operator.constant,
