@@ -34,7 +34,7 @@ def only_operator(data: bytes, index: int) -> bytes:
     model = schema.ModelT.InitFromPackedBuf(data)
     subgraph = model.subgraphs[0]
     node = subgraph.operators[index]
-    is_activation = [subgraph.tensors[tensor].name is not None for tensor in node.inputs]
+    is_activation = [model.buffers[subgraph.tensors[tensor].buffer].data is None for tensor in node.inputs]
     subgraph.operators, subgraph.inputs, subgraph.outputs = [node], node.inputs[is_activation], node.outputs
     model.signatureDefs = None
     return pack(model)

@@ -6,7 +6,7 @@ import integer_reference
 import numpy as np
 
 from daqu_tf.tflite.graph import Graph, QuantizedTensor, gate, hard_swish
-from daqu_tf.tflite.operators import Add, AddConstant, GlobalAveragePool, MaxPool, Multiply, Operator, Pad, Reshape
+from daqu_tf.tflite.operators import Add, AddConstant, Concatenate, GlobalAveragePool, MaxPool, Multiply, Operator, Pad, Reshape
 from daqu_tf.tflite.weighted import Conv2D, DepthwiseConv2D, FullyConnected, Weighted
 from daqu_tf.tflite.widening import for_double_rounding
 
@@ -64,6 +64,9 @@ class RandomNetwork:
     def max_pool(self, source: str, size: tuple[int, int] = (2, 2), stride: int = 2, padding: str = "VALID") -> str:
         return self._move(MaxPool(source, self._name("max_pool"), size, stride, padding))
 
+    def concatenate(self, a: str, b: str) -> str:
+        return self._move(Concatenate((a, b), self._name("concatenate")))
+
     def pad(self, source: str, pads: tuple[tuple[int, int], tuple[int, int]]) -> str:
         return self._move(Pad(source, self._name("pad"), pads))
 
@@ -111,9 +114,10 @@ class RandomNetwork:
         self.values[operator.output] = integer_reference.compute(self.graph(""), operator, *inputs)
         return operator.output
 
-    def _move(self, operator: MaxPool | Pad | Reshape) -> str:
-        source = self.tensors[operator.input]
-        return self._add(operator, dataclasses.replace(source, name=operator.output, shape=operator.output_shape(source.shape)))
+    def _move(self, operator: Concatenate | MaxPool | Pad | Reshape) -> str:
+        sources = [self.tensors[name] for name in operator.inputs]
+        shape = operator.output_shape(*(source.shape for source in sources))
+        return self._add(operator, dataclasses.replace(sources[0], name=operator.output, shape=shape))
 
     def _output(self, operator: Operator, shape: tuple[int, ...]) -> QuantizedTensor:
         """Gives the output the scale at which its values just fit."""
@@ -180,6 +184,7 @@ def classic_network(seed: int = 0, size: int = 31, width: int = 16, **bits: int)
     network = RandomNetwork(seed, (1, size, size, 3), **bits)
     source = network.conv(network.pad("input", ((3, 2), (0, 1))), width, 5, 2, padding="VALID")
     source = network.max_pool(network.conv(source, 2 * width, padding="VALID"), (3, 2), 2, "SAME")
+    source = network.concatenate(source, network.max_pool(source, (3, 3), 1, "SAME"))
     source = network.max_pool(network.depthwise(source, padding="VALID"), (2, 2), 1)
     source = network.dense(network.dense(network.flatten(source), 4 * width, relu=True), 4 * width, relu=True)
     return network.graph(network.dense(source, 10))

@@ -67,7 +67,8 @@ def one_operator_graphs(draw) -> Graph:
     elif kind is Conv2D:
         shape = (channels, draw(st.integers(1, 3)), draw(st.integers(1, 3)), inputs)
     else:
-        shape, channels = (1, draw(st.integers(1, 3)), draw(st.integers(1, 3)), inputs), inputs
+        channels = inputs * draw(st.integers(1, 3))  # Some read the same channel.
+        shape = (1, draw(st.integers(1, 3)), draw(st.integers(1, 3)), channels)
     if options.get("padding") == "VALID":
         height, width = max(height, shape[1]), max(width, shape[2])
     limit = 7 if options.get("container") == "INT4" else 127
@@ -305,6 +306,30 @@ def test_signature_has_the_names_of_the_ends(network):
     assert interpreter.get_signature_list() == {encoder.SIGNATURE: {"inputs": [network.input], "outputs": [network.output]}}
 
 
+def test_every_tensor_has_a_name_of_its_own(network):
+    """Without names of constants, tf2onnx and Model Explorer do not read a file."""
+    for graph in (network, _renamed(network, network.operators[0].output, f"c{len(network.tensors)}")):
+        (subgraph,) = schema.ModelT.InitFromPackedBuf(tflite.write(graph)).subgraphs
+        names = [tensor.name for tensor in subgraph.tensors]
+        assert all(names) and len(set(names)) == len(names) > len(graph.tensors)
+        assert {tensor.name.encode() for tensor in graph.tensors} <= set(names)
+        assert tflite.read(tflite.write(graph)) == graph
+
+
+def _renamed(graph: Graph, old: str, new: str) -> Graph:
+    """The graph with another name for a tensor."""
+
+    def name(given: str) -> str:
+        return new if given == old else given
+
+    tensors = tuple(dataclasses.replace(tensor, name=name(tensor.name)) for tensor in graph.tensors)
+    operators = tuple(
+        dataclasses.replace(operator.reading(*map(name, operator.inputs)), output=name(operator.output))
+        for operator in graph.operators
+    )
+    return Graph(tensors, operators, name(graph.input), name(graph.output))
+
+
 def test_versions_are_the_lowest_that_old_runtimes_know():
     versions = {}
     for bits in (8, 4):
@@ -321,7 +346,7 @@ def test_versions_are_the_lowest_that_old_runtimes_know():
 def test_versions_of_what_a_stock_model_adds():
     codes = schema.ModelT.InitFromPackedBuf(tflite.write(tflite_networks.classic_network())).operatorCodes
     operator = schema.BuiltinOperator
-    expected = {operator.MAX_POOL_2D: 2, operator.PAD: 2, operator.RESHAPE: 1}
+    expected = {operator.CONCATENATION: 2, operator.MAX_POOL_2D: 2, operator.PAD: 2, operator.RESHAPE: 1}
     assert {code.builtinCode: code.version for code in codes if code.builtinCode in expected} == expected
 
 
