@@ -31,7 +31,9 @@ NO_PYTHON := Found no Python 3.10, 3.11, 3.12 or 3.13 that runs and has venv: in
 NO_OLD_PYTHON := Found no Python 3.10 or 3.11 that runs and has venv, which tflite-runtime needs: install one (on Debian 12: \
 	apt-get install python3 python3-venv) or name it with PYTHON=/path/to/python3.11.
 
-.PHONY: demo docs test test-tensorflow test-slow test-devices test-all lint clean
+IMPORTERS := .importers
+
+.PHONY: demo docs test test-tensorflow test-importers test-slow test-devices test-all lint clean
 
 demo: $(STAMP)  ## The whole job on scikit-learn's handwritten digits; called again it resumes.
 	$(VENV)/bin/daqu-run --dataset=digits --space=digits --budget_minutes=4.5 --finalists=10 --architectures=search --output_dir=$(DEMO_DIR)
@@ -47,6 +49,11 @@ test: $(STAMP)  ## About 8 minutes on 2 cores.
 # As `test`, with another TensorFlow of the range that setup.py allows: make test-tensorflow TENSORFLOW=2.16
 test-tensorflow: $(TENSORFLOW_VENV)/.installed
 	$(ONE_THREAD) $(TENSORFLOW_VENV)/bin/python -m pytest $(FAST)
+
+# Before a release: whether other people's tools, which are downloaded, read files of integers and of INT4.
+test-importers: $(STAMP)
+	mkdir -p $(IMPORTERS)
+	$(VENV)/bin/python tests/helpers/importers.py $(IMPORTERS) tflite_models/*.tflite
 
 # By files, but those that start several processes or have so many minutes for a job, which are one group: never two of them at once.
 test-slow: $(STAMP)
@@ -66,7 +73,7 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) .venv-tensorflow-* $(OLD_VENV) $(ARM_ROOT) $(ARM_ROOT).unfinished $(ADB_ROOT) $(ADB_ROOT).unfinished build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-tensorflow-* $(OLD_VENV) $(ARM_ROOT) $(ARM_ROOT).unfinished $(ADB_ROOT) $(ADB_ROOT).unfinished $(IMPORTERS) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # The stamp goes first and comes last: whatever kills an installation, the next call starts from an empty `.venv`.
 $(STAMP): setup.py constraints.txt
