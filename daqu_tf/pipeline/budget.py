@@ -13,6 +13,7 @@ TIMING_SECONDS_A_MODEL, REPORT_SECONDS = 2.0, 5.0
 LEAST_FINE_TUNING_SECONDS = 3.0  # Of a finalist in a job that has used its minutes up: an end beats a kept budget.
 # A finalist is worth its overhead if it sees so many images, more of them from random weights, or trains for so long.
 WORTHWHILE_EPOCHS, EPOCHS_FROM_NOTHING, WORTHWHILE_SECONDS, LEAST_FINALISTS = 40.0, 120.0, 480.0, 3
+RATE_SHARE = 0.05  # Of the budget, in which learning rates are tried with which a trained network may go on.
 SIBLING_SHARE = 0.15  # The length of the training of a sibling at fewer bits, as a share of its parent's.
 OVERHEAD_SECONDS = 20.0  # Start, traces and proof of one finalist; loading and scoring take their time by image.
 OVERHEAD_SECONDS_AN_IMAGE = 5e-4
@@ -26,14 +27,19 @@ def free_seconds(budget_seconds: float, models: int) -> float:
 def stage_seconds(config: RunConfig) -> tuple[float, float, float]:
     """Seconds for the supernet's training, for the search and for all finalists, of a job whose lengths no epochs give.
 
-    Without a supernet, what is timed instead of a search takes no time to speak of.
+    Without a supernet, what is timed instead of a search takes no time to speak of, but a trained network's learning rate does.
     """
     free = free_seconds(60 * config.budget_minutes, config.finalists)
     if not config.searches_architectures:
-        return 0.0, 0.0, free
+        return 0.0, 0.0, free - (rate_seconds(config) if config.init_from else 0.0)
     supernet = 0.0 if config.supernet_from else SUPERNET_SHARE * 60 * config.budget_minutes
     search = SEARCH_SHARE * max(free - supernet, 0.0)
     return supernet, search, max(free - supernet - search, 0.0)
+
+
+def rate_seconds(config: RunConfig) -> float:
+    """Seconds in which learning rates are tried, all at once."""
+    return RATE_SHARE * 60 * config.budget_minutes
 
 
 def left(clock: Clock, models: int) -> float:

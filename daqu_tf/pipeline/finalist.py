@@ -61,7 +61,8 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
     config, dataset, folder = plan.config, plan.dataset, plan.folder
     finalists = files.read_json(folder.finalists)
     family = siblings.parents(finalists)[name]
-    recipe = plan.how_to_fine_tune
+    own_rate = {key: value for key, value in finalists[name].items() if key == "learning_rate"}
+    recipe = plan.how_to_fine_tune | own_rate
     checkpoints = {each: Checkpoints(folder.finalist_checkpoints(each), print) for each in (name, *family)}
     before = seconds_done(checkpoints[name])  # In a process that was cut off.
     length = {"seconds": before + max(seconds / (1 + budget.SIBLING_SHARE * len(family)), 1.0)}

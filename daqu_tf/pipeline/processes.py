@@ -15,6 +15,7 @@ import daqu_tf
 from daqu_tf.errors import DaquError
 
 _Same = TypeVar("_Same", bound="Processes")
+Result = TypeVar("Result")
 TAIL_BYTES, LINE_LENGTH = 8192, 500
 
 
@@ -87,6 +88,22 @@ class Processes:
         for process in self.running.values():
             process.kill()
 
+    def last_lines(self, task: str) -> dict[str, str]:
+        """The last line that each has printed, by name, when all have ended.
+
+        Args:
+            task: What each of them does, as part of a sentence.
+
+        Raises:
+            DaquError: One has failed (how is said).
+        """
+        while any(child.poll() is None for child in self.running.values()):
+            time.sleep(0.1)
+        for child in self.running.values():
+            if child.poll():
+                raise DaquError(f"The process that {task} {child.how_ended()}.")
+        return {name: child.last_line() for name, child in self.running.items()}
+
 
 def start(module: str, arguments: list[str], folder: pathlib.Path, log: pathlib.Path, **variables: str) -> Child:
     """Starts `python -m daqu_tf.MODULE`; what it prints is added to a file.
@@ -106,15 +123,15 @@ def start(module: str, arguments: list[str], folder: pathlib.Path, log: pathlib.
     return Child(command, log, cwd=folder, env=os.environ | shared | variables)
 
 
-def in_sentences(work: Callable[[], object], status: Callable[[DaquError], int] = lambda error: 1) -> None:
-    """Does the work of such a process: what a user can mend is the last line that it prints.
+def in_sentences(work: Callable[[], Result], status: Callable[[DaquError], int] = lambda error: 1) -> Result:
+    """Does the work of such a process, and gives its result: what a user can mend is the last line that it prints.
 
     Args:
         work: The work, a function that is called once.
         status: The status with which the process ends, by the error.
     """
     try:
-        work()
+        return work()
     except DaquError as error:
         print(f"Error: {error}", flush=True)
         sys.exit(status(error))

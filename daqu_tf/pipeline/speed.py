@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from daqu_tf import files
-from daqu_tf.errors import DaquError
 from daqu_tf.pipeline import processes
 from daqu_tf.spaces import SearchSpace
 from daqu_tf.spaces.hand_scaled import hand_scaled
@@ -65,12 +64,7 @@ def measure(space: SearchSpace) -> Speed:
         for index in (0, -1):
             arguments = [str(folder / "space.json"), str(index)]
             children.running[str(index)] = processes.start("pipeline.speed", arguments, folder, folder / f"{index}.log")
-        while any(child.poll() is None for child in children.running.values()):
-            time.sleep(0.1)
-        for child in children.running.values():
-            if child.poll():
-                raise DaquError(f"The process that times a training step {child.how_ended()}.")
-        seconds = tuple(float(json.loads(child.last_line())) for child in children.running.values())
+        seconds = tuple(map(float, children.last_lines("times a training step").values()))
     return Speed(tuple(float(costs.macs(space, one)) for one in ends), (min(seconds), max(seconds)))
 
 

@@ -108,11 +108,14 @@ def search(job: Job) -> None:
 
 def choose_by_hand(job: Job) -> None:
     """Chooses the finalists among the networks that people scale by hand, where no supernet is searched."""
-    from daqu_tf.pipeline import by_hand
+    from daqu_tf.pipeline import by_hand, rates
 
-    names = _named(by_hand.choose(job, job.plan.forecast.finalists))
+    found, start = by_hand.choose(job, job.plan.forecast.finalists), "random weights"
+    if job.plan.config.init_from:
+        rate = rates.best_rate(job, job.plan.space.subnet(found[0]["values"]))
+        found, start = [one | {"learning_rate": rate} for one in found], f"those of the trained network at a rate of {rate:g}"
+    names = _named(found)
     files.write_json(job.folder.finalists, names | _siblings(job, names))
-    start = "those of the trained network" if job.plan.config.init_from else "random weights"
     job.progress.end(f"{len(names)} finalists, each from {start}")
 
 
@@ -139,7 +142,8 @@ def add_finalists(job: Job) -> None:
     left = budget.left(job.clock, len(before))
     count = budget.affordable(plan.config, left, len(plan.dataset.x_train), (small + large) / 2)
     choose = _choose_others if plan.config.searches_architectures else by_hand.choose
-    names = _named(choose(job, count, taken), len(parents(before)))
+    rate = {key: value for key, value in before["m00"].items() if key == "learning_rate"}
+    names = _named([one | rate for one in choose(job, count, taken)], len(parents(before)))
     files.write_json(folder.finalists, before | names | _siblings(job, names))
     files.write_json(folder.added, {"minutes": folder.added_minutes, "chosen": True})
     job.progress.end(f"{len(names)} further subnets")

@@ -5,8 +5,9 @@
     set_bits(model, weight_bits=4, activation_bits=8)
 
 `models` makes models switchable, `switching` sets their bits and steps, `placement` says where quantizers belong, `quantizers` has
-the quantizers that TFMOT puts there, and `scheme` keeps TFMOT's own away. `graphs` makes of such a model what a file
-holds, by the `rules` of its layers. Importing this package registers its Keras classes, so that `keras.models.load_model` finds
+the quantizers that TFMOT puts there, and `scheme` keeps TFMOT's own away. `operations` are what a model applies without a layer.
+`graphs` makes of such a model what a file holds, by the `rules` of its layers, which leave `values` behind; `scaling` has the
+integers of those that only scale. Importing this package registers its Keras classes, so that `keras.models.load_model` finds
 them.
 
 A job may begin from a trained model too: `loading` loads it without running any code of its file, `reading` says what it is made

@@ -4,6 +4,7 @@ An operator of the file ends where the model has a quantizer: batch normalizatio
 clips where int8 itself does. Dropout is left out. The graph ends with logits; a softmax or sigmoid behind them is `encoding`'s.
 """
 
+import collections
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from daqu_tf.stock_models.rules import (
     unwritable,
 )
 from daqu_tf.stock_models.switching import SwitchableTensor, all_switchable, quantized, switchable_tensors
-from daqu_tf.stock_models.values import Value, factor_and_offset, has_bias
+from daqu_tf.stock_models.values import Unrounded, Value, factor_and_offset, has_bias
 from daqu_tf.targets.storage import Storage
 from daqu_tf.tflite.graph import FloatTensor, Graph
 
@@ -116,18 +117,21 @@ def _build(model: keras.Model, builder: StockGraphBuilder, refused: list[str] | 
     """
     (first,), (last,) = model._input_layers, model._output_layers
     values: dict[str, Value | None] = {first.name: builder.image(first)}
-    for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
-        for node in nodes:
-            if node.layer is first:
-                continue
-            try:
-                value = _value(builder, node, values, node.layer is last)
-            except DaquError as error:
-                if refused is None:
-                    raise
-                refused.append(str(error))
-                value = None
-            values[node.layer.name] = value
+    nodes = [node for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True) for node in nodes]
+    readers = collections.Counter(parent.layer.name for node in nodes for parent in node.parent_nodes)
+    for node in nodes:
+        if node.layer is first:
+            continue
+        try:
+            value = _value(builder, node, values, node.layer is last)
+            if isinstance(value, Unrounded) and readers[node.layer.name] > 1:  # It is computed once.
+                value = builder.stored(value)
+        except DaquError as error:
+            if refused is None:
+                raise
+            refused.append(str(error))
+            value = None
+        values[node.layer.name] = value
     return builder, first.name, builder.stored(_known(builder, values[last.name], model.outputs[0])).name
 
 

@@ -1,5 +1,6 @@
 import types
 
+import integer_reference
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -84,6 +85,46 @@ def test_mobilenet_v2(mobile, precision, tmp_path):
     assert_built_in_kernels_are_within_one_step(mobile, path)
     graph = tflite.read(path.read_bytes())
     assert not any(isinstance(operator, Pad) for operator in graph.operators)  # All its zeros are those of SAME.
+
+
+APPLICATIONS = {
+    "MobileNetV3Small": {"input_shape": (64, 64, 3), "alpha": 0.75, "include_preprocessing": False, "dropout_rate": 0.0},
+    "MobileNetV3Large": {"input_shape": (64, 64, 3), "alpha": 0.35, "include_preprocessing": False, "minimalistic": True},
+    "DenseNet121": {"input_shape": (32, 32, 3)},
+    "ResNet50V2": {"input_shape": (32, 32, 3)},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_networks_of_keras(name, tmp_path):
+    net = calibrated(lambda: getattr(keras.applications, name)(weights=None, classes=10, **APPLICATIONS[name]))
+    choose(net.model, "mixed")
+    assert_is_the_reference(net)
+    path = tmp_path / "model.tflite"
+    export_tflite(net.model, path, output_activation="none")
+    assert_file_computes_what_the_model_does(net, path, equal=0.2, mean=2.0, apart=8)
+    choose(net.model, "w8a8")
+    assert_is_the_reference(net)
+    set_bits(net.model, 32, 32)
+    export_tflite(net.model, tmp_path / "float.tflite", images=net.images)  # It is run and compared.
+
+
+def test_a_hard_sigmoid_of_zero_is_rounded_as_in_training():
+    """It is half of 255 steps, so that the least error of a bias would decide."""
+    model = sequence(layers.Activation("hard_sigmoid", name="gate"), layers.Flatten(name="features"))
+    net = types.SimpleNamespace(model=make_switchable(model), images=smooth(INPUT, 8) - 1.0)
+    initialise_steps(net.model, net.images)
+    set_bits(net.model, activation_bits=8)
+    graph = graph_of(net.model)
+    source = graph.tensor("images")
+    codes = np.arange(-128, 128).reshape(-1, 1, 1, 1).repeat(12, 1).repeat(10, 2).repeat(3, 3)
+    reals = (codes - source.zero_point) * source.scale
+    expected = net.model(reals.astype(np.float32)).numpy().reshape(len(codes), -1)[:, 0]
+    (gate,) = [operator for operator in graph.operators if operator.output == "gate"]
+    found = [integer_reference.compute(graph, gate, code[np.newaxis].astype(np.int8)).flat[0] for code in codes]
+    output = graph.tensor("gate")
+    assert np.array_equal((np.array(found) - output.zero_point), np.rint(expected / output.scale))
 
 
 @pytest.fixture(scope="module")

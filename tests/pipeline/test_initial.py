@@ -1,5 +1,7 @@
 """A job that begins from a trained network: its space, its photos' size, and that the finalists begin where it ended."""
 
+import types
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +12,7 @@ from daqu_tf.export.manifest import Manifest
 from daqu_tf.keras import keras
 from daqu_tf.pipeline import pipeline
 from daqu_tf.pipeline.plan import Plan
+from daqu_tf.pipeline.rates import TRIED, best_rate
 from daqu_tf.spaces.hand_scaled import reduced
 from daqu_tf.supernet.scoring import Scorer
 from daqu_tf.supernet.supernet import Supernet
@@ -108,3 +111,16 @@ def test_a_job_goes_on_from_the_network(trained, tmp_path):
     before = (tmp_path / "run" / "pareto.json").read_bytes()
     assert pipeline.run(settings) and (tmp_path / "run" / "pareto.json").read_bytes() == before
     assert Manifest.read(tmp_path / "run" / "finalists" / "m00.json").fine_tuning["float_share"] > 0
+    rates = {
+        member["learning_rate"]
+        for member in files.read_json(tmp_path / "run" / "finalists.json").values()
+        if "parent" not in member
+    }
+    assert len(rates) == 1 and rates <= {share * settings.learning_rate for share in TRIED}
+    tuned = Manifest.read(tmp_path / "run" / "finalists" / "m00.json").fine_tuning
+    assert tuned["learning_rate"] in rates and not list((tmp_path / "run").glob("rate*"))
+
+
+def test_a_learning_rate_that_was_asked_for_is_taken_untried(trained, tmp_path):
+    plan = Plan.of(config(trained[0], tmp_path, learning_rate=3e-4))
+    assert best_rate(types.SimpleNamespace(plan=plan, folder=plan.folder), plan.space.smallest()) == 3e-4
