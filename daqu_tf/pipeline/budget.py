@@ -14,6 +14,7 @@ LEAST_FINE_TUNING_SECONDS = 3.0  # Of a finalist in a job that has used its minu
 # A finalist is worth its overhead if it sees so many images, more of them from random weights, or trains for so long.
 WORTHWHILE_EPOCHS, EPOCHS_FROM_NOTHING, WORTHWHILE_SECONDS, LEAST_FINALISTS = 40.0, 120.0, 480.0, 3
 RATE_SHARE = 0.05  # Of the budget, in which learning rates are tried with which a trained network may go on.
+TEACHER_SHARE = 0.3  # Of the time for all finalists, in which the one that teaches the others has all cores.
 SIBLING_SHARE = 0.15  # The length of the training of a sibling at fewer bits, as a share of its parent's.
 OVERHEAD_SECONDS = 20.0  # Start, traces and proof of one finalist; loading and scoring take their time by image.
 OVERHEAD_SECONDS_AN_IMAGE = 5e-4

@@ -21,6 +21,7 @@ from daqu_tf.pipeline.plan import Plan
 if TYPE_CHECKING:
     from daqu_tf.supernet.supernet import StaticNetwork
 
+TAUGHT_SHARE = 0.5  # Of a teacher's opinion, beside the labels.
 REFUSED = 3  # The status of a process whose finalist cannot be finished: the others can.
 
 
@@ -40,8 +41,11 @@ def finish(path: pathlib.Path, name: str, seconds: float) -> None:
         RefusedError: The finalist cannot be finished.
         DaquError: Something that is not the finalist's fault: the folder, the runtime or the disk.
     """
-    processes.compute_on_one_thread()
     plan = Plan.in_folder(path)
+    if name != siblings.teacher(
+        plan.forecast.has_teacher, files.read_json(plan.folder.finalists)
+    ):  # Which has the machine for itself.
+        processes.compute_on_one_thread()
     try:
         _finish(plan, name, seconds)
     except (OSError, DeviceLostError, DeviceSetupError):
@@ -71,7 +75,9 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
     how = FineTuning(**recipe | length | {"seed": config.seed + 1 + list(finalists).index(name)})
     start = folder.supernet if config.searches_architectures else folder.initial if config.init_from else None
     arrays = files.read_arrays(start) if start else None
-    tuner = FineTuner(plan.space, arrays, dataset, how)
+    teacher = _teacher(plan, name)
+    how = dataclasses.replace(how, distillation=TAUGHT_SHARE if teacher else 0.0)
+    tuner = FineTuner(plan.space, arrays, dataset, how, teacher)
     subnet = plan.space.subnet(finalists[name]["values"])
     if folder.figures(name).exists():  # It was cut off between parent and sibling.
         network = StaticNetwork(plan.space, subnet)
@@ -91,6 +97,23 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
             files.write_json(folder.reason(sibling), {"reason": str(error)})
     for each in checkpoints:
         shutil.rmtree(folder.finalist_checkpoints(each), ignore_errors=True)
+
+
+def _teacher_of(plan: Plan) -> str | None:
+    """The name of the finalist that teaches the others; None where none does."""
+    return siblings.teacher(plan.forecast.has_teacher, files.read_json(plan.folder.finalists))
+
+
+def _teacher(plan: Plan, name: str) -> "StaticNetwork | None":
+    """The trained network that teaches a finalist; None where none does, or it could not be finished."""
+    from daqu_tf.supernet.supernet import StaticNetwork
+
+    teacher = _teacher_of(plan)
+    if teacher in (None, name) or not plan.folder.figures(teacher).exists():
+        return None
+    network = StaticNetwork(plan.space, plan.space.subnet(files.read_json(plan.folder.finalists)[teacher]["values"]))
+    network.load_arrays(files.read_arrays(plan.folder.weights(teacher)))
+    return network
 
 
 def _export(

@@ -106,15 +106,15 @@ def finish(job: Job) -> None:
     workers = max(1, min(budget.workers(config), len(todo)))
     said: set[str] = set()
     with FinalistProcesses(folder.path, workers) as started:
-        shares = Shares(job, {name: finalists[name]["macs"] for name in todo}, workers)
-        for _ in started.run(todo, shares.seconds):
-            done = sum(folder.figures(name).exists() for name in finalists)
-            job.progress.update(f"{done} of {len(finalists)} fine-tuned and exported", budget.left(job.clock, len(finalists)))
-            job.clock.tick()
-            _leave_out(folder, {member: reason for name, reason in started.left_out.items() for member in families[name]})
-            for name in [name for name in finalists if name not in said and folder.left_out(name)]:
-                said.add(name)
-                job.progress.warn(f"{name} is left out: {folder.left_out(name)}.")
+        for group, seconds in _groups(job, todo, workers):
+            for _ in started.run(group, seconds):
+                done = sum(folder.figures(name).exists() for name in finalists)
+                job.progress.update(f"{done} of {len(finalists)} fine-tuned and exported", budget.left(job.clock, len(finalists)))
+                job.clock.tick()
+                _leave_out(folder, {member: reason for name, reason in started.left_out.items() for member in families[name]})
+                for name in [name for name in finalists if name not in said and folder.left_out(name)]:
+                    said.add(name)
+                    job.progress.warn(f"{name} is left out: {folder.left_out(name)}.")
     members = [Manifest.read(folder.figures(name)) for name in _finished(folder)]
     if not members:
         reasons = {name: folder.left_out(name) for name in finalists}
@@ -124,6 +124,17 @@ def finish(job: Job) -> None:
         raise DaquError(f"None of the {len(finalists)} finalists could be finished ({text}): mend that, then run the same command.")
     best = max(member.search_accuracy for member in members)
     job.progress.end(f"{len(members)} fine-tuned and exported, best {best:.1%} on the search split")
+
+
+def _groups(job: Job, todo: list[str], workers: int) -> Iterator[tuple[list[str], Callable[[str], float]]]:
+    """The finalists that may be trained at once, a group after the other, each with what gives a finalist its seconds."""
+    finalists = files.read_json(job.folder.finalists)
+    teacher = siblings.teacher(job.plan.forecast.has_teacher, finalists)
+    if teacher in todo:
+        time_left = budget.left(job.clock, len(finalists))
+        yield [teacher], lambda name: max(budget.LEAST_FINE_TUNING_SECONDS, budget.TEACHER_SHARE * time_left)
+    others = [name for name in todo if name != teacher]
+    yield others, Shares(job, {name: finalists[name]["macs"] for name in others}, workers).seconds
 
 
 def _leave_out(folder: RunFolder, reasons: dict[str, str]) -> None:

@@ -15,6 +15,9 @@ from daqu_tf.training.samplers import Sandwich
 
 # Of what the cores do on networks of one thread each, a supernet's step gets so much: its parts are small (ours).
 SUPERNET_EFFICIENCY = 0.45
+# From so many epochs of each finalist on, a trained network teaches its smaller forms; a step takes as long as so many opinions.
+TAUGHT_EPOCHS, STEP_PASSES = 20, 3.0
+TEACHER_EFFICIENCY = 0.3  # What a further core adds to the training of a single network (ours).
 # What a process takes beside its images, and what a folder takes beside weights, of which it holds the supernet's and two
 # checkpoints with the optimizer's state (ours).
 PROCESS_BYTES, FOLDER_BYTES, COPIES_OF_WEIGHTS = 7e8, 5e6, 10
@@ -29,12 +32,14 @@ class Forecast:
         supernet_images: How many images go through the supernet's steps, once for each subnet.
         finalists: How many networks are fine-tuned, at most.
         images: How many images the smallest and the largest of them see.
+        has_teacher: Whether the largest of them is trained before the others, and then teaches them.
     """
 
     minutes: dict[str, float]
     supernet_images: float
     finalists: int
     images: tuple[float, ...]
+    has_teacher: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The forecast as a JSON object."""
@@ -84,18 +89,54 @@ def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forec
         supernet = images * mean / _networks_at_once()
     finalists = budget.affordable(config, left, count, mean)
     each = {str(index): int(macs[0] + (macs[1] - macs[0]) * index / max(finalists - 1, 1)) for index in range(finalists)}
-    seen: tuple[float, ...]
     if config.finetune_epochs:
         seen = (config.finetune_epochs * count,) * 2
         left = sum(seen[0] * speed.seconds_an_image(size) + budget.overhead(count) for size in each.values()) / workers
     else:
-        shares = budget.share_out(each, left * min(workers, finalists), budget.overhead(count))
         family = () if config.searches_bits else siblings.smaller(space, targets.get(config.target), space.largest())
         own = 1 / (1 + budget.SIBLING_SHARE * len(family))
-        times = [max(own * shares[name], budget.LEAST_FINE_TUNING_SECONDS) for name in each]
-        seen = tuple(times[index] / speed.seconds_an_image(each[name]) for index, name in ((0, "0"), (-1, str(finalists - 1))))
+        seen = _images(each, own * left, own * budget.overhead(count), min(workers, finalists), speed)
+    is_stronger = bool(config.init_from) and not config.searches_architectures  # Others are about as good as whom they would teach.
+    has_teacher = is_stronger and finalists > 1 and min(seen) >= TAUGHT_EPOCHS * count
+    if has_teacher and not config.finetune_epochs:
+        *others, largest = each.values()
+        smallest, _ = _images(
+            dict(zip(each, others)),
+            (1 - budget.TEACHER_SHARE) * own * left,
+            own * budget.overhead(count),
+            min(workers, len(others)),
+            speed,
+            taught_by=largest,
+        )
+        seen = smallest, budget.TEACHER_SHARE * own * left * _speed_up() / speed.seconds_an_image(largest)
     stages = {"supernet": supernet, "search": search, "finalists": left, "timing and report": rest}
-    return Forecast({name: round(some / 60, 2) for name, some in stages.items()}, round(images), finalists, tuple(map(round, seen)))
+    minutes = {name: round(some / 60, 2) for name, some in stages.items()}
+    return Forecast(minutes, round(images), finalists, tuple(map(round, seen)), has_teacher)
+
+
+def _images(
+    macs: Mapping[str, int], seconds: float, overhead: float, workers: int, speed: Speed, taught_by: int = 0
+) -> tuple[float, float]:
+    """How many images the first and the last of some networks see, which share the seconds of some workers.
+
+    Args:
+        macs: Multiplications of each network, by its name.
+        seconds: The time for all of them, at once.
+        overhead: The seconds that each needs beside its training.
+        workers: How many are trained at once.
+        speed: What a training step takes on this machine.
+        taught_by: The multiplications of the network that teaches them; 0 where none does.
+    """
+    shares = budget.share_out(macs, seconds * workers, overhead)
+    opinion = speed.seconds_an_image(taught_by) / STEP_PASSES if taught_by else 0.0
+    times = {name: max(share, budget.LEAST_FINE_TUNING_SECONDS) for name, share in shares.items()}
+    first, *_, last = (times[name] / (speed.seconds_an_image(count) + opinion) for name, count in [*macs.items()] * 2)
+    return first, last
+
+
+def _speed_up() -> float:
+    """How many times as fast as on one core a network is trained on all of them."""
+    return 1.0 if machine.gpus() else 1.0 + TEACHER_EFFICIENCY * (machine.cores() - 1)
 
 
 def text(forecast: Forecast, count: int, trials: int, workers: int, images_bytes: int, weights_bytes: int) -> str:
@@ -112,11 +153,12 @@ def text(forecast: Forecast, count: int, trials: int, workers: int, images_bytes
     small, large = forecast.images
     trained = f"{_count(forecast.supernet_images)} images through its subnets"
     skipped = () if forecast.minutes["search"] else ("supernet", "search")  # Networks that people scale by hand need neither.
+    first = ", and teaches the others" if forecast.has_teacher else ""
     done = {
         "supernet": trained if forecast.minutes["supernet"] else "that of another run",
         "search": f"{trials} subnets at most",
         "finalists": f"{forecast.finalists} networks at most; the smallest sees {_seen(small, count)}, the largest "
-        f"{_seen(large, count)}",
+        f"{_seen(large, count)}{first}",
     }
     lines = [f"plan: {sum(forecast.minutes.values()):.1f} minutes"]
     for stage, minutes in forecast.minutes.items():

@@ -62,6 +62,12 @@ def parents(finalists: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     }
 
 
+def teacher(has_teacher: bool, finalists: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The name of the finalist that is trained before the others and teaches them, the largest; None where there is none."""
+    alone = parents(finalists)
+    return max(alone, key=lambda name: finalists[name]["macs"]) if has_teacher and len(alone) > 1 else None
+
+
 def at_bits(space: SearchSpace, parent: Subnet, bits: int) -> Subnet:
     """The architecture of `parent` with weights of at least so many bits, the fewest that there are, but for depthwise kernels."""
     kinds, values = {layer.name: layer.kind for layer in space.layers(parent)}, parent.values

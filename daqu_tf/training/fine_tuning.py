@@ -40,9 +40,8 @@ class FineTuning:
         augmentation: The augmentation of the images, one of `schedule.AUGMENTATIONS`.
         float_share: The share of the training, in [0, 1), that comes first and is in float. It is for random weights: after a
             supernet, a share of 0.7 makes 2 bits 7 points worse, and 8 bits no better (ours).
-        distillation: The share, in [0, 1], of the largest subnet's opinion in what is taught, beside the labels. It is 0 by
-            default, since a supernet that was trained for minutes is weaker than the subnet that it would teach (ours, by
-            measurement).
+        distillation: The share, in [0, 1], of a teacher's opinion in what is taught, beside the labels. It is 0 by default, since a
+            supernet that was trained for minutes is weaker than the subnet that it would teach (ours, by measurement).
 
     Raises:
         DaquError: Neither `seconds` nor `steps` is above 0.
@@ -73,19 +72,29 @@ class FineTuner:
             seed. Where no step was ever set, each network sets its own.
         dataset: The data set, of which the train split is used.
         how: How each subnet is trained.
+        teacher: The trained network that teaches, where one does; None takes the supernet's largest subnet.
 
     Raises:
         DaquError: The largest subnet is to teach, but there is no supernet.
     """
 
-    def __init__(self, space: SearchSpace, arrays: Mapping[str, np.ndarray] | None, dataset: Dataset, how: FineTuning):
-        if how.distillation and arrays is None:
-            raise DaquError("`distillation` must be 0 without the weights of a supernet, whose largest subnet teaches.")
+    def __init__(
+        self,
+        space: SearchSpace,
+        arrays: Mapping[str, np.ndarray] | None,
+        dataset: Dataset,
+        how: FineTuning,
+        teacher: StaticNetwork | None = None,
+    ):
+        if how.distillation and arrays is None and teacher is None:
+            raise DaquError(
+                "`distillation` must be 0 without a teacher or the weights of a supernet, whose largest subnet teaches."
+            )
         self._space, self._arrays, self._how = space, arrays, how
         self._images = dataset.x_train
         self._some_images = dataset.x_train[: at_once(STEP_IMAGES, dataset.image_shape)]
         self._batches = Batches(dataset, how.batch_size, how.seed, Augmentation.of(dataset, how.augmentation))
-        self._teach = self._teacher() if how.distillation else lambda images, labels: labels
+        self._teach = self._taught_by(teacher or self._largest()) if how.distillation else lambda images, labels: labels
         self._in_float: dict[Subnet, tuple[dict[str, np.ndarray], _Progress]] = {}
 
     def tune_sibling(
@@ -187,13 +196,17 @@ class FineTuner:
                 checkpoints.save(progress.steps, _arrays(network, optimizer), progress.state | {"subnet": network.subnet.to_json()})
                 saved = time.monotonic()
 
-    def _teacher(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        """The function that turns images and labels into what is taught."""
+    def _largest(self) -> StaticNetwork:
+        """The supernet's largest subnet, recalibrated."""
         assert self._arrays is not None
-        share, largest = self._how.distillation, extract(self._space, self._space.largest(), self._arrays)
+        largest = extract(self._space, self._space.largest(), self._arrays)
         Scorer(largest, self._images).recalibrate()
-        opinion = tf.function(lambda images: tf.nn.softmax(largest(images)), autograph=False)
-        return lambda images, labels: taught_labels(labels, opinion(images), share)
+        return largest
+
+    def _taught_by(self, teacher: StaticNetwork) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """The function that turns images and labels into what is taught."""
+        opinion = tf.function(lambda images: tf.nn.softmax(teacher(images)), autograph=False)
+        return lambda images, labels: taught_labels(labels, opinion(images), self._how.distillation)
 
 
 def seconds_done(checkpoints: Checkpoints) -> float:

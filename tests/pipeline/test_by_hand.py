@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from daqu_tf import RunConfig, files, machine, spaces, targets
 from daqu_tf.errors import DaquError
 from daqu_tf.export.manifest import Manifest
-from daqu_tf.pipeline import by_hand, finalist, pipeline, stages
+from daqu_tf.pipeline import budget, by_hand, finalist, finalists, pipeline, stages
 from daqu_tf.pipeline.narrowing import supernet_pays
 from daqu_tf.pipeline.plan import Plan
 from daqu_tf.pipeline.speed import USUAL
 from daqu_tf.pipeline.trained_run import TrainedRun
+from daqu_tf.runs.clock import Clock
 from daqu_tf.runs.folder import RunFolder
 from daqu_tf.spaces.hand_scaled import finely_scaled, hand_scaled
 from daqu_tf.training import fine_tuning
@@ -203,3 +204,33 @@ def test_a_finalist_that_was_cut_off_goes_on_where_it_was(job, monkeypatch):
     steps = Manifest.read(plan.folder.figures("m00")).fine_tuning["steps"]
     assert starts[0] == 0 and starts[-1] >= steps - 2  # The phase in float, that of 8 bits, and that again.
     assert len(starts) == 3 and not plan.folder.finalist_checkpoints("m00").exists()
+
+
+@pytest.fixture
+def taught(job):
+    """A plan with two finalists, of which the larger teaches."""
+    pretended = job(finetune_epochs=2)
+    forecast = dataclasses.replace(pretended.plan.forecast, finalists=2, has_teacher=True)
+    pretended.plan = dataclasses.replace(pretended.plan, begun_with=forecast)
+    return begun(pretended)
+
+
+def test_the_teacher_is_trained_before_all_others(taught):
+    job = types.SimpleNamespace(plan=taught, folder=taught.folder, clock=Clock(taught.folder.clock, 600.0))
+    (first, seconds), (others, _) = finalists._groups(job, ["m01", "m00"], 2)
+    assert (first, others) == (["m01"], ["m00"])
+    assert seconds("m01") == pytest.approx(budget.TEACHER_SHARE * budget.left(job.clock, 4), rel=0.01)
+    ((left, _),) = finalists._groups(job, ["m00"], 2)  # The teacher is done.
+    assert left == ["m00"]
+
+
+@pytest.mark.slow
+def test_the_others_are_taught_unless_their_teacher_failed(taught):
+    finalist._finish(taught, "m00", 1.0)
+    assert Manifest.read(taught.folder.figures("m00")).fine_tuning["distillation"] == 0.0
+    for path in (taught.folder.figures("m00"), *taught.folder.finished.glob("m00_w4.json")):
+        path.unlink()
+    finalist._finish(taught, "m01", 1.0)
+    finalist._finish(taught, "m00", 1.0)
+    shares = {name: Manifest.read(taught.folder.figures(name)).fine_tuning["distillation"] for name in ("m00", "m01")}
+    assert shares == {"m00": finalist.TAUGHT_SHARE, "m01": 0.0}

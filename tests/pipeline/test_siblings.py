@@ -96,3 +96,9 @@ def test_a_family_is_finished_and_one_that_was_cut_off_goes_on_with_the_sibling(
     folder.figures("m00_w4").unlink()
     finalist._finish(plan, "m00", 1.0)
     assert folder.figures("m00_w4").exists() and folder.weights("m00").read_bytes() == before
+
+
+def test_the_largest_finalist_is_the_teacher():
+    finalists = {"m00": {"macs": 3}, "m01": {"macs": 9}, "m01_w4": {"macs": 9, "parent": "m01"}}
+    assert siblings.teacher(True, finalists) == "m01"
+    assert siblings.teacher(False, finalists) is None and siblings.teacher(True, {"m00": {"macs": 3}}) is None
