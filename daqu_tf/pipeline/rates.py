@@ -17,17 +17,17 @@ from typing import Any
 from daqu_tf import files
 from daqu_tf.pipeline import budget, processes
 from daqu_tf.pipeline.job import Job
-from daqu_tf.pipeline.plan import START_RATE, Plan
+from daqu_tf.pipeline.plan import Plan
 from daqu_tf.runs.config import RunConfig
 from daqu_tf.spaces import Subnet
 
-TRIED = (START_RATE, 1.0)  # Shares of the learning rate of the settings.
+TRIED = (0.1, 1.0)  # Shares of the learning rate of networks from random weights.
 
 
 def best_rate(job: Job, subnet: Subnet) -> float:
     """The learning rate with which a network is the more accurate on the search split after a short training.
 
-    A rate that the settings name is taken as it is.
+    Where the settings name a rate, it is not tried.
 
     Args:
         job: The job, in whose folder the weights are with which the network begins.
@@ -37,9 +37,10 @@ def best_rate(job: Job, subnet: Subnet) -> float:
         DaquError: A process failed (how is said).
     """
     config, folder = job.plan.config, job.folder
+    usual = config.how_to_fine_tune["learning_rate"]
     if config.learning_rate != RunConfig.learning_rate:
-        return config.learning_rate
-    rates = [share * config.learning_rate for share in TRIED]
+        return usual
+    rates = [share * usual for share in TRIED]
     job.progress.update(f"learning rates {', '.join(f'{rate:g}' for rate in rates)} are tried", None)
     with processes.Processes() as children:
         for rate in rates:
