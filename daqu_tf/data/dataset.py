@@ -23,6 +23,7 @@ from daqu_tf.data.ranges import PixelRange, range_of
 from daqu_tf.data.reading import Reading, read_photos
 from daqu_tf.errors import DaquError
 
+MOST_CHANNELS = 4  # Of images in arrays: colour with alpha or infrared, or several sensors.
 KERAS_NAMES = ("fashion_mnist", "mnist", "cifar10", "cifar100")
 NAMES = ("digits", *KERAS_NAMES)
 
@@ -271,9 +272,10 @@ def _checked_images(what: str, x: np.ndarray) -> np.ndarray:
     if x.dtype.kind not in "buif":
         raise DaquError(f"{what} must hold numbers, but its type is {x.dtype}: save the images as uint8 or float32.")
     images = x[..., None] if x.ndim == 3 else x
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
+    if images.ndim != 4 or images.shape[-1] > MOST_CHANNELS or not images.size:
         raise DaquError(
-            f"{what} must have the shape (N, H, W), (N, H, W, 1) or (N, H, W, 3), but received {x.shape}: reshape the images."
+            f"{what} must have the shape (N, H, W) or (N, H, W, C) with up to {MOST_CHANNELS} channels, but received {x.shape}: "
+            "reshape the images."
         )
     if x.dtype.kind == "f" and not np.isfinite(images).all():
         raise DaquError(f"{what} holds NaN or infinite pixels: remove those images or mend them.")

@@ -216,8 +216,8 @@ def describe(graph: Graph, metadata: Metadata) -> dict[str, Any]:
 
 def _describe_input(metadata: Metadata, image: Tensor) -> dict[str, Any]:
     mean, std = metadata.normalization
-    color_space = _RGB if image.shape[-1] == 3 else _GRAYSCALE
-    properties = ("ImageProperties", {"color_space": color_space}) if len(image.shape) == 4 else ("FeatureProperties", {})
+    color_space = {1: _GRAYSCALE, 3: _RGB}.get(image.shape[-1]) if len(image.shape) == 4 else None
+    properties = ("ImageProperties", {"color_space": color_space}) if color_space else ("FeatureProperties", {})
     source: dict[str, Any] = {
         "name": image.name,
         "description": input_text(metadata, image),

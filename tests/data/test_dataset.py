@@ -82,7 +82,7 @@ def test_small_sets_hold_out_25_images_a_class_or_a_third(save):
     assert len(data.load(save(**arrays(n=60)), search_fraction=0.5).y_search) == 30
 
 
-@pytest.mark.parametrize("shape, expected", [((6, 5), (6, 5, 1)), ((6, 5, 1), (6, 5, 1)), ((6, 5, 3), (6, 5, 3))])
+@pytest.mark.parametrize("shape, expected", [((6, 5), (6, 5, 1)), *(((6, 5, c), (6, 5, c)) for c in (1, 2, 3, 4))])
 def test_grey_and_colour_become_nhwc(save, shape, expected):
     assert data.load(save(**arrays(shape=shape))).image_shape == expected
 
@@ -290,6 +290,7 @@ def test_wrong_keys(save):
         ({"y_train": np.r_[np.zeros(60, int), np.ones(58, int), 2, 2]}, ["Class 2", "too few"]),
         ({"y_test": np.arange(30) % 4}, ["label 3"]),
         ({"x_train": np.zeros((120, 30), np.uint8)}, ["(120, 30)", "reshape"]),
+        ({"x_train": np.zeros((120, 6, 5, 7), np.uint8)}, ["up to 4 channels", "(120, 6, 5, 7)", "reshape"]),
         ({"x_train": np.zeros((120, 3, 6, 5), np.uint8)}, ["(120, 3, 6, 5)"]),
         ({"x_train": np.zeros((0, 6, 5), np.uint8)}, ["(0, 6, 5)"]),
         ({"x_train": np.full((120, 6, 5), "a")}, ["numbers"]),

@@ -86,13 +86,17 @@ def test_the_fields_have_the_numbers_of_the_public_schema():
     assert file.text(0) == "labels.txt" and file.byte(2) == 2  # TENSOR_AXIS_LABELS
 
 
-def test_what_is_read_is_what_was_written():
-    network = graph(channels=1)
+GREY, COLOUR = (("ImageProperties", {"color_space": number}) for number in (2, 1))
+
+
+@pytest.mark.parametrize(("channels", "content"), [(1, GREY), (3, COLOUR), (4, ("FeatureProperties", {}))])
+def test_what_is_read_is_what_was_written(channels, content):
+    network = graph(channels=channels)
     data = write_with_metadata(network, METADATA)
     tables = read_metadata(data)
     assert tables == describe(network, METADATA)
     (source,) = tables["subgraph_metadata"][0]["input_tensor_metadata"]
-    assert source["content"]["content_properties"] == ("ImageProperties", {"color_space": 2})
+    assert source["content"]["content_properties"] == content
     assert read_labels(data) == LABELS
     assert tflite.read(data) == network
     plain = tflite.write(network)
