@@ -107,7 +107,7 @@ class Placement:
             return False
         kind, function = type(consumer), last_function(layer)
         if kind is layers.Concatenate:
-            return type(layer) not in UNCLIPPED and not self._saturates(layer)
+            return self._is_written(layer) and not self._saturates(layer)
         if kind is layers.Rescaling:
             return self._is_weighted(layer) and (function == "linear" or (function in CLIPPING and only_scales(consumer)))
         if function != "linear" or kind not in (layers.BatchNormalization, layers.ReLU, layers.Activation):
@@ -116,6 +116,13 @@ class Placement:
             return type(layer) in KERNELS
         follows = last_function(consumer)
         return (follows in RELU and type(layer) not in UNCLIPPED) or (follows in CLIPPING and self._is_weighted(layer))
+
+    def _is_written(self, layer: keras.layers.Layer) -> bool:
+        """Whether one operator computes `layer` at any scale: one with weights, an average, or a sum with its ReLU."""
+        if type(layer) in (layers.Add, layers.GlobalAveragePooling2D) or self._is_weighted(layer):
+            return True
+        behind = {type(producer) for producer in self.producers[layer.name] if self._is_fused(producer)}
+        return type(layer) in (layers.ReLU, layers.Activation) and behind == {layers.Add}
 
     def _saturates(self, layer: keras.layers.Layer) -> bool:
         """Whether what `layer` gives is clipped at a number above 0."""

@@ -90,7 +90,7 @@ class StockGraphBuilder:
 
     def normalization(self, layer: keras.layers.Layer, value: Value) -> Unrounded:
         """The value of a batch normalization, which is folded into the kernel that it stands behind, or computed by itself."""
-        if isinstance(value, Unrounded) and type(value.layer) in KERNELS and value.norm is None and value.relu_limit is None:
+        if isinstance(value, Unrounded) and type(value.layer) in KERNELS and value.is_plain:
             normalized = dataclasses.replace(value, norm=layer)
         else:
             normalized = Unrounded(layer.name, layer, (self.stored(value),), norm=layer)
@@ -262,8 +262,9 @@ class StockGraphBuilder:
         return output
 
     def pixel(self, value: Tensor) -> Tensor:
-        """Adds a reshape of features to an image of one pixel."""
-        return self.graph.move(Reshape(value.name, f"{value.name}.as_pixel", (1, 1, *value.shape)), value)
+        """Features as an image of one pixel, by a reshape that is added unless it is there."""
+        name = f"{value.name}.as_pixel"
+        return self.graph.tensors.get(name) or self.graph.move(Reshape(value.name, name, (1, 1, *value.shape)), value)
 
     def trained(self, value: Unrounded, output: Tensor, relu: bool) -> Kernel:
         """The trained weights of a value's layer, at its active bits; a layer that only scales has ones."""

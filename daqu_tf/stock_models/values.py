@@ -44,6 +44,11 @@ class Unrounded:
     factor: float | np.ndarray = 1.0
     shift: float | np.ndarray = 0.0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing has joined the operator yet."""
+        return self.norm is None and self.relu_limit is None and bool(np.all(self.factor == 1.0) and np.all(self.shift == 0.0))
+
     def scaled(self, factor: float | np.ndarray, shift: float | np.ndarray) -> "Unrounded":
         """The values times a factor, plus a shift; behind a ReLU, only a positive factor and no shift make sense."""
         limit = None if self.relu_limit is None else self.relu_limit * float(factor)

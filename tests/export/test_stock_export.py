@@ -124,7 +124,7 @@ def test_a_hard_sigmoid_of_zero_is_rounded_as_in_training():
     (gate,) = [operator for operator in graph.operators if operator.output == "gate"]
     found = [integer_reference.compute(graph, gate, code[np.newaxis].astype(np.int8)).flat[0] for code in codes]
     output = graph.tensor("gate")
-    assert np.array_equal((np.array(found) - output.zero_point), np.rint(expected / output.scale))
+    assert np.array_equal(np.array(found, int) - output.zero_point, np.rint(expected / output.scale))
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,8 @@ def gated():
         return layers.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)
 
     x = images = keras.Input(INPUT, name="images")
-    x = layers.BatchNormalization(name="first_bn")(layers.Conv2D(8, 3, 2, padding="same", use_bias=False, name="first")(x))
+    x = layers.Rescaling(0.5, 0.1, name="halved")(layers.Conv2D(8, 3, 2, padding="same", use_bias=False, name="first")(x))
+    x = layers.BatchNormalization(name="first_bn")(x)
     x = layers.Multiply(name="swish")([x, hard_sigmoid(x)])
     several = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, name="second")
     x = layers.ReLU(name="second_relu")(layers.BatchNormalization(name="second_bn")(several(x)))
@@ -91,7 +92,8 @@ def dense():
     scaled = layers.Rescaling(0.5, name="scaled")(layers.ReLU(6.0, name="scaled_relu")(layers.Conv2D(4, 1, name="before")(x)))
     x = layers.Concatenate(name="limits")([limited, scaled, layers.ReLU(name="last_relu")(layers.Conv2D(4, 1, name="last")(x))])
     mean, most = layers.GlobalAveragePooling2D(name="mean")(x), layers.GlobalMaxPooling2D(name="most")(x)
-    x = layers.Concatenate(name="features")([mean, most])
+    signed = layers.GlobalAveragePooling2D(name="mean_of_signed")(layers.Conv2D(4, 1, name="signed")(x))
+    x = layers.Concatenate(name="features")([mean, most, signed, layers.ReLU(name="mean_relu")(signed)])
     return keras.Model(images, layers.Dense(5, activation="softmax", name="logits")(x))
 
 
