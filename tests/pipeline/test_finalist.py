@@ -65,6 +65,7 @@ def test_what_is_a_finalists_own_fault(tmp_path, monkeypatch, error, raised):
     monkeypatch.setattr(finalist, "_finish", fails)
     monkeypatch.setattr(processes, "compute_on_one_thread", lambda: None)
     monkeypatch.setattr(finalist.Plan, "in_folder", lambda path: None)
+    monkeypatch.setattr(finalist, "_teacher_of", lambda plan: None)
     with pytest.raises(raised):
         finalist.finish(tmp_path, "m00", 1.0)
 

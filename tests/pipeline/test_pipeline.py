@@ -149,7 +149,8 @@ def test_a_failing_finalist_ends_the_others_at_once(tmp_path):
         for _ in processes.run(["m00", "m01", "m02"], lambda name: 600.0):
             pass
     assert time.monotonic() - began < 60
-    assert "holds no run" in (tmp_path / "finalists" / "m00.log").read_text()
+    logs = (tmp_path / "finalists").glob("m0*.log")  # Either of the two that were started may have failed first.
+    assert any("holds no run" in log.read_text() for log in logs)
 
 
 def test_images_too_small_for_the_space(tmp_path):
