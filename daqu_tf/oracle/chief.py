@@ -22,14 +22,16 @@ from daqu_tf.oracle.journaled_oracle import JournaledOracle
 # refused.
 TUNER_ID, PROCESS, IS_FATAL = "daqu-tuner-id", "daqu-process", "daqu-is-fatal"
 MESSAGE, METRICS, VALUES, REFUSED = "daqu-message-bin", "daqu-metrics-bin", "daqu-values-bin", "daqu-refused-bin"
-METADATA_BYTES = 2**20
-MESSAGE_BYTES, SENTENCE_LENGTH = METADATA_BYTES // 8, 1500  # The end of a stack trace says most.
+METADATA_BYTES = 2**26  # Of a call, at most; messages themselves have no limit.
+MESSAGE_BYTES, SENTENCE_LENGTH = 2**17, 1500  # The end of a stack trace says most.
 ENDED = grpc.StatusCode.FAILED_PRECONDITION  # The search is over because of an error.
 UNKNOWN_TRIAL = grpc.StatusCode.NOT_FOUND
 THREADS = 128  # The most threads: a worker that waits for a trial takes one, and results and signs of life need others.
 TICK_SECONDS, GRACE_SECONDS = 0.1, 2.0
 FAREWELL_SECONDS = 3.0  # The time for workers that lost an earlier chief at the very end to hear that the search is over.
 CHANNEL = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
     ("grpc.max_metadata_size", METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", METADATA_BYTES),
     ("grpc.keepalive_time_ms", 20_000),

@@ -57,6 +57,10 @@ class SearchEndedError(DaquError, keras_tuner.errors.FatalError):
     """The chief has ended the search because of the error in the message."""
 
 
+class TooLargeError(DaquError, keras_tuner.errors.FatalError):
+    """A call was refused for its size, which another try would not change."""
+
+
 class UnknownTrialError(Exception):
     """The chief does not know the trial, since it has begun another search."""
 
@@ -134,6 +138,11 @@ class PatientStub:
             raise _ended(error) from None
         if error.code() == UNKNOWN_TRIAL:
             raise UnknownTrialError(error.details()) from None
+        if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
+            raise TooLargeError(
+                f"What a worker and its chief told each other is too large ({error.details()}): report fewer metrics, or search "
+                "fewer hyperparameters."
+            ) from error
         if error.code() not in _RETRIED:
             raise error
         if silent_seconds > self._patience:

@@ -8,6 +8,7 @@ import keras_tuner
 import opening_search
 import pytest
 from keras_tuner.engine.trial import Trial
+from keras_tuner.src.engine.metrics_tracking import MetricObservation
 from search_processes import (
     OBJECTIVES,
     Evaluation,
@@ -379,6 +380,25 @@ def test_a_worker_gets_the_values_that_were_proposed_and_no_others(tmp_path, mon
     assert len(oracle.end_order) == 6
     for trial in oracle.trials.values():
         assert trial.metrics.get_last_value("accuracy") == third and trial.metrics.get_last_value("latency_us") == 2.0**31 + 1
+
+
+@pytest.mark.parametrize("count", [100, 150_000])
+def test_metrics_of_any_length_reach_the_chief(tmp_path, monkeypatch, count):
+    """gRPC takes messages of four megabytes by itself, and metadata of much less."""
+    oracle = oracle_in(tmp_path)
+    with Chief(oracle, "127.0.0.1:0") as chief:
+        ip, port = chief.address.split(":")
+        for name, value in {"TUNER_ID": "worker0", "ORACLE_IP": ip, "ORACLE_PORT": port}.items():
+            monkeypatch.setenv(f"KERASTUNER_{name}", value)
+        worker = ChiefClient(oracle, 10.0)
+        trial = worker.create_trial("worker0")
+        worker.update_trial(trial.trial_id, {"accuracy": 0.5, "latency_us": 2.0})
+        observations = [MetricObservation(1 / (step + 3), step) for step in range(count)]
+        worker._reported[trial.trial_id].set_history("accuracy", observations)
+        trial.status = "COMPLETED"
+        worker.end_trial(trial)
+    kept = oracle.trials[trial.trial_id].metrics.get_history("accuracy")
+    assert len(kept) == count and kept[-1].value == [1 / (count + 2)]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000", "127.8.8.8:1"])
