@@ -14,7 +14,7 @@ import pathlib
 import sys
 from typing import Any
 
-from daqu_tf import files
+from daqu_tf import files, machine
 from daqu_tf.pipeline import budget, processes
 from daqu_tf.pipeline.job import Job
 from daqu_tf.pipeline.plan import Plan
@@ -36,21 +36,31 @@ def best_rate(job: Job, subnet: Subnet) -> float:
     Raises:
         DaquError: A process failed (how is said).
     """
-    config, folder = job.plan.config, job.folder
+    config = job.plan.config
     usual = config.how_to_fine_tune["learning_rate"]
     if config.learning_rate != RunConfig.learning_rate:
         return usual
     rates = [share * usual for share in TRIED]
     job.progress.update(f"learning rates {', '.join(f'{rate:g}' for rate in rates)} are tried", None)
-    with processes.Processes() as children:
-        for rate in rates:
-            arguments = [str(folder.path.resolve()), json.dumps(subnet.to_json()), str(rate), json.dumps(_length(job.plan))]
-            log = folder.path.resolve() / f"rate_{rate:g}.log"
-            children.running[str(rate)] = processes.start("pipeline.rates", arguments, folder.path, log)
-        accuracies = {float(rate): float(line) for rate, line in children.last_lines("tries a learning rate").items()}
-    for rate in rates:
-        (folder.path / f"rate_{rate:g}.log").unlink(missing_ok=True)
+    at_once = 1 if machine.gpus() else budget.workers(config)  # A process takes all of a GPU's memory.
+    accuracies: dict[float, float] = {}
+    for first in range(0, len(rates), at_once):
+        accuracies |= _accuracies(job, subnet, rates[first : first + at_once])
     return max(rates, key=accuracies.__getitem__)
+
+
+def _accuracies(job: Job, subnet: Subnet, rates: list[float]) -> dict[float, float]:
+    """The accuracy on the search split after a short training, by the learning rate; all are trained at once."""
+    folder, length = job.folder.path.resolve(), json.dumps(_length(job.plan))
+    logs = {rate: folder / f"rate_{rate:g}.log" for rate in rates}
+    with processes.Processes() as children:
+        for rate, log in logs.items():
+            arguments = [str(folder), json.dumps(subnet.to_json()), str(rate), length]
+            children.running[str(rate)] = processes.start("pipeline.rates", arguments, folder, log)
+        found = {float(rate): float(line) for rate, line in children.last_lines("tries a learning rate").items()}
+    for log in logs.values():
+        log.unlink(missing_ok=True)
+    return found
 
 
 def _length(plan: Plan) -> dict[str, Any]:
