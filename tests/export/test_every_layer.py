@@ -23,7 +23,8 @@ GIVEN = {
 EXPORTED = {
     "Activation", "Add", "AveragePooling2D", "AvgPool2D", "BatchNormalization", "Concatenate", "Conv2D", "Convolution2D", "Dense",
     "DepthwiseConv2D", "Dropout", "Flatten", "GlobalAveragePooling2D", "GlobalAvgPool2D", "GlobalMaxPool2D", "GlobalMaxPooling2D",
-    "MaxPool2D", "MaxPooling2D", "Multiply", "ReLU", "Rescaling", "Reshape", "Softmax", "SpatialDropout2D", "ZeroPadding2D",
+    "MaxPool2D", "MaxPooling2D", "Multiply", "ReLU", "Rescaling", "Reshape", "SeparableConv2D", "SeparableConvolution2D",
+    "Softmax", "SpatialDropout2D", "ZeroPadding2D",
 }  # fmt: skip
 NO_LAYERS = {"Layer", "Wrapper", "InputLayer", "InputSpec"}
 NAMES = sorted(name for name, kind in vars(layers).items() if inspect.isclass(kind) and name not in NO_LAYERS)

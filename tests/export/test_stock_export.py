@@ -99,13 +99,12 @@ APPLICATIONS = {
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_networks_of_keras(name, tmp_path):
     net = calibrated(lambda: getattr(keras.applications, name)(weights=None, classes=10, **APPLICATIONS[name]))
-    choose(net.model, "mixed")
-    assert_is_the_reference(net)
+    for precision in ("w8a8", "mixed"):
+        choose(net.model, precision)
+        assert_is_the_reference(net)
     path = tmp_path / "model.tflite"
     export_tflite(net.model, path, output_activation="none")
     assert_file_computes_what_the_model_does(net, path, equal=0.2, mean=2.0, apart=8)
-    choose(net.model, "w8a8")
-    assert_is_the_reference(net)
     set_bits(net.model, 32, 32)
     export_tflite(net.model, tmp_path / "float.tflite", images=net.images)  # It is run and compared.
 
