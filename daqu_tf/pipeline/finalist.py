@@ -42,9 +42,7 @@ def finish(path: pathlib.Path, name: str, seconds: float) -> None:
         DaquError: Something that is not the finalist's fault: the folder, the runtime or the disk.
     """
     plan = Plan.in_folder(path)
-    if name != siblings.teacher(
-        plan.forecast.has_teacher, files.read_json(plan.folder.finalists)
-    ):  # Which has the machine for itself.
+    if name != _teacher_of(plan):  # That one has the machine for itself.
         processes.compute_on_one_thread()
     try:
         _finish(plan, name, seconds)

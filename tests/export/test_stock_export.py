@@ -91,7 +91,6 @@ APPLICATIONS = {
     "MobileNetV3Small": {"input_shape": (64, 64, 3), "alpha": 0.75, "include_preprocessing": False, "dropout_rate": 0.0},
     "MobileNetV3Large": {"input_shape": (64, 64, 3), "alpha": 0.35, "include_preprocessing": False, "minimalistic": True},
     "DenseNet121": {"input_shape": (32, 32, 3)},
-    "ResNet50V2": {"input_shape": (32, 32, 3)},
 }
 
 

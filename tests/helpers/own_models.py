@@ -185,7 +185,7 @@ def assert_is_the_reference(net):
             inputs = (codes[name][[image]].astype(np.int8) for name in operator.inputs)
             steps = np.abs(integer_reference.compute(graph, operator, *inputs) - codes[operator.output][[image]])
             # Ties alone: a sum of floats may fall on the other side of one.
-            assert steps.max() <= 1 and np.sum(steps > 0) <= max(1, 0.01 * steps.size), operator.output
+            assert steps.max() <= 1 and np.sum(steps > 0) <= max(1, 0.02 * steps.size), operator.output
 
 
 def run(interpreter, image):
