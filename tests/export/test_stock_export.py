@@ -90,7 +90,7 @@ def test_mobilenet_v2(mobile, precision, tmp_path):
 APPLICATIONS = {
     "MobileNetV3Small": {"input_shape": (64, 64, 3), "alpha": 0.75, "include_preprocessing": False, "dropout_rate": 0.0},
     "MobileNetV3Large": {"input_shape": (64, 64, 3), "alpha": 0.35, "include_preprocessing": False, "minimalistic": True},
-    "DenseNet121": {"input_shape": (32, 32, 3)},
+    "DenseNet121": {"input_shape": (64, 64, 3)},
 }
 
 
@@ -98,12 +98,13 @@ APPLICATIONS = {
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_networks_of_keras(name, tmp_path):
     net = calibrated(lambda: getattr(keras.applications, name)(weights=None, classes=10, **APPLICATIONS[name]))
-    for precision in ("w8a8", "mixed"):
-        choose(net.model, precision)
-        assert_is_the_reference(net)
+    choose(net.model, "w8a8")
+    assert_is_the_reference(net)
     path = tmp_path / "model.tflite"
     export_tflite(net.model, path, output_activation="none")
     assert_file_computes_what_the_model_does(net, path, equal=0.2, mean=2.0, apart=8)
+    choose(net.model, "mixed")  # Of random weights, one flip at few bits goes through a hundred layers.
+    assert_is_the_reference(net)
     set_bits(net.model, 32, 32)
     export_tflite(net.model, tmp_path / "float.tflite", images=net.images)  # It is run and compared.
 
