@@ -63,7 +63,9 @@ def test_a_space_that_opens_on_workers(tmp_path):
         for name in ("worker0", "chief", "worker1"):
             search.kill(name)
             search.start(name)
-        assert [search.wait(process) for process in search.processes] == [0] * 3, search.log("chief") + search.log("worker0")
+        assert search.wait("chief") == 0, search.log("chief")
+        for name in ("worker0", "worker1"):  # On a busy machine, the search may be over before one is there again.
+            assert search.wait(name) == 0 or "unless the search is over" in search.log(name), search.log(name)
     assert sorted(search.ended()) == [f"{index:04d}" for index in range(24)]
     oracle = opening_search.make_oracle(24)
     oracle._set_project_dir(tmp_path, "search")
