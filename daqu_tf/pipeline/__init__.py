@@ -7,8 +7,7 @@ minutes are worth by the `speed` of this machine; where they are too few for a s
 `finalists` starts a process of `finalist` for each network that is trained on, with its `siblings` of fewer bits, `search_workers`
 those of a search, both by `processes`; `front` is the finished members' Pareto front, `progress` what a terminal shows.
 `adopted` is the trained supernet of another run, `initial` a trained network to begin from, whose learning rate is one of the
-`rates` that are tried, and `trained_run` what can be done
-with a trained supernet beside the job.
+`rates` that are tried, and `trained_run` what can be done with a trained supernet beside the job.
 """
 
 from typing import TYPE_CHECKING

@@ -42,7 +42,7 @@ def finish(path: pathlib.Path, name: str, seconds: float) -> None:
         DaquError: Something that is not the finalist's fault: the folder, the runtime or the disk.
     """
     plan = Plan.in_folder(path)
-    if name != _teacher_of(plan):  # That one has the machine for itself.
+    if plan.config.deterministic or name != _teacher_of(plan):  # A teacher has the machine for itself; on one thread sums repeat.
         processes.compute_on_one_thread()
     try:
         _finish(plan, name, seconds)
@@ -63,8 +63,8 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
     config, dataset, folder = plan.config, plan.dataset, plan.folder
     finalists = files.read_json(folder.finalists)
     family = siblings.parents(finalists)[name]
-    own_rate = {key: value for key, value in finalists[name].items() if key == "learning_rate"}
-    recipe = plan.how_to_fine_tune | own_rate
+    recipe = plan.how_to_fine_tune
+    recipe["learning_rate"] = finalists[name].get("learning_rate", recipe["learning_rate"])
     checkpoints = {each: Checkpoints(folder.finalist_checkpoints(each), print) for each in (name, *family)}
     before = seconds_done(checkpoints[name])  # In a process that was cut off.
     length = {"seconds": before + max(seconds / (1 + budget.SIBLING_SHARE * len(family)), 1.0)}

@@ -17,7 +17,10 @@ from daqu_tf.training.samplers import Sandwich
 SUPERNET_EFFICIENCY = 0.45
 # From so many epochs of each finalist on, a trained network teaches its smaller forms; a step takes as long as so many opinions.
 TAUGHT_EPOCHS, STEP_PASSES = 20, 3.0
-TEACHER_EFFICIENCY = 0.3  # What a further core adds to the training of a single network (ours).
+TEACHER_EFFICIENCY, USEFUL_CORES = (
+    0.3,
+    4,
+)  # What a further core adds to the training of one network, and of how many (ours, of two).
 # What a process takes beside its images, and what a folder takes beside weights, of which it holds the supernet's and two
 # checkpoints with the optimizer's state (ours).
 PROCESS_BYTES, FOLDER_BYTES, COPIES_OF_WEIGHTS = 7e8, 5e6, 10
@@ -130,13 +133,13 @@ def _images(
     shares = budget.share_out(macs, seconds * workers, overhead)
     opinion = speed.seconds_an_image(taught_by) / STEP_PASSES if taught_by else 0.0
     times = {name: max(share, budget.LEAST_FINE_TUNING_SECONDS) for name, share in shares.items()}
-    first, *_, last = (times[name] / (speed.seconds_an_image(count) + opinion) for name, count in [*macs.items()] * 2)
-    return first, last
+    seen = [times[name] / (speed.seconds_an_image(count) + opinion) for name, count in macs.items()]
+    return seen[0], seen[-1]
 
 
 def _speed_up() -> float:
     """How many times as fast as on one core a network is trained on all of them."""
-    return 1.0 if machine.gpus() else 1.0 + TEACHER_EFFICIENCY * (machine.cores() - 1)
+    return 1.0 if machine.gpus() else 1.0 + TEACHER_EFFICIENCY * (min(machine.cores(), USEFUL_CORES) - 1)
 
 
 def text(forecast: Forecast, count: int, trials: int, workers: int, images_bytes: int, weights_bytes: int) -> str:
@@ -153,12 +156,12 @@ def text(forecast: Forecast, count: int, trials: int, workers: int, images_bytes
     small, large = forecast.images
     trained = f"{_count(forecast.supernet_images)} images through its subnets"
     skipped = () if forecast.minutes["search"] else ("supernet", "search")  # Networks that people scale by hand need neither.
-    first = ", and teaches the others" if forecast.has_teacher else ""
+    teaches = ", and teaches the others" if forecast.has_teacher else ""
     done = {
         "supernet": trained if forecast.minutes["supernet"] else "that of another run",
         "search": f"{trials} subnets at most",
         "finalists": f"{forecast.finalists} networks at most; the smallest sees {_seen(small, count)}, the largest "
-        f"{_seen(large, count)}{first}",
+        f"{_seen(large, count)}{teaches}",
     }
     lines = [f"plan: {sum(forecast.minutes.values()):.1f} minutes"]
     for stage, minutes in forecast.minutes.items():

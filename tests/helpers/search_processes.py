@@ -16,6 +16,7 @@ import keras_tuner
 import pytest
 
 from daqu_tf.errors import DaquError
+from daqu_tf.oracle.client import ChiefClient
 from daqu_tf.oracle.oracle import ParetoOracle
 from daqu_tf.search.tuner import DaquTuner
 
@@ -181,3 +182,11 @@ def until(condition, seconds=60.0):
     while not condition():
         assert time.monotonic() < deadline, "It did not happen in time."
         time.sleep(0.02)
+
+
+def client_of(chief, oracle, monkeypatch):
+    """The client of a worker in this process."""
+    ip, port = chief.address.split(":")
+    for name, value in {"TUNER_ID": "worker0", "ORACLE_IP": ip, "ORACLE_PORT": port}.items():
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    return ChiefClient(oracle, 10.0)

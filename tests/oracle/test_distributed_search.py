@@ -13,6 +13,7 @@ from search_processes import (
     OBJECTIVES,
     Evaluation,
     Search,
+    client_of,
     forked,
     hyperparameters,
     make_oracle,
@@ -23,7 +24,6 @@ from search_processes import (
 
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle.chief import Chief, exposure
-from daqu_tf.oracle.client import ChiefClient
 from daqu_tf.oracle.oracle import ParetoOracle
 from daqu_tf.search.timing_turns import TimingTurns
 
@@ -365,10 +365,7 @@ def test_a_worker_gets_the_values_that_were_proposed_and_no_others(tmp_path, mon
     oracle = ParetoOracle(objectives, 6, space, initial_design=design, initial_random=4)
     oracle._set_project_dir(tmp_path, "search")
     with Chief(oracle, "127.0.0.1:0") as chief:
-        ip, port = chief.address.split(":")
-        for name, value in {"TUNER_ID": "worker0", "ORACLE_IP": ip, "ORACLE_PORT": port}.items():
-            monkeypatch.setenv(f"KERASTUNER_{name}", value)
-        worker, third = ChiefClient(oracle, 10.0), 1 / 3
+        worker, third = client_of(chief, oracle, monkeypatch), 1 / 3
         for _ in range(6):
             trial = worker.create_trial("worker0")
             assert trial.hyperparameters.values == oracle.trials[trial.trial_id].hyperparameters.values
@@ -389,10 +386,7 @@ def test_metrics_of_any_length_reach_the_chief(tmp_path, monkeypatch, count):
     """gRPC takes messages of four megabytes by itself, and metadata of much less."""
     oracle = oracle_in(tmp_path)
     with Chief(oracle, "127.0.0.1:0") as chief:
-        ip, port = chief.address.split(":")
-        for name, value in {"TUNER_ID": "worker0", "ORACLE_IP": ip, "ORACLE_PORT": port}.items():
-            monkeypatch.setenv(f"KERASTUNER_{name}", value)
-        worker = ChiefClient(oracle, 10.0)
+        worker = client_of(chief, oracle, monkeypatch)
         trial = worker.create_trial("worker0")
         worker.update_trial(trial.trial_id, {"accuracy": 0.5, "latency_us": 2.0})
         observations = [MetricObservation(1 / (step + 3), step) for step in range(count)]

@@ -10,11 +10,10 @@ import sys
 
 import pytest
 from keras_tuner.engine.trial import Trial
-from search_processes import Evaluation, Search, forked, make_oracle, measure, search_alone
+from search_processes import Evaluation, Search, client_of, forked, make_oracle, measure, search_alone
 
 from daqu_tf.errors import DaquError, WriteError
 from daqu_tf.oracle.chief import Chief
-from daqu_tf.oracle.client import ChiefClient
 from daqu_tf.oracle.failures import SearchFailedError
 from daqu_tf.search.tuner import DaquTuner
 
@@ -144,10 +143,7 @@ def test_how_often_is_a_number(number):
 def test_a_worker_that_writes_into_a_trials_values_is_told_and_its_report_counts(tmp_path, monkeypatch):
     oracle = oracle_in(tmp_path, 3)
     with Chief(oracle, "127.0.0.1:0") as chief:
-        ip, port = chief.address.split(":")
-        for name, value in {"TUNER_ID": "worker0", "ORACLE_IP": ip, "ORACLE_PORT": port}.items():
-            monkeypatch.setenv(f"KERASTUNER_{name}", value)
-        worker = ChiefClient(oracle, 10.0)
+        worker = client_of(chief, oracle, monkeypatch)
         trial = worker.create_trial("worker0")
         proposed = dict(trial.hyperparameters.values)
         trial.hyperparameters.values["depth"] = 77

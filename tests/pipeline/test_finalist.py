@@ -64,10 +64,24 @@ def test_what_is_a_finalists_own_fault(tmp_path, monkeypatch, error, raised):
 
     monkeypatch.setattr(finalist, "_finish", fails)
     monkeypatch.setattr(processes, "compute_on_one_thread", lambda: None)
-    monkeypatch.setattr(finalist.Plan, "in_folder", lambda path: None)
+    plan = types.SimpleNamespace(config=RunConfig("digits", str(tmp_path)))
+    monkeypatch.setattr(finalist.Plan, "in_folder", lambda path: plan)
     monkeypatch.setattr(finalist, "_teacher_of", lambda plan: None)
     with pytest.raises(raised):
         finalist.finish(tmp_path, "m00", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "deterministic", "expected"), [("m00", False, 1), ("m01", False, 0), ("m00", True, 1), ("m01", True, 1)]
+)
+def test_a_teacher_has_all_cores_unless_sums_must_repeat(tmp_path, monkeypatch, name, deterministic, expected):
+    plan, limited = types.SimpleNamespace(config=types.SimpleNamespace(deterministic=deterministic)), []
+    monkeypatch.setattr(finalist, "_finish", lambda *arguments: None)
+    monkeypatch.setattr(processes, "compute_on_one_thread", lambda: limited.append(name))
+    monkeypatch.setattr(finalist.Plan, "in_folder", lambda path: plan)
+    monkeypatch.setattr(finalist, "_teacher_of", lambda plan: "m01")
+    finalist.finish(tmp_path, name, 1.0)
+    assert len(limited) == expected
 
 
 def test_a_parent_that_is_whole_stays_where_its_sibling_fails(tmp_path):
