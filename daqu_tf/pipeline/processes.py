@@ -15,7 +15,7 @@ import daqu_tf
 from daqu_tf.errors import DaquError
 
 _Same = TypeVar("_Same", bound="Processes")
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 TAIL_BYTES, LINE_LENGTH = 8192, 500
 
 
@@ -123,7 +123,7 @@ def start(module: str, arguments: list[str], folder: pathlib.Path, log: pathlib.
     return Child(command, log, cwd=folder, env=os.environ | shared | variables)
 
 
-def in_sentences(work: Callable[[], Result], status: Callable[[DaquError], int] = lambda error: 1) -> Result:
+def in_sentences(work: Callable[[], _Result], status: Callable[[DaquError], int] = lambda error: 1) -> _Result:
     """Does the work of such a process, and gives its result: what a user can mend is the last line that it prints.
 
     Args:

@@ -1,9 +1,9 @@
 """The learning rate of networks that begin as a trained one, which is tried out: it depends on how much that one has learned.
 
-A network of rich features may lose them at the rate at which random weights are trained. One that has learned
-little needs that rate. A MobileNetV2 that was trained on Imagenette, in smaller form, came to 79.6% of flower photos in 300
-seconds of one core at a rate of 4e-3, and to 74.4% at 1e-3; in 60 seconds, smaller still, to 72.4%, 71.2% (1.3e-3) and 68.3%
-(4e-4): a short training tells which rate is better (ours, one seed).
+A network of rich features may lose them at the rate at which random weights are trained. One that has learned little needs that
+rate. A MobileNetV2 that was trained on Imagenette, in smaller form, came to 79.6% of flower photos in 300 seconds of one core at a
+rate of 4e-3, and to 74.4% at 1e-3; in 60 seconds, smaller still, to 72.4%, 71.2% (1.3e-3) and 68.3% (4e-4): a short training tells
+which rate is better (ours, one seed).
 
 The choice starts `python -m daqu_tf.pipeline.rates FOLDER SUBNET RATE LENGTH PARENT` for each rate.
 """
