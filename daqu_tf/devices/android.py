@@ -36,7 +36,9 @@ _PROPERTIES = {
 }
 _LOOK = """
 for name in {names}; do echo "property $name $(getprop $name)"; done
-for cpu in /sys/devices/system/cpu/cpu[0-9]*; do echo "cpu $cpu"; done
+for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
+echo "cpu $cpu"; echo "highest $(cat $cpu/cpufreq/cpuinfo_max_freq 2>/dev/null)"
+done
 """
 _CONDITIONS = """
 for cpu in /sys/devices/system/cpu/cpu[0-9]*/cpufreq; do
@@ -178,7 +180,7 @@ class AndroidDevice(Device):
         self._adb.check()
 
     def fingerprint(self) -> dict[str, Any]:
-        """The fingerprint of the phone, which is asked once: kind, serial, model, cpu, abi, os, cores, core mask and delegate."""
+        """The fingerprint of the phone, which is asked once: its kind, serial, model and all else that its identity holds."""
         if self._described is None:
             names = [name for group in _PROPERTIES.values() for name in group]
             rows = self._look(_LOOK.format(names=" ".join(names)))
@@ -188,6 +190,8 @@ class AndroidDevice(Device):
             }
             found["os"] = f"Android {found['os']}" if found["os"] else "Android"
             found["cores"] = sum(key == "cpu" for key, _ in rows)
+            if kilohertz := _numbers(rows, "highest"):
+                found["highest_hz"] = max(kilohertz) * 1000
             ours = {"core_mask": self.core_mask, "delegate": self.delegate}
             self._described = {"kind": "android", "serial": self.serial, **found, **ours}
         return dict(self._described)
@@ -200,7 +204,7 @@ class AndroidDevice(Device):
         """
         rows = self._look(_CONDITIONS)
         governors = sorted({value.strip() for key, value in rows if key == "governor"} - {""})
-        kilohertz = [int(value) for key, value in rows if key == "kilohertz" and value.strip().isdigit()]
+        kilohertz = _numbers(rows, "kilohertz")
         zones = (value.strip().rpartition(" ") for key, value in rows if key == "zone")
         return {
             "governor": ", ".join(governors) or None,
@@ -360,6 +364,11 @@ class _Process:
             shown = f"calls of {found.typical_us / 1e6:.3g} s, {found.min_us} to {found.max_us} us"
             raise steadiness.clock_fault(device, shown, self.elapsed_us)
         return found
+
+
+def _numbers(rows: list[tuple[str, str]], name: str) -> list[int]:
+    """The whole numbers that stand beside a key."""
+    return [int(value) for key, value in rows if key == name and value.strip().isdigit()]
 
 
 def _signal(status: int) -> str:

@@ -47,9 +47,10 @@ class Device(abc.ABC):
     def identity(self) -> dict[str, Any]:
         """What the device's latencies depend on and what does not change, under which they are stored.
 
-        It is equal to the `identity` of the latencies. It holds the kind, board or model, cpu, cores, os and ABI, the cpus that are
-        pinned to or the core mask, the runtime and its version, the threads, and the delegate asked for. It does not hold the
-        serial or address, which differ between devices of one kind, nor the temperature or frequency.
+        It is equal to the `identity` of the latencies. It holds the kind, board or model, cpu, cores, the highest frequency where
+        it is known, os and ABI, the cpus that are pinned to or the core mask, the runtime and its version, the threads, and the
+        delegate asked for. It does not hold the serial or address, which differ between devices of one kind, nor the temperature
+        or the frequency of the moment.
 
         Raises:
             DeviceLostError: The device does not answer.

@@ -11,7 +11,7 @@ from daqu_tf.devices import steadiness
 _JSON_SAMPLES = 1000
 # The fields of a fingerprint that tell the kind of a device and stay the same from day to day. They do not tell which one of
 # several it is.
-_IDENTITY = ("kind", "board", "model", "cpu", "cores", "abi", "os", "pinned_to", "core_mask", "delegate")
+_IDENTITY = ("kind", "board", "model", "cpu", "cores", "highest_hz", "abi", "os", "pinned_to", "core_mask", "delegate")
 
 
 @dataclasses.dataclass(frozen=True)

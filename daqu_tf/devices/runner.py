@@ -119,11 +119,16 @@ def by_speed(cpus: Iterable[int]) -> list[int]:
 
     def speed(cpu: int) -> tuple[int, int, int]:
         folder = f"/sys/devices/system/cpu/cpu{cpu}/"
-        known = [read(folder + name) for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq")]
-        capacity, hertz = (int(text) if is_number(text) else 0 for text in known)
-        return capacity, hertz, cpu
+        capacity = read(folder + "cpu_capacity")
+        return int(capacity) if is_number(capacity) else 0, highest_hz([cpu]) or 0, cpu
 
     return sorted(cpus, key=speed)
+
+
+def highest_hz(cpus: Iterable[int]) -> int | None:
+    """The highest frequency of some cpus in hertz, at which they may run for a while; None where it is not known."""
+    kilohertz = [read(f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/cpuinfo_max_freq") for cpu in cpus]
+    return max((int(text) * 1000 for text in kilohertz if is_number(text)), default=None)
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
@@ -243,6 +248,8 @@ def fingerprint() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in known else None
     system = f"{platform.system()} {platform.machine()}"
     described = {"board": read("/proc/device-tree/model"), "cpu": cpu_model(), "cores": os.cpu_count()}
+    if hertz := highest_hz(cpus or []):
+        described["highest_hz"] = hertz
     return {**described, "memory_bytes": memory, "os": system, "kernel": platform.release(), "pinned_to": cpus}
 
 

@@ -287,6 +287,7 @@ def furnish(root):
         scaling = root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_"
         write(scaling.with_name("scaling_governor"), "schedutil" if cpu < 2 else "performance")
         write(scaling.with_name("scaling_max_freq"), str(1803000 + 333000 * cpu))
+        write(scaling.with_name("cpuinfo_max_freq"), str(1900000 + 333000 * cpu))
     for index, (kind, value) in enumerate(
         [("battery", "55000"), ("cpu-0-0", "41200"), ("BIG CPU", "43700"), ("cpu-1", "-40"), ("soc", "97")]
     ):

@@ -139,6 +139,7 @@ def test_the_phone_is_described(plug_in, program):
         "abi": "arm64-v8a",
         "os": "Android 14",
         "cores": 4,
+        "highest_hz": 2_899_000_000,
         "core_mask": 0x30,
         "delegate": "xnnpack",
     }
@@ -162,6 +163,7 @@ def test_a_latency_is_of_the_device_s_identity(plug_in, program, model):
         "model": "Pixel Stand-In",
         "cpu": "gs101",
         "cores": 4,
+        "highest_hz": 2_899_000_000,
         "abi": "arm64-v8a",
         "os": "Android 14",
         "core_mask": None,

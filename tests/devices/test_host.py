@@ -14,7 +14,7 @@ from crashing_models import crashing
 from faults import refused
 
 from daqu_tf import targets
-from daqu_tf.devices import Device, DeviceSetupError, HostDevice, ModelError, base, host, runner
+from daqu_tf.devices import Device, DeviceSetupError, HostDevice, ModelError, base, host, measurement, runner
 from daqu_tf.export import encoding
 
 FAST = {"min_runs": 20, "min_seconds": 0.0, "max_warmup_seconds": 0.05}
@@ -268,6 +268,24 @@ def test_the_fastest_cpus_are_taken(monkeypatch):
     assert runner.by_speed(range(4)) == [2, 3, 0, 1]
     known |= {f"cpu{cpu}/cpu_capacity": "1024" if cpu == 3 else "446" for cpu in range(4)}
     assert runner.by_speed(range(4))[-1] == 3
+
+
+def test_a_faster_board_of_the_same_kind_is_another(monkeypatch):
+    """As a Raspberry Pi that its owner has overclocked; where the frequency is not known, the identity has none."""
+    known = {}
+    monkeypatch.setattr(runner, "read", known.get)
+
+    def identity():
+        return measurement.identity(runner.fingerprint(), "ai-edge-litert", "2", 1)
+
+    unknown = identity()
+    cpus = [f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/" for cpu in sorted(os.sched_getaffinity(0))]
+    known |= {f"{cpu}cpuinfo_max_freq": "1800000" for cpu in cpus}
+    usual = identity()
+    known |= {f"{cpus[0]}scaling_cur_freq": "600000", f"{cpus[0]}scaling_max_freq": "900000"}  # Of the moment.
+    assert identity() == usual == unknown | {"highest_hz": 1_800_000_000}
+    known[f"{cpus[0]}cpuinfo_max_freq"] = "2147000"
+    assert identity() == unknown | {"highest_hz": 2_147_000_000}
 
 
 @pytest.mark.parametrize("code", ["print('garbage')", "print('{}')", "raise SystemExit(3)", "import os; os.abort()"])
