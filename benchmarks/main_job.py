@@ -10,6 +10,12 @@ latency over that of the series, from one point below the least accurate network
 latency; and the test accuracy at each hand-made network's latency, interpolated along the front. A second hypervolume counts the
 logarithm of bytes too; there each network made by hand has the bytes that our exporter writes for it, at 8 bits and once more at 4,
 and is granted its accuracy at both. Cut off, it goes on where it was.
+
+    python benchmarks/main_job.py --dataset=flowers.zip --widths=0.35 --budget_minutes=20 --seeds=0,1,2 --output_dir=runs/flowers
+    python benchmarks/main_job.py --dataset=flowers.zip --init_from=start/width_0.35.keras --output_dir=runs/from_trained
+
+`--widths` names other networks made by hand. With `--init_from`, a network that `practitioner.py --application` trained, that very
+network is fine-tuned by hand, the job begins from it, and what counts is the accuracy at half its latency.
 """
 
 import json
@@ -21,13 +27,15 @@ import numpy as np
 import records
 from absl import app, flags
 
-WIDTHS = ("0.35", "0.5", "1.0")
 QUICK_MINUTES = 3.0
 
 _DATASET = flags.DEFINE_string("dataset", None, "The data set, as daqu-run takes it.", required=True)
 _BUDGET = flags.DEFINE_float("budget_minutes", 20.0, "Minutes for daqu-run.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "The seeds, of both sides.")
 _ARGUMENTS = flags.DEFINE_string("arguments", "", "Further flags for daqu-run, of an ablation, which names it.")
+_WIDTHS = flags.DEFINE_list("widths", ["0.35", "0.5", "1.0"], "The widths of the networks made by hand.")
+_INIT_FROM = flags.DEFINE_string("init_from", None, "A trained network, from which both sides begin.")
+_IMAGE_SIZE = flags.DEFINE_string("image_size", "auto", "The size of photos, as daqu-run takes it.")
 _SERIES = flags.DEFINE_string("series", None, "The folder of series that stand; by default they are in the output folder.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where everything goes.", required=True)
 _QUICK = flags.DEFINE_bool("quick", False, f"A budget of {QUICK_MINUTES:g} minutes, and one width made by hand.")
@@ -38,28 +46,38 @@ def minutes() -> float:
     return QUICK_MINUTES if _QUICK.value else _BUDGET.value
 
 
+def widths() -> list[str]:
+    """Those of the networks made by hand."""
+    return _WIDTHS.value[:1] if _QUICK.value or _INIT_FROM.value else _WIDTHS.value
+
+
+def common() -> list[str]:
+    """The flags of both sides."""
+    given = {"dataset": _DATASET.value, "image_size": _IMAGE_SIZE.value, "init_from": _INIT_FROM.value}
+    return [f"--{name}={value}" for name, value in given.items() if value]
+
+
 def train_series(folder: pathlib.Path, seed: int) -> None:
     """All widths, as many at once as there are cores; together they take the core minutes of the job."""
     from daqu_tf import machine
 
-    widths = WIDTHS[:1] if _QUICK.value else WIDTHS
-    each = machine.cores() * minutes() / len(widths)
-    command = [sys.executable, str(pathlib.Path(__file__).with_name("practitioner.py")), f"--dataset={_DATASET.value}"]
+    each = machine.cores() * minutes() / len(widths())
+    command = [sys.executable, str(pathlib.Path(__file__).with_name("practitioner.py")), *common()]
     command += [f"--minutes={each:.3f}", f"--seed={seed}", f"--output_dir={folder}"]
-    for some in _groups(widths, machine.cores()):
+    for some in _groups(widths(), machine.cores()):
         processes = [subprocess.Popen([*command, f"--widths={width}"]) for width in some]
         if sum(process.wait() for process in processes):
             sys.exit("A network made by hand failed.")
 
 
-def _groups(widths: tuple[str, ...], size: int) -> list[tuple[str, ...]]:
-    return [widths[start : start + size] for start in range(0, len(widths), size)]
+def _groups(names: list[str], size: int) -> list[list[str]]:
+    return [names[start : start + size] for start in range(0, len(names), size)]
 
 
 def run_job(folder: pathlib.Path, seed: int) -> None:
     """`daqu-run` as a user starts it."""
-    settings = {"dataset": _DATASET.value, "budget_minutes": minutes(), "seed": seed, "output_dir": folder}
-    command = [sys.executable, "-m", "daqu_tf.tools.run", *(f"--{name}={value}" for name, value in settings.items())]
+    settings = {"budget_minutes": minutes(), "seed": seed, "output_dir": folder}
+    command = [sys.executable, "-m", "daqu_tf.tools.run", *common(), *(f"--{name}={value}" for name, value in settings.items())]
     subprocess.run([*command, *_ARGUMENTS.value.split()], check=True)
 
 
@@ -128,8 +146,7 @@ def compared(folder: pathlib.Path, seed: int) -> dict:
     run_job(job, seed)
     members = json.loads((job / "pareto.json").read_text())["members"]
     ours = {job / "models" / m["file"]: m["accuracy"]["file"]["test"] for m in members}
-    widths = WIDTHS[:1] if _QUICK.value else WIDTHS
-    made = {width: json.loads((series / f"width_{float(width):g}.json").read_text())["figures"] for width in widths}
+    made = {width: json.loads((series / f"width_{float(width):g}.json").read_text())["figures"] for width in widths()}
     theirs = {series / f"width_{float(width):g}.tflite": each["tflite_accuracy"] for width, each in made.items()}
     rows = timed(ours | theirs, seed)
     mine, by_hand = rows[: len(ours)], rows[len(ours) :]
@@ -137,14 +154,14 @@ def compared(folder: pathlib.Path, seed: int) -> dict:
         row |= {"on_front": member["on_front"], "images": _images(member)}
     for row, figures in zip(by_hand, made.values()):
         row |= {"images": figures["images"], "ours": accuracy_at(mine, row["latency_us"])}
+        row["ours_at_half"] = accuracy_at(mine, row["latency_us"] / 2)
     plan = json.loads((job / "config.json").read_text())
     clock = json.loads((job / "clock.json").read_text())["seconds"] / 60
-    return {
+    found = {
         "seed": seed,
         "volume_ratio": volume(mine, by_hand) / volume(by_hand, by_hand),
-        "volume_ratio_with_bytes": volume_with_bytes(mine, exported(by_hand))
-        / volume_with_bytes(exported(by_hand), exported(by_hand)),
         "points_ahead": [100 * (row["ours"] - row["test_accuracy"]) for row in by_hand],
+        "points_ahead_at_half": [100 * (row["ours_at_half"] - row["test_accuracy"]) for row in by_hand],
         "minutes": clock,
         "planned": plan["forecast"],
         "architectures": plan["flags"]["architectures"],
@@ -152,6 +169,12 @@ def compared(folder: pathlib.Path, seed: int) -> dict:
         "ours": mine,
         "by_hand": by_hand,
     }
+    if not _INIT_FROM.value:  # What a strange network takes in our files is known of its own space alone.
+        theirs_in_bytes = exported(by_hand)
+        found["volume_ratio_with_bytes"] = volume_with_bytes(mine, theirs_in_bytes) / volume_with_bytes(
+            theirs_in_bytes, theirs_in_bytes
+        )
+    return found
 
 
 def _images(member: dict) -> int:
@@ -160,9 +183,17 @@ def _images(member: dict) -> int:
 
 
 def bars_of(results: list[dict]) -> list[dict]:
-    """The volume in the median and at worst, the accuracy in the mean and at worst, and the time."""
+    """The volume in the median and at worst, the accuracy in the mean and at worst, and the time; or what a trained network has."""
+    time = records.bar(
+        "wall-clock minutes over the budget", max(r["minutes"] for r in results) / minutes(), 1.1, "at_most", "ratio"
+    )
     ratios, ahead = [one["volume_ratio"] for one in results], np.array([one["points_ahead"] for one in results])
+    if _INIT_FROM.value:
+        at_half = float(np.mean([one["points_ahead_at_half"] for one in results]))
+        return [records.bar("test accuracy ahead of the network, at half its latency", at_half, -0.5, "at_least", "points"), time]
+    certain = [_certainty(ahead.mean(1))] if len(results) > 1 else []
     return [
+        *certain,
         records.bar("hypervolume over that of the series, median", float(np.median(ratios)), 1.05, "at_least", "ratio"),
         records.bar("hypervolume over that of the series, least", min(ratios), 1.0, "at_least", "ratio"),
         records.bar("test accuracy ahead of the series, mean", float(ahead.mean()), 0.5, "at_least", "points"),
@@ -176,8 +207,14 @@ def bars_of(results: list[dict]) -> list[dict]:
             "at_least",
             "ratio",
         ),
-        records.bar("wall-clock minutes over the budget", max(r["minutes"] for r in results) / minutes(), 1.1, "at_most", "ratio"),
+        time,
     ]
+
+
+def _certainty(ahead: np.ndarray) -> dict:
+    """The bar of the mean over seeds in standard errors."""
+    error = max(ahead.std(ddof=1) / np.sqrt(len(ahead)), 1e-9)
+    return records.bar("test accuracy ahead of the series, in standard errors", float(ahead.mean() / error), 2.0, "at_least", "")
 
 
 def main(argv: list[str]) -> None:
@@ -185,7 +222,8 @@ def main(argv: list[str]) -> None:
     del argv
     folder, results = pathlib.Path(_OUTPUT_DIR.value), []
     stem = pathlib.Path(_DATASET.value).stem
-    name = "main_job_quick" if _QUICK.value else f"main_job_{stem}_{_BUDGET.value:g}{_ARGUMENTS.value.replace('--', '_')}"
+    kind = "_from_trained" if _INIT_FROM.value else f"_{widths()[0]}" if len(widths()) == 1 else ""
+    name = "main_job_quick" if _QUICK.value else f"main_job_{stem}{kind}_{_BUDGET.value:g}{_ARGUMENTS.value.replace('--', '_')}"
     for seed in map(int, _SEEDS.value):
         results.append(compared(folder, seed))
         print(json.dumps({key: results[-1][key] for key in ("seed", "volume_ratio", "points_ahead", "minutes")}), flush=True)

@@ -7,6 +7,9 @@ its minutes of processor time, in which it is built, traced and trained, so that
 it. Of QAT and PTQ the one counts that is more accurate on the search split. Writes `width_W.tflite` and `width_W.json` for each; a
 width that is already there with the same settings is not trained again. The test images are scored once, at the end, and decide
 nothing.
+
+`--application --image_size=96` trains MobileNetV2 as tf_keras.applications has it, and keeps its float weights as `width_W.keras`.
+`--init_from=width_W.keras --image_size=96` fine-tunes such a network, with a new classifier.
 """
 
 import os
@@ -30,6 +33,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from daqu_tf import data
 from daqu_tf.data import Dataset
+from daqu_tf.data.reading import Reading
 from daqu_tf.training.batches import Augmentation
 
 _DATASET = flags.DEFINE_string("dataset", None, "The data set, as daqu-run takes it.", required=True)
@@ -37,6 +41,9 @@ _WIDTHS = flags.DEFINE_list("widths", ["0.35", "0.5", "1.0"], "Width multipliers
 _MINUTES = flags.DEFINE_float("minutes", 5.0, "Minutes of training for each width.")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 8e-3, "Peak of the cosine schedule before QAT.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds weights, batches and augmentation.")
+_IMAGE_SIZE = flags.DEFINE_string("image_size", "auto", "The size of photos, as daqu-run takes it.")
+_APPLICATION = flags.DEFINE_bool("application", False, "MobileNetV2 as tf_keras.applications has it, of pixels in [-1, 1].")
+_INIT_FROM = flags.DEFINE_string("init_from", None, "A .keras file of --application, which is fine-tuned.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the files go.", required=True)
 _QUICK = flags.DEFINE_bool("quick", False, "A coarse form of about a minute: the first of --widths, trained for 15 seconds.")
 
@@ -85,6 +92,22 @@ def mobilenet_v2(shape: tuple[int, int, int], classes: int, width: float) -> ker
     return keras.Model(inputs, keras.layers.Dense(classes)(x))
 
 
+def application(shape: tuple[int, int, int], classes: int, width: float) -> keras.Model:
+    """Returns MobileNetV2 as tf_keras.applications has it, which takes pixels in [-1, 1] and gives logits."""
+    return keras.applications.MobileNetV2(shape, width, weights=None, classes=classes, classifier_activation=None)
+
+
+def fine_tuned(path: str, classes: int) -> keras.Model:
+    """Returns the network of a .keras file of `application` with a new classifier."""
+    model = keras.models.load_model(path, compile=False)
+    return keras.Model(model.input, keras.layers.Dense(classes)(model.layers[-2].output))
+
+
+def seen(images: np.ndarray) -> np.ndarray:
+    """Returns images in [0, 1] as the network takes them."""
+    return 2 * images - 1 if _APPLICATION.value or _INIT_FROM.value else images
+
+
 def augmented(images: np.ndarray, how: Augmentation, rng: np.random.Generator) -> np.ndarray:
     """Returns `images`, each moved by up to `how.shift` pixels and, if wanted, half of them mirrored, in one gather."""
     count, rows, columns, _ = images.shape
@@ -103,7 +126,7 @@ def _batches(dataset: Dataset, rng: np.random.Generator) -> Iterator[Arrays]:
         order = rng.permutation(len(labels))
         for start in range(0, len(order) - BATCH + 1, BATCH):
             index = order[start : start + BATCH]
-            yield augmented(images[index], how, rng), labels[index]
+            yield seen(augmented(images[index], how, rng)), labels[index]
 
 
 def _optimizer() -> keras.optimizers.Optimizer:
@@ -169,8 +192,20 @@ def converted(model: keras.Model, calibration: np.ndarray | None = None) -> byte
     return converter.convert()
 
 
-def baseline(settings: dict, dataset: Dataset) -> tuple[bytes, dict]:
+def _network(settings: dict, dataset: Dataset) -> keras.Model:
+    if _INIT_FROM.value:
+        return fine_tuned(_INIT_FROM.value, dataset.num_classes)
+    make = application if _APPLICATION.value else mobilenet_v2
+    return make(dataset.image_shape, dataset.num_classes, settings["width"])
+
+
+def baseline(settings: dict, dataset: Dataset, keep: pathlib.Path) -> tuple[bytes, dict]:
     """Trains, quantizes and converts one network.
+
+    Args:
+      settings: The minutes, the width, the peak learning rate and the seed.
+      dataset: The data set.
+      keep: Where the float network of `--application` is kept.
 
     Returns:
       The .tflite and the figures that belong to it.
@@ -180,13 +215,15 @@ def baseline(settings: dict, dataset: Dataset) -> tuple[bytes, dict]:
     qat_begin = end - QAT_SHARE * (end - begin)
     keras.utils.set_random_seed(settings["seed"])
     batches = _batches(dataset, np.random.default_rng(settings["seed"]))
-    model = mobilenet_v2(dataset.image_shape, dataset.num_classes, settings["width"])
+    model = _network(settings, dataset)
     steps = fit(model, batches, settings["learning_rate"], begin, qat_begin)
-    by_calibration = converted(model, dataset.x_train[:CALIBRATION_IMAGES])
+    if _APPLICATION.value:
+        model.save(keep)
+    by_calibration = converted(model, seen(dataset.x_train[:CALIBRATION_IMAGES]))
     qat = tfmot.quantization.keras.quantize_model(model)
     qat_steps = fit(qat, batches, settings["learning_rate"] * QAT_LEARNING_RATE, qat_begin, end)
     by_training = converted(qat)
-    search, test = (np.asarray(dataset.x_search), dataset.y_search), (np.asarray(dataset.x_test), dataset.y_test)
+    search, test = (seen(np.asarray(dataset.x_search)), dataset.y_search), (seen(np.asarray(dataset.x_test)), dataset.y_test)
     found = {name: (tflite_accuracy(each, search), each) for name, each in (("qat", by_training), ("ptq", by_calibration))}
     kept = max(found, key=lambda name: found[name][0])
     content = found[kept][1]
@@ -208,6 +245,8 @@ def _settings() -> list[dict]:
     """Returns the settings of each network, as the flags ask for them."""
     widths, minutes = (_WIDTHS.value[:1], 0.25) if _QUICK.value else (_WIDTHS.value, _MINUTES.value)
     common = {"dataset": os.path.basename(_DATASET.value), "seed": _SEED.value, "learning_rate": _LEARNING_RATE.value}
+    if _APPLICATION.value or _INIT_FROM.value:
+        common |= {"image_size": _IMAGE_SIZE.value, "init_from": os.path.basename(_INIT_FROM.value or "random weights")}
     return [{**common, "width": float(width), "minutes": minutes} for width in widths]
 
 
@@ -223,11 +262,11 @@ def main(argv: list[str]) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     folder = pathlib.Path(_OUTPUT_DIR.value)
     folder.mkdir(parents=True, exist_ok=True)
-    dataset = data.load(_DATASET.value, _SEED.value)
+    dataset = data.load(_DATASET.value, _SEED.value, how=Reading(image_size=_IMAGE_SIZE.value))
     for settings in _settings():
         path = folder / f"width_{settings['width']:g}.json"
         if not _done(path, settings):
-            content, figures = baseline(settings, dataset)
+            content, figures = baseline(settings, dataset, path.with_suffix(".keras"))
             path.with_suffix(".tflite").write_bytes(content)
             # Written last: a width counts as done when its figures are there.
             path.write_text(json.dumps({"settings": settings, "figures": figures}, indent=1) + "\n")
