@@ -40,7 +40,7 @@ EXTRAS = {
     # The last release was built for NumPy 1 and for Python up to 3.11.
     "tflite_runtime": ["tflite-runtime==2.14.0; python_version<'3.12'", "numpy<2; python_version<'3.12'"],
 }
-TOOLS = ["run", "train", "search", "export", "benchmark", "profile", "report", "space", "predict", "verify_models"]
+TOOLS = ["run", "train", "search", "export", "benchmark", "profile", "report", "choose", "space", "predict", "verify_models"]
 
 setup(
     name="daqu_tf",

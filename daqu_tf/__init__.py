@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from daqu_tf.oracle.oracle import ParetoOracle
     from daqu_tf.pipeline.pipeline import run
     from daqu_tf.pipeline.trained_run import TrainedRun
+    from daqu_tf.report.choosing import choose
     from daqu_tf.runs.config import RunConfig
     from daqu_tf.search.tuner import DaquTuner
     from daqu_tf.spaces.space import SearchSpace
@@ -44,6 +45,7 @@ __all__ = [
     "check_keras",
     "RunConfig",
     "run",
+    "choose",
     "TrainedRun",
     "SearchSpace",
     "Subnet",
@@ -66,6 +68,7 @@ __getattr__, __dir__ = attach(
     {
         "RunConfig": "runs.config",
         "run": "pipeline.pipeline",
+        "choose": "report.choosing",
         "TrainedRun": "pipeline.trained_run",
         "SearchSpace": "spaces.space",
         "Subnet": "spaces.subnet",

@@ -14,7 +14,6 @@ from daqu_tf.runs.commands import run_command
 
 _SHOWN_LABELS = 100
 _CODE = """\
-```python
 import io
 import sys
 import zipfile
@@ -42,23 +41,30 @@ step, zero = classify.get_output_details()["classifier"]["quantization"]
 logits = (logits - zero) * step if step else logits
 scores = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
 print(f"{{labels[scores.argmax()]}} {{scores.max():.1%}}")
-```
 """
 
 _MEDIAPIPE = (
-    "For a file that takes 8-bit pixels as they are, as MediaPipe's ImageClassifier needs it: `daqu-export --run=.. "
+    "For a file that takes 8-bit pixels as they are, as MediaPipe's ImageClassifier needs it: `daqu-export --run={run} "
     "--subnet={name} --fine_tuned --input_type=uint8 --output_type=uint8 --output={name}_uint8.tflite`."
 )
 
 
-def write(run: Run) -> str:
-    """The Markdown text of the card of a run's models; what the run does not tell is left out."""
+def write(run: Run, run_folder: str = "..", about: str = "") -> str:
+    """The Markdown text of the card of a run's models; what the run does not tell is left out.
+
+    Args:
+        run: The run.
+        run_folder: The folder of the run, as seen from the card.
+        about: What the card says first; the result of the run by default.
+    """
     data = run.config.get("dataset") or {}
     title = f"Image classifiers for {data.get('name', 'a data set')}, on {run.config.get('target', 'an unnamed target')}"
-    parts = [f"# {_text(title)}", _text(headline(run)), "![Accuracy over each cost](../pareto.png)", _table(run), _notes(run)]
+    picture = f"![Accuracy over each cost]({run_folder}/pareto.png)" if len(run.members) > 1 else ""
+    parts = [f"# {_text(title)}", _text(about or headline(run)), picture, _table(run), _notes(run)]
     first = next((member for member in run.front if member.input.keys() >= {"offset", "scale"}), None)
     if first:
-        parts += ["## How to feed them", *(_photos(first, first.preprocessing) if first.preprocessing else [_arrays(first)])]
+        feeding = _photos(first, first.preprocessing) if first.preprocessing else [_arrays(first)]
+        parts += ["## How to feed them", *feeding, _MEDIAPIPE.format(name=first.name, run=run_folder)]
     names = next((member.class_names for member in run.members if member.class_names), ())
     if names:
         parts += ["## Classes", _classes(names)]
@@ -147,8 +153,18 @@ def _photos(member: Member, way: Preprocessing) -> tuple[str, ...]:
         "states all of this for programs, as its manifest does. The reference, to compare an application with: "
         f"`daqu-predict {member.file} photo.jpg`. The same as a script, for photos of 8 bits a channel:"
     )
+    return text, f"```python\n{example(member, way)}```"
+
+
+def example(member: Member, way: Preprocessing) -> str:
+    """A Python script that names the class of a photo with LiteRT, NumPy and Pillow alone.
+
+    Args:
+        member: The model, whose file lies in the working folder.
+        way: What becomes of a photo before the model reads it.
+    """
     height, width = way.sizes[0]
-    code = _CODE.format(
+    return _CODE.format(
         file=member.file,
         mode="L" if way.channels == GREY else "RGB",
         source_height=height,
@@ -158,7 +174,6 @@ def _photos(member: Member, way: Preprocessing) -> tuple[str, ...]:
         formula=way.formula("pixel").replace("round", "np.round"),
         type=way.input_type,
     )
-    return text, code.rstrip(), _MEDIAPIPE.format(name=member.name)
 
 
 def _arrays(member: Member) -> str:
@@ -170,8 +185,7 @@ def _arrays(member: Member) -> str:
         f"then make int8 of each value: `round(clip((value - {numbers['offset']}) / {numbers['scale']}, 0, 1) * 255) - 128`"
         + (", for 8-bit pixels simply `pixel - 128`. " if is_eight_bits else ". ")
         + "The largest output is the class; outputs are logits. "
-        + "The files hold the labels, and TFLite metadata that say this of 8-bit pixels. "
-        + _MEDIAPIPE.format(name=member.name)
+        + "The files hold the labels, and TFLite metadata that say this of 8-bit pixels."
     )
 
 

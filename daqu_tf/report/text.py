@@ -17,6 +17,16 @@ def kilobytes(size_bytes: float | None) -> str:
     return "–" if size_bytes is None else f"{size_bytes / 1000:.1f}"
 
 
+def size(size_bytes: float) -> str:
+    """A size in bytes as a text with its unit."""
+    return f"{size_bytes / 1000:,.1f} kB"
+
+
+def duration(microseconds: float) -> str:
+    """A latency in microseconds as a text with its unit."""
+    return f"{figure(microseconds)} µs" if microseconds < 1000 else f"{figure(microseconds / 1000)} ms"
+
+
 def figure(value: float, digits: int = 3) -> str:
     """A number as a text with `digits` significant digits and no exponent."""
     return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}" if value else "0"

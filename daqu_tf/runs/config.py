@@ -13,7 +13,7 @@ from daqu_tf.data.reading import CLASS_WEIGHTS
 from daqu_tf.devices import kind_of
 from daqu_tf.devices.benchmark_model import DELEGATES
 from daqu_tf.errors import DaquError
-from daqu_tf.pareto.constraints import Constraint, parse
+from daqu_tf.pareto.constraints import Constraint
 from daqu_tf.spaces.bits import MIXED_PRECISIONS
 from daqu_tf.training.schedule import TRANSFERS, WARM_UPS, augmentation_parts, check_seed
 from daqu_tf.training.strategies import STRATEGIES
@@ -57,7 +57,7 @@ class RunConfig:
         target: The name of a target.
         budget_minutes: Wall-clock minutes for everything: the job divides them itself.
         finalists: How many front members are fine-tuned and exported, at most.
-        constraint: What every network must meet, as `latency_us<=2000`; any number of them.
+        constraint: What every network must meet, as `latency<=2ms`; any number of them.
         max_trials: The most subnets scored in the search, whatever time is left.
         batch_size: Images a training step.
         learning_rate: The peak, of AdamW, in the supernet's training; fine-tuning has 0.4 of it, or 0.8 and twice
@@ -170,9 +170,7 @@ class RunConfig:
             raise DaquError("`latency_table` has no effect if `latency` is measure: leave one of them out.")
         kind_of(self.device)
         object.__setattr__(self, "constraint", list(self.constraint or ()))  # As it comes back from JSON.
-        for one in self.constraints:
-            if one.metric not in targets.METRICS:
-                raise DaquError(f"`constraint` must name one of {', '.join(targets.METRICS)}, but received {one.metric!r}.")
+        _ = self.constraints  # Which refuses what is wrong.
         if self.space != "auto":
             spaces.get(self.space)
         targets.get(self.target)
@@ -212,7 +210,7 @@ class RunConfig:
     @property
     def constraints(self) -> tuple[Constraint, ...]:
         """What the texts of `constraint` say."""
-        return parse(self.constraint)
+        return targets.constraints_of(self.constraint)
 
     @property
     def searches_bits(self) -> bool:

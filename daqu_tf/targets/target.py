@@ -11,10 +11,8 @@ from daqu_tf.errors import DaquError
 from daqu_tf.spaces.layer import Layer
 from daqu_tf.spaces.space import SearchSpace
 from daqu_tf.spaces.subnet import Subnet
+from daqu_tf.targets.metrics import METRICS
 from daqu_tf.targets.storage import RUNTIMES, Storage
-
-COMPUTED = ("parameters", "macs", "bitops", "bit_packed_bytes", "peak_activation_bytes")  # Of each there is a function in `costs`.
-METRICS = ("accuracy", "latency_us", "file_bytes", "deflated_bytes", *COMPUTED)  # What a trial can report.
 
 
 @dataclasses.dataclass(frozen=True)
