@@ -54,7 +54,8 @@ _FINALISTS = flags.DEFINE_integer("finalists", RunConfig.finalists, "The most me
 _CONSTRAINT = flags.DEFINE_multi_string(
     "constraint",
     list(RunConfig.constraint),
-    "A constraint on the networks, in the search and as they ship, such as latency<=2ms, size<=100kB or accuracy>=90%. It may be given several times.",
+    "A constraint on the networks, in the search and as they ship, such as latency<=2ms, size<=100kB or accuracy>=90%. It may be given "
+    "several times.",
 )
 _MAX_TRIALS = flags.DEFINE_integer("max_trials", RunConfig.max_trials, "The most subnets to score in the search.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", RunConfig.batch_size, "The number of images in a training step.")
