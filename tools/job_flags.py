@@ -54,8 +54,8 @@ _FINALISTS = flags.DEFINE_integer("finalists", RunConfig.finalists, "The most me
 _CONSTRAINT = flags.DEFINE_multi_string(
     "constraint",
     list(RunConfig.constraint),
-    "A constraint on the networks, in the search and as they ship, such as latency<=2ms, size<=100kB or accuracy>=90%. It may be given "
-    "several times.",
+    "A constraint on the networks, in the search and as they ship, such as latency<=2ms, size<=100kB or accuracy>=90%. It may be "
+    "given several times.",
 )
 _MAX_TRIALS = flags.DEFINE_integer("max_trials", RunConfig.max_trials, "The most subnets to score in the search.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", RunConfig.batch_size, "The number of images in a training step.")
@@ -160,6 +160,10 @@ def run_until(last_stage: str, argv: list[str]) -> None:
         print(pipeline.dry_run(config))
         return
     product = pipeline.run(config, overwrite=_OVERWRITE.value, last_stage=last_stage, add_minutes=_ADD_MINUTES.value)
+    if product.name == "report.html":
+        from daqu_tf.report.choosing import outline
+
+        print(*filter(None, [outline(product.parent)]), sep="\n")
     is_worker = product.name == "trials.jsonl"  # A worker leaves the other stages to the chief.
     print("The search is over for this worker." if is_worker else f"{last_stage.capitalize()}: {product.resolve()}")
 

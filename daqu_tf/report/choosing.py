@@ -5,7 +5,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from daqu_tf import files
@@ -95,6 +95,43 @@ def choose(
     )
     _copy(found, member, folder, choice)
     return choice
+
+
+def outline(run: str | os.PathLike) -> str:
+    """The most accurate, the balanced, the fastest and the smallest model of a run's front, a line each, and how to choose one.
+
+    The balanced model is the nearest to the best accuracy at the best latency, where each goes from 0 to 1 along the front, and
+    latency by its logarithm (ours).
+
+    Args:
+        run: The output folder of the run.
+    """
+    folder = pathlib.Path(run)
+    front = [one for one in read(folder).front if one.search is not None and "latency_us" in one.costs]
+    if not front:
+        return ""
+    named = {most: min(front, key=lambda one: _wanted(one, metric)) for metric, most in PREFERENCES.values()}
+    named["balanced"] = min(front, key=lambda one: math.hypot(*_away(one, front)))
+    words: dict[str, list[str]] = {}
+    for most, member in named.items():
+        words.setdefault(member.name, []).append(most)
+    members = sorted((one for one in front if one.name in words), key=lambda one: -figures_of(one)["accuracy"])
+    lines = [
+        f"{one.name} ({', '.join(words[one.name])}): {_described(one)}; {from_here(folder / 'models' / one.file)}"
+        for one in members
+    ]
+    limit = math.ceil(named["balanced"].costs["latency_us"])
+    return "\n".join([*lines, f"To take one: daqu-choose {from_here(folder)} --constraint='latency<={limit}us'"])
+
+
+def _away(member: Member, front: Sequence[Member]) -> tuple[float, float]:
+    """How far accuracy and log latency of a model are from the best of a front, each as a share of the front's extent."""
+
+    def share(figure: Callable[[Member], float]) -> float:
+        values = [figure(one) for one in front]
+        return (figure(member) - min(values)) / ((max(values) - min(values)) or 1.0)
+
+    return share(lambda one: _wanted(one, "accuracy")), share(lambda one: math.log(one.costs["latency_us"]))
 
 
 def figures_of(member: Member) -> dict[str, float]:

@@ -12,7 +12,7 @@ from made_up_run import dump, make
 from daqu_tf import choose
 from daqu_tf.errors import DaquError
 from daqu_tf.report import write_report
-from daqu_tf.report.choosing import figures_of
+from daqu_tf.report.choosing import figures_of, outline
 from daqu_tf.report.run import read
 
 
@@ -137,6 +137,20 @@ def test_the_figures_are_those_of_the_search(folder):
     """So that the constraints of the search mean the same here."""
     (member, *_) = read(folder).members
     assert figures_of(member)["accuracy"] == member.search and set(member.costs) < set(figures_of(member))
+
+
+def test_the_outline_of_a_run(folder):
+    assert outline(folder).splitlines() == [
+        f"m00 (most accurate): 97.0% of the search split right (test 96.7%), 124 µs, 108.0 kB; {folder}/models/m00.tflite",
+        f"m05 (balanced): 95.8% of the search split right (test 95.5%), 64.0 µs, 63.0 kB; {folder}/models/m05.tflite",
+        f"m07 (fastest, smallest): 94.5% of the search split right (test 94.2%), 40.0 µs, 45.0 kB; {folder}/models/m07.tflite",
+        f"To take one: daqu-choose {folder} --constraint='latency<=64us'",
+    ]
+    content = json.loads((folder / "pareto.json").read_text())
+    dump(folder / "pareto.json", content | {"members": content["members"][:1]})
+    assert outline(folder).startswith("m07 (most accurate, fastest, smallest, balanced): ")
+    dump(folder / "pareto.json", content | {"members": []})
+    assert outline(folder) == ""
 
 
 def test_the_command(folder):
