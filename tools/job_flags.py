@@ -127,6 +127,12 @@ _INIT_FROM = flags.DEFINE_string(
     "A trained network to begin from, in a space around it: a .keras or .h5 file or a SavedModel of tf_keras, or "
     "mobilenet_v1_imagenet or mobilenet_v2_imagenet, which are downloaded.",
 )
+_TEACHER = flags.DEFINE_string(
+    "teacher",
+    RunConfig.teacher,
+    "A trained network of the same classes, a .keras or .h5 file or a SavedModel of tf_keras, whose opinion is half of what the "
+    "finalists are taught.",
+)
 _SEED = flags.DEFINE_integer("seed", RunConfig.seed, "The seed of everything random.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings in the output folder.")
 _ADD_MINUTES = flags.DEFINE_float(

@@ -20,6 +20,7 @@ from daqu_tf.pipeline.plan import Plan
 
 if TYPE_CHECKING:
     from daqu_tf.supernet.supernet import StaticNetwork
+    from daqu_tf.training.fine_tuning import Opinion
 
 TAUGHT_SHARE = 0.5  # Of a teacher's opinion, beside the labels.
 REFUSED = 3  # The status of a process whose finalist cannot be finished: the others can.
@@ -102,8 +103,12 @@ def _teacher_of(plan: Plan) -> str | None:
     return siblings.teacher(plan.forecast.has_teacher, files.read_json(plan.folder.finalists))
 
 
-def _teacher(plan: Plan, name: str) -> "StaticNetwork | None":
-    """The trained network that teaches a finalist; None where none does, or it could not be finished."""
+def _teacher(plan: Plan, name: str) -> "Opinion | None":
+    """What teaches a finalist: the network that the settings name, or the largest one that is finished; None where nothing does."""
+    if plan.config.teacher:
+        from daqu_tf.stock_models.teaching import teacher_from
+
+        return teacher_from(plan.config.teacher, plan.dataset)
     from daqu_tf.supernet.supernet import StaticNetwork
 
     teacher = _teacher_of(plan)

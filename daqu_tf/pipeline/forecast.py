@@ -90,7 +90,7 @@ def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forec
     rest = 60 * config.budget_minutes - supernet - search - left
     if config.epochs and not config.supernet_from:
         supernet = images * mean / _networks_at_once()
-    finalists = budget.affordable(config, left, count, mean)
+    finalists = budget.affordable(config, left, count, mean + speed.opinion)
     each = {str(index): int(macs[0] + (macs[1] - macs[0]) * index / max(finalists - 1, 1)) for index in range(finalists)}
     if config.finetune_epochs:
         seen = (config.finetune_epochs * count,) * 2
@@ -99,7 +99,8 @@ def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forec
         family = () if config.searches_bits else siblings.smaller(space, targets.get(config.target), space.largest())
         own = 1 / (1 + budget.SIBLING_SHARE * len(family))
         seen = _images(each, own * left, own * budget.overhead(count), min(workers, finalists), speed)
-    is_stronger = bool(config.init_from) and not config.searches_architectures  # Others are about as good as whom they would teach.
+    # Others are about as good as whom they would teach.
+    is_stronger = bool(config.init_from) and not (config.searches_architectures or config.teacher)
     has_teacher = is_stronger and finalists > 1 and min(seen) >= TAUGHT_EPOCHS * count
     if has_teacher and not config.finetune_epochs:
         *others, largest = each.values()
@@ -131,7 +132,7 @@ def _images(
         taught_by: The multiplications of the network that teaches them; 0 where none does.
     """
     shares = budget.share_out(macs, seconds * workers, overhead)
-    opinion = speed.seconds_an_image(taught_by) / STEP_PASSES if taught_by else 0.0
+    opinion = speed.seconds_an_image(taught_by) / STEP_PASSES if taught_by else speed.opinion
     times = {name: max(share, budget.LEAST_FINE_TUNING_SECONDS) for name, share in shares.items()}
     seen = [times[name] / (speed.seconds_an_image(count) + opinion) for name, count in macs.items()]
     return seen[0], seen[-1]

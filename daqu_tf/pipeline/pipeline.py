@@ -107,8 +107,9 @@ def _planned(config: RunConfig, overwrite: bool, progress: Progress, last_stage:
     plan.check()
     if last_stage != "supernet":
         device()  # What it refuses is to be known before anything is timed or trained.
+    opinion = _opinion(plan, progress) if config.teacher and last_stage == "report" else 0.0
     if not config.supernet_from and _depends_on_speed(config):
-        plan = plan.at(_timed(plan.space, progress))
+        plan = plan.at(dataclasses.replace(_timed(plan.space, progress), opinion=opinion))
         plan.check()
     return plan
 
@@ -160,6 +161,19 @@ def _timed(space: SearchSpace, progress: Progress) -> Speed:
     parts = [f"{macs / 1e6:.2g}M MACs {1e6 * each:.0f} us" for macs, each in zip(speed.macs, speed.seconds)]
     progress.end(f"{', '.join(parts)} for each image that a network is trained with, on one core")
     return speed
+
+
+def _opinion(plan: Plan, progress: Progress) -> float:
+    """The seconds that the opinion of the teacher that the settings name takes for each image, on one core."""
+    from daqu_tf.stock_models.teaching import teacher_from
+
+    progress.begin("teacher")
+    found = teacher_from(plan.config.teacher, plan.dataset)
+    low, high = found.limits
+    progress.end(
+        f"{found.accuracy:.1%} of the search split, with pixels from {low:g} to {high:g}; {1e6 * found.seconds:.0f} us an image"
+    )
+    return found.seconds * machine.cores()
 
 
 def _is_worker() -> bool:

@@ -27,10 +27,12 @@ class Speed:
     Attributes:
         macs: The multiplications of each network, ascending.
         seconds: The seconds that a step takes for each image.
+        opinion: The seconds that the opinion of a given teacher takes for each image; 0 where there is none.
     """
 
     macs: tuple[float, ...]
     seconds: tuple[float, ...]
+    opinion: float = 0.0
 
     def seconds_an_image(self, macs: float) -> float:
         """The seconds of a network with so many multiplications, on the line through both, but at least the quicker one's."""
@@ -45,7 +47,7 @@ class Speed:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Speed":
         """The inverse of `to_json`."""
-        return cls(tuple(content["macs"]), tuple(content["seconds"]))
+        return cls(tuple(content["macs"]), tuple(content["seconds"]), content.get("opinion", 0.0))
 
 
 USUAL = Speed((4e5, 3.5e6), (1.6e-4, 5.5e-4))  # Of `resnet` on an AMD EPYC with AVX-512 (ours), where nothing is timed.

@@ -20,6 +20,7 @@ _PATHS = (
     "benchmark_model",
     "supernet_from",
     "init_from",
+    "teacher",
 )  # May hold one.
 _SCHEDULED = ("warmup", "precision_transfer", "epochs")  # What a schedule takes the place of.
 

@@ -94,6 +94,8 @@ class RunConfig:
         supernet_from: The folder of a run whose trained supernet is taken instead of training one.
         init_from: A trained network, from which the supernet or the finalists begin, as `stock_models.load_trained` takes it; the
             search space is one around it.
+        teacher: A trained network of the same classes, whose opinion is half of what finalists are taught, as
+            `stock_models.load_trained` takes it.
         image_size: The size of images that are made of photos, as of `data.Reading`.
         group_by: What photos stay in one split, as of `data.Reading`.
         skip_bad_files: Whether photos that cannot be read are left out.
@@ -138,6 +140,7 @@ class RunConfig:
     workers: int = 0
     supernet_from: str = ""
     init_from: str = ""
+    teacher: str = ""
     image_size: str = Reading.image_size
     group_by: str = Reading.group_by
     skip_bad_files: bool = Reading.skip_bad_files
@@ -163,6 +166,9 @@ class RunConfig:
             object.__setattr__(self, "cache_dir", os.path.abspath(self.cache_dir))
         for name in ("benchmark_model", "supernet_from"):
             if getattr(self, name):
+                object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
+        for name in ("init_from", "teacher"):
+            if os.path.exists(getattr(self, name)):
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
         if self.init_from:
             self._check_start()
@@ -196,8 +202,6 @@ class RunConfig:
             raise DaquError(f"`architectures` must be search or auto, since hand_scaled trains no supernet, which {needs} needs.")
 
     def _check_start(self) -> None:
-        if os.path.exists(self.init_from):
-            object.__setattr__(self, "init_from", os.path.abspath(self.init_from))
         for name, default in (("space", "auto"), ("supernet_from", "")):
             if getattr(self, name) != default:
                 raise DaquError(f"`{name}` has no effect with `init_from`, whose network brings its own: leave one of them out.")

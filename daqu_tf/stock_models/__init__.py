@@ -11,7 +11,8 @@ integers of those that only scale. Importing this package registers its Keras cl
 them.
 
 A job may begin from a trained model too: `loading` loads it without running any code of its file, `reading` says what it is made
-of, `recognition` finds the search space around it, and `transfer` makes a supernet of its weights.
+of, `recognition` finds the search space around it, and `transfer` makes a supernet of its weights. `teaching` lets one of any stock
+layers teach the networks of a job.
 """
 
 from daqu_tf.stock_models.loading import load_trained

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from daqu_tf.errors import DaquError
 from daqu_tf.keras import keras
-from daqu_tf.stock_models.operations import Operation, as_layer, separated
+from daqu_tf.stock_models.operations import KNOWN, Operation, as_layer, separated
 from daqu_tf.stock_models.placement import functional
 from daqu_tf.stock_models.quantizers import refused
 
@@ -19,9 +19,13 @@ APPLICATIONS = {"mobilenet_v1_imagenet": "MobileNet", "mobilenet_v2_imagenet": "
 _CONTAINERS = {"Functional", "Sequential", "Model", "Node", "KerasTensor", "__tuple__", "TensorShape", "DTypePolicy", "Policy"}
 _LAYERS = {
     "InputLayer", "Conv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "ReLU", "Activation", "Softmax", "Add", "Rescaling",
-    "Normalization", "ZeroPadding2D", "GlobalAveragePooling2D", "Dropout", "SpatialDropout2D", "Reshape", "Flatten",
+    "Normalization", "ZeroPadding2D", "GlobalAveragePooling2D", "Dropout", "SpatialDropout2D", "Reshape", "Flatten", "Multiply",
+    "Subtract", "Average", "Maximum", "Concatenate", "AveragePooling2D", "MaxPooling2D", "GlobalMaxPooling2D", "SeparableConv2D",
+    "LeakyReLU", "PReLU", "ELU", "LayerNormalization", "Resizing", "Cropping2D", "UpSampling2D", "GaussianNoise", "GaussianDropout",
+    "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness", "RandomCrop",
 }  # fmt: skip
-_FURTHER = ("initializers", "regularizers", "constraints")  # Of Keras; what they have is no code of a file.
+# Of Keras; what they have is no code of a file. The last three are in a compiled model within a model.
+_FURTHER = ("initializers", "regularizers", "constraints", "optimizers", "losses", "metrics")
 _MOST_CONFIG_BYTES = 2**24
 
 
@@ -165,7 +169,8 @@ def _check(path: pathlib.Path, config: Any) -> None:
     """Refuses a description that names anything but stock layers and what these need."""
     known = _CONTAINERS | _LAYERS | {name for part in _FURTHER for name in vars(getattr(keras, part)) if not name.startswith("_")}
     for found in _described(config):
-        if found["class_name"] not in known or found.get("registered_name") not in (None, found["class_name"]):
+        computes = found["class_name"] == Operation.__name__ and found["config"].get("function") in KNOWN  # And does nothing else.
+        if not (computes or found["class_name"] in known) or found.get("registered_name") not in (None, found["class_name"]):
             _refuse(path, f"{found['class_name']!r}, which is none of the layers that can be taken, or code of its own")
         if str(found.get("module") or "keras").split(".")[0] not in ("keras", "tf_keras", "builtins"):
             _refuse(path, f"code of the module {found['module']!r}")

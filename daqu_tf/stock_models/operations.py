@@ -23,6 +23,7 @@ _FUNCTIONS: dict[str, Callable[[], keras.layers.Layer]] = {
     "nn.softmax": layers.Softmax,
     "math.negative": lambda: layers.Rescaling(-1.0),
 }
+KNOWN = frozenset((*_SUMS, *_PRODUCTS, *_DIFFERENCES, *_QUOTIENTS, *_FUNCTIONS, "concat"))  # The operations that layers stand for.
 
 
 def as_layer(operation: keras.layers.Layer, args: tuple, kwargs: dict[str, Any]) -> tuple[keras.layers.Layer, Any] | None:

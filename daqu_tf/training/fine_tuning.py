@@ -23,6 +23,7 @@ from daqu_tf.training.batches import Augmentation, Batches, taught_labels
 from daqu_tf.training.checkpoints import CHECKPOINT_SECONDS, Checkpoints, part
 from daqu_tf.training.optimizer import Optimizer, cosine
 
+Opinion = Callable[[tf.Tensor], tf.Tensor]  # From images to logits.
 OnProgress = Callable[[float], None]  # Of the share that is done.
 LEAST_FLOAT_SECONDS = 15.0  # A shorter float phase is not worth its trace.
 
@@ -72,7 +73,8 @@ class FineTuner:
             seed. Where no step was ever set, each network sets its own.
         dataset: The data set, of which the train split is used.
         how: How each subnet is trained.
-        teacher: The trained network that teaches, where one does; None takes the supernet's largest subnet.
+        teacher: What teaches, where something does, as a function from images (batch, height, width, channels) in [0, 1] to logits
+            (batch, classes), such as a trained network; None takes the supernet's largest subnet.
 
     Raises:
         DaquError: The largest subnet is to teach, but there is no supernet.
@@ -84,7 +86,7 @@ class FineTuner:
         arrays: Mapping[str, np.ndarray] | None,
         dataset: Dataset,
         how: FineTuning,
-        teacher: StaticNetwork | None = None,
+        teacher: Opinion | None = None,
     ):
         if how.distillation and arrays is None and teacher is None:
             raise DaquError(
@@ -203,7 +205,7 @@ class FineTuner:
         Scorer(largest, self._images).recalibrate()
         return largest
 
-    def _taught_by(self, teacher: StaticNetwork) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def _taught_by(self, teacher: Opinion) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """The function that turns images and labels into what is taught."""
         opinion = tf.function(lambda images: tf.nn.softmax(teacher(images)), autograph=False)
         return lambda images, labels: taught_labels(labels, opinion(images), self._how.distillation)

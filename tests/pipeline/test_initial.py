@@ -1,5 +1,6 @@
 """A job that begins from a trained network: its space, its photos' size, and that the finalists begin where it ended."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -11,6 +12,7 @@ from daqu_tf.errors import DaquError
 from daqu_tf.export.manifest import Manifest
 from daqu_tf.keras import keras
 from daqu_tf.pipeline import pipeline
+from daqu_tf.pipeline.finalist import TAUGHT_SHARE
 from daqu_tf.pipeline.plan import Plan
 from daqu_tf.pipeline.rates import TRIED, best_rate
 from daqu_tf.spaces.hand_scaled import reduced
@@ -124,3 +126,33 @@ def test_a_job_goes_on_from_the_network(trained, tmp_path):
 def test_a_learning_rate_that_was_asked_for_is_taken_untried(trained, tmp_path):
     plan = Plan.of(config(trained[0], tmp_path, learning_rate=3e-4))
     assert best_rate(types.SimpleNamespace(plan=plan, folder=plan.folder), plan.space.smallest()) == pytest.approx(1.2e-4)
+
+
+@pytest.mark.slow
+def test_a_network_that_teaches_alone(trained, tmp_path):
+    """It is no start: the space is another, and all begin with random weights."""
+    path, _ = trained
+    settings = RunConfig(
+        "digits",
+        str(tmp_path / "run"),
+        space="digits",
+        architectures="hand_scaled",
+        finetune_epochs=2,
+        finalists=1,
+        teacher=str(path),
+    )
+    pipeline.run(settings)
+    tuned = Manifest.read(tmp_path / "run" / "finalists" / "m00.json").fine_tuning
+    assert tuned["distillation"] == TAUGHT_SHARE and Plan.in_folder(tmp_path / "run").space.name == "digits"
+    assert pipeline.run(settings)  # It goes on without the teacher's being asked again.
+    with pytest.raises(DaquError, match="other settings .--teacher was"):
+        pipeline.run(dataclasses.replace(settings, teacher=""))
+
+
+def test_a_teacher_is_looked_at_before_the_work(trained, tmp_path, capsys):
+    settings = RunConfig("digits", str(tmp_path / "run"), space="digits", teacher=str(trained[0]), budget_minutes=5)
+    assert "% of the search split, with pixels from 0 to 1; " in (pipeline.dry_run(settings), capsys.readouterr().err)[1]
+    keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(3)]).save(path := tmp_path / "three.keras")
+    with pytest.raises(DaquError, match="`teacher` must put out one number for each of the 10 classes"):
+        pipeline.run(dataclasses.replace(settings, teacher=str(path)))
+    assert not (tmp_path / "run").exists()

@@ -44,6 +44,18 @@ def test_models_within_the_model_are_laid_open(tmp_path):
     np.testing.assert_array_equal(found(IMAGES[:, :8, :8]), model(IMAGES[:, :8, :8]))
 
 
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_operations_that_layers_stand_for_are_taken(ending, tmp_path):
+    """As MobileNetV3 has them."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    x = layers.GlobalAveragePooling2D()(x * (tf.nn.relu6(x + 3.0) / 6.0))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Concatenate()([x, -x])))
+    model.save(path := tmp_path / f"model{ending}")
+    found = load_trained(path)
+    np.testing.assert_allclose(found(IMAGES[:, :8, :8]), model(IMAGES[:, :8, :8]), atol=1e-6)
+
+
 class Own(layers.Layer):
     def call(self, x):
         raise AssertionError("it was run")
@@ -80,6 +92,13 @@ def test_a_name_of_a_stock_layer_for_code_of_another_module_is_refused(tmp_path)
         content = {name: archive.read(name) for name in archive.namelist()}
     config = json.loads(content["config.json"])
     config["config"]["layers"][1]["module"] = "os.path"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, json.dumps(config) if name == "config.json" else data)
+    with pytest.raises(DaquError, match="code of the module 'os.path'"):
+        load_trained(path)
+    named = {"class_name": "TFOpLambda", "module": "os.path", "config": {"name": "add", "function": "math.add"}}
+    config["config"]["layers"][1] |= named
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in content.items():
             archive.writestr(name, json.dumps(config) if name == "config.json" else data)
