@@ -4,7 +4,8 @@
 `journaled_oracle`, which gives trials to workers by `leases`, and on `stored_trials`, which keeps their `records` in an
 append-only `journal`. `attempts` that come to no end fail a trial, and `failures` end a search early. `chief` serves trials over
 gRPC, `client` is a worker's side of that, and `distributed_tuner` makes any tuner a chief or a worker, by the `roles` that the
-environment gives. `keras_tuner_files` writes what KerasTuner's own tools read.
+environment gives. `asked` notices models that ask for another space than before. `keras_tuner_files` writes what KerasTuner's own
+tools read.
 """
 
 from typing import TYPE_CHECKING

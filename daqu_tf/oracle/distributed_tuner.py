@@ -52,6 +52,25 @@ class DistributedTuner(BaseTuner):
 
             self.oracle = ChiefClient(self.oracle._oracle, patience_seconds)
 
+    def reload(self) -> None:
+        """Goes on with an earlier search in the folder.
+
+        Raises:
+            DaquError: The models ask for another space than those of that search, or the folder has another search.
+        """
+        super().reload()
+        if isinstance(self.oracle, JournaledOracle) and self.hypermodel is not None and role() != "worker":
+            self.oracle.check_built(self._built_space(self.oracle))
+
+    def _built_space(self, oracle: JournaledOracle) -> keras_tuner.HyperParameters:
+        """The space before the first trial, for which KerasTuner builds models at the begin of a search alone."""
+        self.oracle = oracle.without_trials()
+        try:
+            self._populate_initial_space()
+            return self.oracle.hyperparameters
+        finally:
+            self.oracle = oracle
+
     def search(self, *args: Any, **kwargs: Any) -> None:
         """Searches until the search is over; a worker stops when the chief has no more trials.
 

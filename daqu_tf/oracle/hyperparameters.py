@@ -1,18 +1,79 @@
 """KerasTuner's hyperparameters as the choices of a surrogate search."""
 
+import collections
+import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from daqu_tf.errors import DaquError
+from daqu_tf.fields import difference
 from daqu_tf.pareto.choices import LEVELS, Choices, Conditions
 from daqu_tf.pareto.incoming import named, number, shown
 
 if TYPE_CHECKING:
     import keras_tuner
     from keras_tuner.engine.trial import Trial
+
+
+def check_any(hyperparameters: "keras_tuner.HyperParameters", why: str = "") -> None:
+    """Refuses a space without hyperparameters.
+
+    Args:
+        hyperparameters: The hyperparameters.
+        why: What is known of the reason, for the message.
+
+    Raises:
+        DaquError: There are none.
+    """
+    if not hyperparameters.space:
+        raise DaquError(
+            f"`hyperparameters` must hold the whole search space, but received none{why}: register everything in it, or ask for it "
+            "in the model."
+        )
+
+
+def check_names(space: Iterable[Any]) -> None:
+    """Refuses a space in which two hyperparameters have one name, which KerasTuner allows under different conditions.
+
+    Args:
+        space: The hyperparameters.
+
+    Raises:
+        DaquError: Two have one name.
+    """
+    for name, count in collections.Counter(parameter.name for parameter in space).items():
+        if count > 1:
+            raise DaquError(f"`{name}` must be registered once, but is there twice: give each branch a name of its own.")
+
+
+def _described(hyperparameters: "keras_tuner.HyperParameters") -> dict[str, dict[str, Any]]:
+    """What KerasTuner writes of each hyperparameter, by name; last the default, which often follows from the rest."""
+    found = {}
+    for parameter in hyperparameters.space:
+        written = {"kind": type(parameter).__name__, **parameter.get_config()}
+        written.pop("default", None)
+        found[parameter.name] = json.loads(json.dumps({**written, "default": parameter.default}))
+    return found
+
+
+def changed(there: "keras_tuner.HyperParameters", here: "keras_tuner.HyperParameters", needed: Iterable[str] = ()) -> str:
+    """A text that says where a space differs from what it was; empty where it does not. It may have grown.
+
+    Args:
+        there: The hyperparameters as they were.
+        here: The hyperparameters as they are now, of which some may not be known yet.
+        needed: The names of those that must be known.
+    """
+    before, now = _described(there), _described(here)
+    for name, what in before.items():
+        if name in now and (where := difference(what, now[name], json.dumps, f"space.{name}")):
+            return where
+        if name not in now and name in needed:
+            return f"`space.{name}` is there and not here"
+    return ""
 
 
 def choices_of(
@@ -30,14 +91,11 @@ def choices_of(
         given: A list of values by name that are to be had exactly, though a number has too many for all to be searched.
 
     Raises:
-        DaquError: There are no hyperparameters, two have one name, or a condition names one that does not stand before its own.
+        DaquError: Two hyperparameters have one name, or a condition names one that does not stand before its own.
     """
-    if hyperparameters is None or not hyperparameters.space:
-        raise DaquError("`hyperparameters` must hold the whole search space, but received none: register everything in it.")
+    check_names(hyperparameters.space)
     options, gates = {}, {name: _gate(name, parents) for name, parents in named("conditions", conditions or {}).items()}
     for parameter in hyperparameters.space:
-        if parameter.name in options:
-            raise DaquError(f"`{parameter.name}` must be registered once, but is there twice: give each branch a name of its own.")
         options[parameter.name] = _with(_values(parameter), parameter, given)
         if parameter.conditions:
             own = tuple((condition.name, tuple(condition.values)) for condition in parameter.conditions)

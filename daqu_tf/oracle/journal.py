@@ -41,6 +41,16 @@ def header(path: str | os.PathLike) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def another_search(path: str | os.PathLike, where: str) -> DaquError:
+    """The error of a journal that is gone on with by a search that is not its own.
+
+    Args:
+        path: The path of the journal.
+        where: A text that says where the searches differ.
+    """
+    return DaquError(f"{path} is of another search: {where}; start in a new directory.")
+
+
 class _Hold:
     """That this process alone may write to a file, as long as this lives; without a file where the system has no locks."""
 
@@ -140,8 +150,7 @@ class Journal:
         if found["format"] != FORMAT:
             raise DaquError(f"{self.path} has format {found['format']}, but this version reads {FORMAT}: start in a new directory.")
         if found["identity"] != header["identity"]:
-            where = difference(found["identity"], header["identity"], json.dumps)
-            raise DaquError(f"{self.path} is of another search: {where}; start in a new directory.")
+            raise another_search(self.path, difference(found["identity"], header["identity"], json.dumps))
 
     def _parsed(self, line: bytes, number: int) -> Any:
         try:

@@ -12,7 +12,7 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf.oracle.failures import SearchFailedError, last_line
-from daqu_tf.oracle.hyperparameters import keep_proposed, overwritten
+from daqu_tf.oracle.hyperparameters import check_names, keep_proposed, overwritten
 from daqu_tf.oracle.objectives import objective_point
 from daqu_tf.oracle.records import RUNNING, TrialRecord
 from daqu_tf.oracle.stored_trials import StoredTrials
@@ -54,9 +54,12 @@ class JournaledOracle(StoredTrials):
 
         Raises:
             RuntimeError: One is new, and `allow_new_entries` is False.
+            DaquError: One has the name of another that acts under other conditions.
         """
         with self._lock:
             new = [one for one in hyperparameters.space if not self.hyperparameters._exists(one.name, one.conditions)]
+            if self.tune_new_entries:
+                check_names([*self.hyperparameters.space, *new])  # Else what cannot be searched would stand in the journal.
             super().update_space(hyperparameters)
             if new and self._journal is not None and self.tune_new_entries:
                 self._enlarge(new)
@@ -248,6 +251,8 @@ class JournaledOracle(StoredTrials):
     def end_trial(self, trial: Trial | str, status: str = TrialStatus.COMPLETED) -> str | None:
         """Records a trial that has run, whoever ran it. The first report counts: at any later one nothing happens.
 
+        Any status but `INVALID` and `FAILED` says that it has completed, as one that the tuner has left at `RUNNING`.
+
         Args:
             trial: The trial; or its id, as earlier versions of KerasTuner have it, with its status.
             status: The status of a trial that is given by its id.
@@ -265,6 +270,8 @@ class JournaledOracle(StoredTrials):
                 return None
             if isinstance(trial, str):
                 trial, mine.status = mine, status
+            if trial.status not in (TrialStatus.INVALID, TrialStatus.FAILED):
+                trial.status = TrialStatus.COMPLETED
             if mine is trial:
                 keep_proposed(mine, self._values[trial_id])
             elif why := self._merge(mine, trial):

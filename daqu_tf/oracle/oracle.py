@@ -11,9 +11,8 @@ from keras_tuner.src.engine.objective import create_objective
 from daqu_tf import pareto
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle.attempts import MOST
-from daqu_tf.oracle.failures import SearchFailedError
-from daqu_tf.oracle.hyperparameters import choices_of
-from daqu_tf.oracle.journal import header
+from daqu_tf.oracle.failures import SearchFailedError, last_line
+from daqu_tf.oracle.hyperparameters import check_any, choices_of
 from daqu_tf.oracle.journaled_oracle import LEASE_SECONDS, JournaledOracle
 from daqu_tf.oracle.objectives import objective_point
 from daqu_tf.pareto.choices import Conditions
@@ -159,7 +158,6 @@ class ParetoOracle(JournaledOracle):
         objectives = _objectives(objective)
         if seed is not None and (not isinstance(seed, int) or seed < 0):
             raise DaquError(f"`seed` must be an integer of at least 0, but received {seed!r}.")
-        self._draws_seed = seed is None
         is_partial = hyperparameters is None
         self.constraints = parse(constraints)
         super().__init__(
@@ -174,8 +172,6 @@ class ParetoOracle(JournaledOracle):
             lease_seconds=lease_seconds,
             max_deaths_per_trial=max_deaths_per_trial,
         )
-        if seed is not None:
-            self.seed = seed  # KerasTuner takes 0 for "none given" and draws one.
         if initial_random is None:
             initial_random = RANDOM if max_trials is None or max_trials >= RANDOM else max(1, max_trials // 2)
         self._identity = dict(identity or {})
@@ -189,18 +185,14 @@ class ParetoOracle(JournaledOracle):
         if hyperparameters is not None:
             self.prepare()
 
-    def reload(self) -> None:
-        """Reads the trials of an earlier search in this project, once, and takes its seed where none was given."""
-        if self._draws_seed and self._journal is None:
-            self.seed = header(self._get_oracle_fname()).get("identity", {}).get("seed", self.seed)
-        super().reload()
-
     def prepare(self) -> None:
         """Makes the search over the space as it is known now.
 
         Raises:
             DaquError: The space or the first design cannot be used.
         """
+        if not (self.allow_new_entries and self.tune_new_entries):
+            check_any(self.hyperparameters)
         self._search = self._searched(self.hyperparameters, self._design, self._initial_random)
         first, drawn = self._search.first, self._initial_random
         if self.max_trials is not None and self.max_trials < first:
@@ -223,14 +215,16 @@ class ParetoOracle(JournaledOracle):
         self._search.first = first
         for told in self._told:
             self._tell(*told)
+        for values in begun:  # With defaults in the place of what they lack, they would be the same model.
+            self._search.exclude(defaults | values)
 
     def _tell(self, what: str, values: dict[str, Any], metrics: dict[str, float]) -> None:
         """Tells the search that values were `tried`, have `failed`, or were measured."""
+        self._search.tried(values)
         if what == "learn":
-            self._search.tried(values)
             self._search.learn(values, metrics)
-        else:
-            getattr(self._search, what)(values)
+        elif what == "failed":
+            self._search.failed(values)
 
     def _note(self, what: str, values: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
         self._told.append((what, values, metrics or {}))
@@ -238,14 +232,27 @@ class ParetoOracle(JournaledOracle):
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The status and the values of a new trial, as KerasTuner asks for them; the status is `STOPPED` when none are left."""
+        self.reload()
         values = self._search.propose(np.random.default_rng((self.seed, int(trial_id))))
         if values is None:
+            self._check_any()
             return {"status": TrialStatus.STOPPED}
         return {"status": TrialStatus.RUNNING, "values": values}
+
+    def _check_any(self) -> None:
+        """Where the space is found out by trials, the first has no values; there is no second if it asks for nothing."""
+        if not self._leases.open:
+            failed = [trial for trial in self.trials.values() if trial.status == TrialStatus.FAILED]
+            why = f", and trial {failed[-1].trial_id} failed with: {last_line(failed[-1].message)}" if failed else ""
+            check_any(self.hyperparameters, why)
 
     def identity(self) -> dict[str, Any]:
         """A JSON object with what must not change when the search is continued."""
         return {"space": choices_of(self.hyperparameters, self._conditions).options, **super().identity(), **self._identity}
+
+    def notes(self) -> dict[str, Any]:
+        """A JSON object with what the space is before the first trial, and on what its hyperparameters depend."""
+        return {**super().notes(), "conditions": self._conditions}
 
     def note_begun(self, values: dict[str, Any]) -> None:
         """Excludes `values`, with which a trial has begun, from what is proposed from now on."""

@@ -5,11 +5,12 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras_tuner
@@ -17,8 +18,11 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from daqu_tf.errors import DaquError
+from daqu_tf.fields import difference
+from daqu_tf.oracle.asked import Asked
 from daqu_tf.oracle.attempts import MOST, Attempts
-from daqu_tf.oracle.journal import Journal, header
+from daqu_tf.oracle.hyperparameters import changed
+from daqu_tf.oracle.journal import Journal, another_search, header
 from daqu_tf.oracle.leases import Leases
 from daqu_tf.oracle.objectives import Objectives, direction, objective_point
 from daqu_tf.oracle.records import RUNNING, TrialRecord, ended
@@ -40,6 +44,7 @@ class StoredTrials(keras_tuner.Oracle):
     Args:
         objective: The objectives, at least one; trials are ranked by each for itself.
         lease_seconds: The time for which a worker may be silent before its trial is given to another.
+        seed: The seed of everything random; None draws one, or takes that of the search that is gone on with.
         max_deaths_per_trial: The number of times that a trial may begin and come to no end before it has failed.
         kwargs: Further arguments of `keras_tuner.Oracle`, such as `hyperparameters` and `max_trials`.
 
@@ -48,7 +53,12 @@ class StoredTrials(keras_tuner.Oracle):
     """
 
     def __init__(
-        self, objective: list[keras_tuner.Objective], lease_seconds: float, max_deaths_per_trial: int = MOST, **kwargs: Any
+        self,
+        objective: list[keras_tuner.Objective],
+        lease_seconds: float,
+        seed: int | None = None,
+        max_deaths_per_trial: int = MOST,
+        **kwargs: Any,
     ):
         if not isinstance(max_deaths_per_trial, int) or max_deaths_per_trial < 1:
             raise DaquError(f"`max_deaths_per_trial` must be an integer of at least 1, but received {max_deaths_per_trial!r}.")
@@ -60,10 +70,15 @@ class StoredTrials(keras_tuner.Oracle):
         self._news: collections.deque[Callable[[], None]] = collections.deque()  # What the subclass has not been told yet.
         self._values: dict[str, dict[str, Any]] = {}  # As proposed, of trials that have not ended.
         self._first_known: frozenset[str] = frozenset()  # The hyperparameters that were known before the first trial.
+        self._unasked: set[str] = set()  # What models of an earlier session asked for, and none of this one yet.
         self._unwritten: list[Any] = []  # Hyperparameters that no record tells of yet.
         self._processes: dict[str, str] = {}  # By worker, of those that say which process they are.
-        super().__init__(objective=objective, **kwargs)
-        self.objective: Objectives = Objectives(self.objective.objectives)
+        super().__init__(objective=objective, seed=seed, **kwargs)
+        self._draws_seed = seed is None
+        if seed is not None:
+            self.seed = seed  # KerasTuner takes 0 for "none given" and draws one.
+        self.objective = objective[0] if len(objective) == 1 else Objectives(objective)
+        self._given = self.hyperparameters.copy()
 
     # For subclasses.
 
@@ -86,7 +101,11 @@ class StoredTrials(keras_tuner.Oracle):
     @property
     def objectives(self) -> list[keras_tuner.Objective]:
         """What trials are ranked by, in the order given."""
-        return self.objective.objectives
+        return getattr(self.objective, "objectives", [self.objective])
+
+    def notes(self) -> dict[str, Any]:
+        """What the space is before the first trial, as JSON, for whoever goes on with the search."""
+        return {"hyperparameters": self.hyperparameters.get_config()}
 
     def prepare(self) -> None:
         """The space is known now, as far as it is before the first trial."""
@@ -99,7 +118,7 @@ class StoredTrials(keras_tuner.Oracle):
         So its model gets the default of that, if it asks for it too.
         """
         # HyperParameters.copy() rebuilds every hyperparameter, which takes 10 ms for 100 of them; one never changes.
-        hyperparameters, space, known = keras_tuner.HyperParameters(), self.hyperparameters, self._first_known | values.keys()
+        hyperparameters, space, known = Asked(self._unasked), self.hyperparameters, self._first_known | values.keys()
         hyperparameters._hps.update({name: list(same) for name, same in space._hps.items() if name in known})
         hyperparameters._space = [one for one in space.space if one.name in known]
         hyperparameters.values = dict(values)
@@ -115,6 +134,10 @@ class StoredTrials(keras_tuner.Oracle):
     def _clean(self, trial_id: str) -> None:
         """Nothing of a failed run stays: KerasTuner would average its NaN into the next one's metrics."""
         self.trials[trial_id] = self._trial(trial_id, self._values[trial_id], TrialStatus.RUNNING)
+
+    def _duplicate(self, values: Mapping[str, Any]) -> bool:
+        """Whether a trial has these values, which KerasTuner keeps as a set of hashes for those that propose."""
+        return any(trial.hyperparameters.values == values for trial in self.trials.values())
 
     def _added(self, trial: Trial) -> dict[str, Any]:
         """The values of what the model of a trial has added, as far as it is searched."""
@@ -222,25 +245,70 @@ class StoredTrials(keras_tuner.Oracle):
             self._take_in(added)
 
     def reload(self) -> None:
-        """Reads the trials of an earlier search in this project, once; while this process searches, no other writes to the file.
+        """Reads the trials of an earlier search in this project, once, and takes its seed where none was given.
+
+        While this process searches, no other writes to the file.
 
         Raises:
-            DaquError: The file is damaged, or of a search with another space, objectives, seed or identity.
+            DaquError: The file is damaged, or of a search with another space, objectives, seed or identity; or the project is of
+                another oracle, which keeps its trials in other files.
         """
         with self._lock:
             if self._journal is not None:
                 return
             path = self._get_oracle_fname()
-            notes = header(path).get("notes")
-            if notes and self.allow_new_entries and self.tune_new_entries:
-                # Where it finds a search to go on with, KerasTuner builds no model to learn what the space is.
-                known = keras_tuner.HyperParameters.from_config(notes["hyperparameters"])
-                self.hyperparameters.merge(known, overwrite=False)
+            self._check_project(path)
+            found = header(path)
+            if self._draws_seed:
+                self.seed = found.get("identity", {}).get("seed", self.seed)
+            if notes := found.get("notes"):
+                self._go_on_with(notes)
             self.prepare()
             self._first_known = frozenset(self.hyperparameters._hps)
-            journal = Journal(path, self.identity(), {"hyperparameters": self.hyperparameters.get_config()})
+            journal = Journal(path, self.identity(), self.notes())
             self._take_in(journal.read())
             self._journal = journal
+
+    def _check_project(self, path: str) -> None:
+        if not os.path.exists(path) and os.path.exists(super()._get_oracle_fname()):
+            raise DaquError(
+                f"{self._project_dir} has the trials of another oracle: choose another `directory` or `project_name`, or pass "
+                "`overwrite=True` to delete them."
+            )
+
+    def _go_on_with(self, notes: Mapping[str, Any]) -> None:
+        """The space of an earlier search, of which nothing may have changed."""
+        known = keras_tuner.HyperParameters.from_config(notes["hyperparameters"])
+        was_built = len(self.hyperparameters.space) > len(self._given.space)
+        self._check_space(known, self.hyperparameters, known._hps if was_built else ())
+        mine = json.loads(json.dumps(self.notes()))
+        if where := difference({**mine, **notes, "hyperparameters": None}, {**mine, "hyperparameters": None}, json.dumps):
+            raise another_search(self._get_oracle_fname(), where)
+        if self.allow_new_entries and self.tune_new_entries:
+            # Where it finds a search to go on with, KerasTuner builds no model to learn what the space is.
+            self._unasked = {one.name for one in known.space if one.name not in self.hyperparameters._hps}
+            self.hyperparameters.merge(known, overwrite=False)
+
+    def _check_space(self, there: keras_tuner.HyperParameters, here: keras_tuner.HyperParameters, needed: Iterable[str]) -> None:
+        if where := changed(there, here, needed):
+            raise another_search(self._get_oracle_fname(), where)
+
+    def without_trials(self) -> keras_tuner.Oracle:
+        """An oracle that knows the given hyperparameters alone, to learn which of them models ask for, and what else."""
+        new = {"allow_new_entries": self.allow_new_entries, "tune_new_entries": self.tune_new_entries}
+        return keras_tuner.Oracle(self.objective, hyperparameters=self._given.copy(), **new)
+
+    def check_built(self, hyperparameters: keras_tuner.HyperParameters) -> None:
+        """Refuses models whose space is another than that of an earlier search, which `reload` has read; it may have grown.
+
+        Args:
+            hyperparameters: The space, as models give it that are built before the first trial.
+
+        Raises:
+            DaquError: A hyperparameter has changed, or is asked for no more.
+        """
+        self._check_space(self.hyperparameters, hyperparameters, self._first_known)
+        self._unasked -= hyperparameters._hps.keys()
 
     def _take_in(self, records: list[dict[str, Any]]) -> None:
         for content in records:
@@ -283,6 +351,7 @@ class StoredTrials(keras_tuner.Oracle):
     def _restore_space(self, space: list[dict[str, Any]]) -> None:
         found = keras_tuner.HyperParameters.from_config({"space": space, "values": {}})
         self.hyperparameters.merge(found, overwrite=False)
+        self._unasked |= found._hps.keys() - self._given._hps.keys()
         self._enlarge(found.space)
         self._unwritten = []  # It stands in the file.
 

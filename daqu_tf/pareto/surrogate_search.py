@@ -107,6 +107,10 @@ class SurrogateSearch:
         """Excludes `values` from what is proposed from now on."""
         self._tried.add(self._choices.encode(values))
 
+    def exclude(self, values: Mapping[str, Any]) -> None:
+        """Excludes what is equal to `values`, which name every choice, some perhaps in vain."""
+        self._tried.add(self._canonical(values))
+
     def learn(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Learns the metrics that were measured with `values`, unless one is missing or not finite."""
         measured = [number(metrics.get(name)) for name in self._goal.metrics]
@@ -200,7 +204,7 @@ class SurrogateSearch:
     @functools.cached_property
     def _everything(self) -> np.ndarray:
         """The codes (count, n) of a whole small space."""
-        every = np.array(list(itertools.product(*map(range, self._choices.sizes))))
+        every = np.array(list(itertools.product(*map(range, self._choices.sizes))), dtype=int)
         codes = np.unique(self._choices.canonical(every), axis=0)
         if self._canonicalise is None:
             return codes
