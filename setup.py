@@ -54,7 +54,7 @@ setup(
     packages=[*find_packages(include=["daqu_tf", "daqu_tf.*"]), "daqu_tf.tools"],
     # `tools/` lies beside the library and installs inside it: no top-level `tools` in site-packages.
     package_dir={"daqu_tf": "daqu_tf", "daqu_tf.tools": "tools"},
-    package_data={"daqu_tf": ["py.typed"]},
+    package_data={"daqu_tf": ["py.typed"], "daqu_tf.report": ["explorer.css", "explorer.js"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": [f"daqu-{tool.replace('_', '-')} = daqu_tf.tools.{tool}:main" for tool in TOOLS]},

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from daqu_tf.report import explorer
 from daqu_tf.report.run import Member, Run, StoredLayer, number
 from daqu_tf.report.text import figure, kilobytes, percent, standard_error, timed_by
 
@@ -48,10 +49,12 @@ def write(run: Run, fronts: Mapping[str, bytes], latencies: Mapping[str, bytes],
     """
     data = run.config.get("dataset") or {}
     title = f"{data.get('name', 'data')} on {run.config.get('target', 'an unnamed target')}"
+    playable = explorer.write(run)
     parts = [
         f"<h1>{_text(title)}</h1><p class=lead>{_text(headline(run))}</p>",
         f"<p class=lead><b>{_text(run.starved)}</b></p>" if run.starved else "",
-        _picture(fronts, "Accuracy over each cost", _front_caption(run)),
+        playable,
+        f"<div id=still>{_picture(fronts, 'Accuracy over each cost', _front_caption(run))}</div>",
         _section("The models", _members_table(run)),
         _section("Latency, predicted and measured", _latencies(run, latencies)),
         _section("Bits of each layer", _bits(run)),
@@ -63,8 +66,8 @@ def write(run: Run, fronts: Mapping[str, bytes], latencies: Mapping[str, bytes],
     ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     return (
-        f'<!doctype html>\n<html lang="en"><head>{head}<title>{_text(title)}</title><style>{_CSS}</style></head>\n'
-        f"<body>\n{''.join(parts)}\n</body></html>\n"
+        f'<!doctype html>\n<html lang="en"><head>{head}<title>{_text(title)}</title><style>{_CSS}{explorer.CSS}</style></head>\n'
+        f"<body>\n{''.join(parts)}\n{f'<script>{explorer.SCRIPT}</script>' if playable else ''}</body></html>\n"
     )
 
 
@@ -120,7 +123,7 @@ def _members_table(run: Run) -> str:
 
 def _member_row(member: Member) -> list[str]:
     return [
-        member.name if member.on_front else f"({member.name})",
+        Markup(f'<a href="models/{_text(member.file)}" download>{_text(_in_table(member))}</a>'),
         percent(member.test_file),
         percent(member.test_fine_tuned if member.test_fine_tuned is not None else member.test_inherited),
         percent(member.top1_agreement),
@@ -132,6 +135,10 @@ def _member_row(member: Member) -> list[str]:
         f"{member.int4_layers} of {len(member.layers)}" if member.layers else "–",
         "–" if member.mean_weight_bits is None else f"{member.mean_weight_bits:.1f}",
     ]
+
+
+def _in_table(member: Member) -> str:
+    return member.name if member.on_front else f"({member.name})"
 
 
 def _latencies(run: Run, pictures: Mapping[str, bytes]) -> str:
@@ -176,7 +183,7 @@ def _member_bits(member: Member) -> str:
     varied = any(bits != 8 for _, bits in known)
     inputs = "".join(_cell(layer, bits, False) for layer, bits in known) if varied else ""
     return (
-        f"<div class=member><p><strong>{_text(member.name)}</strong> "
+        f'<div class=member id="bits-{_text(member.name)}"><p><strong>{_text(member.name)}</strong> '
         f"<span class=dim>{_text(member.subnet_text)}</span></p>"
         f"<div class=strip><b>weights</b>{weights}</div>"
         + (f"<div class=strip><b>inputs</b>{inputs}</div>" if inputs else "")
@@ -263,8 +270,12 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     return f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>"
 
 
+class Markup(str):
+    """A text that is HTML already."""
+
+
 def _text(value: Any) -> str:
-    return html.escape(str(value))
+    return value if isinstance(value, Markup) else html.escape(str(value))
 
 
 def _duration(seconds: float) -> str:

@@ -45,7 +45,9 @@ def build() -> str:
     libraries = [_library("base", "daqu_tf/*.py", (), '\n    data = ["daqu_tf/py.typed"],')]
     for name, folder in {**folders, "tools": ROOT / "tools"}.items():
         deps = {"base"} | (imported(folder) & folders.keys() - {name})
-        libraries.append(_library(name, f"{folder.relative_to(ROOT)}/*.py", deps))
+        pages = any(path.suffix in (".css", ".js") for path in folder.iterdir())
+        data = f'\n    data = glob(["{folder.relative_to(ROOT)}/*.css", "{folder.relative_to(ROOT)}/*.js"]),' if pages else ""
+        libraries.append(_library(name, f"{folder.relative_to(ROOT)}/*.py", deps, data))
     return HEAD + "".join(libraries)
 
 
