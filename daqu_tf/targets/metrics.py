@@ -45,4 +45,7 @@ def _constraint(text: str | Constraint) -> Constraint:
     units = units_of(one.metric)
     if unit and unit not in units:
         raise DaquError(f"`constraint` {text!r} has the unit {unit!r}, but {one.metric} is given in {', '.join(units)}.")
-    return Constraint(one.metric, one.operator, one.limit * units.get(unit, 1.0))
+    limit = one.limit * units.get(unit, 1.0)
+    if one.metric == "accuracy" and limit > 1:
+        raise DaquError(f"`constraint` {text!r} asks for more than all: accuracy is a share, as accuracy>=0.9 or accuracy>=90%.")
+    return Constraint(one.metric, one.operator, limit)

@@ -46,6 +46,8 @@ def test_a_constraint_stays_what_it_is():
         ("latency<=2 kB", "'kB', but latency_us is given in us, µs, ms, s"),
         ("size<=2ms", "'ms', but file_bytes is given in B, kB, KB, MB, KiB, MiB"),
         ("accuracy>=9k", "'k', but accuracy is given in %"),
+        ("accuracy>=90", "asks for more than all: accuracy is a share, as accuracy>=0.9 or accuracy>=90%"),
+        ("accuracy>=900%", "asks for more than all"),
         ("latency_ms<=2", "must name latency, size or one of accuracy, latency_us, .* but received 'latency_ms'"),
     ],
 )
