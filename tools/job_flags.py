@@ -133,6 +133,12 @@ _TEACHER = flags.DEFINE_string(
     "A trained network of the same classes, a .keras or .h5 file or a SavedModel of tf_keras, whose opinion is half of what the "
     "finalists are taught.",
 )
+_BEGIN_WITH = flags.DEFINE_enum(
+    "begin_with",
+    RunConfig.begin_with,
+    CHOICES["begin_with"],
+    "What networks that people scale by hand begin with: random weights, or those of a larger one that is trained before them.",
+)
 _SEED = flags.DEFINE_integer("seed", RunConfig.seed, "The seed of everything random.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings in the output folder.")
 _ADD_MINUTES = flags.DEFINE_float(

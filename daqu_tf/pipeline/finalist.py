@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from daqu_tf import files
 from daqu_tf.devices import DeviceLostError, DeviceSetupError
 from daqu_tf.errors import DaquError
@@ -73,7 +75,7 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
         length = {"steps": max(1, round(config.finetune_epochs * len(dataset.x_train) / recipe["batch_size"]))}
     how = FineTuning(**recipe | length | {"seed": config.seed + 1 + list(finalists).index(name)})
     start = folder.supernet if config.searches_architectures else folder.initial if config.init_from else None
-    arrays = files.read_arrays(start) if start else None
+    arrays = files.read_arrays(start) if start else _larger(plan, finalists[name].get("begins_with"))
     teacher = _teacher(plan, name)
     how = dataclasses.replace(how, distillation=TAUGHT_SHARE if teacher else 0.0)
     tuner = FineTuner(plan.space, arrays, dataset, how, teacher)
@@ -96,6 +98,16 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
             files.write_json(folder.reason(sibling), {"reason": str(error)})
     for each in checkpoints:
         shutil.rmtree(folder.finalist_checkpoints(each), ignore_errors=True)
+
+
+def _larger(plan: Plan, name: str | None) -> dict[str, np.ndarray] | None:
+    """The weights of the finalist of a name, channels that matter most first; None where it is none or could not be finished."""
+    from daqu_tf.stock_models.transfer import sorted_channels
+
+    if name is None or not plan.folder.figures(name).exists():
+        return None
+    subnet = plan.space.subnet(files.read_json(plan.folder.finalists)[name]["values"])
+    return sorted_channels(files.read_arrays(plan.folder.weights(name)), plan.space.layers(subnet))
 
 
 def _teacher_of(plan: Plan) -> str | None:

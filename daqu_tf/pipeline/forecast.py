@@ -1,6 +1,7 @@
 """What a job's minutes are worth on this machine: the plan that is made once, before anything is trained."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -113,6 +114,15 @@ def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forec
             taught_by=largest,
         )
         seen = smallest, budget.TEACHER_SHARE * own * left * _speed_up() / speed.seconds_an_image(largest)
+    after = finalists - workers if config.begin_with == "larger" and not (config.searches_architectures or config.init_from) else 0
+    if after > 0 and not config.finetune_epochs:
+        first = budget.first_seconds(left, after, workers)
+        last = (left - first) / math.ceil(after / workers)
+        small, large = (
+            own * (seconds - budget.overhead(count)) / speed.seconds_an_image(size)
+            for seconds, size in ((last, macs[0]), (first, macs[1]))
+        )
+        seen = small, large
     stages = {"supernet": supernet, "search": search, "finalists": left, "timing and report": rest}
     minutes = {name: round(some / 60, 2) for name, some in stages.items()}
     return Forecast(minutes, round(images), finalists, tuple(map(round, seen)), has_teacher)

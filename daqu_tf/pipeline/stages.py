@@ -115,6 +115,9 @@ def choose_by_hand(job: Job) -> None:
         rate = rates.best_rate(job, job.plan.space.subnet(found[0]["values"]))
         found, start = [one | {"learning_rate": rate} for one in found], f"those of the trained network at a rate of {rate:g}"
     names = _named(found)
+    if job.plan.config.begin_with == "larger" and not job.plan.config.init_from:
+        names = by_hand.with_larger(names, budget.workers(job.plan.config))
+        start = "random weights, or from those of a larger one"
     files.write_json(job.folder.finalists, names | _siblings(job, names))
     job.progress.end(f"{len(names)} finalists, each from {start}")
 

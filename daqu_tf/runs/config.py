@@ -29,12 +29,14 @@ FILES = {
     "latency_table": ".json",
 }  # Settings that may be files, by their endings.
 LATENCIES = ("auto", "table", "measure")
+BEGINNINGS = ("random", "larger")
 CHOICES = {
     "latency": LATENCIES,
     "warmup": WARM_UPS,
     "precision_transfer": ("auto", *TRANSFERS),
     "precisions": PRECISIONS,
     "architectures": ARCHITECTURES,
+    "begin_with": BEGINNINGS,
     "class_weights": CLASS_WEIGHTS,
     "strategy": STRATEGIES,
     "mixed_precision": MIXED_PRECISIONS,
@@ -96,6 +98,8 @@ class RunConfig:
             search space is one around it.
         teacher: A trained network of the same classes, whose opinion is half of what finalists are taught, as
             `stock_models.load_trained` takes it.
+        begin_with: What networks that people scale by hand begin with: `random` weights, or those of a `larger` one that is trained
+            before them.
         image_size: The size of images that are made of photos, as of `data.Reading`.
         group_by: What photos stay in one split, as of `data.Reading`.
         skip_bad_files: Whether photos that cannot be read are left out.
@@ -141,6 +145,7 @@ class RunConfig:
     supernet_from: str = ""
     init_from: str = ""
     teacher: str = ""
+    begin_with: str = "random"
     image_size: str = Reading.image_size
     group_by: str = Reading.group_by
     skip_bad_files: bool = Reading.skip_bad_files

@@ -5,7 +5,7 @@ of what the network computes.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -200,6 +200,18 @@ class _Channels:
     def root(self) -> "_Channels":
         """The one that stands for all that are one with these."""
         return self if self.other is None else self.other.root()
+
+
+def sorted_channels(arrays: Mapping[str, np.ndarray], layers: Sequence[Layer]) -> dict[str, np.ndarray]:
+    """The weights of a network as those of a supernet of which it is the largest subnet, with no step set.
+
+    Args:
+        arrays: The weights of the network by name, as `Network.arrays()` gives them.
+        layers: The layers of the network.
+    """
+    found = {name: np.zeros_like(array) if name.endswith("_log_step") else array.copy() for name, array in arrays.items()}
+    _sort(found, layers)
+    return found
 
 
 def _sort(arrays: dict[str, np.ndarray], layers: Sequence[Layer]) -> None:

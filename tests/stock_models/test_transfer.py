@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import trained_networks
 
+from daqu_tf.keras import keras
 from daqu_tf.spaces.bits import FLOAT_BITS
+from daqu_tf.spaces.fitting import fitted
+from daqu_tf.spaces.hand_scaled import scaled
 from daqu_tf.stock_models.recognition import recognise
-from daqu_tf.stock_models.transfer import start_from
-from daqu_tf.supernet.supernet import Supernet
+from daqu_tf.stock_models.transfer import sorted_channels, start_from
+from daqu_tf.supernet.supernet import StaticNetwork, Supernet
 
 IMAGES = trained_networks.photos(6, 64)
 
@@ -19,6 +22,26 @@ def supernet_from(model, images=IMAGES, classes=7):
     supernet.load_arrays(start.arrays)
     supernet.activate(start.space.largest().with_bits(FLOAT_BITS, FLOAT_BITS))
     return supernet, start
+
+
+@pytest.mark.parametrize("family", ["resnet", "mobilenet_v2"])
+def test_sorted_channels_change_nothing_of_what_a_network_computes(family):
+    space = fitted(family, (16, 16, 3), 3)
+    subnet = scaled(space, 0.5).with_bits(FLOAT_BITS, FLOAT_BITS)
+    keras.utils.set_random_seed(0)
+    images = trained_networks.photos(4, 16)
+    networks = [StaticNetwork(space, subnet) for _ in range(2)]
+    arrays = networks[0].arrays()
+    rng = np.random.default_rng(0)
+    for name in arrays:
+        if name.endswith(("gamma", "moving_variance")):
+            arrays[name] = rng.uniform(0.5, 2.0, arrays[name].shape).astype(np.float32)
+    networks[0].load_arrays(arrays)
+    found = sorted_channels(arrays, space.layers(subnet))
+    assert any((found[name] != array).any() for name, array in arrays.items() if name.endswith("kernel"))
+    networks[1].load_arrays(found)
+    expected = networks[0](images).numpy()
+    np.testing.assert_allclose(networks[1](images).numpy(), expected, atol=1e-4 * max(1.0, np.abs(expected).max()))
 
 
 FAST = ("mobilenet_v2 0.35", "mobilenet_v1 0.25", "resnet", "resnet without norm")
