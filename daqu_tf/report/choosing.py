@@ -88,7 +88,7 @@ def choose(
     target = pathlib.Path(output_dir) if output_dir else folder / "chosen" / member.name
     choice = Choice(
         member.name,
-        target / member.file,
+        target / pathlib.PurePath(member.file).name,  # Whatever a strange run has there, it stays in the folder.
         _why(member, fitting, front, limits, prefer),
         _neighbours(member, front),
         figures_of(member),
@@ -198,10 +198,10 @@ def _nothing_fits(front: Sequence[Member], limits: Sequence[Constraint], folder:
 
 def _copy(run: Run, member: Member, folder: pathlib.Path, choice: Choice) -> None:
     """Writes the folder of a choice; a model that it held before stays, unless it is this one."""
-    source, target = folder / "models" / member.file, choice.model.parent
+    source, target = folder / "models" / choice.model.name, choice.model.parent
     if not source.exists():
         raise DaquError(f"{source} is not there any more: run daqu-run with this output folder again.")
-    others = sorted(path.name for path in target.glob("*.tflite") if path.name != member.file)
+    others = sorted(path.name for path in target.glob("*.tflite") if path.name != choice.model.name)
     if others:
         raise DaquError(f"{target} holds {others[0]} already: give another --output_dir, or empty this one.")
     try:

@@ -27,7 +27,8 @@
 
   const meets = (each) => Object.entries(limits).every(([name, limit]) =>
     name === 'accuracy' ? each.search >= limit : each.costs[name] <= limit);
-  const chosen = () => front.filter(meets).sort((a, b) => b.search - a.search)[0];
+  const chosen = () => front.filter(meets).sort((a, b) =>
+    b.search - a.search || (a.costs.latency_us ?? 0) - (b.costs.latency_us ?? 0))[0];
   const flag = ([name, limit]) => name === 'accuracy' ? `--constraint='accuracy>=${Math.floor(1000 * limit) / 10}%'`
     : `--constraint='${name}<=${Math.ceil(limit)}'`;
 
