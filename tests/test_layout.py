@@ -43,6 +43,7 @@ RUNNER = {"numpy", "tflite_runtime", "ai_edge_litert"}
 # Tests of what several packages do together, which no one module stands for.
 CROSS_CUTTING = {
     "oracle/test_oracle_contract.py", "oracle/test_oracle_search.py", "oracle/test_distributed_search.py",
+    "oracle/test_keras_tuner_contract.py", "oracle/test_changed_space.py",
     "oracle/test_chaos.py", "oracle/test_keras3.py", "supernet/test_families.py", "training/test_distributed_training.py",
     "training/test_mixed_precision.py", "export/test_stock_export.py", "export/test_stock_export_float.py",
     "export/test_every_layer.py",

@@ -9,6 +9,7 @@ import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 
+from daqu_tf import files
 from daqu_tf.errors import DaquError
 from daqu_tf.oracle.journal import check_free
 from daqu_tf.oracle.journaled_oracle import JournaledOracle
@@ -61,6 +62,12 @@ class DistributedTuner(BaseTuner):
         super().reload()
         if isinstance(self.oracle, JournaledOracle) and self.hypermodel is not None and role() != "worker":
             self.oracle.check_built(self._built_space(self.oracle))
+
+    def save(self) -> None:
+        """Saves the state of the search, and that of the tuner in a file that is whole however the process is killed."""
+        if not self._is_worker():
+            self.oracle.save()
+        files.write_json(self._get_tuner_fname(), self.get_state())
 
     def _built_space(self, oracle: JournaledOracle) -> keras_tuner.HyperParameters:
         """The space before the first trial, for which KerasTuner builds models at the begin of a search alone."""

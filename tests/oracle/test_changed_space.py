@@ -1,5 +1,6 @@
 """A search that is gone on with when its space has changed meanwhile: that is said, and the trials stay."""
 
+import resource
 import warnings
 
 import keras_tuner
@@ -165,3 +166,26 @@ def test_a_name_under_other_conditions_never_reaches_the_journal(tmp_path):
         search(tmp_path, Twice, hyperparameters=space.copy(), **new)
     Twice.is_twice = False
     assert len(search(tmp_path, Twice, hyperparameters=space.copy(), **new).end_order) == 6
+
+
+def test_the_state_of_a_tuner_is_never_torn(tmp_path):
+    """A process that ends while it writes leaves what was there, so that it can be started again."""
+
+    def made(most):
+        oracle = ParetoOracle(max_trials=most, initial_random=most, hyperparameters=given())
+        return Ours(oracle, None, directory=str(tmp_path), project_name="search")
+
+    tuner = made(3)
+    tuner.search()
+    state = tmp_path / "search" / "tuner0.json"
+    before, limits = state.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            tuner.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert state.read_bytes() == before
+    again = made(4)
+    again.search()
+    assert len(again.oracle.trials) == 4
