@@ -80,7 +80,7 @@ def affordable(config: RunConfig, seconds: float, images: int, seconds_an_image:
 
 
 def first_seconds(seconds: float, others: int, workers: int) -> float:
-    """Of the seconds for all finalists, those of each of the first, which are trained at once, before others that begin with them.
+    """The seconds of each of the first finalists, which are trained at once, before others begin with their weights.
 
     Args:
         seconds: The seconds for all finalists.
