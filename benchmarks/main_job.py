@@ -12,7 +12,7 @@ logarithm of bytes too; there each network made by hand has the bytes that our e
 and is granted its accuracy at both. Cut off, it goes on where it was.
 
     python benchmarks/main_job.py --dataset=flowers.zip --widths=0.35 --budget_minutes=20 --seeds=0,1,2 --output_dir=runs/flowers
-    python benchmarks/main_job.py --dataset=flowers.zip --init_from=start/width_0.35.keras --output_dir=runs/from_trained
+    python benchmarks/main_job.py --dataset=flowers.zip --image_size=96 --init_from=start/width_0.35.keras --output_dir=runs/trained
 
 `--widths` names other networks made by hand. With `--init_from`, a network that `practitioner.py --application` trained, that very
 network is fine-tuned by hand, the job begins from it, and what counts is the accuracy at half its latency.

@@ -207,7 +207,7 @@ class RunConfig:
             raise DaquError(f"`architectures` must be search or auto, since hand_scaled trains no supernet, which {needs} needs.")
 
     def _check_start(self) -> None:
-        for name, default in (("space", "auto"), ("supernet_from", "")):
+        for name, default in (("space", "auto"), ("supernet_from", ""), ("begin_with", "random")):
             if getattr(self, name) != default:
                 raise DaquError(f"`{name}` has no effect with `init_from`, whose network brings its own: leave one of them out.")
 

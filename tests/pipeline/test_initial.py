@@ -93,6 +93,8 @@ def test_photos_are_read_at_the_size_of_the_network(tmp_path):
 def test_what_does_not_go_with_a_network_is_refused(trained, tmp_path):
     with pytest.raises(DaquError, match="`space` has no effect with `init_from`"):
         config(trained[0], tmp_path, space="resnet")
+    with pytest.raises(DaquError, match="`begin_with` has no effect with `init_from`"):
+        config(trained[0], tmp_path, begin_with="larger")
     with pytest.raises(DaquError, match="does not exist: give a .keras or .h5 file"):
         Plan.of(config(tmp_path / "missing.h5", tmp_path))
     separable((8, 8, 1), 10).save(tmp_path / "grey.h5")
