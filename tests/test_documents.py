@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import pytest
+from made_up_run import make_with_models
 
 import daqu_tf
 from daqu_tf import spaces, targets
@@ -197,6 +198,7 @@ def test_the_table_of_spaces_has_their_figures(space):
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "block"), [each for each in fenced("python") if "RunConfig" not in each[1]], ids=label)
 def test_python_in_the_documents_runs(page, block, tmp_path):
+    make_with_models(tmp_path / "runs" / "mine")  # The run of which some speak.
     subprocess.run([sys.executable, "-c", block], check=True, cwd=tmp_path)
 
 

@@ -137,7 +137,8 @@ _BEGIN_WITH = flags.DEFINE_enum(
     "begin_with",
     RunConfig.begin_with,
     CHOICES["begin_with"],
-    "What networks that people scale by hand begin with: random weights, or those of a larger one that is trained before them.",
+    "What networks that people scale by hand begin with where images are seen often: the weights of a larger one, which is trained "
+    "before them and teaches them, or random ones.",
 )
 _SEED = flags.DEFINE_integer("seed", RunConfig.seed, "The seed of everything random.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings in the output folder.")

@@ -1,6 +1,5 @@
 """How a job's minutes are shared out among its stages and finalists."""
 
-import math
 from collections.abc import Mapping
 
 from daqu_tf import machine
@@ -15,8 +14,8 @@ LEAST_FINE_TUNING_SECONDS = 3.0  # Of a finalist in a job that has used its minu
 # A finalist is worth its overhead if it sees so many images, more of them from random weights, or trains for so long.
 WORTHWHILE_EPOCHS, EPOCHS_FROM_NOTHING, WORTHWHILE_SECONDS, LEAST_FINALISTS = 40.0, 120.0, 480.0, 3
 RATE_SHARE = 0.05  # Of the budget, in which learning rates are tried with which a trained network may go on.
-TEACHER_SHARE = 0.3  # Of the time for all finalists, in which the one that teaches the others has all cores.
-FIRST_WEIGHT = 2.0  # The time of a network that others begin with, as a multiple of theirs.
+# Of the time for all finalists, in which the one that teaches the others has all cores: less where all have a trained start.
+TEACHER_SHARE, STARTED_TEACHER_SHARE = 0.5, 0.3
 SIBLING_SHARE = 0.15  # The length of the training of a sibling at fewer bits, as a share of its parent's.
 OVERHEAD_SECONDS = 20.0  # Start, traces and proof of one finalist; loading and scoring take their time by image.
 OVERHEAD_SECONDS_AN_IMAGE = 5e-4
@@ -79,15 +78,9 @@ def affordable(config: RunConfig, seconds: float, images: int, seconds_an_image:
     return min(wanted, max(LEAST_FINALISTS, int(rounds * workers(config))))
 
 
-def first_seconds(seconds: float, others: int, workers: int) -> float:
-    """The seconds of each of the first finalists, which are trained at once, before others begin with their weights.
-
-    Args:
-        seconds: The seconds for all finalists.
-        others: How many finalists come after the first.
-        workers: How many are trained at once.
-    """
-    return seconds * FIRST_WEIGHT / (FIRST_WEIGHT + math.ceil(others / workers))
+def teacher_share(config: RunConfig) -> float:
+    """The share of the time for all finalists in which the one that teaches the others is trained."""
+    return STARTED_TEACHER_SHARE if config.init_from else TEACHER_SHARE
 
 
 def share_out(macs: Mapping[str, int], total_seconds: float, overhead_seconds: float) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The finalists of a job without a supernet: networks that people scale by hand, spread over the logarithm of the latency."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def choose(job: Job, count: int, taken: Sequence[Subnet] = ()) -> list[dict[str,
         DaquError: No network meets the constraints; with some that are taken, there are no further ones then.
     """
     plan = job.plan
-    networks = reduced if plan.config.init_from else finely_scaled
+    networks = reduced if plan.config.init_from or plan.forecast.has_teacher else finely_scaled
     subnets = [subnet for subnet in networks(plan.searched) if subnet not in taken]
     if not subnets:
         return []
@@ -53,23 +53,6 @@ def choose(job: Job, count: int, taken: Sequence[Subnet] = ()) -> list[dict[str,
         }
         for index in chosen
     ]
-
-
-def with_larger(finalists: Mapping[str, Mapping[str, Any]], first: int) -> dict[str, dict[str, Any]]:
-    """The finalists, of which all but the largest begin with the weights of one of these, the smallest that has all of theirs.
-
-    Args:
-        finalists: The finalists by name.
-        first: How many of the largest begin with random weights.
-    """
-    order = sorted(finalists, key=lambda name: finalists[name]["macs"], reverse=True)
-
-    def beginning(name: str) -> dict[str, str]:
-        values = finalists[name]["values"]
-        larger = [one for one in order[:first] if all(finalists[one]["values"][gene] >= least for gene, least in values.items())]
-        return {"begins_with": larger[-1]} if larger and name not in order[:first] else {}
-
-    return {name: {**one, **beginning(name)} for name, one in finalists.items()}
 
 
 def spread(prices: np.ndarray, count: int) -> list[int]:

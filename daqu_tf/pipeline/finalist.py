@@ -75,7 +75,7 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
         length = {"steps": max(1, round(config.finetune_epochs * len(dataset.x_train) / recipe["batch_size"]))}
     how = FineTuning(**recipe | length | {"seed": config.seed + 1 + list(finalists).index(name)})
     start = folder.supernet if config.searches_architectures else folder.initial if config.init_from else None
-    arrays = files.read_arrays(start) if start else _larger(plan, finalists[name].get("begins_with"))
+    arrays = files.read_arrays(start) if start else _of_teacher(plan, name)
     teacher = _teacher(plan, name)
     how = dataclasses.replace(how, distillation=TAUGHT_SHARE if teacher else 0.0)
     tuner = FineTuner(plan.space, arrays, dataset, how, teacher)
@@ -100,14 +100,17 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
         shutil.rmtree(folder.finalist_checkpoints(each), ignore_errors=True)
 
 
-def _larger(plan: Plan, name: str | None) -> dict[str, np.ndarray] | None:
-    """The weights of the finalist of a name, channels that matter most first; None where it is none or could not be finished."""
+def _of_teacher(plan: Plan, name: str) -> dict[str, np.ndarray] | None:
+    """The weights of the network that teaches a finalist, channels that matter most first; None where they cannot be its start."""
     from daqu_tf.stock_models.transfer import sorted_channels
 
-    if name is None or not plan.folder.figures(name).exists():
+    teacher, finalists = _teacher_of(plan), files.read_json(plan.folder.finalists)
+    if teacher in (None, name) or not plan.folder.figures(teacher).exists():
         return None
-    subnet = plan.space.subnet(files.read_json(plan.folder.finalists)[name]["values"])
-    return sorted_channels(files.read_arrays(plan.folder.weights(name)), plan.space.layers(subnet))
+    given = plan.space.subnet(finalists[teacher]["values"])
+    if any(given.values.get(gene, 0) < least for gene, least in finalists[name]["values"].items()):
+        return None  # It has more of something.
+    return sorted_channels(files.read_arrays(plan.folder.weights(teacher)), plan.space.layers(given))
 
 
 def _teacher_of(plan: Plan) -> str | None:

@@ -131,15 +131,9 @@ def _groups(job: Job, todo: list[str], workers: int) -> Iterator[tuple[list[str]
     finalists = files.read_json(job.folder.finalists)
     teacher = siblings.teacher(job.plan.forecast.has_teacher, finalists)
     if teacher in todo:
-        time_left = budget.left(job.clock, len(finalists))
-        yield [teacher], lambda name: max(budget.LEAST_FINE_TUNING_SECONDS, budget.TEACHER_SHARE * time_left)
+        time_left, share = budget.left(job.clock, len(finalists)), budget.teacher_share(job.plan.config)
+        yield [teacher], lambda name: max(budget.LEAST_FINE_TUNING_SECONDS, share * time_left)
     others = [name for name in todo if name != teacher]
-    after = [name for name in others if "begins_with" in finalists[name]]
-    if after and (first := [name for name in others if name not in after]):
-        time_left = budget.left(job.clock, len(finalists))
-        seconds = budget.first_seconds(time_left, len(after), workers) - budget.overhead(len(job.plan.dataset.x_train))
-        yield first, lambda name: max(budget.LEAST_FINE_TUNING_SECONDS, seconds)
-        others = after
     yield others, Shares(job, {name: finalists[name]["macs"] for name in others}, workers).seconds
 
 

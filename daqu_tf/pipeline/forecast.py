@@ -1,7 +1,6 @@
 """What a job's minutes are worth on this machine: the plan that is made once, before anything is trained."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +35,8 @@ class Forecast:
         supernet_images: How many images go through the supernet's steps, once for each subnet.
         finalists: How many networks are fine-tuned, at most.
         images: How many images the smallest and the largest of them see.
-        has_teacher: Whether the largest of them is trained before the others, and then teaches them.
+        has_teacher: Whether the largest of them is trained before the others, and then teaches them; unless they have a trained
+            start, they begin with its weights.
     """
 
     minutes: dict[str, float]
@@ -100,29 +100,21 @@ def of(config: RunConfig, space: SearchSpace, count: int, speed: Speed) -> Forec
         family = () if config.searches_bits else siblings.smaller(space, targets.get(config.target), space.largest())
         own = 1 / (1 + budget.SIBLING_SHARE * len(family))
         seen = _images(each, own * left, own * budget.overhead(count), min(workers, finalists), speed)
-    # Others are about as good as whom they would teach.
-    is_stronger = bool(config.init_from) and not (config.searches_architectures or config.teacher)
-    has_teacher = is_stronger and finalists > 1 and min(seen) >= TAUGHT_EPOCHS * count
+    may_teach = bool(config.init_from) or config.begin_with == "larger"
+    may_teach = may_teach and not (config.searches_architectures or config.teacher)
+    has_teacher = may_teach and finalists > 1 and min(seen) >= TAUGHT_EPOCHS * count
     if has_teacher and not config.finetune_epochs:
         *others, largest = each.values()
+        share = budget.teacher_share(config)
         smallest, _ = _images(
             dict(zip(each, others)),
-            (1 - budget.TEACHER_SHARE) * own * left,
+            (1 - share) * own * left,
             own * budget.overhead(count),
             min(workers, len(others)),
             speed,
             taught_by=largest,
         )
-        seen = smallest, budget.TEACHER_SHARE * own * left * _speed_up() / speed.seconds_an_image(largest)
-    after = finalists - workers if config.begin_with == "larger" and not (config.searches_architectures or config.init_from) else 0
-    if after > 0 and not config.finetune_epochs:
-        first = budget.first_seconds(left, after, workers)
-        last = (left - first) / math.ceil(after / workers)
-        small, large = (
-            own * (seconds - budget.overhead(count)) / speed.seconds_an_image(size)
-            for seconds, size in ((last, macs[0]), (first, macs[1]))
-        )
-        seen = small, large
+        seen = smallest, share * own * left * _speed_up() / speed.seconds_an_image(largest)
     stages = {"supernet": supernet, "search": search, "finalists": left, "timing and report": rest}
     minutes = {name: round(some / 60, 2) for name, some in stages.items()}
     return Forecast(minutes, round(images), finalists, tuple(map(round, seen)), has_teacher)

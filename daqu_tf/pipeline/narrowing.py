@@ -44,7 +44,8 @@ def narrowed(space: SearchSpace, config: RunConfig, count: int, speed: Speed) ->
     *_, by_hand = hand_scaled(space)
     images = _images(space, config, count, speed)
     kinds = next(kinds for least, epochs, kinds in reversed(HELD) if images >= min(least, epochs * count))
-    kept = {name: (value,) for name, value in by_hand.choices if name.rpartition(".")[2] in kinds}
+    free = () if config.searches_architectures else ("resolution",)  # Networks that are trained alone learn theirs in any case.
+    kept = {name: (value,) for name, value in by_hand.choices if (kind := name.rpartition(".")[2]) in kinds and kind not in free}
     return _no_wider(space.restrict(**kept) if kept else space, config, count, speed)
 
 

@@ -156,6 +156,8 @@ class Plan:
             notes.append(f"The minutes are too few to train more than {channels} channels: wider networks are left out.")
         if not self.config.searches_architectures:
             which = f"networks of {self.space.name} that people scale by hand, each from random weights"
+            if self.forecast.has_teacher:
+                which = f"a network of {self.space.name}, and to smaller forms of it, which begin with its weights"
             if self.config.init_from:
                 which = f"{self.space.name} and smaller forms of it, each from its weights"
             notes.append(

@@ -110,16 +110,16 @@ def choose_by_hand(job: Job) -> None:
     """Chooses the finalists among the networks that people scale by hand, where no supernet is searched."""
     from daqu_tf.pipeline import by_hand, rates
 
-    found, start = by_hand.choose(job, job.plan.forecast.finalists), "random weights"
+    found, start = by_hand.choose(job, job.plan.forecast.finalists), "each from random weights"
+    if job.plan.forecast.has_teacher:
+        start = "the largest from random weights, the others from those of the largest"
     if job.plan.config.init_from:
         rate = rates.best_rate(job, job.plan.space.subnet(found[0]["values"]))
-        found, start = [one | {"learning_rate": rate} for one in found], f"those of the trained network at a rate of {rate:g}"
+        found = [one | {"learning_rate": rate} for one in found]
+        start = f"each from the weights of the trained network at a rate of {rate:g}"
     names = _named(found)
-    if job.plan.config.begin_with == "larger" and not job.plan.config.init_from:
-        names = by_hand.with_larger(names, budget.workers(job.plan.config))
-        start = "random weights, or from those of a larger one"
     files.write_json(job.folder.finalists, names | _siblings(job, names))
-    job.progress.end(f"{len(names)} finalists, each from {start}")
+    job.progress.end(f"{len(names)} finalists, {start}")
 
 
 def _named(finalists: list[dict[str, Any]], first: int = 0) -> dict[str, dict[str, Any]]:

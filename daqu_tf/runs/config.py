@@ -29,7 +29,7 @@ FILES = {
     "latency_table": ".json",
 }  # Settings that may be files, by their endings.
 LATENCIES = ("auto", "table", "measure")
-BEGINNINGS = ("random", "larger")
+BEGINNINGS = ("larger", "random")
 CHOICES = {
     "latency": LATENCIES,
     "warmup": WARM_UPS,
@@ -98,8 +98,8 @@ class RunConfig:
             search space is one around it.
         teacher: A trained network of the same classes, whose opinion is half of what finalists are taught, as
             `stock_models.load_trained` takes it.
-        begin_with: What networks that people scale by hand begin with: `random` weights, or those of a `larger` one that is trained
-            before them.
+        begin_with: What networks that people scale by hand begin with where images are seen often: the weights of a `larger` one,
+            which is trained before them and teaches them, or `random` ones.
         image_size: The size of images that are made of photos, as of `data.Reading`.
         group_by: What photos stay in one split, as of `data.Reading`.
         skip_bad_files: Whether photos that cannot be read are left out.
@@ -145,7 +145,7 @@ class RunConfig:
     supernet_from: str = ""
     init_from: str = ""
     teacher: str = ""
-    begin_with: str = "random"
+    begin_with: str = "larger"
     image_size: str = Reading.image_size
     group_by: str = Reading.group_by
     skip_bad_files: bool = Reading.skip_bad_files
@@ -207,7 +207,7 @@ class RunConfig:
             raise DaquError(f"`architectures` must be search or auto, since hand_scaled trains no supernet, which {needs} needs.")
 
     def _check_start(self) -> None:
-        for name, default in (("space", "auto"), ("supernet_from", ""), ("begin_with", "random")):
+        for name, default in (("space", "auto"), ("supernet_from", ""), ("begin_with", "larger")):
             if getattr(self, name) != default:
                 raise DaquError(f"`{name}` has no effect with `init_from`, whose network brings its own: leave one of them out.")
 

@@ -52,17 +52,6 @@ def test_of_networks_that_are_as_fast_the_largest_is_taken(job, monkeypatch):
     assert found["values"] == finely_scaled(job().plan.searched)[-1].to_json() and found["search"]["latency_us"] == 50.0
 
 
-def test_networks_begin_with_the_smallest_of_the_first_that_has_all_they_have():
-    networks = dict(zip("abcd", hand_scaled(SPACE), strict=True))
-    named = {name: {"values": one.to_json(), "macs": index} for index, (name, one) in enumerate(networks.items())}
-    found = by_hand.with_larger(named, 2)
-    assert {name: one.get("begins_with") for name, one in found.items()} == {"a": "c", "b": "c", "c": None, "d": None}
-    assert by_hand.with_larger(named, 4) == named and by_hand.with_larger(named, 9) == named
-    wide = {**named, "b": {**named["b"], "values": named["b"]["values"] | {"stem.width": 10**6}}}  # No other has as much.
-    assert "begins_with" not in by_hand.with_larger(wide, 2)["b"]
-    assert by_hand.with_larger(named, 1)["a"]["begins_with"] == "d"
-
-
 def test_the_grid_goes_from_the_smallest_to_the_largest_that_people_scale_by_hand():
     for name in ("resnet", "mobilenet_v2", "digits"):
         space = spaces.get(name)
@@ -217,39 +206,6 @@ def test_a_finalist_that_was_cut_off_goes_on_where_it_was(job, monkeypatch):
     assert len(starts) == 3 and not plan.folder.finalist_checkpoints("m00").exists()
 
 
-def test_those_that_others_begin_with_are_trained_first(job):
-    plan = begun(job(finetune_epochs=2))
-    known = files.read_json(plan.folder.finalists)
-    files.write_json(plan.folder.finalists, known | {"m00": known["m00"] | {"begins_with": "m01"}})
-    started = types.SimpleNamespace(plan=plan, folder=plan.folder, clock=Clock(plan.folder.clock, 600.0))
-    (first, seconds), (after, _) = finalists._groups(started, ["m01", "m00"], 2)
-    assert (first, after) == (["m01"], ["m00"])
-    left = budget.left(started.clock, len(known)) * 2 / 3 - budget.overhead(len(plan.dataset.x_train))
-    assert seconds("m01") == pytest.approx(left, rel=0.01)
-    assert [group for group, _ in finalists._groups(started, ["m00"], 2)] == [["m00"]]
-
-
-@pytest.mark.slow
-def test_a_finalist_begins_with_the_weights_of_a_larger_one(job, monkeypatch):
-    plan = begun(job(finetune_epochs=2))
-    known = files.read_json(plan.folder.finalists)
-    files.write_json(plan.folder.finalists, known | {"m00": known["m00"] | {"begins_with": "m01"}})
-    assert finalist._larger(plan, "m01") is None  # It is not there yet.
-    finalist._finish(plan, "m01", 1.0)
-    large, given = files.read_arrays(plan.folder.weights("m01")), []
-    tune = fine_tuning.FineTuner.tune
-    monkeypatch.setattr(
-        fine_tuning.FineTuner, "tune", lambda self, *args, **more: (given.append(self._arrays), tune(self, *args, **more))[1]
-    )
-    finalist._finish(plan, "m00", 1.0)
-    assert plan.folder.figures("m00").exists() and set(given[0]) == set(large)
-    for name, array in given[0].items():
-        if name.endswith("_log_step"):
-            assert not array.any()
-        else:
-            np.testing.assert_array_equal(np.sort(array, axis=None), np.sort(large[name], axis=None))
-
-
 @pytest.fixture
 def taught(job):
     """A plan with two finalists, of which the larger teaches."""
@@ -278,3 +234,26 @@ def test_the_others_are_taught_unless_their_teacher_failed(taught):
     finalist._finish(taught, "m00", 1.0)
     shares = {name: Manifest.read(taught.folder.figures(name)).fine_tuning["distillation"] for name in ("m00", "m01")}
     assert shares == {"m00": finalist.TAUGHT_SHARE, "m01": 0.0}
+
+
+@pytest.mark.slow
+def test_the_others_begin_with_the_weights_of_their_teacher(taught, monkeypatch):
+    assert finalist._of_teacher(taught, "m00") is None  # They are not there yet.
+    finalist._finish(taught, "m01", 1.0)
+    assert finalist._of_teacher(taught, "m01") is None
+    large, given = files.read_arrays(taught.folder.weights("m01")), []
+    tune = fine_tuning.FineTuner.tune
+    monkeypatch.setattr(
+        fine_tuning.FineTuner, "tune", lambda self, *args, **more: (given.append(self._arrays), tune(self, *args, **more))[1]
+    )
+    finalist._finish(taught, "m00", 1.0)
+    assert set(given[0]) == set(large)
+    for name, array in given[0].items():
+        if name.endswith("_log_step"):
+            assert not array.any()
+        else:
+            np.testing.assert_array_equal(np.sort(array, axis=None), np.sort(large[name], axis=None))
+    known = files.read_json(taught.folder.finalists)
+    known["m00"]["values"]["stem.width"] = 10**6  # The teacher has not as much.
+    files.write_json(taught.folder.finalists, known)
+    assert finalist._of_teacher(taught, "m00") is None

@@ -80,13 +80,14 @@ def test_a_forecast_comes_back_from_json_and_reads_well():
     assert "3 networks at most" in text and "2.4 GB of memory in 3 processes, and 21 MB in the output folder" in text
 
 
-def test_a_trained_network_teaches_its_smaller_forms_where_images_are_seen_often():
-    settings = {"budget_minutes": 20, "architectures": "hand_scaled", "init_from": "network.keras"}
+@pytest.mark.parametrize("start", [{"init_from": "network.keras"}, {}])
+def test_the_largest_teaches_its_smaller_forms_where_images_are_seen_often(start):
+    settings = {"budget_minutes": 20, "architectures": "hand_scaled"} | start
     few, many = forecast_of(count=2_000, **settings), forecast_of(count=500_000, **settings)
     assert few.has_teacher and not many.has_teacher
     assert min(few.images) >= forecast.TAUGHT_EPOCHS * 2_000 / 3  # A teacher's opinion takes its time, too.
     assert "and teaches the others" in forecast.text(few, 2_000, 100, 2, 10**8, 10**6)
-    for change in ({"architectures": "search"}, {"init_from": ""}):
+    for change in ({"architectures": "search"}, {"init_from": "", "begin_with": "random"}, {"teacher": "network.keras"}):
         assert not forecast_of(count=2_000, **settings | change).has_teacher
     old = {name: value for name, value in few.to_json().items() if name != "has_teacher"}
     assert not Forecast.from_json(old).has_teacher  # A run that was begun without goes on without.

@@ -94,7 +94,7 @@ def test_what_does_not_go_with_a_network_is_refused(trained, tmp_path):
     with pytest.raises(DaquError, match="`space` has no effect with `init_from`"):
         config(trained[0], tmp_path, space="resnet")
     with pytest.raises(DaquError, match="`begin_with` has no effect with `init_from`"):
-        config(trained[0], tmp_path, begin_with="larger")
+        config(trained[0], tmp_path, begin_with="random")
     with pytest.raises(DaquError, match="does not exist: give a .keras or .h5 file"):
         Plan.of(config(tmp_path / "missing.h5", tmp_path))
     separable((8, 8, 1), 10).save(tmp_path / "grey.h5")

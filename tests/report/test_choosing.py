@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from made_up_run import dump, make
+from made_up_run import dump, make_with_models
 
 from daqu_tf import choose
 from daqu_tf.errors import DaquError
@@ -18,12 +18,7 @@ from daqu_tf.report.run import read
 
 @pytest.fixture
 def folder(tmp_path):
-    """A run whose eight models are faster and less accurate from m00 to m07; m04 is dominated."""
-    folder = make(tmp_path)
-    for index in range(8):
-        (folder / "models" / f"m{index:02d}.tflite").write_bytes(b"model %d" % index)
-        (folder / "models" / f"m{index:02d}.manifest.json").write_text(f'{{"name": "m{index:02d}"}}')
-    return folder
+    return make_with_models(tmp_path)
 
 
 @pytest.mark.parametrize(
