@@ -2,7 +2,8 @@
 
     python benchmarks/main_job.py --dataset=fashion_mnist.npz --budget_minutes=20 --seeds=0,1,2 --output_dir=runs/main_job
 
-`--series=benchmarks/series/fashion_mnist` takes the series of 20 minutes on two cores that were trained for the results that stand.
+`--series=benchmarks/series/fashion_mnist --augmentation=shift,mirror` takes the series of 20 minutes on two cores that were trained
+for the results that stand.
 
 For each seed it trains the series (widths 0.35, 0.5 and 1.0 together get the core minutes of the whole job, a core each), runs the
 job with its defaults, then times all files in turn on the idle machine. What counts is the hypervolume of test accuracy and log
@@ -36,6 +37,7 @@ _ARGUMENTS = flags.DEFINE_string("arguments", "", "Further flags for daqu-run, o
 _WIDTHS = flags.DEFINE_list("widths", ["0.35", "0.5", "1.0"], "The widths of the networks made by hand.")
 _INIT_FROM = flags.DEFINE_string("init_from", None, "A trained network, from which both sides begin.")
 _IMAGE_SIZE = flags.DEFINE_string("image_size", "auto", "The size of photos, as daqu-run takes it.")
+_AUGMENTATION = flags.DEFINE_string("augmentation", "auto", "What is done to training images, as daqu-run takes it.")
 _SERIES = flags.DEFINE_string("series", None, "The folder of series that stand; by default they are in the output folder.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where everything goes.", required=True)
 _QUICK = flags.DEFINE_bool("quick", False, f"A budget of {QUICK_MINUTES:g} minutes, and one width made by hand.")
@@ -54,6 +56,7 @@ def widths() -> list[str]:
 def common() -> list[str]:
     """The flags of both sides."""
     given = {"dataset": _DATASET.value, "image_size": _IMAGE_SIZE.value, "init_from": _INIT_FROM.value}
+    given |= {"augmentation": _AUGMENTATION.value}
     return [f"--{name}={value}" for name, value in given.items() if value]
 
 

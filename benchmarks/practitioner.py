@@ -42,6 +42,7 @@ _MINUTES = flags.DEFINE_float("minutes", 5.0, "Minutes of training for each widt
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 8e-3, "Peak of the cosine schedule before QAT.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds weights, batches and augmentation.")
 _IMAGE_SIZE = flags.DEFINE_string("image_size", "auto", "The size of photos, as daqu-run takes it.")
+_AUGMENTATION = flags.DEFINE_string("augmentation", "auto", "What is done to training images: auto, shift, or shift,mirror.")
 _APPLICATION = flags.DEFINE_bool("application", False, "MobileNetV2 as tf_keras.applications has it, of pixels in [-1, 1].")
 _INIT_FROM = flags.DEFINE_string("init_from", None, "A .keras file of --application, which is fine-tuned.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the files go.", required=True)
@@ -121,7 +122,7 @@ def augmented(images: np.ndarray, how: Augmentation, rng: np.random.Generator) -
 
 
 def _batches(dataset: Dataset, rng: np.random.Generator) -> Iterator[Arrays]:
-    images, labels, how = dataset.x_train, dataset.y_train, Augmentation.of(dataset, "auto")
+    images, labels, how = dataset.x_train, dataset.y_train, Augmentation.of(dataset, _AUGMENTATION.value)
     while True:
         order = rng.permutation(len(labels))
         for start in range(0, len(order) - BATCH + 1, BATCH):
@@ -245,6 +246,8 @@ def _settings() -> list[dict]:
     """Returns the settings of each network, as the flags ask for them."""
     widths, minutes = (_WIDTHS.value[:1], 0.25) if _QUICK.value else (_WIDTHS.value, _MINUTES.value)
     common = {"dataset": os.path.basename(_DATASET.value), "seed": _SEED.value, "learning_rate": _LEARNING_RATE.value}
+    if _AUGMENTATION.value != "auto":
+        common |= {"augmentation": _AUGMENTATION.value}
     if _APPLICATION.value or _INIT_FROM.value:
         common |= {"image_size": _IMAGE_SIZE.value, "init_from": os.path.basename(_INIT_FROM.value or "random weights")}
     return [{**common, "width": float(width), "minutes": minutes} for width in widths]

@@ -9,7 +9,6 @@ from daqu_tf.data import mirroring
 from daqu_tf.data.dataset import Dataset
 from daqu_tf.training.schedule import augmentation_parts, check_batch_size
 
-PHOTOS = ("shift", "mirror")  # What is done to photos by default.
 ZOOM, COLOUR, CUTOUT = 0.35, 0.15, 0.35  # Where these are done; see `Augmentation`.
 
 
@@ -38,19 +37,17 @@ class Augmentation:
     def of(cls, dataset: Dataset, name: str) -> "Augmentation":
         """The augmentation of a name; `auto` is the one that fits the data set.
 
-        Photos, CIFAR among them, are moved by an eighth of their height and mirrored; other images are moved by a fourteenth. With
-        `auto`, images are mirrored where they keep their class in a mirror, as `data.mirroring` finds it, and Fashion-MNIST is,
-        where that is known.
+        Images are moved by a fourteenth of their height. With `auto`, those that keep their class in a mirror, as `data.mirroring`
+        finds it of photos, are mirrored, and moved by an eighth.
 
         Args:
-            dataset: The data set, whose name, height and images decide.
+            dataset: The data set, whose images decide.
             name: The name, as `schedule.augmentation_parts` takes it.
         """
-        cifar, fashion = (dataset.name.startswith(stem) for stem in ("cifar", "fashion_mnist"))
         parts = augmentation_parts(name)
-        photos = cifar or (parts is None and not fashion and _are_photos(dataset))
+        photos = parts is None and _keep_classes(dataset)
         if parts is None:
-            parts = PHOTOS if photos else ("shift", "mirror") if fashion else ("shift",)
+            parts = ("shift", "mirror") if photos else ("shift",)
         pixels = max(1, dataset.image_shape[0] // (8 if photos else 14))
         strengths = {"zoom": ZOOM, "colour": COLOUR, "cutout": CUTOUT}
         return cls(
@@ -120,7 +117,7 @@ def _uniform(count: tf.Tensor, seed: tf.Tensor, low: float, high: float) -> tf.T
     return tf.random.stateless_uniform([count], seed, low, high)
 
 
-def _are_photos(dataset: Dataset) -> bool:
+def _keep_classes(dataset: Dataset) -> bool:
     """Whether the images keep their class in a mirror, as photos do."""
     return mirroring.keeps_classes(dataset.x_train, dataset.y_train, dataset.x_search, dataset.y_search)
 
