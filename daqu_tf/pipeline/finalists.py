@@ -130,11 +130,14 @@ def _groups(job: Job, todo: list[str], workers: int) -> Iterator[tuple[list[str]
     """The finalists that may be trained at once, a group after the other, each with what gives a finalist its seconds."""
     finalists = files.read_json(job.folder.finalists)
     teacher = siblings.teacher(job.plan.forecast.has_teacher, finalists)
+    overhead = budget.overhead(len(job.plan.dataset.x_train))
     if teacher in todo:
-        time_left, share = budget.left(job.clock, len(finalists)), budget.teacher_share(job.plan.config)
-        yield [teacher], lambda name: max(budget.LEAST_FINE_TUNING_SECONDS, share * time_left)
+        share, began = budget.teacher_share(job.plan.config), job.clock.elapsed()
+        seconds = max(budget.LEAST_FINE_TUNING_SECONDS, share * budget.left(job.clock, len(finalists)))
+        yield [teacher], lambda name: seconds
+        overhead = max(overhead, job.clock.elapsed() - began - seconds)  # A slow machine takes longer to trace, and all others too.
     others = [name for name in todo if name != teacher]
-    yield others, Shares(job, {name: finalists[name]["macs"] for name in others}, workers).seconds
+    yield others, Shares(job, {name: finalists[name]["macs"] for name in others}, workers, overhead).seconds
 
 
 def _leave_out(folder: RunFolder, reasons: dict[str, str]) -> None:
@@ -154,16 +157,17 @@ class Shares:
         job: The job.
         macs: Multiplications of each finalist, by its name.
         workers: How many train at once.
+        overhead: The seconds that each takes beside its training.
     """
 
-    def __init__(self, job: Job, macs: dict[str, int], workers: int):
-        self._job, self._macs, self._workers = job, macs, workers
+    def __init__(self, job: Job, macs: dict[str, int], workers: int, overhead: float):
+        self._job, self._macs, self._workers, self._overhead = job, macs, workers, overhead
         self._models = len(files.read_json(job.folder.finalists))
         self._ends: dict[str, float] = {}  # When those that were started will end, by the clock of the job.
 
     def seconds(self, name: str) -> float:
         """The seconds of fine-tuning of a finalist, which starts now; it may have been started before, and have crashed."""
-        clock, overhead = self._job.clock, budget.overhead(len(self._job.plan.dataset.x_train))
+        clock, overhead = self._job.clock, self._overhead
         left = budget.left(clock, self._models)
         self._ends.pop(name, None)
         own = self._dealt(name, left, clock.elapsed())

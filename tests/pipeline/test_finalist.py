@@ -142,13 +142,11 @@ class PretendedClock:
 
 @pytest.fixture
 def shares(tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "overhead", lambda images: 20.0)
     monkeypatch.setattr(budget, "left", lambda clock, models: 1000.0 - clock.elapsed())
     folder = RunFolder(tmp_path)
     files.write_json(folder.finalists, {name: {} for name in "abcd"})
-    plan = types.SimpleNamespace(dataset=types.SimpleNamespace(x_train=[]))
-    job = types.SimpleNamespace(clock=PretendedClock(), folder=folder, plan=plan)
-    return job.clock, Shares(job, dict.fromkeys("abcd", 1000), workers=2)
+    job = types.SimpleNamespace(clock=PretendedClock(), folder=folder)
+    return job.clock, Shares(job, dict.fromkeys("abcd", 1000), workers=2, overhead=20.0)
 
 
 def test_two_at_once_use_all_the_time_that_there_is(shares):
