@@ -75,7 +75,7 @@ def _finish(plan: Plan, name: str, seconds: float) -> None:
         length = {"steps": max(1, round(config.finetune_epochs * len(dataset.x_train) / recipe["batch_size"]))}
     how = FineTuning(**recipe | length | {"seed": config.seed + 1 + list(finalists).index(name)})
     start = folder.supernet if config.searches_architectures else folder.initial if config.init_from else None
-    arrays = files.read_arrays(start) if start else _of_teacher(plan, name)
+    arrays = _of_teacher(plan, name) or (files.read_arrays(start) if start else None)
     teacher = _teacher(plan, name)
     how = dataclasses.replace(how, distillation=TAUGHT_SHARE if teacher else 0.0)
     tuner = FineTuner(plan.space, arrays, dataset, how, teacher)

@@ -35,8 +35,8 @@ class Forecast:
         supernet_images: How many images go through the supernet's steps, once for each subnet.
         finalists: How many networks are fine-tuned, at most.
         images: How many images the smallest and the largest of them see.
-        has_teacher: Whether the largest of them is trained before the others, and then teaches them; unless they have a trained
-            start, they begin with its weights.
+        has_teacher: Whether the largest of them is trained before the others, which then begin with its weights and are taught by
+            it.
     """
 
     minutes: dict[str, float]

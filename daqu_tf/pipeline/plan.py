@@ -159,7 +159,7 @@ class Plan:
             if self.forecast.has_teacher:
                 which = f"a network of {self.space.name}, and to smaller forms of it, which begin with its weights"
             if self.config.init_from:
-                which = f"{self.space.name} and smaller forms of it, each from its weights"
+                which = f"{self.space.name} and smaller forms of it, from its weights"
             notes.append(
                 f"The minutes are too few for a supernet to pay: all go to {which}. To search all the same, give "
                 "--architectures=search."
