@@ -220,7 +220,7 @@ def _sort(arrays: dict[str, np.ndarray], layers: Sequence[Layer]) -> None:
     writes: dict[str, _Channels] = {}
 
     def run(layer: Layer, x: _Channels, other: _Channels) -> _Channels:
-        written = x if layer.kind == "depthwise" else _Channels()
+        written = x if layer.kind == "depthwise" else other if layer.gates else _Channels()
         reads[layer.name], writes[layer.name] = x, written
         if layer.residual and written.root() is not other.root():
             written.root().other = other.root()
@@ -238,13 +238,13 @@ def _sort(arrays: dict[str, np.ndarray], layers: Sequence[Layer]) -> None:
         if layer.kind != "dense":
             written = writes[layer.name].root()
             scales[written] = scales.get(written, 0.0) + np.abs(arrays[f"{layer.name}.normalize/gamma"])
-    orders = {channels: np.argsort(-score * scales[channels], kind="stable") for channels, score in scores.items()}
+    orders = {channels: np.argsort(-score * scales.get(channels, 1.0), kind="stable") for channels, score in scores.items()}
     for layer in layers:
         kernel = arrays[f"{layer.name}/kernel"]
         if layer.kind != "depthwise" and (order := orders.get(reads[layer.name].root())) is not None:
             kernel = np.take(kernel, order, axis=-2)
         if (order := orders.get(writes[layer.name].root())) is not None:
             kernel = np.take(kernel, order, axis=2 if layer.kind == "depthwise" else -1)
-            for leaf in _NORM:
-                arrays[f"{layer.name}.normalize/{leaf}"] = arrays[f"{layer.name}.normalize/{leaf}"][order]
+            by_channel = (f"{layer.name}/bias", *(f"{layer.name}.normalize/{leaf}" for leaf in _NORM))
+            arrays |= {name: arrays[name][order] for name in by_channel if name in arrays}
         arrays[f"{layer.name}/kernel"] = kernel

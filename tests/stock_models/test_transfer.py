@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import trained_networks
 
+from daqu_tf import spaces
 from daqu_tf.keras import keras
 from daqu_tf.spaces.bits import FLOAT_BITS
-from daqu_tf.spaces.fitting import fitted
 from daqu_tf.spaces.hand_scaled import scaled
 from daqu_tf.stock_models.recognition import recognise
 from daqu_tf.stock_models.transfer import sorted_channels, start_from
@@ -24,9 +24,9 @@ def supernet_from(model, images=IMAGES, classes=7):
     return supernet, start
 
 
-@pytest.mark.parametrize("family", ["resnet", "mobilenet_v2"])
+@pytest.mark.parametrize("family", ["digits", "resnet", "mobilenet_v1", "mobilenet_v2", "mobilenet_v2_28", "mobilenet_v3_cifar"])
 def test_sorted_channels_change_nothing_of_what_a_network_computes(family):
-    space = fitted(family, (16, 16, 3), 3)
+    space = spaces.get(family).for_images((16, 16, 3), 3)
     subnet = scaled(space, 0.5).with_bits(FLOAT_BITS, FLOAT_BITS)
     keras.utils.set_random_seed(0)
     images = trained_networks.photos(4, 16)
